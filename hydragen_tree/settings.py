@@ -1,0 +1,48 @@
+"""How to sample: one frozen value, validated once."""
+
+from dataclasses import dataclass
+
+from hydragen_tree.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """Settings that decide which tokens are drawn. Equal settings and seed give equal samples.
+
+    Args:
+        temperature: divides the logits; 0 means greedy.
+        top_k: keep the k most probable tokens; 0 keeps all.
+        top_p: keep the smallest set of most probable tokens with at least this mass, in (0, 1].
+        min_p: keep tokens at least this fraction as probable as the best one, in [0, 1].
+        max_tokens: tokens drawn per sample at the most.
+        stop: strings that end a sample, besides those of the prompt's template; cut from the text.
+        seed: seed of the counter-based random numbers.
+        logprobs: also record every token's log-probability.
+
+    Raises:
+        InputError: a value is out of range; the message names the option.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("temperature", 0.0 <= self.temperature < float("inf"), "a finite number >= 0"),
+            ("top-k", self.top_k >= 0, "an integer >= 0 (0 keeps all tokens)"),
+            ("top-p", 0.0 < self.top_p <= 1.0, "a number in (0, 1]"),
+            ("min-p", 0.0 <= self.min_p <= 1.0, "a number in [0, 1]"),
+            ("max-tokens", self.max_tokens >= 1, "an integer >= 1"),
+            ("seed", 0 <= self.seed < 2**63, "an integer in [0, 2^63)"),
+            ("stop", all(self.stop), "strings that are not empty"),
+        ]
+        for name, ok, expected in checks:
+            if not ok:
+                value = getattr(self, name.replace("-", "_"))
+                raise InputError(f"--{name} {value}: expected {expected}")
