@@ -1,0 +1,229 @@
+"""The recursive pass, in its optimised forms: one entry for prefill and decode.
+
+`tree_attention` computes what `hydragen_kernels.reference.attend` defines. The torch form walks the
+plan's levels from the roots down; for every segment it computes the attention of all queries below
+it in one product and merges it into those queries' running partial. Tails come last.
+
+Source: Hydragen, arXiv 2402.05099; merging by log-sum-exp as in its equation 5.
+"""
+
+import torch
+from hydragen_kernels import reference
+from torch import Tensor
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.plan import Plan, Tails
+
+BACKENDS = ("auto", "triton", "torch", "reference")
+
+_FLASH_CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_TAIL_CHUNK_BYTES = 1 << 20  # gathered keys and values of one chunk of rows stay in the L2 cache
+_SCORES_CHUNK = 1 << 24  # scores of one product of the unfused form, in elements
+
+
+def tree_attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    plan: Plan,
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Attention of packed queries over a tree of shared segments and their own tails. Exact.
+
+    Args:
+        queries: `[queries, q_heads, head_dim]`, rows in depth-first order; fp32, fp16, bf16.
+        keys: `[kv_heads, slots, head_dim]`, one layer's arena; `q_heads` a multiple of `kv_heads`.
+        values: like `keys`.
+        plan: which queries meet which slots.
+        scale: factor on the scores; `head_dim ** -0.5` by default.
+        softcap: scores become `softcap * tanh(score / softcap)` (Gemma 2).
+        sinks: `[q_heads]`, one more score per head that has no value (GPT-OSS).
+        backend: `auto`, `triton`, `torch` or `reference`.
+
+    Returns:
+        `[queries, q_heads, head_dim]` in the queries' dtype. A query that meets no key gives 0.
+
+    Raises:
+        InputError: shapes or the backend's name do not fit.
+    """
+    _check(queries, keys, values, plan, backend)
+    scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    if backend == "reference":
+        result = _recursive(queries, keys, values, plan, scale, softcap)
+    else:
+        result = _levels(queries, keys, values, plan, scale, softcap)
+    out = result.out
+    if sinks is not None:  # merging with (0, sink) only rescales
+        out = out * torch.sigmoid(result.lse - sinks.to(result.lse.dtype))[..., None]
+    return out.to(queries.dtype)
+
+
+def _check(queries: Tensor, keys: Tensor, values: Tensor, plan: Plan, backend: str) -> None:
+    if backend not in BACKENDS:
+        raise InputError(f"attention backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    if queries.ndim != 3 or queries.shape[0] != plan.n_queries:
+        raise InputError(
+            f"queries: expected [{plan.n_queries}, q_heads, head_dim], got {list(queries.shape)}"
+        )
+    if keys.ndim != 3 or keys.shape != values.shape or keys.shape[-1] != queries.shape[-1]:
+        raise InputError(
+            f"keys, values: expected two of [kv_heads, slots, {queries.shape[-1]}], "
+            f"got {list(keys.shape)} and {list(values.shape)}"
+        )
+    if queries.shape[1] % keys.shape[0]:
+        raise InputError(
+            f"{queries.shape[1]} query heads are not a multiple of {keys.shape[0]} key-value heads"
+        )
+
+
+def _recursive(
+    queries: Tensor, keys: Tensor, values: Tensor, plan: Plan, scale: float, softcap: float | None
+) -> reference.Partial:
+    """The definition itself, tails as one more segment a row."""
+    result = reference.empty(queries)
+    for node in plan.nodes():
+        rows = slice(node.query_start, node.query_stop)
+        part = reference.attend(node, queries, keys, values, scale=scale, softcap=softcap)
+        merged = reference.merge(reference.Partial(result.out[rows], result.lse[rows]), part)
+        result.out[rows], result.lse[rows] = merged
+    if plan.tails is not None:
+        for row, slots in enumerate(_tail_slots(plan.tails)):
+            own = reference.partial(
+                queries[row : row + 1], keys[:, slots], values[:, slots], scale=scale, softcap=softcap
+            )
+            before = reference.Partial(result.out[row : row + 1], result.lse[row : row + 1])
+            result.out[row : row + 1], result.lse[row : row + 1] = reference.merge(before, own)
+    return result
+
+
+def _tail_slots(tails: Tails) -> list[Tensor]:
+    """The slots of each row's tail, in order."""
+    offsets = torch.arange(tails.page_tokens)
+    result = []
+    for pages, length in zip(tails.pages, tails.lengths.tolist(), strict=True):
+        first = torch.from_numpy(pages.clip(min=0)).long() * tails.page_tokens
+        result.append((first[:, None] + offsets).flatten()[:length])
+    return result
+
+
+def _levels(
+    queries: Tensor, keys: Tensor, values: Tensor, plan: Plan, scale: float, softcap: float | None
+) -> reference.Partial:
+    """Level by level from the roots, then the tails."""
+    out = torch.zeros(queries.shape, dtype=torch.float32, device=queries.device)
+    lse = torch.full(queries.shape[:2], -torch.inf, dtype=torch.float32, device=queries.device)
+    for first, count, slot, n_slots, causal, level in plan.items.tolist():
+        rows, own = slice(first, first + count), slice(slot, slot + n_slots)
+        part = _segment(queries[rows], keys[:, own], values[:, own], scale, softcap, bool(causal))
+        _merge_into(out[rows], lse[rows], *part, first=level == 0)
+    if plan.tails is not None:
+        _tails(queries, keys, values, plan.tails, scale, softcap, out, lse, first=not len(plan.items))
+    return reference.Partial(out, lse)
+
+
+def _merge_into(out: Tensor, lse: Tensor, part_out: Tensor, part_lse: Tensor, *, first: bool) -> None:
+    """Merges a partial into a running one, in place; `first` says that nothing was there before."""
+    if first:
+        out.copy_(part_out)
+        lse.copy_(part_lse)
+        return
+    weight = torch.sigmoid(part_lse - lse).nan_to_num_(0.0)  # -inf - -inf: both are empty
+    out.lerp_(part_out.to(out.dtype), weight[..., None])
+    lse.copy_(torch.logaddexp(lse, part_lse))
+
+
+def _segment(
+    queries: Tensor, keys: Tensor, values: Tensor, scale: float, softcap: float | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Attention of `[rows, q_heads, head_dim]` over one segment `[kv_heads, tokens, head_dim]`."""
+    rows, q_heads, head_dim = queries.shape
+    kv_heads = keys.shape[0]
+    group = q_heads // kv_heads
+    if queries.device.type == "cpu" and softcap is None and queries.dtype in _FLASH_CPU_DTYPES:
+        if causal:
+            stacked = queries.transpose(0, 1)[None]
+            shared = keys[None], values[None]
+        else:  # (row x group) queries against one kv head: one matrix-matrix product
+            stacked = queries.view(rows, kv_heads, group, head_dim).transpose(0, 1).flatten(1, 2)[None]
+            shared = keys[None], values[None]
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            stacked, *shared, 0.0, causal, scale=scale
+        )
+        if causal:
+            return out[0].transpose(0, 1), lse[0].transpose(0, 1)
+        out = out[0].unflatten(1, (rows, group)).transpose(0, 1).flatten(1, 2)
+        return out, lse[0].unflatten(1, (rows, group)).transpose(0, 1).flatten(1, 2)
+    step = rows if causal else max(1, _SCORES_CHUNK // (q_heads * keys.shape[1]))
+    parts = [
+        _unfused(queries[at : at + step], keys, values, scale, softcap, causal)
+        for at in range(0, rows, step)
+    ]
+    return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
+
+
+def _unfused(
+    queries: Tensor, keys: Tensor, values: Tensor, scale: float, softcap: float | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Two products and a softmax in fp32, where no fused form applies."""
+    rows, q_heads, head_dim = queries.shape
+    kv_heads, tokens, _ = keys.shape
+    stacked = queries.view(rows, kv_heads, -1, head_dim).transpose(0, 1).flatten(1, 2).float()
+    scores = torch.matmul(stacked, keys.float().mT) * scale  # [kv_heads, rows * group, tokens]
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if causal:
+        hidden = torch.ones(rows, tokens, dtype=torch.bool, device=queries.device).triu_(1)
+        scores.masked_fill_(hidden.repeat_interleave(q_heads // kv_heads, 0), -torch.inf)
+    lse = torch.logsumexp(scores, -1)
+    out = torch.matmul(torch.exp(scores - lse[..., None]), values.float())
+    out = out.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)
+    return out, lse.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)
+
+
+def _tails(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tails: Tails,
+    scale: float,
+    softcap: float | None,
+    out: Tensor,
+    lse: Tensor,
+    *,
+    first: bool,
+) -> None:
+    """Every row's own tail, in chunks of rows, merged into `out` and `lse`."""
+    rows, q_heads, head_dim = queries.shape
+    kv_heads = keys.shape[0]
+    paged_keys = keys.unflatten(1, (-1, tails.page_tokens))
+    paged_values = values.unflatten(1, (-1, tails.page_tokens))
+    widest = -(-int(tails.lengths.max(initial=1)) // tails.page_tokens)
+    row_bytes = 2 * kv_heads * widest * tails.page_tokens * head_dim * keys.element_size()
+    step = max(1, _TAIL_CHUNK_BYTES // row_bytes) if keys.device.type == "cpu" else rows
+    for at in range(0, rows, step):
+        chunk = slice(at, min(at + step, rows))
+        lengths = tails.lengths[chunk]
+        n_pages = -(-int(lengths.max()) // tails.page_tokens)
+        index = torch.from_numpy(tails.pages[chunk, :n_pages].clip(min=0)).to(keys.device).long()
+        own_keys = paged_keys[:, index].flatten(2, 3).transpose(0, 1)  # [rows, kv_heads, tokens, dim]
+        own_values = paged_values[:, index].flatten(2, 3).transpose(0, 1)
+        inside = torch.arange(own_keys.shape[2]) < torch.from_numpy(lengths)[:, None]
+        mask = torch.where(inside, 0.0, -torch.inf).to(keys.device)[:, None, None, :]
+        grouped = queries[chunk].unflatten(1, (kv_heads, -1))  # [rows, kv_heads, group, dim]
+        if keys.device.type == "cpu" and softcap is None:
+            part_out, part_lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                grouped, own_keys, own_values, 0.0, False, attn_mask=mask.to(grouped.dtype), scale=scale
+            )
+        else:
+            scores = torch.matmul(grouped.float(), own_keys.float().mT) * scale
+            if softcap is not None:
+                scores = torch.tanh(scores / softcap) * softcap
+            scores = scores + mask
+            part_lse = torch.logsumexp(scores, -1)
+            part_out = torch.matmul(torch.exp(scores - part_lse[..., None]), own_values.float())
+        part_out, part_lse = part_out.flatten(1, 2), part_lse.flatten(1, 2)
+        _merge_into(out[chunk], lse[chunk], part_out, part_lse, first=first)

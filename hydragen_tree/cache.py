@@ -1,0 +1,120 @@
+"""Keys and values: the only mutable state on the device.
+
+One arena of slots serves everything. A slot holds one token's key and value in every layer; a
+page is a run of slots. A segment occupies a contiguous run of pages, so that its keys are one
+strided matrix; a tail is a list of pages that may lie anywhere. Pages are counted: branches that
+forked share the full pages of their common past.
+
+Segments are taken from the low end and tail pages from the high end, which keeps long runs free.
+On a CPU the arena is reserved, not touched: memory is used as pages are.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hydragen_tree.errors import CapacityError
+from hydragen_tree.fold import KVShape
+
+
+class KVCache:
+    """An arena of keys and values with a page allocator.
+
+    Args:
+        shape: layers, heads, head dimension.
+        n_pages: pages to reserve.
+        page_tokens: slots a page, a power of two.
+        dtype: of keys and values.
+        device: where they live.
+
+    Attributes:
+        keys: `[layers, kv_heads, slots, head_dim]`.
+        values: like `keys`.
+    """
+
+    def __init__(
+        self, shape: KVShape, n_pages: int, page_tokens: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.page_tokens = page_tokens
+        self.n_pages = n_pages
+        size = (shape.layers, shape.kv_heads, n_pages * page_tokens, shape.head_dim)
+        # zeros, not empty: slots past a tail's end are masked, but 0 * NaN would still be NaN.
+        self.keys = torch.zeros(size, dtype=dtype, device=device)
+        self.values = torch.zeros(size, dtype=dtype, device=device)
+        self._users = np.zeros(n_pages, np.int32)
+        self.peak_pages = 0
+
+    @property
+    def free_pages(self) -> int:
+        """Pages nobody uses."""
+        return int(self.n_pages - np.count_nonzero(self._users))
+
+    def pages_for(self, n_tokens: int) -> int:
+        """Pages that hold `n_tokens` tokens."""
+        return -(-n_tokens // self.page_tokens)
+
+    def take(self, count: int) -> NDArray[np.int32]:
+        """Takes `count` pages, highest free ones first.
+
+        Raises:
+            CapacityError: fewer are free.
+        """
+        free = np.flatnonzero(self._users == 0)
+        if free.size < count:
+            raise CapacityError(f"{count} pages of keys and values needed, {free.size} are free")
+        pages = free[free.size - count :][::-1].astype(np.int32)
+        self._use(pages)
+        return pages
+
+    def take_run(self, n_tokens: int) -> int | None:
+        """Takes a contiguous run of pages for a segment, at the lowest place it fits.
+
+        Returns:
+            The run's first slot; None if no run of free pages is long enough.
+        """
+        need = self.pages_for(n_tokens)
+        used = np.concatenate([[-1], np.flatnonzero(self._users), [self.n_pages]])
+        fits = np.flatnonzero(np.diff(used) > need)
+        if fits.size == 0:
+            return None
+        first = int(used[fits[0]]) + 1
+        self._use(np.arange(first, first + need))
+        return first * self.page_tokens
+
+    def _use(self, pages: NDArray[np.int32] | NDArray[np.int64]) -> None:
+        self._users[pages] = 1
+        self.peak_pages = max(self.peak_pages, self.n_pages - self.free_pages)
+
+    def share(self, pages: NDArray[np.int32]) -> None:
+        """Counts one more user for every page given, repeats counted."""
+        np.add.at(self._users, pages, 1)
+
+    def release(self, pages: NDArray[np.int32]) -> None:
+        """Gives up one use of every page given."""
+        np.subtract.at(self._users, pages, 1)
+
+    def release_run(self, slot: int, n_tokens: int) -> None:
+        """Gives up a segment's run."""
+        first = slot // self.page_tokens
+        self.release(np.arange(first, first + self.pages_for(n_tokens), dtype=np.int32))
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Stores new keys and values `[kv_heads, tokens, head_dim]` of one layer at `slots` `[tokens]`."""
+        self.keys[layer].index_copy_(1, slots, keys.to(self.keys.dtype))
+        self.values[layer].index_copy_(1, slots, values.to(self.values.dtype))
+
+    def copy_pages(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> None:
+        """Copies whole pages, all layers."""
+        for arena in (self.keys, self.values):
+            paged = arena.unflatten(2, (self.n_pages, self.page_tokens))
+            at = torch.from_numpy(np.stack([source, target]).astype(np.int64)).to(arena.device)
+            paged[:, :, at[1]] = paged[:, :, at[0]]
+
+    def copy_to_run(self, pages: NDArray[np.int32], n_tokens: int, slot: int) -> None:
+        """Copies the first `n_tokens` tokens of a tail into a run that starts at `slot`."""
+        offsets = np.arange(n_tokens)
+        slots = pages[offsets // self.page_tokens].astype(np.int64) * self.page_tokens
+        source = torch.from_numpy(slots + offsets % self.page_tokens).to(self.keys.device)
+        for arena in (self.keys, self.values):
+            arena[:, :, slot : slot + n_tokens] = arena[:, :, source]

@@ -1,0 +1,130 @@
+"""Tree attention in plain torch: the definition that every faster form is tested against.
+
+    partial(q, K, V) = (softmax(s) V, logsumexp(s)),          s = scale * q K^T
+    merge(a, b)      = the partial over the union of two disjoint sets of keys
+    attend(node, q)  = merge(partial(q, node's keys), attend(child, q's rows below child) ...)
+
+Everything is computed in float32, or in float64 where the inputs are. Nothing here is fast, and
+nothing here imports an optimised kernel.
+
+Source: Hydragen, arXiv 2402.05099, section 3.1 (decomposition) and 3.3 (trees of sharing).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Partial(NamedTuple):
+    """Attention over some of the keys.
+
+    Attributes:
+        out: `[rows, q_heads, head_dim]`, float32 or float64.
+        lse: `[rows, q_heads]`, natural-log log-sum-exp of the scores; `-inf` over no keys.
+    """
+
+    out: Tensor
+    lse: Tensor
+
+
+class Node(NamedTuple):
+    """A segment in a tree of attention: rows `query_start..query_stop` meet one range of slots."""
+
+    query_start: int
+    query_stop: int
+    slot_start: int
+    slot_stop: int
+    causal: bool
+    children: "tuple[Node, ...]"
+
+
+def empty(queries: Tensor) -> Partial:
+    """The partial over no keys, merging's identity, shaped for `queries` `[rows, q_heads, head_dim]`."""
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    out = torch.zeros(queries.shape, dtype=dtype, device=queries.device)
+    lse = torch.full(queries.shape[:2], -torch.inf, dtype=dtype, device=queries.device)
+    return Partial(out, lse)
+
+
+def partial(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    scale: float,
+    causal: bool = False,
+    softcap: float | None = None,
+) -> Partial:
+    """Attention of every row over the given keys.
+
+    Args:
+        queries: `[rows, q_heads, head_dim]`.
+        keys: `[kv_heads, tokens, head_dim]`; `q_heads` is a multiple of `kv_heads`.
+        values: like `keys`.
+        scale: factor on the scores.
+        causal: row i sees keys 0..i only; needs as many rows as keys.
+        softcap: scores become `softcap * tanh(score / softcap)`.
+    """
+    if keys.shape[1] == 0 or queries.shape[0] == 0:
+        return empty(queries)
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    rows, q_heads, head_dim = queries.shape
+    kv_heads, tokens, _ = keys.shape
+    grouped = queries.to(dtype).view(rows, kv_heads, q_heads // kv_heads, head_dim)
+    scores = torch.einsum("rhgd,htd->rhgt", grouped, keys.to(dtype)) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if causal:
+        hidden = torch.ones(rows, tokens, dtype=torch.bool, device=queries.device).triu(1)
+        scores = scores.masked_fill(hidden[:, None, None, :], -torch.inf)
+    lse = torch.logsumexp(scores, dim=-1)
+    weights = torch.exp(scores - lse[..., None])
+    out = torch.einsum("rhgt,htd->rhgd", weights, values.to(dtype))
+    return Partial(out.reshape(rows, q_heads, head_dim), lse.reshape(rows, q_heads))
+
+
+def merge(a: Partial, b: Partial) -> Partial:
+    """The partial over the keys of both. Associative and commutative; `empty` is its identity."""
+    lse = torch.logaddexp(a.lse, b.lse)
+    weight_a = torch.exp(a.lse - lse).nan_to_num(0.0)[
+        ..., None
+    ]  # -inf - -inf: no keys on either side
+    weight_b = torch.exp(b.lse - lse).nan_to_num(0.0)[..., None]
+    return Partial(weight_a * a.out + weight_b * b.out, lse)
+
+
+def attend(
+    node: Node,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    scale: float,
+    softcap: float | None = None,
+) -> Partial:
+    """The recursive pass: attention of all rows of `node` over its own keys and those below it.
+
+    Args:
+        node: the subtree; children cover disjoint parts of its rows.
+        queries: `[tokens, q_heads, head_dim]`, all queries of the step.
+        keys: `[kv_heads, slots, head_dim]`, the whole arena.
+        values: like `keys`.
+        scale: factor on the scores.
+        softcap: see `partial`.
+
+    Returns:
+        The partial of rows `node.query_start..node.query_stop`.
+    """
+    own = slice(node.slot_start, node.slot_stop)
+    rows = queries[node.query_start : node.query_stop]
+    result = partial(
+        rows, keys[:, own], values[:, own], scale=scale, causal=node.causal, softcap=softcap
+    )
+    below = empty(rows)
+    for child in node.children:
+        inside = slice(child.query_start - node.query_start, child.query_stop - node.query_start)
+        below_child = attend(child, queries, keys, values, scale=scale, softcap=softcap)
+        merged = merge(Partial(below.out[inside], below.lse[inside]), below_child)
+        below.out[inside], below.lse[inside] = merged
+    return merge(result, below)
