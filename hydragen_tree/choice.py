@@ -1,0 +1,155 @@
+"""Logits to tokens: filters in transformers' order, one random number per sample and position.
+
+Several samples may share a row of logits: the row's distribution is computed once, then every
+sample inverts its cumulative sum at its own random number. The number depends only on the
+sample's stream key and the token's position, so a sample is the same whatever shares its batch.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hydragen_tree.settings import SamplingSettings
+
+_CHUNK = 1 << 22  # probabilities held in float64 at a time
+
+
+class Drawn(NamedTuple):
+    """One token a sample.
+
+    Attributes:
+        tokens: `[samples]` int64.
+        logprobs: `[samples]` float64, natural log, under the model's own distribution.
+        sampled_logprobs: the same under the distribution after temperature and filters.
+    """
+
+    tokens: NDArray[np.int64]
+    logprobs: NDArray[np.float64]
+    sampled_logprobs: NDArray[np.float64]
+
+
+def stream_key(seed: int, task_id: str, variant: int, sample_index: int) -> int:
+    """The 64-bit key of a sample's random numbers."""
+    name = f"{seed}\0{task_id}\0{variant}\0{sample_index}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+
+
+def philox4x32(
+    key: NDArray[np.uint64], counter: NDArray[np.uint32], rounds: int = 10
+) -> NDArray[np.uint32]:
+    """Philox4x32, a counter-based random number generator.
+
+    Args:
+        key: `[n]` uint64; its low half is the first key word.
+        counter: `[n, 4]` uint32.
+        rounds: 10 in all uses.
+
+    Returns:
+        `[n, 4]` uint32.
+
+    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+    """
+    low = np.uint64(0xFFFFFFFF)
+    word = [counter[:, i].astype(np.uint64) for i in range(4)]
+    key_0, key_1 = key & low, key >> np.uint64(32)
+    for _ in range(rounds):
+        product_0 = np.uint64(0xD2511F53) * word[0]
+        product_1 = np.uint64(0xCD9E8D57) * word[2]
+        word = [
+            (product_1 >> np.uint64(32)) ^ word[1] ^ key_0,
+            product_1 & low,
+            (product_0 >> np.uint64(32)) ^ word[3] ^ key_1,
+            product_0 & low,
+        ]
+        key_0 = (key_0 + np.uint64(0x9E3779B9)) & low
+        key_1 = (key_1 + np.uint64(0xBB67AE85)) & low
+    return np.stack(word, axis=1).astype(np.uint32)
+
+
+def uniforms(keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The random number in (0, 1) of each sample at its position, from Philox's first word."""
+    counter = np.zeros((keys.size, 4), np.uint32)
+    counter[:, 0] = positions
+    return (philox4x32(keys, counter)[:, 0].astype(np.float64) + 0.5) * 2.0**-32
+
+
+def filtered(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    """The distribution tokens are drawn from: temperature, top-k, top-p, min-p, in this order.
+
+    Args:
+        logits: `[rows, vocabulary]`, any float dtype.
+        settings: `temperature` must be positive.
+
+    Returns:
+        `[rows, vocabulary]` probabilities, float32; 0 where a token was filtered out.
+
+    Source: the logits processors of transformers, whose order and ties these are.
+    """
+    scores = logits.float() / settings.temperature
+    if 0 < settings.top_k < scores.shape[-1]:
+        kth = torch.topk(scores, settings.top_k).values[:, -1:]
+        scores = scores.masked_fill(scores < kth, -torch.inf)
+    if settings.top_p < 1.0:
+        ordered, order = torch.sort(scores)  # ascending: the tail to cut comes first
+        cut = ordered.softmax(-1).cumsum(-1) <= 1.0 - settings.top_p
+        cut[:, -1] = False
+        scores = scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
+    probabilities = scores.softmax(-1)
+    if settings.min_p > 0.0:
+        top = probabilities.amax(-1, keepdim=True)
+        scores = scores.masked_fill(probabilities < settings.min_p * top, -torch.inf)
+        probabilities = scores.softmax(-1)
+    return probabilities
+
+
+def draw(
+    logits: Tensor,
+    rows: NDArray[np.int32],
+    keys: NDArray[np.uint64],
+    positions: NDArray[np.int64],
+    settings: SamplingSettings,
+) -> Drawn:
+    """Draws one token for every sample from its row's distribution.
+
+    The token is the first, in vocabulary order, whose cumulative probability exceeds the sample's
+    random number (times the total, so that rounding never runs past the end).
+
+    Args:
+        logits: `[rows, vocabulary]`.
+        rows: `[samples]`, the row of each sample, ascending.
+        keys: `[samples]` uint64 stream keys.
+        positions: `[samples]`, index of the token in its sample, from 0.
+        settings: temperature 0 takes the most probable token.
+    """
+    at = uniforms(keys, positions)
+    step = max(1, _CHUNK // logits.shape[1])
+    parts = []
+    for first in range(0, logits.shape[0], step):
+        begin, end = np.searchsorted(rows, [first, first + step])
+        own = torch.from_numpy(rows[begin:end].astype(np.int64) - first).to(logits.device)
+        if end > begin:
+            inside = torch.from_numpy(at[begin:end]).to(logits.device)
+            parts.append(_draw_chunk(logits[first : first + step], own, inside, settings))
+    return Drawn(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _draw_chunk(logits: Tensor, rows: Tensor, at: Tensor, settings: SamplingSettings) -> Drawn:
+    raw = logits.float()
+    raw_lse = raw.logsumexp(-1)
+    if settings.temperature == 0.0:
+        tokens = raw.argmax(-1)[rows]
+        sampled = torch.zeros_like(raw_lse[rows])
+    else:
+        probabilities = filtered(raw, settings)
+        cumulative = probabilities.double().cumsum(-1)
+        targets = at * cumulative[:, -1][rows]
+        tokens = torch.searchsorted(cumulative[rows], targets[:, None], right=True)[:, 0]
+        sampled = probabilities[rows, tokens].log()
+    logprobs = raw[rows, tokens] - raw_lse[rows]
+    return Drawn(*(x.cpu().double().numpy() for x in (tokens, logprobs, sampled)))._replace(
+        tokens=tokens.cpu().numpy()
+    )
