@@ -1,0 +1,377 @@
+"""Logits to tokens without a sort: temperature, top-k, top-p, min-p, then an inverse-CDF draw.
+
+With m the row's greatest logit and T the temperature, a token of logit x weighs
+w(x) = exp((x - m) / T). Filters come in the order transformers applies them, each on what the one
+before kept, and each keeps equal logits together:
+
+    top-k    keep x if fewer than k logits are greater
+    top-p    keep x if the greater logits kept so far have less than p of the weight kept so far
+    min-p    keep x if w(x) >= min_p
+
+The first two are thresholds on x. They are found by bisection, three cuts a pass over the row,
+until one distinct logit is left between the bounds.
+
+The draw: u = (word + 0.5) / 2^32 with word the first of Philox4x32-10 (Salmon et al., SC 2011)
+under key = the sample's stream key and counter = (position, 0, 0, 0); the token is the first in
+vocabulary order whose cumulative kept weight exceeds u times the whole. Cumulative weights are
+fp64, so that the draw agrees with the CPU's but for ties.
+
+Bound: memory; two passes over the logits without filters, ten to fifteen with.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from hydragen_kernels.inputs import FLOATS, check_int32, check_last_contiguous
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+_LN_2 = tl.constexpr(0.6931471805599453)
+_WEIGHTLESS = 128.0  # a logit this many temperatures below the greatest weighs 0 in fp32
+
+
+@triton.jit
+def _at(logits, start, vocab, LANES: tl.constexpr, VEC: tl.constexpr):
+    """Load one block of a row, -inf beyond its end."""
+    index = start + tl.arange(0, LANES)[:, None] * VEC + tl.arange(0, VEC)[None, :]
+    x = tl.load(logits + index, mask=index < vocab, other=float("-inf"))
+    return x.to(tl.float32)  # [LANES, VEC]
+
+
+@triton.jit
+def _weight(logits, vocab, floor, peak, rate, LANES: tl.constexpr, VEC: tl.constexpr):
+    """Return the weight of the logits above a floor."""
+    mass = tl.zeros([LANES], tl.float32)
+    for start in tl.range(0, vocab, LANES * VEC, num_stages=3):
+        x = _at(logits, start, vocab, LANES, VEC)
+        mass += tl.sum(tl.where(x > floor, tl.exp2((x - peak) * rate), 0.0), 1)
+    return tl.sum(mass, 0)
+
+
+@triton.jit
+def _bisect(
+    logits,
+    vocab,
+    low,
+    high,
+    target,
+    peak,
+    rate,
+    BY_WEIGHT: tl.constexpr,
+    LANES: tl.constexpr,
+    VEC: tl.constexpr,
+):
+    """Raise `low` to just under the smallest logit v with measure(logits > v) < target.
+
+    It counts, or weighs. measure(> low) >= target > measure(> high) holds throughout, until
+    one logit is left in between, or several equal ones.
+    """
+    above_low = vocab
+    above_high = 0
+    moved = True
+    while moved & (above_low - above_high > 1):
+        step = (high - low) * 0.25
+        cut_a = low + step
+        cut_b = low + 2.0 * step
+        cut_c = low + 3.0 * step
+        count_a = tl.zeros([LANES], tl.int32)
+        count_b = tl.zeros([LANES], tl.int32)
+        count_c = tl.zeros([LANES], tl.int32)
+        mass_a = tl.zeros([LANES], tl.float32)
+        mass_b = tl.zeros([LANES], tl.float32)
+        mass_c = tl.zeros([LANES], tl.float32)
+        for start in tl.range(0, vocab, LANES * VEC, num_stages=3):
+            x = _at(logits, start, vocab, LANES, VEC)
+            count_a += tl.sum((x > cut_a).to(tl.int32), 1)
+            count_b += tl.sum((x > cut_b).to(tl.int32), 1)
+            count_c += tl.sum((x > cut_c).to(tl.int32), 1)
+            if BY_WEIGHT:
+                weight = tl.exp2((x - peak) * rate)
+                mass_a += tl.sum(tl.where(x > cut_a, weight, 0.0), 1)
+                mass_b += tl.sum(tl.where(x > cut_b, weight, 0.0), 1)
+                mass_c += tl.sum(tl.where(x > cut_c, weight, 0.0), 1)
+        n_a = tl.sum(count_a, 0)
+        n_b = tl.sum(count_b, 0)
+        n_c = tl.sum(count_c, 0)
+        if BY_WEIGHT:
+            below_a = (tl.sum(mass_a, 0) >= target) & (cut_a < high)
+            below_b = (tl.sum(mass_b, 0) >= target) & (cut_b < high)
+            below_c = (tl.sum(mass_c, 0) >= target) & (cut_c < high)
+        else:
+            below_a = (n_a >= target) & (cut_a < high)
+            below_b = (n_b >= target) & (cut_b < high)
+            below_c = (n_c >= target) & (cut_c < high)
+        new_low = tl.where(below_a, cut_a, low)
+        new_low = tl.where(below_b, cut_b, new_low)
+        new_low = tl.where(below_c, cut_c, new_low)
+        new_high = tl.where(below_c, high, cut_c)
+        new_high = tl.where(below_b, new_high, cut_b)
+        new_high = tl.where(below_a, new_high, cut_a)
+        above_low = tl.where(below_a, n_a, above_low)
+        above_low = tl.where(below_b, n_b, above_low)
+        above_low = tl.where(below_c, n_c, above_low)
+        above_high = tl.where(below_c, above_high, n_c)
+        above_high = tl.where(below_b, above_high, n_b)
+        above_high = tl.where(below_a, above_high, n_a)
+        new_high = tl.minimum(new_high, high)
+        moved = (new_low > low) | (new_high < high)
+        low = new_low
+        high = new_high
+    return low
+
+
+@triton.jit
+def _row_kernel(
+    logits,
+    stride,
+    vocab,
+    rate,
+    top_k,
+    top_p,
+    least,
+    lowest,
+    nucleus,
+    floors,
+    peaks,
+    raw_lses,
+    best,
+    masses,
+    TOP_K: tl.constexpr,
+    TOP_P: tl.constexpr,
+    GREEDY: tl.constexpr,
+    LANES: tl.constexpr,
+    VEC: tl.constexpr,
+):
+    """Find each row's threshold, raw log-sum-exp and kept weight by block."""
+    row = tl.program_id(0).to(tl.int64)
+    logits += row * stride
+    top = tl.full([LANES], float("-inf"), tl.float32)
+    for start in tl.range(0, vocab, LANES * VEC, num_stages=3):
+        top = tl.maximum(top, tl.max(_at(logits, start, vocab, LANES, VEC), 1))
+    peak = tl.max(top, 0)
+
+    floor = peak + lowest
+    if TOP_K:
+        count = tl.zeros([LANES], tl.int32)
+        for start in tl.range(0, vocab, LANES * VEC, num_stages=3):
+            x = _at(logits, start, vocab, LANES, VEC)
+            count += tl.sum((x > floor).to(tl.int32), 1)
+        if tl.sum(count, 0) >= top_k:
+            floor = _bisect(logits, vocab, floor, peak, top_k, peak, rate, False, LANES, VEC)
+    if TOP_P:
+        target = top_p * _weight(logits, vocab, floor, peak, rate, LANES, VEC)
+        low = tl.maximum(floor, peak + nucleus)
+        floor = _bisect(logits, vocab, low, peak, target, peak, rate, True, LANES, VEC)
+
+    at_least = peak + least
+    raw = tl.zeros([LANES], tl.float32)
+    first = tl.full([LANES], 2147483647, tl.int32)
+    blocks = tl.cdiv(vocab, LANES * VEC)
+    for block in tl.range(0, blocks, num_stages=3):
+        start = block * (LANES * VEC)
+        x = _at(logits, start, vocab, LANES, VEC)
+        raw += tl.sum(tl.exp2((x - peak) * _LOG2_E), 1)
+        if GREEDY:
+            index = start + tl.arange(0, LANES)[:, None] * VEC + tl.arange(0, VEC)[None, :]
+            first = tl.minimum(first, tl.min(tl.where(x == peak, index, 2147483647), 1))
+        else:
+            kept = (x > floor) & (x >= at_least)
+            weight = tl.where(kept, tl.exp2((x - peak) * rate), 0.0)
+            mass = tl.sum(tl.sum(weight.to(tl.float64), 1), 0)
+            tl.store(masses + row * blocks + block, mass)
+    tl.store(floors + row, floor)
+    tl.store(peaks + row, peak)
+    tl.store(raw_lses + row, peak + tl.log2(tl.sum(raw, 0)) * _LN_2)
+    if GREEDY:
+        tl.store(best + row, tl.min(first, 0))
+
+
+@triton.jit
+def _sample_kernel(
+    logits,
+    stride,
+    vocab,
+    rate,
+    least,
+    sample_rows,
+    stream_keys,
+    positions,
+    floors,
+    peaks,
+    raw_lses,
+    best,
+    masses,
+    tokens,
+    raw_logprobs,
+    sampled_logprobs,
+    blocks,
+    GREEDY: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
+    """Draw one sample's token from its row."""
+    sample = tl.program_id(0)
+    row = tl.load(sample_rows + sample).to(tl.int64)
+    if row < 0:  # padding
+        tl.store(tokens + sample, -1)
+        tl.store(raw_logprobs + sample, 0.0)
+        tl.store(sampled_logprobs + sample, 0.0)
+        return
+    logits += row * stride
+    peak = tl.load(peaks + row)
+    if GREEDY:
+        token = tl.load(best + row)
+        sampled = 0.0
+        x_token = tl.load(logits + token).to(tl.float32)
+    else:
+        key = tl.load(stream_keys + sample)
+        position = tl.load(positions + sample).to(tl.int32)
+        zero = position * 0
+        word, _, _, _ = tl.philox(key, position, zero, zero, zero)
+        u = (word.to(tl.float64) + 0.5) * (1.0 / 4294967296.0)
+
+        block_ids = tl.arange(0, BLOCK_B)
+        is_block = block_ids < blocks
+        mass = tl.load(masses + row * blocks + block_ids, mask=is_block, other=0.0)
+        upto = tl.cumsum(mass, 0)
+        whole = tl.max(upto, 0)
+        target = u * whole
+        block = tl.min(tl.where((upto > target) & (mass > 0.0), block_ids, BLOCK_B), 0)
+        before = tl.max(tl.where(block_ids < block, upto, 0.0), 0)
+
+        index = block * BLOCK + tl.arange(0, BLOCK)
+        x = tl.load(logits + index, mask=index < vocab, other=float("-inf")).to(tl.float32)
+        kept = (x > tl.load(floors + row)) & (x >= peak + least)
+        weight = tl.where(kept, tl.exp2((x - peak) * rate), 0.0)
+        upto_token = before + tl.cumsum(weight.to(tl.float64), 0)
+        has_weight = weight > 0.0
+        last = tl.max(tl.where(has_weight, index, -1), 0)  # where rounding leaves none beyond
+        token = tl.min(tl.where((upto_token > target) & has_weight, index, last), 0)
+        x_token = tl.max(tl.where(index == token, x, float("-inf")), 0)
+        sampled = (x_token - peak) * rate * _LN_2 - tl.log(whole.to(tl.float32))
+    tl.store(tokens + sample, token)
+    tl.store(raw_logprobs + sample, x_token - tl.load(raw_lses + row))
+    tl.store(sampled_logprobs + sample, sampled)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was drawn for each sample.
+
+    Args:
+        tokens: `[samples]` int32; -1 for padding.
+        raw_logprobs: `[samples]` fp32, under softmax(logits), natural logarithm.
+        sampled_logprobs: `[samples]` fp32, under the distribution drawn from.
+    """
+
+    tokens: torch.Tensor
+    raw_logprobs: torch.Tensor
+    sampled_logprobs: torch.Tensor
+
+
+def choose(
+    logits: torch.Tensor,
+    sample_rows: torch.Tensor,
+    stream_keys: torch.Tensor,
+    positions: torch.Tensor,
+    *,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+) -> Choice:
+    """Draw one token for each sample.
+
+    Args:
+        logits: `[rows, vocab]` fp16, bf16 or fp32; last dimension contiguous. -inf forbids a token.
+        sample_rows: `[samples]` int32, the row each sample draws from; -1 for padding.
+        stream_keys: `[samples]` int64, the 64 bits of each sample's Philox key.
+        positions: `[samples]` int32, the Philox counter: index of the token in its sample.
+        temperature: divides the logits; 0 means greedy (the first of equal logits).
+        top_k: keep the k greatest logits; 0 keeps all.
+        top_p: keep the greatest logits with at least this mass, in (0, 1].
+        min_p: keep tokens at least this fraction as probable as the best one, in [0, 1].
+
+    Raises:
+        ValueError: a shape, dtype, stride or setting is wrong.
+    """
+    rows, vocab = logits.shape
+    samples = sample_rows.shape[0]
+    check_last_contiguous("logits", logits)
+    check_int32("sample_rows", sample_rows, (samples,))
+    check_int32("positions", positions, (samples,))
+    if logits.dtype not in FLOATS or vocab < 1:
+        raise ValueError(f"logits: expected fp16, bf16 or fp32, got {logits.dtype} {[rows, vocab]}")
+    if stream_keys.dtype != torch.int64 or tuple(stream_keys.shape) != (samples,):
+        raise ValueError(f"stream_keys: expected int64 [{samples}], got {stream_keys.dtype}")
+    if not (temperature >= 0.0 and top_k >= 0 and 0.0 < top_p <= 1.0 and 0.0 <= min_p <= 1.0):
+        raise ValueError(f"settings out of range: {temperature=} {top_k=} {top_p=} {min_p=}")
+
+    device = logits.device
+    choice = Choice(
+        torch.empty(samples, dtype=torch.int32, device=device),
+        torch.empty(samples, dtype=torch.float32, device=device),
+        torch.empty(samples, dtype=torch.float32, device=device),
+    )
+    if samples == 0:
+        return choice
+    greedy = temperature == 0.0
+    warmth = temperature or 1.0
+    vec = 16 // logits.element_size()
+    lanes = 512 if vocab > 2048 else 64
+    blocks = triton.cdiv(vocab, lanes * vec)
+    floors, peaks, raw_lses = torch.empty(3, rows, dtype=torch.float32, device=device)
+    best = torch.empty(rows, dtype=torch.int32, device=device)
+    masses = torch.empty(rows, blocks, dtype=torch.float64, device=device)
+    rate = _LOG2_E.value / warmth
+    least = warmth * math.log(min_p) if min_p > 0.0 else -math.inf
+    nucleus = -warmth * (math.log(vocab / (1.0 - top_p)) + 1.0) if top_p < 1.0 else 0.0
+    _row_kernel[(rows,)](
+        logits,
+        logits.stride(0),
+        vocab,
+        rate,
+        top_k,
+        top_p,
+        least,
+        -_WEIGHTLESS * warmth,
+        nucleus,
+        floors,
+        peaks,
+        raw_lses,
+        best,
+        masses,
+        TOP_K=0 < top_k < vocab and not greedy,
+        TOP_P=top_p < 1.0 and not greedy,
+        GREEDY=greedy,
+        LANES=lanes,
+        VEC=vec,
+        num_warps=lanes // 32,
+    )
+    _sample_kernel[(samples,)](
+        logits,
+        logits.stride(0),
+        vocab,
+        rate,
+        least,
+        sample_rows,
+        stream_keys,
+        positions,
+        floors,
+        peaks,
+        raw_lses,
+        best,
+        masses,
+        choice.tokens,
+        choice.raw_logprobs,
+        choice.sampled_logprobs,
+        blocks,
+        GREEDY=greedy,
+        BLOCK=lanes * vec,
+        BLOCK_B=triton.next_power_of_2(blocks),
+        num_warps=8,
+    )
+    return choice

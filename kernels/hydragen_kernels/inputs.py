@@ -1,0 +1,93 @@
+"""Checks the launchers share: a wrong call fails with a message before a kernel reads memory."""
+
+import torch
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def check_attention_inputs(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    scale: float,
+    softcap: float | None,
+) -> int:
+    """Check queries against the arena; return the query heads that share a kv head.
+
+    Args:
+        queries: `[tokens, q_heads, head_dim]`.
+        keys: `[kv_heads, slots, head_dim]`.
+        values: `[kv_heads, slots, head_dim]`.
+        scale: factor of the scores.
+        softcap: bound of the scores, or None.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    if queries.ndim != 3 or keys.ndim != 3 or keys.shape != values.shape:
+        raise ValueError(
+            "expected queries [tokens, q_heads, head_dim] and keys, values [kv_heads, slots, "
+            f"head_dim], got {list(queries.shape)}, {list(keys.shape)}, {list(values.shape)}"
+        )
+    if queries.dtype not in FLOATS or not queries.dtype == keys.dtype == values.dtype:
+        raise ValueError(
+            "expected queries, keys and values all fp16, bf16 or fp32, got "
+            f"{queries.dtype}, {keys.dtype}, {values.dtype}"
+        )
+    if keys.shape[2] != queries.shape[2]:
+        raise ValueError(f"head_dim: queries have {queries.shape[2]}, keys {keys.shape[2]}")
+    if keys.shape[0] < 1 or queries.shape[1] % keys.shape[0]:
+        raise ValueError(
+            f"q_heads: expected a multiple of kv_heads {keys.shape[0]}, got {queries.shape[1]}"
+        )
+    for name, tensor in (("queries", queries), ("keys", keys), ("values", values)):
+        check_last_contiguous(name, tensor)
+    if not scale > 0.0:
+        raise ValueError(f"scale: expected a positive number, got {scale}")
+    if softcap is not None and not softcap > 0.0:
+        raise ValueError(f"softcap: expected a positive number or None, got {softcap}")
+    return queries.shape[1] // keys.shape[0]
+
+
+def check_partials(
+    partial_out: torch.Tensor, partial_lse: torch.Tensor, tokens: int, q_heads: int, head_dim: int
+) -> None:
+    """Check partial buffers against the rows they belong to.
+
+    Raises:
+        ValueError: a shape, dtype or stride is wrong.
+    """
+    slots = partial_out.shape[0]
+    expected = [slots, tokens, q_heads, head_dim]
+    if list(partial_out.shape) != expected or list(partial_lse.shape) != expected[:3]:
+        raise ValueError(
+            f"expected partials {expected} and {expected[:3]}, got {list(partial_out.shape)} and "
+            f"{list(partial_lse.shape)}"
+        )
+    if partial_out.dtype != torch.float32 or partial_lse.dtype != torch.float32:
+        raise ValueError(f"expected fp32 partials, got {partial_out.dtype} and {partial_lse.dtype}")
+    check_last_contiguous("partial_out", partial_out)
+    check_last_contiguous("partial_lse", partial_lse)
+
+
+def check_last_contiguous(name: str, tensor: torch.Tensor) -> None:
+    """Check that the elements of the last dimension are neighbours.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+        raise ValueError(f"{name}: expected a contiguous last dimension, got {tensor.stride()}")
+
+
+def check_int32(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+    """Check an index tensor.
+
+    Raises:
+        ValueError: it is not contiguous int32 of that shape.
+    """
+    if tensor.dtype != torch.int32 or tuple(tensor.shape) != shape or not tensor.is_contiguous():
+        raise ValueError(
+            f"{name}: expected contiguous int32 {list(shape)}, got {tensor.dtype} "
+            f"{list(tensor.shape)}"
+        )

@@ -1,0 +1,271 @@
+"""Attention of packed queries over shared segments: one persistent launch per tile family.
+
+    out = softmax(cap(scale q k^T)) v        lse = log sum exp(cap(scale q k^T))
+
+per query row and per range of keys, as fp32 partials that `tail_attention` and `merge` combine.
+Online softmax as in Milakov and Gimelshein, arXiv:1805.02867, tiled as in Dao, arXiv:2307.08691;
+shared keys against the stacked queries of all rows below them as in Juravsky et al.,
+arXiv:2402.05099.
+
+Layout. Rows of a tile are (query token x grouped head), so that grouped heads share each key that
+is read. Programs stay resident and work through their own run of the tile table, which is read on
+the device: a captured CUDA graph survives a change of plan.
+
+Bound. Keys are read once for `block_q` rows: above about 184 rows a tile family is limited by the
+tensor cores, below by memory.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from hydragen_kernels.inputs import check_attention_inputs, check_partials
+from hydragen_kernels.merge import finish
+from hydragen_kernels.schedule import Schedule, TileConfig, TileTable
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def soft_cap(scores, cap):
+    """Return cap * tanh(scores / cap), in terms of exp2, which is exact at both ends."""
+    return cap - 2.0 * cap / (1.0 + tl.exp2(scores * (2.0 * _LOG2_E / cap)))
+
+
+@triton.jit
+def _attend(
+    peak,
+    total,
+    acc,
+    q,
+    keys,
+    values,
+    kv_head,
+    kv0,
+    first,
+    end,
+    n_kv,
+    limits,
+    scale,
+    cap,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    CAPPED: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Fold keys first .. end - 1 of a tile's range into its running (peak, total, acc)."""
+    cols = tl.arange(0, BLOCK_K)
+    for start in range(first, end, BLOCK_K):
+        k = keys.load([kv_head, kv0 + start, 0]).reshape(BLOCK_K, BLOCK_D)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [BLOCK_Q, BLOCK_K]
+        if CAPPED:
+            scores = soft_cap(scores * scale, cap)
+            to_log2 = _LOG2_E
+        else:
+            to_log2 = scale * _LOG2_E
+        if MASKED:
+            visible = (start + cols)[None, :] < limits[:, None]
+            scores = tl.where(visible, scores, float("-inf"))
+        new_peak = tl.maximum(peak, tl.max(scores, 1) * to_log2)
+        shift = new_peak
+        if MASKED:  # a row that has seen no key yet: exp2(-inf - 0) is 0, not NaN
+            shift = tl.where(new_peak == float("-inf"), 0.0, new_peak)
+        weights = tl.exp2(scores * to_log2 - shift[:, None])
+        decay = tl.exp2(peak - shift)
+        total = total * decay + tl.sum(weights, 1)
+        acc = acc * decay[:, None]
+        v = values.load([kv_head, kv0 + start, 0]).reshape(BLOCK_K, BLOCK_D)
+        if MASKED:  # beyond the range lies anything, NaN too
+            v = tl.where((start + cols < n_kv)[:, None], v, 0.0)
+        acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)
+        peak = new_peak
+    return peak, total, acc
+
+
+@triton.jit
+def _segment_kernel(
+    queries,
+    keys,
+    values,
+    tiles,
+    starts,
+    partial_out,
+    partial_lse,
+    stride_qt,
+    stride_qh,
+    stride_os,
+    stride_ot,
+    stride_oh,
+    stride_ls,
+    stride_lt,
+    scale,
+    cap,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    CAPPED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    program = tl.program_id(0)
+    rows = tl.arange(0, BLOCK_Q)
+    dims = tl.arange(0, BLOCK_D)
+    for tile in range(tl.load(starts + program), tl.load(starts + program + 1)):
+        record = tiles + tile * 7
+        q0 = tl.load(record)
+        n_q = tl.load(record + 1)
+        kv0 = tl.load(record + 2)
+        n_kv = tl.load(record + 3)
+        kv_head = tl.load(record + 4)
+        slot = tl.load(record + 5).to(tl.int64)
+        reach = tl.load(record + 6)
+
+        token = (q0 + rows // GROUP).to(tl.int64)
+        head = kv_head * GROUP + rows % GROUP
+        is_row = rows // GROUP < n_q
+        is_element = is_row[:, None] & (dims < HEAD_DIM)[None, :]
+        q_ptr = queries + (token * stride_qt + head * stride_qh)[:, None] + dims[None, :]
+        q = tl.load(q_ptr, mask=is_element, other=0.0)  # [BLOCK_Q, BLOCK_D]
+
+        peak = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+        total = tl.zeros([BLOCK_Q], tl.float32)
+        acc = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+        limits = tl.minimum(reach + rows // GROUP + 1, n_kv)
+        seen_by_all = tl.minimum(reach + 1, n_kv) // BLOCK_K * BLOCK_K
+        peak, total, acc = _attend(
+            peak, total, acc, q, keys, values, kv_head, kv0,
+            0, seen_by_all, n_kv, limits, scale, cap,
+            BLOCK_K, BLOCK_D, CAPPED, False, PRECISION,
+        )  # fmt: skip
+        peak, total, acc = _attend(
+            peak, total, acc, q, keys, values, kv_head, kv0,
+            seen_by_all, n_kv, n_kv, limits, scale, cap,
+            BLOCK_K, BLOCK_D, CAPPED, True, PRECISION,
+        )  # fmt: skip
+
+        result, lse = finish(peak, total, acc)
+        o_ptr = partial_out + (slot * stride_os + token * stride_ot + head * stride_oh)[:, None]
+        tl.store(o_ptr + dims[None, :], result, mask=is_element)
+        tl.store(partial_lse + slot * stride_ls + token * stride_lt + head, lse, mask=is_row)
+
+
+@dataclass(frozen=True, slots=True)
+class _DeviceTiles:
+    config: TileConfig
+    tiles: torch.Tensor
+    starts: torch.Tensor
+
+    def load(self, table: TileTable) -> None:
+        if table.config != self.config or len(table.starts) != len(self.starts):
+            raise ValueError("schedule: made for other tile shapes than these tables")
+        if len(table.tiles) > len(self.tiles):
+            raise ValueError(f"schedule: {len(table.tiles)} tiles, room for {len(self.tiles)}")
+        self.tiles[: len(table.tiles)].copy_(torch.from_numpy(table.tiles))
+        self.starts.copy_(torch.from_numpy(table.starts))
+
+
+class SegmentTables:
+    """A schedule in fixed device buffers, so that a CUDA graph survives a change of plan.
+
+    Args:
+        schedule: the first schedule to hold.
+        device: where the buffers live.
+        capacity: tiles each family has room for; 0 means those of the schedule.
+    """
+
+    def __init__(self, schedule: Schedule, device: torch.device | str, capacity: int = 0) -> None:
+        self.families = tuple(
+            _DeviceTiles(
+                table.config,
+                torch.zeros(
+                    max(capacity, len(table.tiles), 1), 7, dtype=torch.int32, device=device
+                ),
+                torch.zeros(len(table.starts), dtype=torch.int32, device=device),
+            )
+            for table in (schedule.large, schedule.small)
+        )
+        self.counts = torch.zeros(len(schedule.counts), dtype=torch.int32, device=device)
+        self.load(schedule)
+
+    def load(self, schedule: Schedule) -> None:
+        """Replace the schedule in place.
+
+        Raises:
+            ValueError: the schedule does not fit the buffers.
+        """
+        for family, table in zip(self.families, (schedule.large, schedule.small), strict=True):
+            family.load(table)
+        if len(schedule.counts) > len(self.counts):
+            raise ValueError(f"schedule: {len(schedule.counts)} rows, room for {len(self.counts)}")
+        self.counts.zero_()
+        self.counts[: len(schedule.counts)].copy_(torch.from_numpy(schedule.counts))
+
+
+def segment_attention(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    tables: SegmentTables,
+    partial_out: torch.Tensor,
+    partial_lse: torch.Tensor,
+    *,
+    scale: float,
+    softcap: float | None = None,
+) -> None:
+    """Write every row's partials over the scheduled segments.
+
+    Slots `0 .. tables.counts[row] - 1` of a row are written, the others left alone.
+
+    Args:
+        queries: `[tokens, q_heads, head_dim]` fp16, bf16 or fp32; last dimension contiguous.
+        keys: `[kv_heads, slots, head_dim]`, same dtype; last dimension contiguous.
+        values: `[kv_heads, slots, head_dim]`, same dtype; last dimension contiguous.
+        tables: which queries meet which slots.
+        partial_out: `[partial_slots, tokens, q_heads, head_dim]` fp32, written.
+        partial_lse: `[partial_slots, tokens, q_heads]` fp32, natural logarithm, written.
+        scale: factor of the scores, positive.
+        softcap: bound c of scores -> c tanh(scores / c), or None.
+
+    Raises:
+        ValueError: shapes, dtypes or strides do not fit together.
+    """
+    tokens, q_heads, head_dim = queries.shape
+    group = check_attention_inputs(queries, keys, values, scale, softcap)
+    check_partials(partial_out, partial_lse, tokens, q_heads, head_dim)
+    for name, arena in (("keys", keys), ("values", values)):
+        if arena.data_ptr() % 16 or any(
+            step * arena.element_size() % 16 for step in arena.stride()[:2]
+        ):
+            raise ValueError(f"{name}: expected rows aligned to 16 bytes, got {arena.stride()}")
+    block_d = max(16, triton.next_power_of_2(head_dim))
+    for family in tables.families:
+        config = family.config
+        block = [1, config.block_k, block_d]
+        _segment_kernel[(len(family.starts) - 1,)](
+            queries,
+            TensorDescriptor.from_tensor(keys, block),
+            TensorDescriptor.from_tensor(values, block),
+            family.tiles,
+            family.starts,
+            partial_out,
+            partial_lse,
+            *queries.stride()[:2],
+            *partial_out.stride()[:3],
+            *partial_lse.stride()[:2],
+            scale,
+            softcap or 1.0,
+            GROUP=group,
+            HEAD_DIM=head_dim,
+            BLOCK_Q=config.block_q,
+            BLOCK_K=config.block_k,
+            BLOCK_D=block_d,
+            CAPPED=softcap is not None,
+            PRECISION="tf32x3" if queries.dtype == torch.float32 else "tf32",
+            num_warps=config.num_warps,
+            num_stages=config.num_stages,
+        )
