@@ -100,10 +100,10 @@ def _read_line(raw: str | bytes, line_number: int, seen: Counter[str]) -> Sample
         raise _BrokenLineError(f"not UTF-8 (byte {error.start + 1})") from None
     except (ValueError, RecursionError) as error:
         # A whole line ends with a newline; without one the writer was stopped in the middle.
+        if not text.endswith("\n"):
+            raise _BrokenLineError("not JSON (cut off in the middle)") from None
         what = error.msg if isinstance(error, json.JSONDecodeError) else "a value out of bounds"
-        raise _BrokenLineError(
-            f"not JSON ({what if text.endswith('\n') else 'cut off in the middle'})"
-        ) from None
+        raise _BrokenLineError(f"not JSON ({what})") from None
     if not isinstance(record, dict):
         raise _BrokenLineError("expected a JSON object")
     task_id = _task_id(record)
