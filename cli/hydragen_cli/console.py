@@ -1,0 +1,57 @@
+"""What people read, all of it on stderr: stdout belongs to the data."""
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+def console() -> "Console":
+    """The terminal behind stderr; colours follow NO_COLOR and the terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, emoji=False)
+
+
+def note(message: str, *, quiet: bool = False) -> None:
+    """One line on stderr."""
+    if not quiet:
+        print(message, file=sys.stderr, flush=True)
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> "RenderableType":
+    """Names and what is to be said about them, in two columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column()
+    for name, value in rows:
+        grid.add_row(name, Text(value))
+    return grid
+
+
+def count(number: int, noun: str) -> str:
+    """`1 sample`, `2,000 samples`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def size(n_bytes: float) -> str:
+    """`812 B`, `1.5 MiB`."""
+    if n_bytes < 1024:
+        return f"{n_bytes:,.0f} B"
+    power = min(int(math.log(n_bytes, 1024)), 4)
+    return f"{n_bytes / 1024**power:,.1f} {'KMGT'[power - 1]}iB"
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3:07`, `2:03:07`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

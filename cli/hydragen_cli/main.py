@@ -1,0 +1,111 @@
+"""Entry points: `hydragen COMMAND`, and the commands that also have a name of their own.
+
+Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 partial, 130 interrupted (143 by SIGTERM).
+"""
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from hydragen_cli.commands import COMMANDS, load
+from hydragen_cli.options import explain
+from hydragen_tree.errors import HydragenError
+
+
+class LazyGroup(TyperGroup):
+    """Knows its commands by name and imports one when it is needed."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """The command of that name, imported now."""
+        return load(cmd_name) if cmd_name in COMMANDS else None
+
+
+def run() -> NoReturn:
+    """`hydragen`."""
+    app = typer.Typer(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+    app.callback()(_hydragen)
+    _run(typer.main.get_command(app), "hydragen")
+
+
+def run_sample() -> NoReturn:
+    """`hydragen-sample`."""
+    _run(load("sample", add_completion=True), "hydragen-sample")
+
+
+def run_eval() -> NoReturn:
+    """`hydragen-eval`."""
+    _run(load("eval", add_completion=True), "hydragen-eval")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"hydragen-tree {version('hydragen-tree')}")
+        raise typer.Exit
+
+
+def _hydragen(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Draw thousands of candidate programs from a language model, and judge them.
+
+    Every option of every command can also be set by an environment variable (HYDRAGEN_MAX_TOKENS
+    for --max-tokens) or in hydragen.toml, in a table named like the command.
+    """
+
+
+def _run(command: Any, name: str) -> NoReturn:
+    """Runs a command and turns whatever happens into a message and an exit code."""
+    try:
+        code = command.main(prog_name=name, standalone_mode=False) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except SystemExit as error:  # typer's answer to a closed pipe, or to a completion request
+        code = 0 if isinstance(error.__context__, BrokenPipeError) else error.code
+    except BrokenPipeError:
+        code = 0
+    except Exception as error:
+        code = _report(error, name)
+    _forget_closed_pipe()
+    sys.exit(code)
+
+
+def _report(error: Exception, name: str) -> int:
+    """Prints one message for an error; returns its exit code."""
+    debug = os.environ.get("HYDRAGEN_DEBUG", "0") not in ("", "0")
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, typer.TyperException):
+        message = f"{explain(error)}\nTry '{name} --help' for help."
+        code = error.exit_code
+    elif isinstance(error, HydragenError):
+        message, code = str(error), error.exit_code
+    else:
+        hint = "" if debug else "; HYDRAGEN_DEBUG=1 shows where"
+        message, code = f"unexpected {type(error).__name__}: {error}{hint}", 1
+    print(f"{name}: {message}", file=sys.stderr)
+    return code
+
+
+def _forget_closed_pipe() -> None:
+    """Keeps the interpreter from complaining, when it exits, about a pipe nobody reads."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

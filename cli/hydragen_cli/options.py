@@ -1,0 +1,147 @@
+"""Where an option's value comes from: flag > environment > TOML file > default.
+
+Every option `--some-name` of every command can also be set by the environment variable
+HYDRAGEN_SOME_NAME, or in a TOML file by the key `some-name` in the table named like the command:
+
+    [sample]
+    model = "models/coder-7b"
+    max-tokens = 512
+
+The file is `--config FILE` or else `hydragen.toml` in the working directory; what it does not say
+is looked up in `hydragen.toml` in the user's configuration directory.
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from hydragen_tree.errors import InputError
+
+FILE_NAME = "hydragen.toml"
+PREFIX = "HYDRAGEN_"
+_ORIGINS = "hydragen.origins"
+_UNITS = {"": 1, **{f"{p}B": 1000**i for i, p in enumerate(("", "K", "M", "G", "T"))}}
+_UNITS |= {f"{p}IB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), start=1)}
+
+
+class Command(TyperCommand):
+    """A command whose complaints name where a value came from when it was no flag."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; an InputError about an option gains the option's origin."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            flag = re.match(r"--?[a-z][a-z-]*", str(error))
+            names = [p.name for p in self.params if flag and flag[0] in p.opts]
+            if origin := _origin(ctx, names[0] if names else None):
+                error.args = (f"{error} (set by {origin})",)
+            raise
+
+
+def explain(error: typer.TyperException) -> str:
+    """A usage error as one sentence that names the flag, the variable or the file's key."""
+    ctx, param = getattr(error, "ctx", None), getattr(error, "param", None)
+    origin = _origin(ctx, param.name) if ctx and param else None
+    return f"{origin}: {error.message}" if origin else error.format_message()
+
+
+def parse_bytes(option: str, text: str | None) -> int | None:
+    """Bytes from `8GiB`, `500MB` or a plain number.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip(), re.IGNORECASE)
+    if match is None or match[2].upper() not in _UNITS:
+        raise InputError(f"{option} {text}: expected a size such as 8GiB, 500MB or 1000000")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def read_layers(ctx: typer.Context, config: Path | None) -> Path | None:
+    """Fills the context's default map; runs before any other option is processed."""
+    if ctx.resilient_parsing:
+        return config
+    options = {p.name: p for p in ctx.command.params if p.param_type_name == "option" and p.name}
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for file in _files(config):
+        for name, value in _read_table(file, str(ctx.command.name), options).items():
+            values[name], origins[name] = value, f"{file}: [{ctx.command.name}] {name}"
+    for name, option in options.items():
+        if text := os.environ.get(PREFIX + name.upper()):
+            values[name] = _several(text) if getattr(option, "multiple", False) else text
+            origins[name] = PREFIX + name.upper()
+    ctx.default_map = values
+    ctx.meta[_ORIGINS] = origins
+    return config
+
+
+def _files(config: Path | None) -> Iterator[Path]:
+    """The files to read, the weakest first."""
+    from platformdirs import user_config_path
+
+    user = user_config_path("hydragen") / FILE_NAME
+    if user.exists():
+        yield user
+    if config is not None:
+        yield config
+    elif Path(FILE_NAME).exists():
+        yield Path(FILE_NAME)
+
+
+def _read_table(file: Path, command: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    from hydragen_cli.commands import COMMANDS
+
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror} (--config)") from error
+    except ValueError as error:
+        raise InputError(f"{file}: not valid TOML: {error}") from error
+    for name, table in tables.items():
+        if name not in COMMANDS or not isinstance(table, dict):
+            raise InputError(f"{file}: {name}: {_no_such('table', name, COMMANDS)}")
+    result = {}
+    for key, value in tables.get(command, {}).items():
+        name = key.replace("-", "_")
+        if name not in options:
+            flags = [known.replace("_", "-") for known in options]
+            raise InputError(f"{file}: [{command}] {key}: {_no_such('option', key, flags)}")
+        several = getattr(options[name], "multiple", False) and not isinstance(value, list)
+        result[name] = [value] if several else value
+    return result
+
+
+def _no_such(kind: str, name: str, known: Any) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    return f"no such {kind}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _several(text: str) -> list[str]:
+    """A variable for an option that may be repeated: one value, or a JSON list of them."""
+    if text.startswith("["):
+        try:
+            return [str(item) for item in json.loads(text)]
+        except ValueError:
+            pass  # a value that happens to begin with a bracket
+    return [text]
+
+
+def _origin(ctx: typer.Context, name: str | None) -> str | None:
+    """The variable or key that set an option, unless a flag did."""
+    source = ctx.get_parameter_source(name) if name else None
+    if name is None or source is None or source.name != "DEFAULT_MAP":
+        return None
+    origin: str | None = ctx.meta.get(_ORIGINS, {}).get(name)
+    return origin

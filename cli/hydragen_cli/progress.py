@@ -1,0 +1,108 @@
+"""How far a run has come: two live lines on a terminal, a plain line now and then elsewhere."""
+
+import sys
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from hydragen_cli.console import console, count, duration, note
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hydragen_tree.run import RunStats
+
+_PLAIN_INTERVAL_S = 5.0
+
+
+class Progress:
+    """Shows a run's figures while entered.
+
+    Args:
+        stats: reads the figures of now.
+        n_before: samples that earlier sessions left.
+        quiet: show nothing.
+    """
+
+    def __init__(self, stats: "Callable[[], RunStats]", n_before: int, *, quiet: bool) -> None:
+        self._stats = stats
+        self._n_before = n_before
+        self._quiet = quiet
+        self._stop: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> "Progress":
+        if not self._quiet:
+            self._stop = self._start_live() if _can_live() else self._start_plain()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+
+    def _start_live(self) -> "Callable[[], None]":
+        from rich.live import Live
+
+        live = Live(
+            get_renderable=self._render,
+            console=console(),
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+        )
+        live.start()
+        return live.stop
+
+    def _start_plain(self) -> "Callable[[], None]":
+        stopped = Event()
+
+        def report() -> None:
+            while not stopped.wait(_PLAIN_INTERVAL_S):
+                stats = self._stats()
+                done, total = self._done(stats)
+                note(f"{done:,}/{total:,} samples, {describe(stats)}")
+
+        thread = Thread(target=report, daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            stopped.set()
+            thread.join()
+
+        return stop
+
+    def _render(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        stats = self._stats()
+        done, total = self._done(stats)
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(ratio=1)
+        line.add_column(no_wrap=True)
+        line.add_row(ProgressBar(total=total or 1, completed=done), f"{done:,}/{total:,} samples")
+        return Group(line, Text(describe(stats), style="dim", no_wrap=True, overflow="ellipsis"))
+
+    def _done(self, stats: "RunStats") -> tuple[int, int]:
+        return self._n_before + stats.samples_done, self._n_before + stats.samples_total
+
+
+def describe(stats: "RunStats") -> str:
+    """Speed, rows against samples, and time left."""
+    if not stats.tokens_sampled:
+        return "computing the prompts"
+    speed = f"{stats.tokens_sampled / stats.elapsed_s:,.0f} tokens/s"
+    rows = f"{count(stats.rows_live, 'row')} for {count(stats.samples_live, 'sample')}"
+    if not stats.samples_done:
+        return f"{speed}, {rows}"
+    rest_s = stats.elapsed_s * (stats.samples_total / stats.samples_done - 1)
+    return f"{speed}, {rows}, {duration(rest_s)} left"
+
+
+def _can_live() -> bool:
+    """A live display needs a terminal of its own: not one that the samples scroll over."""
+    from rich.console import Console
+
+    stdout_scrolls = sys.stdout is not None and sys.stdout.isatty()
+    terminal: Console = console()
+    return terminal.is_terminal and not terminal.is_dumb_terminal and not stdout_scrolls
