@@ -58,7 +58,7 @@ def uniforms(
     key = np.stack([bits & _LOW, bits >> np.uint64(32)], axis=-1).astype(np.uint32)
     counter = np.zeros((len(key), 4), dtype=np.uint32)
     counter[:, 0] = np.asarray(positions).astype(np.uint32)
-    return (philox4x32(key, counter)[:, 0] + 0.5) * 2.0**-32
+    return (philox4x32(key, counter)[:, 0].astype(np.float64) + 0.5) * 2.0**-32
 
 
 def kept(

@@ -297,16 +297,16 @@ def _tile_ns(
     block_bytes = 2 * config.block_k * head_dim * element_bytes
     block_flops = 4 * config.block_q * config.block_k * head_dim
     block_ns = programs * max(block_bytes / BYTES_PER_NS, block_flops / FLOPS_PER_NS)
-    blocks: FloatArray = -(-tiles[:, 3] // config.block_k) * block_ns + TILE_NS
-    return blocks
+    blocks = (-(-tiles[:, 3] // config.block_k)).astype(np.float64)
+    return blocks * block_ns + TILE_NS
 
 
 def _busiest_ns(costs: FloatArray, programs: int) -> float:
     """Bound the time of the busiest program by dealing the sorted tiles back and forth."""
     rounds = -(-len(costs) // programs)
-    table = np.zeros(rounds * programs)
-    table[: len(costs)] = np.sort(costs)[::-1]
-    table = table.reshape(rounds, programs)
+    padded = np.zeros(rounds * programs)
+    padded[: len(costs)] = np.sort(costs)[::-1]
+    table = padded.reshape(rounds, programs)
     table[1::2] = table[1::2, ::-1]
     return float(table.sum(axis=0).max(initial=0.0))
 

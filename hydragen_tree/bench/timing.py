@@ -1,0 +1,72 @@
+"""How GPU code is timed here: CUDA graph replays, L2 flushed before each, the median of many."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_FLUSH_BYTES = 1 << 28  # several times any L2
+_REPEATS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What the device reaches at best.
+
+    Attributes:
+        device: its name.
+        copy_tb_s: device-to-device copy, bytes read and written, TB/s.
+        matmul_tflops: bf16 matrix product of random 8192 x 8192 matrices, TFLOP/s.
+    """
+
+    device: str
+    copy_tb_s: float
+    matmul_tflops: float
+
+    def least_us(self, n_bytes: float, flops: float) -> float:
+        """The time in which neither bytes nor products could be done faster, in microseconds."""
+        return max(n_bytes / self.copy_tb_s, flops / self.matmul_tflops) / 1e6
+
+
+def median_us(step: Callable[[], object], repeats: int = _REPEATS) -> float:
+    """The median time of one call, in microseconds; the call is captured in a CUDA graph."""
+    flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device="cuda")
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    times = []
+    for _ in range(3 + repeats):
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        flush.zero_()
+        start.record()
+        graph.replay()
+        end.record()
+        times.append((start, end))
+    torch.cuda.synchronize()
+    return sorted(float(start.elapsed_time(end)) * 1e3 for start, end in times[3:])[repeats // 2]
+
+
+def measure_ceilings() -> Ceilings:
+    """Measure copy bandwidth and matrix product rate of the current device."""
+    source = torch.empty(1 << 30, dtype=torch.int32, device="cuda").random_()
+    target = torch.empty_like(source)
+    copy_us = median_us(lambda: target.copy_(source))
+    left, right = torch.randn(2, 8192, 8192, device="cuda", dtype=torch.bfloat16)
+    product_us = median_us(lambda: torch.mm(left, right))
+    return Ceilings(
+        torch.cuda.get_device_name(),
+        2 * source.nbytes / copy_us / 1e6,
+        2 * 8192**3 / product_us / 1e6,
+    )
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """|found - expected| / |expected|, by the Euclidean norm; NaN if anything is not finite."""
+    difference = (found.double() - expected.double()).norm()
+    return float(difference / expected.double().norm())
