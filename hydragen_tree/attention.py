@@ -8,9 +8,9 @@ Source: Hydragen, arXiv 2402.05099; merging by log-sum-exp as in its equation 5.
 """
 
 import torch
-from hydragen_kernels import reference
 from torch import Tensor
 
+from hydragen_kernels import reference
 from hydragen_tree.errors import InputError
 from hydragen_tree.plan import Plan, Tails
 
@@ -93,7 +93,11 @@ def _recursive(
     if plan.tails is not None:
         for row, slots in enumerate(_tail_slots(plan.tails)):
             own = reference.partial(
-                queries[row : row + 1], keys[:, slots], values[:, slots], scale=scale, softcap=softcap
+                queries[row : row + 1],
+                keys[:, slots],
+                values[:, slots],
+                scale=scale,
+                softcap=softcap,
             )
             before = reference.Partial(result.out[row : row + 1], result.lse[row : row + 1])
             result.out[row : row + 1], result.lse[row : row + 1] = reference.merge(before, own)
@@ -121,11 +125,15 @@ def _levels(
         part = _segment(queries[rows], keys[:, own], values[:, own], scale, softcap, bool(causal))
         _merge_into(out[rows], lse[rows], *part, first=level == 0)
     if plan.tails is not None:
-        _tails(queries, keys, values, plan.tails, scale, softcap, out, lse, first=not len(plan.items))
+        _tails(
+            queries, keys, values, plan.tails, scale, softcap, out, lse, first=not len(plan.items)
+        )
     return reference.Partial(out, lse)
 
 
-def _merge_into(out: Tensor, lse: Tensor, part_out: Tensor, part_lse: Tensor, *, first: bool) -> None:
+def _merge_into(
+    out: Tensor, lse: Tensor, part_out: Tensor, part_lse: Tensor, *, first: bool
+) -> None:
     """Merges a partial into a running one, in place; `first` says that nothing was there before."""
     if first:
         out.copy_(part_out)
@@ -148,7 +156,9 @@ def _segment(
             stacked = queries.transpose(0, 1)[None]
             shared = keys[None], values[None]
         else:  # (row x group) queries against one kv head: one matrix-matrix product
-            stacked = queries.view(rows, kv_heads, group, head_dim).transpose(0, 1).flatten(1, 2)[None]
+            stacked = (
+                queries.view(rows, kv_heads, group, head_dim).transpose(0, 1).flatten(1, 2)[None]
+            )
             shared = keys[None], values[None]
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             stacked, *shared, 0.0, causal, scale=scale
@@ -209,14 +219,22 @@ def _tails(
         lengths = tails.lengths[chunk]
         n_pages = -(-int(lengths.max()) // tails.page_tokens)
         index = torch.from_numpy(tails.pages[chunk, :n_pages].clip(min=0)).to(keys.device).long()
-        own_keys = paged_keys[:, index].flatten(2, 3).transpose(0, 1)  # [rows, kv_heads, tokens, dim]
+        own_keys = (
+            paged_keys[:, index].flatten(2, 3).transpose(0, 1)
+        )  # [rows, kv_heads, tokens, dim]
         own_values = paged_values[:, index].flatten(2, 3).transpose(0, 1)
         inside = torch.arange(own_keys.shape[2]) < torch.from_numpy(lengths)[:, None]
         mask = torch.where(inside, 0.0, -torch.inf).to(keys.device)[:, None, None, :]
         grouped = queries[chunk].unflatten(1, (kv_heads, -1))  # [rows, kv_heads, group, dim]
         if keys.device.type == "cpu" and softcap is None:
             part_out, part_lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                grouped, own_keys, own_values, 0.0, False, attn_mask=mask.to(grouped.dtype), scale=scale
+                grouped,
+                own_keys,
+                own_values,
+                0.0,
+                False,
+                attn_mask=mask.to(grouped.dtype),
+                scale=scale,
             )
         else:
             scores = torch.matmul(grouped.float(), own_keys.float().mT) * scale

@@ -34,7 +34,12 @@ class KVCache:
     """
 
     def __init__(
-        self, shape: KVShape, n_pages: int, page_tokens: int, dtype: torch.dtype, device: torch.device
+        self,
+        shape: KVShape,
+        n_pages: int,
+        page_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.page_tokens = page_tokens
         self.n_pages = n_pages

@@ -94,7 +94,9 @@ class Fold:
     spent_s: float
 
 
-def fold(trie: Trie, shape: KVShape, cost: CostModel, rows_per_leaf: float) -> tuple[Trie, list[Fold]]:
+def fold(
+    trie: Trie, shape: KVShape, cost: CostModel, rows_per_leaf: float
+) -> tuple[Trie, list[Fold]]:
     """Folds the segments whose sharing does not pay, deepest first.
 
     Leaves are never folded: the samples of a prompt start with empty tails.

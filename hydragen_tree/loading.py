@@ -210,7 +210,9 @@ def _refuse_unsupported(model: str, config: PreTrainedConfig) -> None:
         refuse("latent attention (MLA) has no separate keys and values to share")
     kinds = set(getattr(config, "layer_types", None) or [])
     if others := kinds - {"full_attention", "sliding_attention"}:
-        refuse(f"layers of type {', '.join(sorted(others))} are not attention over all earlier tokens")
+        refuse(
+            f"layers of type {', '.join(sorted(others))} are not attention over all earlier tokens"
+        )
 
 
 def _kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:
@@ -251,7 +253,9 @@ def _eos_ids(path: str, revision: str | None, config: PreTrainedConfig) -> froze
 
 def _device(device: str) -> torch.device:
     if device == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        found = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        )
         return found or torch.device("cpu")
     try:
         place = torch.device(device)

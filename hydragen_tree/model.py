@@ -101,7 +101,13 @@ class TreeModel:
 
     @torch.inference_mode()
     def forward(
-        self, tokens: Tensor, positions: Tensor, slots: Tensor, keep: Tensor, cache: KVCache, plan: Plan
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        keep: Tensor,
+        cache: KVCache,
+        plan: Plan,
     ) -> Tensor:
         """Runs packed tokens through the model and stores their keys and values.
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from hydragen_kernels.reference import Node
 from numpy.typing import NDArray
+
+from hydragen_kernels.reference import Node
 
 Int = NDArray[np.int32]
 
@@ -63,7 +64,9 @@ class Plan:
     def nodes(self) -> tuple[Node, ...]:
         """The item table as the forest that the recursive reference walks."""
         kids: dict[int, list[int]] = {-1: []}
-        open_at: list[tuple[int, int, int]] = []  # (query_start, query_stop, item) of the levels above
+        open_at: list[
+            tuple[int, int, int]
+        ] = []  # (query_start, query_stop, item) of the levels above
         for index, row in enumerate(self.items.tolist()):
             item = Item(*row)
             start, stop = item.query_start, item.query_start + item.query_count

@@ -41,7 +41,9 @@ def build_case(
 ) -> Case:
     """Random trees: several roots, rows hanging from inner segments, tails of any length."""
     n_segments = int(rng.integers(1, 9))
-    parent = [-1 if i == 0 or rng.random() < 0.2 else int(rng.integers(0, i)) for i in range(n_segments)]
+    parent = [
+        -1 if i == 0 or rng.random() < 0.2 else int(rng.integers(0, i)) for i in range(n_segments)
+    ]
     children: dict[int, list[int]] = {i: [] for i in range(-1, n_segments)}
     for index, above in enumerate(parent):
         children[above].append(index)
@@ -65,10 +67,12 @@ def build_case(
         table.slot[i] = cursor * PAGE
         cursor += -(-int(n) // PAGE)
     free = [int(p) for p in rng.permutation(np.arange(cursor, arena_pages))]
-    own = [list(range(s, s + n)) for s, n in zip(table.slot.tolist(), n_tokens.tolist(), strict=True)]
+    own = [
+        list(range(s, s + n)) for s, n in zip(table.slot.tolist(), n_tokens.tolist(), strict=True)
+    ]
 
     def path(segment: int) -> list[int]:
-        return ([] if segment < 0 else path(int(parents[segment])) + own[segment])
+        return [] if segment < 0 else path(int(parents[segment])) + own[segment]
 
     seen: list[list[int]] = []
     tails = None
@@ -85,7 +89,9 @@ def build_case(
             first += n
         items = np.concatenate([items, np.array(extra, np.int32)])
     else:
-        rows = np.sort(rng.integers(-1 if rng.random() < 0.2 else 0, n_segments, int(rng.integers(1, 10))))
+        rows = np.sort(
+            rng.integers(-1 if rng.random() < 0.2 else 0, n_segments, int(rng.integers(1, 10)))
+        )
         rows = rows.astype(np.int32)
         items = table.path_items(rows, np.ones_like(rows))
         lengths = rng.integers(1, 3 * PAGE + 1, rows.size).astype(np.int32)
@@ -105,7 +111,9 @@ def build_case(
     return Case(queries, keys, values, Plan(len(seen), items, tails), seen)
 
 
-def dense(case: Case, dtype: torch.dtype, softcap: float | None = None, sinks: Tensor | None = None) -> Tensor:
+def dense(
+    case: Case, dtype: torch.dtype, softcap: float | None = None, sinks: Tensor | None = None
+) -> Tensor:
     """Attention of each query alone over a gathered copy of all its keys."""
     group = case.queries.shape[1] // case.keys.shape[0]
     rows = []
@@ -133,8 +141,12 @@ def error(out: Tensor, truth: Tensor) -> float:
     st.sampled_from(["torch", "reference"]),
     st.sampled_from([(1, 1), (2, 2), (1, 16), (3, 1)]),
 )
-def test_equals_dense_attention(seed: int, prefill: bool, backend: str, heads: tuple[int, int]) -> None:
-    case = build_case(np.random.default_rng(seed), prefill=prefill, kv_heads=heads[0], group=heads[1])
+def test_equals_dense_attention(
+    seed: int, prefill: bool, backend: str, heads: tuple[int, int]
+) -> None:
+    case = build_case(
+        np.random.default_rng(seed), prefill=prefill, kv_heads=heads[0], group=heads[1]
+    )
     out = tree_attention(case.queries, case.keys, case.values, case.plan, backend=backend)
     truth = dense(case, torch.float64)
     assert error(out, truth) <= 2 * error(dense(case, torch.float32), truth) + 1e-7

@@ -34,7 +34,9 @@ def check_invariants(trie: Trie, prompts: list[list[int]]) -> None:
             assert segment.start == trie.end(parent.index)
             assert parent.leaves.start <= segment.leaves.start
             assert segment.leaves.stop <= parent.leaves.stop
-        inside = [leaf for leaf, home in enumerate(trie.leaf_segments) if segment in trie.path(home)]
+        inside = [
+            leaf for leaf, home in enumerate(trie.leaf_segments) if segment in trie.path(home)
+        ]
         assert inside == list(segment.leaves)
 
 
@@ -60,9 +62,7 @@ def test_folding_keeps_prompts_and_leaves(prompts: list[list[int]], item_s: floa
     assert folded.prompt_leaves.tolist() == trie.prompt_leaves.tolist()
     if item_s == 1.0:  # nothing pays: one segment a leaf
         assert len(folded.segments) == len(folded.leaf_segments)
-    assert (folded.n_tokens > trie.n_tokens) == bool(
-        [f for f in folds if f.branches > 1]
-    )
+    assert (folded.n_tokens > trie.n_tokens) == bool([f for f in folds if f.branches > 1])
 
 
 def test_a_long_shared_root_is_kept_and_a_short_one_folded() -> None:
@@ -79,7 +79,6 @@ def test_a_long_shared_root_is_kept_and_a_short_one_folded() -> None:
 def test_refuses_nothing_to_do(prompts: list[list[int]], what: str) -> None:
     with pytest.raises(InputError, match=what):
         Trie.build(prompts)
-
 
 
 @given(st.integers(1, 50))
@@ -104,7 +103,9 @@ def test_a_hundred_thousand_prompts_cost_their_distinct_tokens() -> None:
     took = time.perf_counter() - start
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     distinct_bytes = 4 * trie.n_tokens
-    print(f"\n100,000 prompts: {took:.1f} s, {grown / distinct_bytes:.1f} x the distinct tokens' bytes")
+    print(
+        f"\n100,000 prompts: {took:.1f} s, {grown / distinct_bytes:.1f} x the distinct tokens' bytes"
+    )
     assert trie.n_tokens < 900 + 100_000 * 101
     assert grown < 5 * distinct_bytes  # sharing nothing would be 10 x, as int32
     assert took < 60

@@ -1,0 +1,245 @@
+"""Prefill and decode: the tree's tokens through the model, into the cache.
+
+The engine owns what is on the device: the weights, the cache, and the table that says where each
+segment's keys and values are. It knows rows and segments, nothing of samples or text.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hydragen_tree.cache import KVCache
+from hydragen_tree.errors import CapacityError
+from hydragen_tree.model import TreeModel
+from hydragen_tree.plan import Int, Item, Plan, SegmentTable, Tails
+from hydragen_tree.trie import Trie
+
+
+class Engine:
+    """Runs segments, tails and rows of one trie.
+
+    Args:
+        model: the adapted model.
+        trie: prompts, after folding.
+        cache: an arena big enough for any one path and its tail.
+        prefill_tokens: tokens of one prefill pass at the most.
+    """
+
+    def __init__(self, model: TreeModel, trie: Trie, cache: KVCache, prefill_tokens: int) -> None:
+        self.model = model
+        self.trie = trie
+        self.cache = cache
+        self.prefill_tokens = prefill_tokens
+        self.table = SegmentTable(
+            np.array([s.parent for s in trie], np.int32),
+            np.array([s.depth for s in trie], np.int32),
+            np.array([s.tokens.size for s in trie], np.int32),
+        )
+        self.prefilled_tokens = 0
+
+    def missing(self, leaf: int) -> list[int]:
+        """Segments on a leaf's path that are not in the cache, from the root."""
+        path = [segment.index for segment in self.trie.path(int(self.trie.leaf_segments[leaf]))]
+        return [index for index in path if self.table.slot[index] < 0]
+
+    def place(self, segments: list[int]) -> bool:
+        """Reserves slots for segments; False, and nothing reserved, if they do not fit."""
+        placed: list[int] = []
+        for index in segments:
+            slot = self.cache.take_run(int(self.table.n_tokens[index]))
+            if slot is None:
+                for done in placed:
+                    self.evict(done)
+                return False
+            self.table.slot[index] = slot
+            placed.append(index)
+        return True
+
+    def evict(self, segment: int) -> None:
+        """Gives up a segment's slots."""
+        self.cache.release_run(int(self.table.slot[segment]), int(self.table.n_tokens[segment]))
+        self.table.slot[segment] = -1
+
+    def evict_unused(self, segments: Int) -> None:
+        """Gives up every resident segment that is not on the path of one of these."""
+        resident = self.table.slot[: self.table.size] >= 0
+        for index in np.flatnonzero(resident & ~self.table.live(segments)).tolist():
+            self.evict(index)
+
+    def prefill(self, segments: list[int]) -> dict[int, Tensor]:
+        """Computes placed segments, level by level.
+
+        Args:
+            segments: numbers of the segments; parents are resident or among them.
+
+        Returns:
+            Logits `[vocabulary]` after each segment that ends a prompt.
+        """
+        logits: dict[int, Tensor] = {}
+        for pack in self._packs(segments):
+            index = np.array([segment for segment, _, _ in pack], np.int32)
+            counts = np.array([stop - start for _, start, stop in pack], np.int32)
+            items = [self.table.path_items(self.table.parent[index], counts)]
+            first, tokens, positions, slots = 0, [], [], []
+            for (number, start, stop), count in zip(pack, counts.tolist(), strict=True):
+                segment, slot = self.trie.segments[number], int(self.table.slot[number])
+                own = [Item(first, count, slot, start, 0, segment.depth)] if start else []
+                own.append(Item(first, count, slot + start, count, 1, segment.depth + 1))
+                items.append(np.array(own, np.int32))
+                tokens.append(segment.tokens[start:stop])
+                positions.append(segment.start + np.arange(start, stop))
+                slots.append(slot + np.arange(start, stop))
+                first += count
+            ends = [
+                (number, int(last) - 1)
+                for (number, _, stop), last in zip(pack, np.cumsum(counts), strict=True)
+                if self.trie.segments[number].ends_prompt and stop == self.table.n_tokens[number]
+            ]
+            out = self._forward(tokens, positions, slots, [last for _, last in ends], items)
+            logits.update({number: row for (number, _), row in zip(ends, out, strict=True)})
+        return logits
+
+    def _packs(self, segments: list[int]) -> Iterator[list[tuple[int, int, int]]]:
+        """Pieces (segment, start, stop) of one level each, at most `prefill_tokens` together."""
+        depths = self.table.depth[segments]
+        for depth in np.unique(depths):
+            pack: list[tuple[int, int, int]] = []
+            room = self.prefill_tokens
+            for number in sorted(np.array(segments)[depths == depth].tolist()):
+                start, size = 0, int(self.table.n_tokens[number])
+                while start < size:
+                    stop = min(size, start + room)
+                    pack.append((number, start, stop))
+                    room -= stop - start
+                    start = stop
+                    if room == 0:
+                        yield pack
+                        pack, room = [], self.prefill_tokens
+            if pack:
+                yield pack
+
+    def prefill_tails(self, segments: Int, tails: list[Int], pages: Int, starts: Int) -> None:
+        """Computes the tails of branches that come back into the batch.
+
+        Args:
+            segments: `[rows]` the segment each hangs from.
+            tails: each row's tokens.
+            pages: `[rows, max_pages]` pages taken for them.
+            starts: `[rows]` position of each tail's first token.
+        """
+        row = 0
+        while row < len(tails):
+            stop, total = row, 0
+            while stop < len(tails) and (
+                stop == row or total + tails[stop].size <= self.prefill_tokens
+            ):
+                total += tails[stop].size
+                stop += 1
+            counts = np.array([tail.size for tail in tails[row:stop]], np.int32)
+            items = [self.table.path_items(segments[row:stop], counts)]
+            positions, slots, first = [], [], 0
+            for at, count in zip(range(row, stop), counts.tolist(), strict=True):
+                level = int(self.table.depth[segments[at]]) + 1
+                items.append(self._tail_items(pages[at], first, count, level))
+                offsets = np.arange(count)
+                positions.append(starts[at] + offsets)
+                slots.append(self._tail_slots(pages[at], offsets))
+                first += count
+            self._forward(tails[row:stop], positions, slots, [], items)
+            row = stop
+
+    def _tail_items(self, pages: Int, first: int, count: int, level: int) -> Int:
+        """Items for the tokens of one tail: each page causal in itself, and whole to later tokens."""
+        size = self.cache.page_tokens
+        items = []
+        for at in range(0, count, size):
+            slot, inside = int(pages[at // size]) * size, min(size, count - at)
+            items.append(Item(first + at, inside, slot, inside, 1, level + at // size))
+            if at + size < count:
+                items.append(
+                    Item(first + at + size, count - at - size, slot, size, 0, level + at // size)
+                )
+        return np.array(items, np.int32).reshape(-1, 6)
+
+    def _tail_slots(self, pages: Int, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        size = self.cache.page_tokens
+        return pages[offsets // size].astype(np.int64) * size + offsets % size
+
+    def decode(self, tokens: Int, positions: Int, segments: Int, pages: Int, tails: Int) -> Tensor:
+        """One token of every row through the model.
+
+        Args:
+            tokens: `[rows]` the last token drawn.
+            positions: `[rows]` its position.
+            segments: `[rows]` the segment each row hangs from, rows depth-first.
+            pages: `[rows, max_pages]` with a page for this token.
+            tails: `[rows]` tokens in the tail before this one.
+
+        Returns:
+            Logits `[rows, vocabulary]`.
+        """
+        size, rows = self.cache.page_tokens, np.arange(tokens.size)
+        slots = pages[rows, tails // size].astype(np.int64) * size + tails % size
+        items = self.table.path_items(segments, np.ones_like(tokens))
+        plan = Plan(tokens.size, items, Tails(pages, tails + 1, size))
+        return self._run(tokens, positions, slots, rows, plan)
+
+    def _forward(
+        self,
+        tokens: list[Int],
+        positions: list[NDArray[np.int64]],
+        slots: list[NDArray[np.int64]],
+        keep: list[int],
+        items: list[Int],
+    ) -> Tensor:
+        table = np.concatenate(items)
+        table = table[np.argsort(table[:, -1], kind="stable")]
+        packed = np.concatenate(tokens)
+        self.prefilled_tokens += packed.size
+        kept = np.array(keep, np.int64)
+        plan = Plan(packed.size, table)
+        return self._run(packed, np.concatenate(positions), np.concatenate(slots), kept, plan)
+
+    def _run(
+        self,
+        tokens: Int,
+        positions: NDArray[np.int64] | Int,
+        slots: NDArray[np.int64],
+        keep: NDArray[np.int64],
+        plan: Plan,
+    ) -> Tensor:
+        arrays = [x.astype(np.int64) for x in (tokens, positions, slots, keep)]
+        moved = [torch.from_numpy(x).to(self.model.device) for x in arrays]
+        return self.model.forward(*moved, self.cache, plan)
+
+    def freeze(self, segment: int, pages: Int, n_tokens: int) -> int | None:
+        """Copies a tail into a new segment below `segment`; None if no run is free for it."""
+        slot = self.cache.take_run(n_tokens)
+        if slot is None:
+            return None
+        self.cache.copy_to_run(pages, n_tokens, slot)
+        return self.table.add(segment, n_tokens, slot)
+
+    def check_capacity(self, max_tokens: int) -> None:
+        """Makes sure that any one branch fits to its end.
+
+        Raises:
+            CapacityError: it does not; the message carries the numbers.
+        """
+        cache, worst, longest = self.cache, 0, 0
+        for leaf in self.trie.leaf_segments.tolist():
+            path = self.trie.path(leaf)
+            need = sum(cache.pages_for(segment.tokens.size) for segment in path)
+            if need > worst:
+                worst, longest = need, self.trie.end(leaf)
+        worst += cache.pages_for(max_tokens) + 1
+        if worst > cache.n_pages:
+            page_bytes = 2 * cache.keys[:, :, : cache.page_tokens].nbytes
+            raise CapacityError(
+                f"one branch needs {worst * page_bytes / 2**20:.1f} MiB of keys and values "
+                f"({longest} prompt tokens + {max_tokens} new), but --memory leaves "
+                f"{cache.n_pages * page_bytes / 2**20:.1f} MiB; give more or lower --max-tokens"
+            )

@@ -1,0 +1,216 @@
+"""The public face of sampling: a model, some problems, n samples of each.
+
+sampler = Sampler.from_pretrained("tiny")
+for sample in sampler.sample(["def add(a, b):"], n=100):
+    print(sample.completion)
+"""
+
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hydragen_tree.attention import BACKENDS
+from hydragen_tree.cache import KVCache
+from hydragen_tree.engine import Engine
+from hydragen_tree.errors import CapacityError, InputError
+from hydragen_tree.fold import CPU, CUDA, CostModel, fold
+from hydragen_tree.loading import ModelSource, find_model, fingerprint, load_tokenizer, load_weights
+from hydragen_tree.model import TreeModel
+from hydragen_tree.problem import Problem
+from hydragen_tree.prompts import Prompt, prompts_from_sources
+from hydragen_tree.run import Run, RunStats
+from hydragen_tree.samples import Sample
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.text import Detokenizer
+from hydragen_tree.trie import Trie
+
+_DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
+_GPU_DEFAULTS = (1024, 64, 8192)
+
+
+class Sampler:
+    """Draws samples from one model. Weights load when the first run has passed its checks.
+
+    Attributes:
+        source: the model's place, configuration and sizes.
+        tokenizer: the model's.
+        stats: figures of the latest run, live.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        *,
+        attention: str = "auto",
+        memory_bytes: int | None = None,
+        max_rows: int | None = None,
+    ) -> None:
+        if attention not in BACKENDS:
+            raise InputError(f"--attention {attention}: expected one of {', '.join(BACKENDS)}")
+        if max_rows is not None and max_rows < 1:
+            raise InputError(f"--max-rows {max_rows}: expected an integer >= 1")
+        self.source = source
+        self.tokenizer = load_tokenizer(source)
+        self.stats = RunStats()
+        self._attention = attention
+        self._memory_bytes = memory_bytes
+        rows, self._page_tokens, self._prefill_tokens = _DEFAULTS.get(
+            source.device.type, _GPU_DEFAULTS
+        )
+        self._max_rows = max_rows or rows
+        self._model: TreeModel | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = "tiny",
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        attention: str = "auto",
+        memory_bytes: int | None = None,
+        max_rows: int | None = None,
+    ) -> "Sampler":
+        """Finds a model and makes a sampler of it.
+
+        Args:
+            model: `tiny` (the demonstration model that ships), a directory, or a hub id.
+            revision: of the hub repository.
+            dtype: `auto` (float32 on a CPU, else as stored), `float32`, `bfloat16`, `float16`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
+            attention: backend, see `tree_attention`.
+            memory_bytes: for keys and values; by default measured: half of the free memory of a
+                CPU, nine tenths of a GPU's.
+            max_rows: branches in the batch at the most.
+
+        Raises:
+            ModelError: the model is missing, broken or not supported.
+        """
+        source = find_model(model, revision=revision, dtype=dtype, device=device)
+        return cls(source, attention=attention, memory_bytes=memory_bytes, max_rows=max_rows)
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What identifies the model in a manifest."""
+        return fingerprint(self.source)
+
+    @property
+    def model(self) -> TreeModel:
+        """The adapted model; loads the weights on first use."""
+        if self._model is None:
+            self._model = TreeModel(load_weights(self.source), self._attention)
+        return self._model
+
+    @property
+    def cost(self) -> CostModel:
+        """The device's constants."""
+        return CPU if self.source.device.type == "cpu" else CUDA
+
+    def sample(
+        self,
+        sources: Sequence[Prompt | Problem | str | list[dict[str, str]] | Sequence[int]],
+        n: int,
+        settings: SamplingSettings = SamplingSettings(),
+        *,
+        done: Mapping[str, Collection[int]] | None = None,
+    ) -> Iterator[Sample]:
+        """Draws n samples of every source, yielding each as it finishes.
+
+        Sample i of a task is the same whatever n, the batch, the memory or the other tasks are, up
+        to floating-point ties.
+
+        Args:
+            sources: problems, strings, chat messages, token lists, or prompts already built.
+            n: samples a task, at least 1.
+            settings: how to sample.
+            done: by task id, sample indices that exist already and are not drawn again.
+
+        Raises:
+            InputError: n < 1, an empty prompt, or one beyond the model's context.
+            CapacityError: not even one branch fits into the memory given.
+        """
+        if n < 1:
+            raise InputError(f"-n {n}: expected an integer >= 1")
+        prompts = prompts_from_sources(sources, self.tokenizer, seed=settings.seed)
+        self.check(prompts, settings)
+        return self._run(prompts, n, settings, done or {})
+
+    def check(self, prompts: Sequence[Prompt], settings: SamplingSettings) -> None:
+        """Refuses prompts that the model cannot hold; needs no weights.
+
+        Raises:
+            InputError: there is no prompt, or one is too long.
+        """
+        if not prompts:
+            raise InputError("no prompts: expected at least one")
+        for prompt in prompts:
+            length = len(prompt.token_ids) + settings.max_tokens
+            self.source.check_length(length, f"{prompt.task_id}, variant {prompt.variant}")
+
+    def _run(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        settings: SamplingSettings,
+        done: Mapping[str, Collection[int]],
+    ) -> Iterator[Sample]:
+        self.stats = RunStats(started=time.perf_counter())
+        trie = self.trie(prompts, n)
+        model = self.model
+        cache = self._allocate(trie, n * len({p.task_id for p in prompts}), settings)
+        engine = Engine(model, trie, cache, self._prefill_tokens)
+        vocabulary = int(self.source.config.vocab_size)
+        stop = tuple(dict.fromkeys([*settings.stop, *(s for p in prompts for s in p.stop)]))
+        run = Run(
+            engine,
+            prompts,
+            n,
+            settings,
+            Detokenizer(self.tokenizer, vocabulary, stop),
+            self.source.eos_ids,
+            self.cost,
+            self.source.shape,
+            self._max_rows,
+            done,
+            self.stats,
+        )
+        lengths = {i: len(prompt.token_ids) for i, prompt in enumerate(prompts)}
+        self.stats.prompt_tokens = trie.n_tokens
+        self.stats.prompt_tokens_unshared = sum(lengths[i] for i in run.ledger.prompt.tolist())
+        yield from run.samples()
+
+    def trie(self, prompts: Sequence[Prompt], n: int) -> Trie:
+        """The tree that a run of n samples a task works on: the radix tree, folded where it pays."""
+        exact = Trie.build(prompt.token_ids for prompt in prompts)
+        tasks = len({prompt.task_id for prompt in prompts})
+        rows = min(n * tasks, self._max_rows) / len(exact.leaf_segments)
+        return fold(exact, self.source.shape, self.cost, rows)[0]
+
+    def _allocate(self, trie: Trie, n_samples: int, settings: SamplingSettings) -> KVCache:
+        """An arena for what the run can use at the most, within the budget."""
+        page = self._page_tokens
+        page_bytes = page * self.source.shape.token_bytes
+        tail = -(-settings.max_tokens // page) + 1
+        rows = min(self._max_rows, n_samples)
+        useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
+        budget = self._memory_bytes or free_memory_bytes(self.source.device)
+        n_pages = min(useful, budget // page_bytes)
+        if n_pages < 1:
+            raise CapacityError(
+                f"--memory {budget} bytes: less than one page of {page} tokens ({page_bytes} bytes)"
+            )
+        return KVCache(self.source.shape, n_pages, page, self.source.dtype, self.source.device)
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that keys and values may take: half of a CPU's free memory, most of a GPU's."""
+    if device.type == "cuda":
+        return int(0.9 * torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+__all__: list[Any] = ["Sampler", "free_memory_bytes"]
