@@ -9,6 +9,8 @@ from hydragen_cli.options import FILE_NAME, PREFIX, read_layers
 
 _MODEL = "Model"
 _PROMPTS = "Prompts"
+_SAMPLING = "Sampling"
+_OUTPUT = "Output"
 _OTHER = "Everything else"
 
 Problems = Annotated[
@@ -17,6 +19,36 @@ Problems = Annotated[
         metavar="PROBLEM...",
         show_default=False,
         help="Problem files, directories or globs; - reads YAML from stdin.",
+    ),
+]
+Samples = Annotated[
+    int, typer.Option("-n", "--samples", metavar="N", min=1, help="Samples for each problem.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        rich_help_panel=_OUTPUT,
+        help="JSON lines; a manifest is kept beside. Default: stdout.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", rich_help_panel=_OUTPUT, help="Continue the output; N may have grown."
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", rich_help_panel=_OUTPUT, help="Start the output anew.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        rich_help_panel=_OUTPUT,
+        help="Print the prompts, and what the run would share and need. Loads no weights.",
     ),
 ]
 Prompts = Annotated[
@@ -80,6 +112,84 @@ MaxRows = Annotated[
         rich_help_panel=_MODEL,
         help="Rows of the batch at the most. Default: by device.",
     ),
+]
+Attention = Annotated[
+    str,
+    typer.Option(
+        "--attention",
+        metavar="BACKEND",
+        rich_help_panel=_MODEL,
+        help="auto, triton, torch, or reference (plain and slow).",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="SEED",
+        rich_help_panel=_SAMPLING,
+        help="Equal seeds give equal samples, whatever N and the batch are.",
+    ),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        "-t",
+        "--temperature",
+        metavar="T",
+        rich_help_panel=_SAMPLING,
+        help="Divides the logits; 0 always takes the best token.",
+    ),
+]
+TopK = Annotated[
+    int,
+    typer.Option(
+        "--top-k", metavar="K", rich_help_panel=_SAMPLING, help="Keep the K best; 0 keeps all."
+    ),
+]
+TopP = Annotated[
+    float,
+    typer.Option(
+        "--top-p",
+        metavar="P",
+        rich_help_panel=_SAMPLING,
+        help="Keep the best tokens that together are this probable.",
+    ),
+]
+MinP = Annotated[
+    float,
+    typer.Option(
+        "--min-p",
+        metavar="P",
+        rich_help_panel=_SAMPLING,
+        help="Keep tokens at least this fraction as probable as the best.",
+    ),
+]
+MaxTokens = Annotated[
+    int,
+    typer.Option(
+        "--max-tokens", metavar="N", rich_help_panel=_SAMPLING, help="Tokens a sample at most."
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        metavar="TEXT",
+        rich_help_panel=_SAMPLING,
+        help="End a sample here, besides at the template's own stop; may be repeated.",
+    ),
+]
+Logprobs = Annotated[
+    bool,
+    typer.Option(
+        "--logprobs",
+        rich_help_panel=_SAMPLING,
+        help="Also write each token's log-probability.",
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="Print JSON, with every segment.")
 ]
 Config = Annotated[
     Path | None,

@@ -35,9 +35,9 @@ def facts(rows: Sequence[tuple[str, str]]) -> "RenderableType":
     return grid
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str | None = None) -> str:
     """`1 sample`, `2,000 samples`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def size(n_bytes: float) -> str:

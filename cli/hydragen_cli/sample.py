@@ -1,6 +1,141 @@
 """`hydragen sample`, `hydragen-sample`: problems in, samples out."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hydragen_cli import arguments
+from hydragen_cli.console import console, count, duration, facts, note
+from hydragen_cli.inputs import Inputs
+from hydragen_cli.interrupts import Interrupted, Interrupts
+from hydragen_cli.options import parse_bytes
+from hydragen_cli.progress import Progress
+from hydragen_tree.errors import InputError
+from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
-    pass
+    from hydragen_tree.output import SampleWriter
+
+_DEFAULT = SamplingSettings()
+
+
+def sample(
+    problems: arguments.Problems = None,
+    samples: arguments.Samples = 100,
+    output: arguments.Output = None,
+    resume: arguments.Resume = False,
+    force: arguments.Force = False,
+    dry_run: arguments.DryRun = False,
+    prompts: arguments.Prompts = None,
+    chat: arguments.Chat = False,
+    variants: arguments.Variants = None,
+    temperature: arguments.Temperature = _DEFAULT.temperature,
+    top_k: arguments.TopK = _DEFAULT.top_k,
+    top_p: arguments.TopP = _DEFAULT.top_p,
+    min_p: arguments.MinP = _DEFAULT.min_p,
+    max_tokens: arguments.MaxTokens = _DEFAULT.max_tokens,
+    stop: arguments.Stop = None,
+    seed: arguments.Seed = _DEFAULT.seed,
+    logprobs: arguments.Logprobs = False,
+    model: arguments.Model = "tiny",
+    revision: arguments.Revision = None,
+    dtype: arguments.Dtype = "auto",
+    device: arguments.Device = "auto",
+    attention: arguments.Attention = "auto",
+    memory: arguments.Memory = None,
+    max_rows: arguments.MaxRows = None,
+    quiet: arguments.Quiet = False,
+    config: arguments.Config = None,
+) -> int:
+    """Draw N samples for each problem: JSON lines on stdout, or in a file that can be resumed."""
+    settings = SamplingSettings(
+        temperature, top_k, top_p, min_p, max_tokens, tuple(stop or ()), seed, logprobs
+    )
+    memory_bytes = parse_bytes("--memory", memory)
+    if resume and force:
+        raise InputError("--force: would throw away what --resume continues; choose one")
+    inputs = Inputs.read(problems, prompts)
+
+    from hydragen_tree.manifest import Manifest
+    from hydragen_tree.output import SampleWriter
+
+    with Interrupts() as interrupts, SampleWriter(output, resume=resume, force=force) as writer:
+        from hydragen_tree.sampler import Sampler  # torch comes with it: seconds
+
+        sampler = Sampler.from_pretrained(
+            model,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            attention=attention,
+            memory_bytes=memory_bytes,
+            max_rows=max_rows,
+        )
+        built = inputs.prompts(sampler.tokenizer, seed=seed, chat=chat, variants=variants)
+        sampler.check(built, settings)
+        writer.begin(
+            Manifest.describe(
+                built,
+                n=samples,
+                settings=settings,
+                model=sampler.fingerprint,
+                problems=inputs.files,
+            )
+        )
+        if writer.complete:
+            note(f"{output}: complete, nothing to do", quiet=quiet)
+            return 0
+        if model == "tiny":
+            note(_DEMONSTRATION, quiet=quiet)
+        run = sampler.sample(built, samples, settings, done=writer.done)
+        try:
+            with Progress(lambda: sampler.stats, writer.tally.samples, quiet=quiet):
+                for drawn in run:
+                    with interrupts.held():
+                        writer.write(drawn)
+        except Interrupted as interrupted:
+            note(_how_to_resume(writer), quiet=quiet)
+            return interrupted.exit_code
+        figures = {**asdict(sampler.stats), "elapsed_s": sampler.stats.elapsed_s}
+        writer.finish(figures)
+        if not quiet:
+            console().print(facts(_summary(writer, figures)))
+    return 0
+
+
+_DEMONSTRATION = (
+    "tiny is a small demonstration model; name a real one with --model DIRECTORY or OWNER/NAME"
+)
+
+
+def _how_to_resume(writer: "SampleWriter") -> str:
+    written = count(writer.tally.samples, "sample")
+    if writer.path is None:
+        return f"interrupted after {written}"
+    return f"interrupted: {written} in {writer.path}; the same command with --resume continues"
+
+
+def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What came out, what it cost, and what sharing saved."""
+    tally, limit = writer.tally, writer.manifest.settings["max_tokens"]
+    ends = {
+        "stop": "by a stop string",
+        "eos": "by end of text",
+        "length": f"cut at {count(limit, 'token')}",
+    }
+    ended = [
+        f"{tally.finish_reasons[r]:,} {how}" for r, how in ends.items() if tally.finish_reasons[r]
+    ]
+    drawn, rows = figures["tokens_sampled"], figures["rows_computed"]
+    computed, unshared = figures["prompt_tokens"], figures["prompt_tokens_unshared"]
+    elapsed_s = figures["elapsed_s"]
+    lines = [
+        ("samples", f"{tally.samples:,} of {count(len(writer.manifest.tasks), 'problem')}"),
+        ("programs", f"{tally.distinct_programs:,} distinct"),
+        ("ended", ", ".join(ended)),
+        ("drawn", f"{count(drawn, 'token')}, {drawn / elapsed_s:,.0f} a second"),
+        ("rows", f"{rows:,} computed, one for {drawn / rows:,.1f} tokens"),
+        ("prompts", f"{count(computed, 'token')} computed, {unshared:,} without sharing"),
+        ("time", duration(elapsed_s)),
+    ]
+    return lines if writer.path is None else [*lines, ("output", str(writer.path))]

@@ -1,0 +1,131 @@
+"""`hydragen plan`: the trie of some prompts, and what it saves. Loads no weights."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hydragen_cli import arguments
+from hydragen_cli.console import count, facts, size
+from hydragen_cli.inputs import Inputs
+from hydragen_tree.settings import SamplingSettings
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from hydragen_tree.fold import Fold
+    from hydragen_tree.outline import Outline
+    from hydragen_tree.trie import Segment
+
+_MAX_CHILDREN = 8
+_MAX_FOLDS = 6
+_PREVIEW_TOKENS = 24
+_DEFAULT = SamplingSettings()
+
+
+def plan(
+    problems: arguments.Problems = None,
+    samples: arguments.Samples = 100,
+    prompts: arguments.Prompts = None,
+    chat: arguments.Chat = False,
+    variants: arguments.Variants = None,
+    seed: arguments.Seed = _DEFAULT.seed,
+    model: arguments.Model = "tiny",
+    revision: arguments.Revision = None,
+    dtype: arguments.Dtype = "auto",
+    device: arguments.Device = "auto",
+    max_rows: arguments.MaxRows = None,
+    as_json: arguments.AsJson = False,
+    config: arguments.Config = None,
+) -> None:
+    """Draw the trie of the prompts: what is shared, what is folded, what that saves.
+
+    Reads the model's configuration and tokenizer, never its weights.
+    """
+    inputs = Inputs.read(problems, prompts)
+
+    from hydragen_tree.sampler import Sampler
+
+    sampler = Sampler.from_pretrained(
+        model, revision=revision, dtype=dtype, device=device, max_rows=max_rows
+    )
+    built = inputs.prompts(sampler.tokenizer, seed=seed, chat=chat, variants=variants)
+    outline = sampler.outline(built, samples)
+    if as_json:
+        print(json.dumps(outline.record(), indent=1))
+        return
+
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, emoji=False)
+    console.print(draw_tree(outline, sampler.tokenizer))
+    console.print(facts(describe(outline)))
+
+
+def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":
+    """The trie that is run, one line a segment; crowded places are cut short and say so."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    trie = outline.trie
+    ends: dict[int, list[str]] = {}
+    for prompt, leaf in zip(outline.prompts, trie.prompt_leaves.tolist(), strict=True):
+        name = f"{prompt.task_id} #{prompt.variant}"
+        ends.setdefault(int(trie.leaf_segments[leaf]), []).append(name)
+
+    def label(segment: "Segment") -> Text:
+        n_tokens = segment.tokens.size
+        names = ends.get(segment.index, [])
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append(count(n_tokens, "token"), style="bold")
+        text.append(f" {size(n_tokens * outline.shape.token_bytes)}")
+        text.append(f" for {count(int(outline.rows_below[segment.index]), 'row')}", style="cyan")
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            text.append(f" {names[0]}{more}", style="green")
+        preview = tokenizer.decode(segment.tokens[:_PREVIEW_TOKENS].tolist())
+        text.append(f"  {preview!r}", style="dim")
+        return text
+
+    leaves = count(len(trie.leaf_segments), "leaf", "leaves")
+    top = Tree(f"{count(len(outline.prompts), 'prompt')}, {leaves}", guide_style="dim")
+    nodes = {-1: top}
+    children = {-1: [root.index for root in trie.roots]}
+    children |= {segment.index: list(segment.children) for segment in trie}
+    for segment in trie:
+        if (above := nodes.get(segment.parent)) is None:
+            continue  # hidden with its parent
+        siblings = children[segment.parent]
+        if segment.index in siblings[:_MAX_CHILDREN]:
+            nodes[segment.index] = above.add(label(segment))
+        elif segment.index == siblings[_MAX_CHILDREN]:
+            above.add(f"and {len(siblings) - _MAX_CHILDREN:,} more", style="dim")
+    return top
+
+
+def describe(outline: "Outline") -> list[tuple[str, str]]:
+    """What sharing saves in a full batch, and what was folded."""
+    saved = outline.savings
+    lines = [
+        ("batch", f"{count(outline.rows, 'row')}, {outline.n:,} samples a problem"),
+        ("tokens", f"{saved.tokens:,} shared, {saved.tokens_unshared:,} without sharing"),
+        ("kept", _compare(saved.kv_bytes, saved.kv_bytes_unshared, "of keys and values")),
+        ("a step", _compare(saved.step_bytes, saved.step_bytes_unshared, "moved")),
+    ]
+    folds = sorted(outline.folds, key=lambda fold: fold.n_tokens, reverse=True)
+    lines += [("folded", _why(fold)) for fold in folds[:_MAX_FOLDS]]
+    if len(folds) > _MAX_FOLDS:
+        lines.append(("", f"and {len(folds) - _MAX_FOLDS:,} smaller ones"))
+    return lines if folds else [*lines, ("folded", "nothing")]
+
+
+def _compare(shared: int, unshared: int, what: str) -> str:
+    factor = f", {unshared / shared:,.1f} times as much" if shared else ""
+    return f"{size(shared)} {what}; without sharing {size(unshared)}{factor}"
+
+
+def _why(fold: "Fold") -> str:
+    return (
+        f"{count(fold.n_tokens, 'token')} shared by {fold.branches} branches at level "
+        f"{fold.depth}: reading them once saves {fold.saved_s * 1e6:.1f} us a layer and step, "
+        f"merging costs {fold.spent_s * 1e6:.1f}"
+    )
