@@ -37,6 +37,7 @@ class Sampler:
     Attributes:
         source: the model's place, configuration and sizes.
         tokenizer: the model's.
+        max_rows: branches in the batch at the most.
         stats: figures of the latest run, live.
     """
 
@@ -60,7 +61,7 @@ class Sampler:
         rows, self._page_tokens, self._prefill_tokens = _DEFAULTS.get(
             source.device.type, _GPU_DEFAULTS
         )
-        self._max_rows = max_rows or rows
+        self.max_rows = max_rows or rows
         self._model: TreeModel | None = None
 
     @classmethod
@@ -174,7 +175,7 @@ class Sampler:
             self.source.eos_ids,
             self.cost,
             self.source.shape,
-            self._max_rows,
+            self.max_rows,
             done,
             self.stats,
         )
@@ -187,7 +188,7 @@ class Sampler:
         """The tree that a run of n samples a task works on: the radix tree, folded where it pays."""
         exact = Trie.build(prompt.token_ids for prompt in prompts)
         tasks = len({prompt.task_id for prompt in prompts})
-        rows = min(n * tasks, self._max_rows) / len(exact.leaf_segments)
+        rows = min(n * tasks, self.max_rows) / len(exact.leaf_segments)
         return fold(exact, self.source.shape, self.cost, rows)[0]
 
     def _allocate(self, trie: Trie, n_samples: int, settings: SamplingSettings) -> KVCache:
@@ -195,7 +196,7 @@ class Sampler:
         page = self._page_tokens
         page_bytes = page * self.source.shape.token_bytes
         tail = -(-settings.max_tokens // page) + 1
-        rows = min(self._max_rows, n_samples)
+        rows = min(self.max_rows, n_samples)
         useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
         budget = self._memory_bytes or free_memory_bytes(self.source.device)
         n_pages = min(useful, budget // page_bytes)
