@@ -1,0 +1,478 @@
+"""A box: one container with its runner, in which one program runs at a time.
+
+The judge holds one end of every pipe. It feeds inputs, reads outputs up to a limit, and has the
+last word: a container that does not answer in time is killed as a whole and started anew.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydragen_tree.errors import HydragenError
+from hydragen_tree.judge.cgroup import Cage, make_cage, unique_name
+from hydragen_tree.judge.levels import ENVIRONMENT, Container, launch_command
+
+FIRST_FILE_FD = 10  # as in guest/process.py
+_START_S = 20.0
+_GRACE_S = 5.0
+_CLOSE_S = 2.0
+_CHUNK = 1 << 16
+_EXCERPT = 4096
+_BOX_NUMBERS = itertools.count()
+
+
+class BoxError(HydragenError):
+    """The sandbox itself failed; never the fault of the program in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one program may use.
+
+    Args:
+        cpu_s: processor time, over all its threads and processes.
+        wall_s: elapsed time.
+        memory_bytes: resident memory, over all its processes.
+        output_bytes: standard output, and standard error too.
+        processes: processes at a time.
+        file_bytes: the size of any one file.
+    """
+
+    cpu_s: float
+    wall_s: float
+    memory_bytes: int
+    output_bytes: int = 8 << 20
+    processes: int = 64
+    file_bytes: int = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One program to run.
+
+    Args:
+        limits: what it may use.
+        argv: its arguments, its own name first.
+        sources: (name, text) of a Python program, the main module first.
+        image: descriptor of an executable; with neither sources nor image, `argv[0]` is executed.
+        files: contents of files, at `file_path(0)`, `file_path(1)`, ...
+        make: directories to make first.
+        collect: a file that the program may leave a note in.
+        scratch: it is a tool (compiler, validator) that needs a directory to write to; `{scratch}`
+            in `argv`, `make` and `collect` stands for it.
+    """
+
+    limits: Limits
+    argv: Sequence[str] = ("solution.py",)
+    sources: Sequence[tuple[str, str]] = ()
+    image: int | None = None
+    files: Sequence[bytes] = ()
+    make: Sequence[str] = ()
+    collect: str = ""
+    scratch: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a program ended.
+
+    Args:
+        exit_status: its exit status; None when a signal ended it.
+        signal: that signal.
+        killed: the limit that we ended it for: cpu, wall, memory, processes or output.
+        refused: why the interpreter did not accept its source.
+        cpu_s: processor time.
+        wall_s: elapsed time.
+        memory_bytes: the most resident memory seen.
+        stdout: its output, up to the limit.
+        stderr: the start of its error output, and where that was long, its end.
+        note: the start of the file named in `collect`.
+        ended_at: when the outcome was known, on the monotonic clock.
+    """
+
+    exit_status: int | None = None
+    signal: int | None = None
+    killed: str = ""
+    refused: str = ""
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    memory_bytes: int = 0
+    stdout: bytes = b""
+    stderr: bytes = b""
+    note: str = ""
+    ended_at: float = 0.0
+
+    @property
+    def succeeded(self) -> bool:
+        return self.exit_status == 0 and not self.killed and not self.refused
+
+
+def file_path(index: int) -> str:
+    """Where a program finds the file with this index."""
+    return f"/proc/self/fd/{FIRST_FILE_FD + index}"
+
+
+@dataclass(slots=True)
+class _Streams:
+    """The judge's ends of one program's pipes, and what came through them."""
+
+    stdin: int | None
+    pending: memoryview
+    stdout: int | None
+    stderr: int
+    limit_bytes: int
+    out: list[bytes] = field(default_factory=list)
+    out_bytes: int = 0
+    err_head: bytearray = field(default_factory=bytearray)
+    err_tail: bytearray = field(default_factory=bytearray)
+    err_bytes: int = 0
+
+    def take_output(self, chunk: bytes) -> None:
+        self.out_bytes += len(chunk)
+        if self.out_bytes <= self.limit_bytes:
+            self.out.append(chunk)
+
+    def take_error(self, chunk: bytes) -> None:
+        self.err_bytes += len(chunk)
+        room = _EXCERPT - len(self.err_head)
+        self.err_head += chunk[:room]
+        self.err_tail += chunk[room:]
+        del self.err_tail[:-_EXCERPT]
+
+    @property
+    def too_much(self) -> bool:
+        return max(self.out_bytes, self.err_bytes) > self.limit_bytes
+
+
+class Box:
+    """A container, started at its first use and again whenever it had to be killed.
+
+    Args:
+        container: how to start it.
+        caged: put it into a control group where the system allows.
+    """
+
+    def __init__(self, container: Container, *, caged: bool = True) -> None:
+        self.container = container
+        self._name = unique_name(next(_BOX_NUMBERS))
+        self._cage: Cage | None = make_cage(self._name) if caged else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._desk: Path | None = None
+
+    @property
+    def caged(self) -> bool:
+        """Whether a control group limits the memory of the whole container."""
+        return self._cage is not None
+
+    def run(
+        self, request: Request, stdin: bytes | int = b"", stdout: int | None = None
+    ) -> Outcome:
+        """Run a program to its end.
+
+        Args:
+            request: the program.
+            stdin: its input, or the descriptor of a pipe to read it from, which is closed here.
+            stdout: the descriptor of a pipe to write to, which is closed here; by default the
+                output is collected.
+
+        Raises:
+            BoxError: the sandbox failed. The box can be used again.
+        """
+        handed = [fd for fd in (stdin, stdout) if isinstance(fd, int)]
+        try:
+            control = self._control or self._start()
+            kills = self._limit(request.limits)
+            streams = self._send(control, request, stdin, stdout)
+        except OSError as error:
+            self.close()
+            raise BoxError(f"the sandbox does not take programs: {error}") from error
+        finally:
+            for fd in handed:
+                os.close(fd)
+        try:
+            answer = self._converse(control, streams, request.limits)
+        except (OSError, ValueError) as error:
+            self.close()
+            raise BoxError(f"the sandbox was lost: {error}") from error
+        finally:
+            for fd in (streams.stdin, streams.stdout, streams.stderr):
+                if fd is not None:
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
+        soiled = request.scratch and self.container.has_own_files and not self.container.nested
+        if soiled or answer["left"]:
+            self.close()
+        self._clear_desk()
+        if answer.get("fault"):
+            raise BoxError(str(answer["fault"]))
+        return self._outcome(answer, streams, starved=self._kills() > kills)
+
+    def close(self) -> None:
+        """Kill the container and everything in it."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            # The runner kills its program and ends when its socket closes; a stuck one is killed.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_CLOSE_S)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        self._clear_desk()
+
+    def dispose(self) -> None:
+        """Close for good, and remove the control group."""
+        self.close()
+        if self._cage is not None:
+            self._cage.remove()
+            self._cage = None
+
+    def start(self) -> str:
+        """Start the container, if it is not running yet; the version of the Python inside.
+
+        Raises:
+            BoxError: it does not start; the message holds what it said.
+        """
+        self.close()
+        try:
+            self._start()
+        except OSError as error:
+            raise BoxError(str(error)) from error
+        return self._version
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, contextlib.ExitStack() as stack:
+            stack.callback(ours.close)
+            errors_r, errors_w = os.pipe()
+            stack.callback(os.close, errors_r)
+            doors = self._cage.doors if self._cage else []
+            self._process = subprocess.Popen(
+                launch_command(self.container, doors, theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors_w,
+                pass_fds=[theirs.fileno()],
+                env=ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+            )
+            os.close(errors_w)
+            theirs.close()
+            ours.settimeout(_START_S)
+            try:
+                greeting = ours.recv(_CHUNK)
+            except TimeoutError:
+                greeting = b""
+            if not greeting:
+                self.close()
+                os.set_blocking(errors_r, False)
+                said = b""
+                with contextlib.suppress(OSError):
+                    said = os.read(errors_r, _EXCERPT)
+                last = said.decode(errors="replace").strip().rpartition("\n")[2]
+                raise BoxError(f"{self.container.level} does not start: {last or 'no answer'}")
+            self._version: str = json.loads(greeting)["ready"]
+            stack.pop_all()
+            os.close(errors_r)
+        self._control = ours
+        return ours
+
+    def _limit(self, limits: Limits) -> int:
+        if self._cage is not None:
+            self._cage.limit(limits.memory_bytes)
+        return self._kills()
+
+    def _kills(self) -> int:
+        return self._cage.kills() if self._cage is not None else 0
+
+    def _send(
+        self, control: socket.socket, request: Request, stdin: bytes | int, stdout: int | None
+    ) -> _Streams:
+        with contextlib.ExitStack() as sent, contextlib.ExitStack() as kept:
+            in_r, in_w = _input_pipe(stdin, sent, kept)
+            out_r, out_w = _output_pipe(stdout, sent, kept)
+            err_r, err_w = _output_pipe(None, sent, kept)
+            fds = [in_r, out_w, err_w]
+            for _, text in request.sources:
+                fds.append(_memory_file(text.encode(errors="surrogateescape"), sent))
+            if request.image is not None:
+                fds.append(request.image)
+            fds += [_memory_file(content, sent) for content in request.files]
+            socket.send_fds(control, [json.dumps(self._message(request)).encode()], fds)
+            kept.pop_all()
+        pending = memoryview(stdin if isinstance(stdin, bytes) else b"")
+        return _Streams(in_w, pending, out_r, err_r, request.limits.output_bytes)
+
+    def _message(self, request: Request) -> dict[str, Any]:
+        limits = request.limits
+        place = self._place(request)
+
+        def fill(text: str) -> str:
+            return text.replace("{scratch}", place)
+
+        return {
+            "argv": [fill(word) for word in request.argv],
+            "sources": [name for name, _ in request.sources],
+            "image": request.image is not None,
+            "make": [fill(path) for path in request.make],
+            "collect": fill(request.collect),
+            "scratch": place if request.scratch else "",
+            "chdir": place,
+            "limits": {
+                "cpu_s": limits.cpu_s,
+                "wall_s": limits.wall_s,
+                "memory_bytes": limits.memory_bytes,
+                "processes": limits.processes,
+                "file_bytes": limits.file_bytes,
+            },
+        }
+
+    def _place(self, request: Request) -> str:
+        """The working directory: writable for tools, and for programs in namespaces of their own."""
+        container = self.container
+        if container.has_own_files:
+            return "/tmp" if container.nested or request.scratch else "/"
+        if container.level == "landlock" and not request.scratch:
+            return "/"
+        if self._desk is None:
+            self._desk = Path(tempfile.mkdtemp(prefix="hydragen-judge-"))
+        return str(self._desk)
+
+    def _clear_desk(self) -> None:
+        if self._desk is not None:
+            shutil.rmtree(self._desk, ignore_errors=True)
+            self._desk = None
+
+    def _converse(
+        self, control: socket.socket, streams: _Streams, limits: Limits
+    ) -> dict[str, Any]:
+        """Feed and read the program until the runner tells how it ended and its pipes are dry."""
+        deadline = time.monotonic() + limits.wall_s + _GRACE_S
+        answer: dict[str, Any] | None = None
+        asked = False
+        with selectors.DefaultSelector() as selector:
+            selector.register(control, selectors.EVENT_READ)
+            for fd in (streams.stdout, streams.stderr):
+                if fd is not None:
+                    selector.register(fd, selectors.EVENT_READ)
+            if streams.stdin is not None:
+                selector.register(streams.stdin, selectors.EVENT_WRITE)
+            while len(selector.get_map()) > 0:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 and answer is None:
+                    raise TimeoutError(f"no answer within {limits.wall_s + _GRACE_S:.0f} s")
+                events = selector.select(max(0.0, left_s))
+                if answer is not None and not events:
+                    break  # a process that escaped our reach holds a pipe open
+                for key, _ in events:
+                    if key.fd not in selector.get_map():
+                        continue  # closed by an event before it
+                    if key.fileobj is control:
+                        data = control.recv(_CHUNK)
+                        if not data:
+                            raise ConnectionError("the runner has died")
+                        answer = json.loads(data)
+                        deadline = time.monotonic() + 0.5
+                        selector.unregister(control)
+                        _stop_writing(selector, streams)
+                    else:
+                        _move(selector, streams, key.fd)
+                if streams.too_much and not asked and answer is None:
+                    control.send(b"kill")
+                    asked = True
+        assert answer is not None
+        return answer
+
+    def _outcome(self, answer: dict[str, Any], streams: _Streams, *, starved: bool) -> Outcome:
+        status = answer["status"]
+        killed = "output" if streams.too_much else answer["killed"]
+        if starved and not killed:
+            killed = "memory"
+        signalled = os.WIFSIGNALED(status)
+        return Outcome(
+            exit_status=None if signalled else os.WEXITSTATUS(status),
+            signal=os.WTERMSIG(status) if signalled else None,
+            killed=killed,
+            refused=answer.get("refused", ""),
+            cpu_s=answer["cpu_s"],
+            wall_s=answer["wall_s"],
+            memory_bytes=max(answer["peak_bytes"], answer["seen_bytes"]),
+            stdout=b"".join(streams.out),
+            stderr=bytes(streams.err_head + streams.err_tail),
+            note=answer["note"],
+            ended_at=time.monotonic(),
+        )
+
+
+def _input_pipe(
+    stdin: bytes | int, sent: contextlib.ExitStack, kept: contextlib.ExitStack
+) -> tuple[int, int | None]:
+    if isinstance(stdin, int):
+        return stdin, None
+    read, write = os.pipe()
+    sent.callback(os.close, read)
+    kept.callback(os.close, write)
+    os.set_blocking(write, False)
+    return read, write
+
+
+def _output_pipe(
+    stdout: int | None, sent: contextlib.ExitStack, kept: contextlib.ExitStack
+) -> tuple[int | None, int]:
+    if stdout is not None:
+        return None, stdout
+    read, write = os.pipe()
+    sent.callback(os.close, write)
+    kept.callback(os.close, read)
+    return read, write
+
+
+def _memory_file(content: bytes, sent: contextlib.ExitStack) -> int:
+    fd = os.memfd_create("hydragen")
+    sent.callback(os.close, fd)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
+
+
+def _stop_writing(selector: selectors.BaseSelector, streams: _Streams) -> None:
+    if streams.stdin is not None:
+        selector.unregister(streams.stdin)
+        os.close(streams.stdin)
+        streams.stdin = None
+
+
+def _move(selector: selectors.BaseSelector, streams: _Streams, fd: int) -> None:
+    """Move one portion through the pipe that is ready."""
+    if fd == streams.stdin:
+        try:
+            streams.pending = streams.pending[os.write(fd, streams.pending[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # it does not read its input to the end: its own affair
+            streams.pending = memoryview(b"")
+        if not streams.pending:
+            _stop_writing(selector, streams)
+        return
+    chunk = os.read(fd, _CHUNK)
+    if not chunk:
+        selector.unregister(fd)
+    elif fd == streams.stdout:
+        streams.take_output(chunk)
+    else:
+        streams.take_error(chunk)

@@ -1,0 +1,219 @@
+"""One program's process: how it takes its place, and how its tree is measured and ended."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import types
+from types import CodeType
+from typing import Any
+
+from . import kernel, landlock, seccomp
+
+FIRST_FILE_FD = 10
+_REPORT_FD = 3
+_ABOVE_ALL = 64
+_SWEEP_S = 5.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_CLOCK_HZ = os.sysconf("SC_CLK_TCK")
+
+
+class Tree:
+    """The processes below `root`, which is ours: an init, or the runner itself."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self.seen_bytes = 0
+        self.seen_cpu_s = 0.0
+
+    def passed(self, limits: dict[str, Any]) -> str:
+        """The name of a limit that the tree has passed by now, or an empty string."""
+        cpu_s, resident, count = 0.0, 0, 0
+        for pid in _below(self._root):
+            try:
+                with open(f"/proc/{pid}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:  # gone meanwhile
+                continue
+            cpu_s += sum(int(field) for field in fields[11:15]) / _CLOCK_HZ
+            resident += int(fields[21]) * _PAGE
+            count += 1
+        self.seen_bytes = max(self.seen_bytes, resident)
+        self.seen_cpu_s = max(self.seen_cpu_s, cpu_s)
+        if cpu_s > limits["cpu_s"]:
+            return "cpu"
+        if resident > limits["memory_bytes"]:
+            return "memory"
+        return "processes" if count > limits["processes"] else ""
+
+    def sweep(self) -> int:
+        """Kill what the program left to us, its subreaper; the number of processes that remain."""
+        deadline = time.monotonic() + _SWEEP_S
+        while rest := _below(self._root):
+            for pid in rest:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except OSError:
+                    continue
+            _reap()
+            if time.monotonic() > deadline:
+                return len(rest)
+        return 0
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def _below(root: int) -> list[int]:
+    """All processes below `root`, parents first."""
+    found = [root]
+    for pid in found:
+        try:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                    found += map(int, file.read().split())
+        except OSError:
+            continue
+    return found[1:]
+
+
+def take_place(
+    request: dict[str, Any],
+    fds: list[int],
+    report_fd: int,
+    ruleset: int | None,
+    filter_code: bytes | None,
+) -> list[CodeType]:
+    """Turn this fork into the program of `request`: its files, its limits, its cage.
+
+    Args:
+        request: `argv`, `env`, `limits`, `sources` (names; Python only), `chdir`, `make`.
+        fds: stdin, stdout, stderr, then one per source or the executable, then the files.
+        report_fd: where the runner hears why a program was not started.
+        ruleset: Landlock ruleset, if any.
+        filter_code: seccomp filter, if any.
+
+    Returns:
+        The compiled sources of a Python program. Any other is executed, and nothing returns.
+    """
+    os.setsid()
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # where memory is short, the program goes first
+    if ruleset is not None:
+        ruleset = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, _ABOVE_ALL)
+    sources = _arrange(fds, report_fd, len(request["sources"]) or (1 if request["image"] else 0))
+    os.chdir(request["chdir"])
+    for name in request.get("make", ()):
+        os.mkdir(name)
+    _limit(request["limits"])
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.drop_capabilities()
+    if ruleset is not None:
+        landlock.restrict(ruleset)
+    if filter_code is not None:
+        seccomp.install(filter_code)
+    try:
+        if not request["sources"]:
+            image = sources[0] if request["image"] else request["argv"][0]
+            os.execve(image, request["argv"], dict(os.environ))
+        code = [_compile(fd, name) for fd, name in zip(sources, request["sources"])]
+    except OSError as error:
+        _refuse({"fault": f"{request['argv'][0]} cannot be started: {error}"})
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        _refuse({"refused": _describe(error)})
+    os.closerange(_REPORT_FD, FIRST_FILE_FD)
+    os.closerange(_ABOVE_ALL, 1024)
+    _look_like_a_fresh_interpreter(request["argv"])
+    return code
+
+
+def _arrange(fds: list[int], report_fd: int, sources: int) -> list[int]:
+    """Put standard streams at 0-2, the report at 3, files at 10 and up; the sources' places."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, _ABOVE_ALL) for fd in [*fds, report_fd]]
+    for target, fd in enumerate(high[:3]):
+        os.dup2(fd, target)
+    os.dup2(high[-1], _REPORT_FD, inheritable=False)
+    os.closerange(_REPORT_FD + 1, _ABOVE_ALL)
+    for i, fd in enumerate(high[3 + sources : -1]):
+        os.dup2(fd, FIRST_FILE_FD + i)
+    kept = high[3 : 3 + sources]
+    for fd in high:
+        if fd in kept:
+            os.set_inheritable(fd, False)
+        else:
+            os.close(fd)
+    return kept
+
+
+def _limit(limits: dict[str, Any]) -> None:
+    seconds = int(limits["cpu_s"]) + 2
+    memory = limits["memory_bytes"]
+    wanted = {
+        # Backstops: the runner's own eye on the tree is exact, these hold when it is slow.
+        resource.RLIMIT_CPU: seconds,
+        # Address space is not memory: thread stacks and allocator arenas are mostly untouched.
+        resource.RLIMIT_AS: 2 * memory + (1 << 30),
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: limits["file_bytes"],
+        resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_NPROC: limits["processes"] + 8,
+        resource.RLIMIT_MEMLOCK: 65536,
+        resource.RLIMIT_STACK: memory,
+    }
+    for which, value in wanted.items():
+        ceiling = resource.getrlimit(which)[1]
+        value = value if ceiling == resource.RLIM_INFINITY else min(value, ceiling)
+        resource.setrlimit(which, (value, value))
+
+
+def _compile(fd: int, name: str) -> CodeType:
+    size = os.fstat(fd).st_size
+    parts, at = [], 0
+    while at < size:
+        parts.append(os.pread(fd, size - at, at))
+        at += len(parts[-1])
+    return compile(b"".join(parts), name, "exec", dont_inherit=True)
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _refuse(message: dict[str, str]) -> None:
+    os.write(_REPORT_FD, json.dumps(message)[:4000].encode() + b"\n")
+    os._exit(1)
+
+
+def _look_like_a_fresh_interpreter(argv: list[str]) -> None:
+    """Undo what tells this fork from `python solution.py`."""
+    errors = "surrogateescape"
+    sys.stdin = open(0, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors=errors, newline="\n", closefd=False)  # noqa: SIM115
+    sys.stderr = open(  # noqa: SIM115
+        2, "w", 1, encoding="utf-8", errors="backslashreplace", newline="\n", closefd=False
+    )
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    sys.argv = list(argv)
+    sys.path[0:1] = [os.getcwd()]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.excepthook = _show_error
+
+
+def _show_error(kind: Any, error: BaseException, trace: Any) -> None:
+    """Print a traceback without its first frame, the line that started the program."""
+    own = trace.tb_next if trace else None
+    sys.__excepthook__(kind, error.with_traceback(own), own)
