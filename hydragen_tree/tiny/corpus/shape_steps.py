@@ -103,7 +103,7 @@ WORD_STEPS = (
     _keep_words("words-with-e", ("keep only the words with the letter e", "drop words without an e"),
                 '"e" in $u', lambda u, k: u.count("e") > 0),
     _each_word("words-upper", ("write all words in capitals", "turn the words into uppercase"),
-               "$u.upper()", lambda u, k: "".join(chr(ord(c) - 32) for c in u)),
+               "$u.upper()", lambda u, k: "".join(c.upper() for c in u)),
     _each_word("words-backwards", ("reverse every word", "write each of the words backwards"),
                "$u[::-1]", lambda u, k: "".join(reversed(u))),
     _each_word("words-capitalise", ("capitalise every word", "start each word with a capital"),
