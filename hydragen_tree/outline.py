@@ -81,6 +81,10 @@ class Outline:
         below = _rows_below(trie, rows)
         return cls(prompts, exact, trie, folds, shape, n, rows, below, _savings(trie, shape, below))
 
+    def tail_bytes(self, max_tokens: int) -> int:
+        """Keys and values of a full batch's tails when all have grown to `max_tokens`."""
+        return self.rows * max_tokens * self.shape.token_bytes
+
     def record(self) -> dict[str, Any]:
         """The outline as plain data, for JSON."""
         tasks: dict[int, list[dict[str, Any]]] = {}

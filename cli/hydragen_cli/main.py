@@ -27,6 +27,13 @@ class LazyGroup(TyperGroup):
         """The command of that name, imported now."""
         return load(cmd_name) if cmd_name in COMMANDS else None
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The group's own flags; False where absent, as typer imports pydantic to look at None."""
+        params = super().get_params(ctx)
+        for flag in params:
+            flag.default = False
+        return params
+
 
 def run() -> NoReturn:
     """`hydragen`."""

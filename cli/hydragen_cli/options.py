@@ -77,7 +77,8 @@ def read_layers(ctx: typer.Context, config: Path | None) -> Path | None:
     origins: dict[str, str] = {}
     for file in _files(config):
         for name, value in _read_table(file, str(ctx.command.name), options).items():
-            values[name], origins[name] = value, f"{file}: [{ctx.command.name}] {name}"
+            values[name] = value
+            origins[name] = f"{file}: [{ctx.command.name}] {name.replace('_', '-')}"
     for name, option in options.items():
         if text := os.environ.get(PREFIX + name.upper()):
             values[name] = _several(text) if getattr(option, "multiple", False) else text

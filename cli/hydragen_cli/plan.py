@@ -43,13 +43,14 @@ def plan(
     """
     inputs = Inputs.read(problems, prompts)
 
+    from hydragen_tree.outline import Outline
     from hydragen_tree.sampler import Sampler
 
     sampler = Sampler.from_pretrained(
         model, revision=revision, dtype=dtype, device=device, max_rows=max_rows
     )
     built = inputs.prompts(sampler.tokenizer, seed=seed, chat=chat, variants=variants)
-    outline = sampler.outline(built, samples)
+    outline = Outline.draw(built, samples, sampler.source.shape, sampler.cost, sampler.max_rows)
     if as_json:
         print(json.dumps(outline.record(), indent=1))
         return

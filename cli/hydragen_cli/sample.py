@@ -1,20 +1,24 @@
 """`hydragen sample`, `hydragen-sample`: problems in, samples out."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli import arguments
-from hydragen_cli.console import console, count, duration, facts, note
+from hydragen_cli.console import console, count, duration, facts, note, size
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_cli.options import parse_bytes
+from hydragen_cli.plan import describe
 from hydragen_cli.progress import Progress
 from hydragen_tree.errors import InputError
 from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from hydragen_tree.output import SampleWriter
+    from hydragen_tree.prompts import Prompt
+    from hydragen_tree.sampler import Sampler
 
 _DEFAULT = SamplingSettings()
 
@@ -56,10 +60,7 @@ def sample(
         raise InputError("--force: would throw away what --resume continues; choose one")
     inputs = Inputs.read(problems, prompts)
 
-    from hydragen_tree.manifest import Manifest
-    from hydragen_tree.output import SampleWriter
-
-    with Interrupts() as interrupts, SampleWriter(output, resume=resume, force=force) as writer:
+    def prepare() -> "tuple[Sampler, list[Prompt]]":
         from hydragen_tree.sampler import Sampler  # torch comes with it: seconds
 
         sampler = Sampler.from_pretrained(
@@ -73,6 +74,17 @@ def sample(
         )
         built = inputs.prompts(sampler.tokenizer, seed=seed, chat=chat, variants=variants)
         sampler.check(built, settings)
+        return sampler, built
+
+    if dry_run:
+        _rehearse(*prepare(), samples, settings, memory_bytes, quiet=quiet)
+        return 0
+
+    from hydragen_tree.manifest import Manifest
+    from hydragen_tree.output import SampleWriter
+
+    with Interrupts() as interrupts, SampleWriter(output, resume=resume, force=force) as writer:
+        sampler, built = prepare()
         writer.begin(
             Manifest.describe(
                 built,
@@ -106,6 +118,31 @@ def sample(
 _DEMONSTRATION = (
     "tiny is a small demonstration model; name a real one with --model DIRECTORY or OWNER/NAME"
 )
+
+
+def _rehearse(
+    sampler: "Sampler",
+    prompts: "Sequence[Prompt]",
+    n: int,
+    settings: SamplingSettings,
+    memory_bytes: int | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Prints the prompts as JSON lines, and what the run would share and need."""
+    from hydragen_tree.outline import Outline
+    from hydragen_tree.sampler import free_memory_bytes
+
+    for prompt in prompts:
+        line = {"task_id": prompt.task_id, "prompt_variant": prompt.variant, "text": prompt.text}
+        print(json.dumps({**line, "token_ids": prompt.token_ids.tolist()}))
+    if quiet:
+        return
+    outline = Outline.draw(prompts, n, sampler.source.shape, sampler.cost, sampler.max_rows)
+    needed = outline.savings.kv_bytes + outline.tail_bytes(settings.max_tokens)
+    budget = memory_bytes or free_memory_bytes(sampler.source.device)
+    memory = f"{size(needed)} of keys and values at most, of {size(budget)} allowed"
+    console().print(facts([*describe(outline), ("memory", memory)]))
 
 
 def _how_to_resume(writer: "SampleWriter") -> str:
