@@ -1,0 +1,166 @@
+"""The test data of a problem package: cases in judging order, with their validator's flags."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from hydragen_tree.errors import InputError
+
+_GROUP_FILES = ("testdata.yaml", "test_group.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class CaseData:
+    """What `data/` says.
+
+    Args:
+        tests: native tests, samples first, each group in lexicographic order.
+        flags: the output validator's flags that all cases have in common.
+        shown: samples for the statement that are not shown as they are judged.
+    """
+
+    tests: list[dict[str, Any]]
+    flags: list[str]
+    shown: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    stem: Path  # without its `.in`
+    flags: tuple[str, ...]
+
+
+def read_tests(package: Path, *, legacy: bool, interactive: bool) -> CaseData:
+    """Read `data/sample` and `data/secret`.
+
+    Args:
+        package: the package's directory.
+        legacy: its format, which decides where flags are kept.
+        interactive: samples are then shown as conversations.
+
+    Raises:
+        InputError: there is no secret case, an answer is missing, a file is not UTF-8, or a case
+            needs arguments or files.
+    """
+    data = package / "data"
+    samples = list(_cases(data / "sample", legacy, ()))
+    secret = list(_cases(data / "secret", legacy, ()))
+    if not secret:
+        raise InputError(f"{data}/secret: no secret test case: the package cannot judge anything")
+    cases = [*samples, *secret]
+    common = list(cases[0].flags) if len({case.flags for case in cases}) == 1 else []
+    shown = [_conversation(path) for path in sorted((data / "sample").glob("*.interaction"))]
+    tests = []
+    for case in cases:
+        test: dict[str, Any] = {"input": _text(case.stem, ".in"), "output": _answer(case.stem)}
+        if list(case.flags) != common:
+            test["checker_args"] = list(case.flags)
+        if case in samples and not interactive:
+            display = _display(case.stem, test)
+            if display is None:
+                test["sample"] = True
+            else:
+                shown.append(display)
+        tests.append(test)
+    return CaseData(tests, common, shown)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; an empty one is an empty mapping.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        loaded = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(loaded, dict | None):
+        raise InputError(f"{path}: expected keys with values, got {type(loaded).__name__}")
+    return loaded or {}
+
+
+def _cases(folder: Path, legacy: bool, inherited: tuple[str, ...]) -> Iterator[_Case]:
+    """Every case below a folder, in order, with the flags its groups and itself give it."""
+    if not folder.is_dir():
+        return
+    settings = {}
+    for name in _GROUP_FILES:
+        if (folder / name).is_file():
+            settings = read_yaml(folder / name)
+    flags = _flags(folder, settings, legacy, inherited)
+    entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    for entry in entries:
+        if entry.is_dir() and entry.suffix != ".files":
+            yield from _cases(entry, legacy, flags)
+        elif entry.suffix == ".in":
+            stem = entry.with_suffix("")
+            yield _Case(stem, flags if legacy else _case_flags(stem, flags))
+        elif entry.suffix == ".files":
+            raise InputError(f"{entry}: test cases with files of their own are not supported")
+
+
+def _case_flags(stem: Path, inherited: tuple[str, ...]) -> tuple[str, ...]:
+    path = stem.with_name(stem.name + ".yaml")
+    if not path.is_file():
+        return inherited
+    return _flags(path, read_yaml(path), False, inherited)
+
+
+def _flags(
+    where: Path, settings: Mapping[str, Any], legacy: bool, inherited: tuple[str, ...]
+) -> tuple[str, ...]:
+    if settings.get("args"):
+        raise InputError(f"{where}: args: command-line arguments for programs are not supported")
+    given = settings.get("output_validator_flags" if legacy else "output_validator_args")
+    if given is None:
+        return inherited
+    if isinstance(given, dict):  # legacy: {name, flags}
+        given = given.get("flags") or ""
+    return tuple(shlex.split(given) if isinstance(given, str) else map(str, given))
+
+
+def _answer(stem: Path) -> str:
+    if not stem.with_name(stem.name + ".ans").is_file():
+        raise InputError(f"{stem}.in: its answer {stem.name}.ans is missing")
+    return _text(stem, ".ans")
+
+
+def _text(stem: Path, ending: str) -> str:
+    path = stem.with_name(stem.name + ending)
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8: {error}") from None
+
+
+def _display(stem: Path, test: Mapping[str, Any]) -> str | None:
+    """A sample as the statement shows it, where that is not what is judged."""
+    endings = {e for e in (".in.statement", ".ans.statement", ".out") if _has(stem, e)}
+    if not endings:
+        return None
+    given = _text(stem, ".in.statement") if ".in.statement" in endings else test["input"]
+    answer = next((e for e in (".out", ".ans.statement") if e in endings), None)
+    expected = _text(stem, answer) if answer else test["output"]
+    return "\n".join(["Input:", given.rstrip("\n"), "Output:", expected.rstrip("\n")])
+
+
+def _has(stem: Path, ending: str) -> bool:
+    return stem.with_name(stem.name + ending).is_file()
+
+
+def _conversation(path: Path) -> str:
+    """A sample interaction: `<` is what the program reads, `>` what it writes."""
+    text = _text(path.with_suffix(""), ".interaction").strip("\n")
+    return (
+        f"Sample interaction (< is read by your program, > is written by it):\n\n{_indented(text)}"
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
