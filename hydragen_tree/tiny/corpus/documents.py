@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from hydragen_tree.prompts import render_block
+from hydragen_tree.template import render_block
 from hydragen_tree.tiny.corpus.families import FAMILIES
 from hydragen_tree.tiny.corpus.parts import Family
 from hydragen_tree.tiny.corpus.phrasing import statement
