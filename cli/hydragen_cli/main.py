@@ -77,6 +77,8 @@ def _hydragen(
 
 def _run(command: Any, name: str) -> NoReturn:
     """Runs a command and turns whatever happens into a message and an exit code."""
+    if sys.stderr is None:  # closed by the caller; what is said must not end up elsewhere
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
         code = command.main(prog_name=name, standalone_mode=False) or 0
         if sys.stdout is not None:

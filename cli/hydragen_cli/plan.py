@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli import arguments
@@ -109,13 +110,14 @@ def describe(outline: "Outline") -> list[tuple[str, str]]:
     lines = [
         ("batch", f"{count(outline.rows, 'row')}, {outline.n:,} samples a problem"),
         ("tokens", f"{saved.tokens:,} shared, {saved.tokens_unshared:,} without sharing"),
-        ("kept", _compare(saved.kv_bytes, saved.kv_bytes_unshared, "of keys and values")),
+        ("held", _compare(saved.kv_bytes, saved.kv_bytes_unshared, "of keys and values")),
         ("a step", _compare(saved.step_bytes, saved.step_bytes_unshared, "moved")),
     ]
-    folds = sorted(outline.folds, key=lambda fold: fold.n_tokens, reverse=True)
-    lines += [("folded", _why(fold)) for fold in folds[:_MAX_FOLDS]]
+    folds = Counter(_why(fold) for fold in outline.folds).most_common()
+    for reason, times in folds[:_MAX_FOLDS]:
+        lines.append(("folded", reason if times == 1 else f"{times:,} times: {reason}"))
     if len(folds) > _MAX_FOLDS:
-        lines.append(("", f"and {len(folds) - _MAX_FOLDS:,} smaller ones"))
+        lines.append(("", f"and {len(folds) - _MAX_FOLDS:,} other kinds, see --json"))
     return lines if folds else [*lines, ("folded", "nothing")]
 
 

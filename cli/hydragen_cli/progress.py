@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from hydragen_tree.run import RunStats
 
 _PLAIN_INTERVAL_S = 5.0
+_WIDTH = 100
+_LOADING = "loading the model"
 
 
 class Progress:
@@ -21,18 +23,22 @@ class Progress:
     Args:
         stats: reads the figures of now.
         n_before: samples that earlier sessions left.
+        to_stdout: the samples go to stdout.
         quiet: show nothing.
     """
 
-    def __init__(self, stats: "Callable[[], RunStats]", n_before: int, *, quiet: bool) -> None:
+    def __init__(
+        self, stats: "Callable[[], RunStats]", n_before: int, *, to_stdout: bool, quiet: bool
+    ) -> None:
         self._stats = stats
         self._n_before = n_before
+        self._to_stdout = to_stdout
         self._quiet = quiet
         self._stop: Callable[[], None] = lambda: None
 
     def __enter__(self) -> "Progress":
         if not self._quiet:
-            self._stop = self._start_live() if _can_live() else self._start_plain()
+            self._stop = self._start_live() if _can_live(self._to_stdout) else self._start_plain()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -58,7 +64,7 @@ class Progress:
             while not stopped.wait(_PLAIN_INTERVAL_S):
                 stats = self._stats()
                 done, total = self._done(stats)
-                note(f"{done:,}/{total:,} samples, {describe(stats)}")
+                note(f"{done:,}/{total:,} samples, {describe(stats)}" if total else _LOADING)
 
         thread = Thread(target=report, daemon=True)
         thread.start()
@@ -77,10 +83,13 @@ class Progress:
 
         stats = self._stats()
         done, total = self._done(stats)
+        if not total:
+            return Text(_LOADING, style="dim")
         line = Table.grid(padding=(0, 1), expand=True)
+        line.width = min(console().width, _WIDTH)
         line.add_column(ratio=1)
         line.add_column(no_wrap=True)
-        line.add_row(ProgressBar(total=total or 1, completed=done), f"{done:,}/{total:,} samples")
+        line.add_row(ProgressBar(total=total, completed=done), f"{done:,}/{total:,} samples")
         return Group(line, Text(describe(stats), style="dim", no_wrap=True, overflow="ellipsis"))
 
     def _done(self, stats: "RunStats") -> tuple[int, int]:
@@ -99,10 +108,8 @@ def describe(stats: "RunStats") -> str:
     return f"{speed}, {rows}, {duration(rest_s)} left"
 
 
-def _can_live() -> bool:
+def _can_live(to_stdout: bool) -> bool:
     """A live display needs a terminal of its own: not one that the samples scroll over."""
-    from rich.console import Console
-
-    stdout_scrolls = sys.stdout is not None and sys.stdout.isatty()
-    terminal: Console = console()
-    return terminal.is_terminal and not terminal.is_dumb_terminal and not stdout_scrolls
+    terminal = console()
+    scrolls = to_stdout and sys.stdout.isatty()
+    return terminal.is_terminal and not terminal.is_dumb_terminal and not scrolls

@@ -101,14 +101,19 @@ def sample(
             note(_DEMONSTRATION, quiet=quiet)
         run = sampler.sample(built, samples, settings, done=writer.done)
         try:
-            with Progress(lambda: sampler.stats, writer.tally.samples, quiet=quiet):
+            with Progress(
+                lambda: sampler.stats,
+                writer.tally.samples,
+                to_stdout=output is None,
+                quiet=quiet,
+            ):
                 for drawn in run:
                     with interrupts.held():
                         writer.write(drawn)
         except Interrupted as interrupted:
             note(_how_to_resume(writer), quiet=quiet)
             return interrupted.exit_code
-        figures = {**asdict(sampler.stats), "elapsed_s": sampler.stats.elapsed_s}
+        figures = {**asdict(sampler.stats), "elapsed_s": round(sampler.stats.elapsed_s, 3)}
         writer.finish(figures)
         if not quiet:
             console().print(facts(_summary(writer, figures)))
