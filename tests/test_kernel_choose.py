@@ -69,12 +69,12 @@ def needs_kernels(test: Callable[..., None]) -> Callable[..., None]:
 @needs_kernels
 @pytest.mark.filterwarnings("ignore:divide by zero encountered in log")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("vocab", [1, 33, 1000] if INTERPRETED else [1, 33, 1000, 50_257, 131_072])
+@pytest.mark.parametrize("vocab", [1, 33, 1000] if INTERPRETED else [1, 33, 1000, 50_257])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_choose(name: str, vocab: int, dtype: torch.dtype) -> None:
     settings = SETTINGS[name]
     logits = rows_of_logits(dtype, vocab)
-    samples = 15 if INTERPRETED else 400
+    samples = 15 if INTERPRETED else 40
     generator = torch.Generator().manual_seed(1)
     rows = torch.randint(0, 5, (samples,), dtype=torch.int32, generator=generator)
     keys = torch.randint(-(2**63), 2**63 - 1, (samples,), generator=generator)

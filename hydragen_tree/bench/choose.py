@@ -21,7 +21,7 @@ SIZES = ((1024, 32_000), (1024, 128_256), (32, 128_256), (1, 128_256))
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One size and setting; times in microseconds, bf16 logits, one sample a row (1000 for one row)."""
+    """One size and setting; times in microseconds, bf16 logits, a sample a row, 1000 for one."""
 
     rows: int
     vocab: int

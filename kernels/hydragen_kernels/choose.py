@@ -16,7 +16,8 @@ under key = the sample's stream key and counter = (position, 0, 0, 0); the token
 vocabulary order whose cumulative kept weight exceeds u times the whole. Cumulative weights are
 fp64, so that the draw agrees with the CPU's but for ties.
 
-Bound: memory; two passes over the logits without filters, ten to fifteen with.
+Bound: memory; two passes over the logits without filters, six to fifteen with. One
+program a row, so that rows at work stay in L2.
 """
 
 import math
@@ -34,19 +35,20 @@ _WEIGHTLESS = 128.0  # a logit this many temperatures below the greatest weighs 
 
 
 @triton.jit
-def _at(logits, start, vocab, LANES: tl.constexpr, VEC: tl.constexpr):
-    """Load one block of a row, -inf beyond its end."""
+def _block(logits, start, vocab, LANES: tl.constexpr, VEC: tl.constexpr):
+    """Load one block of a row, -inf beyond its end; loops ask for it one step ahead."""
     index = start + tl.arange(0, LANES)[:, None] * VEC + tl.arange(0, VEC)[None, :]
-    x = tl.load(logits + index, mask=index < vocab, other=float("-inf"))
-    return x.to(tl.float32)  # [LANES, VEC]
+    return tl.load(logits + index, mask=index < vocab, other=float("-inf"))  # [LANES, VEC]
 
 
 @triton.jit
 def _weight(logits, vocab, floor, peak, rate, LANES: tl.constexpr, VEC: tl.constexpr):
     """Return the weight of the logits above a floor."""
     mass = tl.zeros([LANES], tl.float32)
-    for start in tl.range(0, vocab, LANES * VEC, num_stages=3):
-        x = _at(logits, start, vocab, LANES, VEC)
+    ahead = _block(logits, 0, vocab, LANES, VEC)
+    for start in range(0, vocab, LANES * VEC):
+        x = ahead.to(tl.float32)
+        ahead = _block(logits, start + LANES * VEC, vocab, LANES, VEC)
         mass += tl.sum(tl.where(x > floor, tl.exp2((x - peak) * rate), 0.0), 1)
     return tl.sum(mass, 0)
 
@@ -66,25 +68,30 @@ def _bisect(
 ):
     """Raise `low` to just under the smallest logit v with measure(logits > v) < target.
 
-    It counts, or weighs. measure(> low) >= target > measure(> high) holds throughout, until
-    one logit is left in between, or several equal ones.
+    It counts, or weighs. measure(> low) >= target > measure(> high) holds throughout, until one
+    logit is left in between, or several equal ones. Cuts are numbers the logits' type can hold:
+    half-precision logits are full of equal ones, and soon no cut lies between two neighbours.
     """
     above_low = vocab
     above_high = 0
+    reach = 0.25 if BY_WEIGHT else 0.03125  # the k-th logit is mostly near the top of its bounds
     moved = True
     while moved & (above_low - above_high > 1):
-        step = (high - low) * 0.25
-        cut_a = low + step
-        cut_b = low + 2.0 * step
-        cut_c = low + 3.0 * step
+        step = (high - low) * reach
+        cut_c = (high - step).to(logits.dtype.element_ty).to(tl.float32)
+        cut_b = (high - 2.0 * step).to(logits.dtype.element_ty).to(tl.float32)
+        cut_a = (high - tl.where(reach < 0.25, 4.0, 3.0) * step).to(logits.dtype.element_ty)
+        cut_a = cut_a.to(tl.float32)
         count_a = tl.zeros([LANES], tl.int32)
         count_b = tl.zeros([LANES], tl.int32)
         count_c = tl.zeros([LANES], tl.int32)
         mass_a = tl.zeros([LANES], tl.float32)
         mass_b = tl.zeros([LANES], tl.float32)
         mass_c = tl.zeros([LANES], tl.float32)
-        for start in tl.range(0, vocab, LANES * VEC, num_stages=3):
-            x = _at(logits, start, vocab, LANES, VEC)
+        ahead = _block(logits, 0, vocab, LANES, VEC)
+        for start in range(0, vocab, LANES * VEC):
+            x = ahead.to(tl.float32)
+            ahead = _block(logits, start + LANES * VEC, vocab, LANES, VEC)
             count_a += tl.sum((x > cut_a).to(tl.int32), 1)
             count_b += tl.sum((x > cut_b).to(tl.int32), 1)
             count_c += tl.sum((x > cut_c).to(tl.int32), 1)
@@ -97,27 +104,38 @@ def _bisect(
         n_b = tl.sum(count_b, 0)
         n_c = tl.sum(count_c, 0)
         if BY_WEIGHT:
-            below_a = (tl.sum(mass_a, 0) >= target) & (cut_a < high)
-            below_b = (tl.sum(mass_b, 0) >= target) & (cut_b < high)
-            below_c = (tl.sum(mass_c, 0) >= target) & (cut_c < high)
+            reached_a = tl.sum(mass_a, 0) >= target
+            reached_b = tl.sum(mass_b, 0) >= target
+            reached_c = tl.sum(mass_c, 0) >= target
         else:
-            below_a = (n_a >= target) & (cut_a < high)
-            below_b = (n_b >= target) & (cut_b < high)
-            below_c = (n_c >= target) & (cut_c < high)
-        new_low = tl.where(below_a, cut_a, low)
-        new_low = tl.where(below_b, cut_b, new_low)
-        new_low = tl.where(below_c, cut_c, new_low)
-        new_high = tl.where(below_c, high, cut_c)
-        new_high = tl.where(below_b, new_high, cut_b)
-        new_high = tl.where(below_a, new_high, cut_a)
-        above_low = tl.where(below_a, n_a, above_low)
-        above_low = tl.where(below_b, n_b, above_low)
-        above_low = tl.where(below_c, n_c, above_low)
-        above_high = tl.where(below_c, above_high, n_c)
-        above_high = tl.where(below_b, above_high, n_b)
-        above_high = tl.where(below_a, above_high, n_a)
-        new_high = tl.minimum(new_high, high)
-        moved = (new_low > low) | (new_high < high)
+            reached_a = n_a >= target
+            reached_b = n_b >= target
+            reached_c = n_c >= target
+        # the cuts and the bounds, downwards: high >= c >= b >= a >= low; a cut that rounding put
+        # outside its bounds changes nothing
+        reached_a = (reached_a | (cut_a <= low)) & (cut_a < high)
+        reached_b = (reached_b | (cut_b <= low)) & (cut_b < high)
+        reached_c = (reached_c | (cut_c <= low)) & (cut_c < high)
+        new_low = low
+        new_high = high
+        if reached_c:
+            new_low = tl.maximum(low, cut_c)
+            above_low = tl.minimum(above_low, n_c)
+        elif reached_b:
+            new_low = tl.maximum(low, cut_b)
+            new_high = tl.minimum(high, cut_c)
+            above_low = tl.minimum(above_low, n_b)
+            above_high = tl.maximum(above_high, n_c)
+        elif reached_a:
+            new_low = tl.maximum(low, cut_a)
+            new_high = tl.minimum(high, cut_b)
+            above_low = tl.minimum(above_low, n_a)
+            above_high = tl.maximum(above_high, n_b)
+        else:
+            new_high = tl.minimum(high, cut_a)
+            above_high = tl.maximum(above_high, n_a)
+        moved = (new_low > low) | (new_high < high) | (reach < 0.25)
+        reach = 0.25
         low = new_low
         high = new_high
     return low
@@ -148,45 +166,55 @@ def _row_kernel(
     """Find each row's threshold, raw log-sum-exp and kept weight by block."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * stride
-    top = tl.full([LANES], float("-inf"), tl.float32)
-    for start in tl.range(0, vocab, LANES * VEC, num_stages=3):
-        top = tl.maximum(top, tl.max(_at(logits, start, vocab, LANES, VEC), 1))
-    peak = tl.max(top, 0)
-
-    floor = peak + lowest
-    if TOP_K:
-        count = tl.zeros([LANES], tl.int32)
-        for start in tl.range(0, vocab, LANES * VEC, num_stages=3):
-            x = _at(logits, start, vocab, LANES, VEC)
-            count += tl.sum((x > floor).to(tl.int32), 1)
-        if tl.sum(count, 0) >= top_k:
-            floor = _bisect(logits, vocab, floor, peak, top_k, peak, rate, False, LANES, VEC)
-    if TOP_P:
-        target = top_p * _weight(logits, vocab, floor, peak, rate, LANES, VEC)
-        low = tl.maximum(floor, peak + nucleus)
-        floor = _bisect(logits, vocab, low, peak, target, peak, rate, True, LANES, VEC)
-
-    at_least = peak + least
+    top = tl.full([LANES], float("-inf"), tl.float32)  # of each lane, as are the sums
     raw = tl.zeros([LANES], tl.float32)
-    first = tl.full([LANES], 2147483647, tl.int32)
-    blocks = tl.cdiv(vocab, LANES * VEC)
-    for block in tl.range(0, blocks, num_stages=3):
-        start = block * (LANES * VEC)
-        x = _at(logits, start, vocab, LANES, VEC)
-        raw += tl.sum(tl.exp2((x - peak) * _LOG2_E), 1)
+    mass = tl.zeros([LANES], tl.float32)
+    first = tl.zeros([LANES], tl.int32)
+    ahead = _block(logits, 0, vocab, LANES, VEC)
+    for start in range(0, vocab, LANES * VEC):
+        x = ahead.to(tl.float32)
+        ahead = _block(logits, start + LANES * VEC, vocab, LANES, VEC)
+        here = tl.max(x, 1)
         if GREEDY:
             index = start + tl.arange(0, LANES)[:, None] * VEC + tl.arange(0, VEC)[None, :]
-            first = tl.minimum(first, tl.min(tl.where(x == peak, index, 2147483647), 1))
-        else:
-            kept = (x > floor) & (x >= at_least)
-            weight = tl.where(kept, tl.exp2((x - peak) * rate), 0.0)
-            mass = tl.sum(tl.sum(weight.to(tl.float64), 1), 0)
-            tl.store(masses + row * blocks + block, mass)
-    tl.store(floors + row, floor)
+            first_here = tl.min(tl.where(x == here[:, None], index, 2147483647), 1)
+            first = tl.where(here > top, first_here, first)
+        new_top = tl.maximum(top, here)
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        raw = raw * tl.exp2((top - shift) * _LOG2_E)
+        raw += tl.sum(tl.exp2((x - shift[:, None]) * _LOG2_E), 1)
+        if TOP_P:
+            mass = mass * tl.exp2((top - shift) * rate)
+            mass += tl.sum(tl.exp2((x - shift[:, None]) * rate), 1)
+        top = new_top
+    peak = tl.max(top, 0)
+    raw_lse = peak + tl.log2(tl.sum(raw * tl.exp2((top - peak) * _LOG2_E), 0)) * _LN_2
     tl.store(peaks + row, peak)
-    tl.store(raw_lses + row, peak + tl.log2(tl.sum(raw, 0)) * _LN_2)
+    tl.store(raw_lses + row, raw_lse)
     if GREEDY:
-        tl.store(best + row, tl.min(first, 0))
+        tl.store(best + row, tl.min(tl.where(top == peak, first, 2147483647), 0))
+        return
+
+    floor = peak + lowest
+    whole = tl.sum(mass * tl.exp2((top - peak) * rate), 0)
+    if TOP_K:
+        floor = _bisect(logits, vocab, floor, peak, top_k, peak, rate, False, LANES, VEC)
+        if TOP_P:
+            whole = _weight(logits, vocab, floor, peak, rate, LANES, VEC)
+    if TOP_P:
+        low = tl.maximum(floor, peak + nucleus)
+        floor = _bisect(logits, vocab, low, peak, top_p * whole, peak, rate, True, LANES, VEC)
+    tl.store(floors + row, floor)
+
+    at_least = peak + least
+    blocks = tl.cdiv(vocab, LANES * VEC)
+    ahead = _block(logits, 0, vocab, LANES, VEC)
+    for block in range(0, blocks):
+        x = ahead.to(tl.float32)
+        ahead = _block(logits, (block + 1) * (LANES * VEC), vocab, LANES, VEC)
+        kept = (x > floor) & (x >= at_least)
+        weight = tl.where(kept, tl.exp2((x - peak) * rate), 0.0)
+        tl.store(masses + row * blocks + block, tl.sum(tl.sum(weight.to(tl.float64), 1), 0))
 
 
 @triton.jit
@@ -321,7 +349,7 @@ def choose(
     greedy = temperature == 0.0
     warmth = temperature or 1.0
     vec = 16 // logits.element_size()
-    lanes = 512 if vocab > 2048 else 64
+    lanes = min(1024, max(32, triton.next_power_of_2(vocab) // vec))
     blocks = triton.cdiv(vocab, lanes * vec)
     floors, peaks, raw_lses = torch.empty(3, rows, dtype=torch.float32, device=device)
     best = torch.empty(rows, dtype=torch.int32, device=device)
@@ -372,6 +400,6 @@ def choose(
         GREEDY=greedy,
         BLOCK=lanes * vec,
         BLOCK_B=triton.next_power_of_2(blocks),
-        num_warps=8,
+        num_warps=min(16, max(1, lanes // 64)),
     )
     return choice

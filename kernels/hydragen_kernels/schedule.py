@@ -9,7 +9,7 @@ split because too few rows meet them to fill the device.
 """
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +28,15 @@ SHORTEST_CHUNK = 256  # keys; a shorter range does not repay writing and merging
 CHUNK_STEP = 128  # keys; a multiple of every block_k, so that only a segment's end is ragged
 FULL_ROUNDS = 16  # from so many tiles a program on, splitting cannot even out much
 
-# Rates of one H200, measured (BENCHMARKS.md). Only their ratios matter, and only for speed.
+# Rates of one H200 (BENCHMARKS.md). Only their ratios matter, and only for speed.
 BYTES_PER_NS = 4000.0
-FLOPS_PER_NS = 500_000.0
+FLOPS_PER_NS = 530_000.0
 TILE_NS = 2500.0
 
 
 @dataclass(frozen=True, slots=True)
 class TileConfig:
-    """The compile-time shape of one tile family, and how it fills the device.
+    """The compile-time shape of a tile, and how the programs fill the device.
 
     Args:
         block_q: rows of a tile.
@@ -54,40 +54,19 @@ class TileConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class TileConfigs:
-    """The two families: `large` tiles keep the tensor cores busy, `small` ones waste few rows."""
-
-    large: TileConfig
-    small: TileConfig
-
-
-@dataclass(frozen=True, slots=True)
-class TileTable:
-    """Tiles of one family, in the order in which the programs work through them.
+class Schedule:
+    """What one call of `segment_attention` does.
 
     Args:
-        config: the family's shape.
-        tiles: `[n, 7]` int32, columns `TILE_FIELDS`.
+        config: the shape of the tiles.
+        tiles: `[n, 7]` int32, columns `TILE_FIELDS`, in the order the programs work through them.
         starts: `[programs + 1]` int32; program p does tiles `starts[p]` to `starts[p + 1] - 1`.
+        counts: `[tokens]` int32, partial slots each query row owns.
     """
 
     config: TileConfig
     tiles: IntArray
     starts: IntArray
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """What one call of `segment_attention` does.
-
-    Args:
-        large: tiles of more rows than a small tile holds.
-        small: the other tiles.
-        counts: `[tokens]` int32, partial slots each query row owns.
-    """
-
-    large: TileTable
-    small: TileTable
     counts: IntArray
 
     @property
@@ -96,15 +75,16 @@ class Schedule:
         return int(self.counts.max(initial=0))
 
 
-def tile_configs(head_dim: int, element_bytes: int, group: int = 1) -> TileConfigs:
-    """Choose tile shapes.
+def tile_config(head_dim: int, element_bytes: int, group: int = 1) -> TileConfig:
+    """Choose the tile shape; measured on an H200, free of spills on sm_90.
 
-    A token's `group` query heads never span two tiles, so a wide group needs tall tiles.
+    Two tiles of 64 rows a multiprocessor beat one of 128: the softmax of one overlaps the products
+    of the other. They also stream keys for few rows as fast as smaller tiles do.
 
     Args:
         head_dim: elements of a head, at most 256.
         element_bytes: size of a key element, in bytes.
-        group: query heads that share a kv head, at most 128.
+        group: query heads that share a kv head, at most 128; those of a token share a tile.
 
     Raises:
         ValueError: a head or a group is too wide.
@@ -113,15 +93,24 @@ def tile_configs(head_dim: int, element_bytes: int, group: int = 1) -> TileConfi
         raise ValueError(f"head_dim: expected 1 to 256, got {head_dim}")
     if not 1 <= group <= 128:
         raise ValueError(f"group: expected 1 to 128 query heads a kv head, got {group}")
-    wide = head_dim > 128
-    least = 1 << (group - 1).bit_length()
-    if element_bytes > 2:  # exact fp32 products run outside the tensor cores: small tiles
-        large = TileConfig(max(32, least), 32, 4, 1, 2)
-        small = TileConfig(max(16, least), 32, 4, 1, 2)
+    if element_bytes > 2:  # fp32 products are three tf32 products each: more registers
+        if head_dim <= 64:
+            config = TileConfig(64, 32, 4, 2, 3)
+        elif head_dim <= 128:
+            config = TileConfig(32, 32, 4, 2, 2)
+        else:
+            config = TileConfig(16, 32, 4, 1, 2)
+    elif head_dim <= 64:
+        config = TileConfig(64, 64, 4, 3, 3)
+    elif head_dim <= 128:
+        config = TileConfig(64, 64, 4, 3, 2)
     else:
-        large = TileConfig(128, 64 if wide else 128, 8, 2, 1)
-        small = TileConfig(max(32, least), 64, 4, 2 if wide else 3, 1 if wide else 2)
-    return TileConfigs(large, small)
+        config = TileConfig(64, 64, 8, 2, 1)
+    least = 1 << (group - 1).bit_length()
+    if least <= config.block_q:
+        return config
+    warps = 8 if least == 128 else config.num_warps
+    return replace(config, block_q=least, num_warps=warps, programs_per_sm=1)
 
 
 def schedule_segments(
@@ -134,7 +123,7 @@ def schedule_segments(
     element_bytes: int = 2,
     multiprocessors: int = 132,
     max_partial_slots: int | None = None,
-    configs: TileConfigs | None = None,
+    config: TileConfig | None = None,
 ) -> Schedule:
     """Cut items into tiles, split long keys where rows are few, and deal the tiles out.
 
@@ -152,7 +141,7 @@ def schedule_segments(
         element_bytes: size of a key element, in bytes.
         multiprocessors: of the device.
         max_partial_slots: bound on the partial slots of a row; fewer splits are made to keep it.
-        configs: tile shapes, if not those of `tile_configs`.
+        config: the tile shape, if not that of `tile_config`.
 
     Raises:
         ValueError: the items break the rules above, or need more slots than allowed.
@@ -161,9 +150,8 @@ def schedule_segments(
     if kv_heads < 1 or q_heads % kv_heads:
         raise ValueError(f"q_heads: expected a multiple of kv_heads {kv_heads}, got {q_heads}")
     group = q_heads // kv_heads
-    configs = configs or tile_configs(head_dim, element_bytes, group)
-    families = (configs.large, configs.small)
-    programs = [config.programs_per_sm * multiprocessors for config in families]
+    config = config or tile_config(head_dim, element_bytes, group)
+    programs = config.programs_per_sm * multiprocessors
     merge_ns = tokens * q_heads * head_dim * 8 / BYTES_PER_NS  # one slot: written once, read once
 
     best_ns, best = np.inf, None
@@ -175,30 +163,24 @@ def schedule_segments(
         chunks = _even_chunks(items, chunk)
         parts = -(-items[:, 3] // chunks)
         counts, bases = _assign_slots(items, parts, tokens)
-        if max_partial_slots is not None and counts.max(initial=0) > max_partial_slots:
+        slots = int(counts.max(initial=0))
+        if max_partial_slots is not None and slots > max_partial_slots:
             if best is None:
                 raise ValueError(
-                    f"items: {counts.max()} partial slots needed, {max_partial_slots} allowed"
+                    f"items: {slots} partial slots needed, {max_partial_slots} allowed"
                 )
             break
-        tiles = _cut(items, chunks, parts, bases, group, kv_heads, configs)
-        costs = [
-            _tile_ns(rows, config, head_dim, element_bytes, started)
-            for rows, config, started in zip(tiles, families, programs, strict=True)
-        ]
-        busiest = sum(map(_busiest_ns, costs, programs))
-        total_ns = busiest + merge_ns * int(counts.max(initial=0))
+        tiles = _cut(items, chunks, parts, bases, config.block_q // group, kv_heads)
+        costs = _tile_ns(tiles, config, head_dim, element_bytes, programs)
+        total_ns = _busiest_ns(costs, programs) + merge_ns * slots
         if total_ns < best_ns:
             best_ns, best = total_ns, (tiles, costs, counts)
-        if all(len(rows) >= FULL_ROUNDS * n for rows, n in zip(tiles, programs, strict=True)):
+        if len(tiles) >= FULL_ROUNDS * programs:
             break
     assert best is not None  # the first candidate was taken, or refused above
     tiles, costs, counts = best
-    large, small = (
-        _deal(rows, cost, config, started)
-        for rows, cost, config, started in zip(tiles, costs, families, programs, strict=True)
-    )
-    return Schedule(large, small, counts)
+    order, starts = _deal(costs, programs)
+    return Schedule(config, tiles[order], starts, counts)
 
 
 def _checked(items: IntArray, tokens: int) -> IntArray:
@@ -252,13 +234,11 @@ def _cut(
     chunks: npt.NDArray[np.int64],
     parts: npt.NDArray[np.int64],
     bases: IntArray,
-    group: int,
+    span: int,
     kv_heads: int,
-    configs: TileConfigs,
-) -> tuple[IntArray, IntArray]:
-    """Cut items into tiles of the two families: kv head outermost, query tile innermost."""
+) -> IntArray:
+    """Cut items into tiles of `span` queries: kv head outermost, query tile innermost."""
     start, count, slot_start, slot_count, causal, _ = items.astype(np.int64).T
-    span = configs.large.block_q // group  # tokens of a large tile
     q_tiles = -(-count // span)
     tiles_of_item = q_tiles * parts * kv_heads
     item = np.repeat(np.arange(len(items)), tiles_of_item)
@@ -285,9 +265,7 @@ def _cut(
         bases[item] + part,
         np.where(is_causal, first_query, n_kv),
     )
-    tiles = np.stack(columns, axis=1).astype(np.int32)
-    small = n_q * group <= configs.small.block_q
-    return tiles[~small], tiles[small]
+    return np.stack(columns, axis=1).astype(np.int32)
 
 
 def _tile_ns(
@@ -311,16 +289,19 @@ def _busiest_ns(costs: FloatArray, programs: int) -> float:
     return float(table.sum(axis=0).max(initial=0.0))
 
 
-def _deal(tiles: IntArray, costs: FloatArray, config: TileConfig, programs: int) -> TileTable:
-    """Give the tiles, longest first, each to the program with the least work so far."""
+def _deal(costs: FloatArray, programs: int) -> tuple[npt.NDArray[np.int64], IntArray]:
+    """Give the tiles, longest first, each to the program with the least work so far.
+
+    Returns:
+        the tiles' order, program by program, and where each program's tiles start.
+    """
     order = np.argsort(-costs, kind="stable")
-    owner = np.empty(len(tiles), dtype=np.int64)
+    owner = np.empty(len(costs), dtype=np.int64)
     loads = [(0.0, program) for program in range(programs)]
     for index, cost in zip(order.tolist(), costs[order].tolist(), strict=True):
         load, program = loads[0]
         owner[index] = program
         heapq.heapreplace(loads, (load + cost, program))
-    by_program = order[np.argsort(owner[order], kind="stable")]
     starts = np.zeros(programs + 1, dtype=np.int32)
     np.cumsum(np.bincount(owner, minlength=programs), out=starts[1:])
-    return TileTable(config, tiles[by_program], starts)
+    return order[np.argsort(owner[order], kind="stable")], starts

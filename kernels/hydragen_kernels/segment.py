@@ -1,4 +1,4 @@
-"""Attention of packed queries over shared segments: one persistent launch per tile family.
+"""Attention of packed queries over shared segments: one persistent launch.
 
     out = softmax(cap(scale q k^T)) v        lse = log sum exp(cap(scale q k^T))
 
@@ -11,11 +11,9 @@ Layout. Rows of a tile are (query token x grouped head), so that grouped heads s
 is read. Programs stay resident and work through their own run of the tile table, which is read on
 the device: a captured CUDA graph survives a change of plan.
 
-Bound. Keys are read once for `block_q` rows: above about 184 rows a tile family is limited by the
-tensor cores, below by memory.
+Bound. The keys of a segment cross memory once and serve all its rows, tiles that share them running
+side by side: above about 184 rows the tensor cores are the limit, below it memory is.
 """
-
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -24,7 +22,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hydragen_kernels.inputs import check_attention_inputs, check_partials
 from hydragen_kernels.merge import finish
-from hydragen_kernels.schedule import Schedule, TileConfig, TileTable
+from hydragen_kernels.schedule import TILE_FIELDS, Schedule
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -154,56 +152,45 @@ def _segment_kernel(
         tl.store(partial_lse + slot * stride_ls + token * stride_lt + head, lse, mask=is_row)
 
 
-@dataclass(frozen=True, slots=True)
-class _DeviceTiles:
-    config: TileConfig
-    tiles: torch.Tensor
-    starts: torch.Tensor
-
-    def load(self, table: TileTable) -> None:
-        if table.config != self.config or len(table.starts) != len(self.starts):
-            raise ValueError("schedule: made for other tile shapes than these tables")
-        if len(table.tiles) > len(self.tiles):
-            raise ValueError(f"schedule: {len(table.tiles)} tiles, room for {len(self.tiles)}")
-        self.tiles[: len(table.tiles)].copy_(torch.from_numpy(table.tiles))
-        self.starts.copy_(torch.from_numpy(table.starts))
-
-
 class SegmentTables:
     """A schedule in fixed device buffers, so that a CUDA graph survives a change of plan.
 
     Args:
         schedule: the first schedule to hold.
         device: where the buffers live.
-        capacity: tiles each family has room for; 0 means those of the schedule.
+        capacity: tiles there is room for; 0 means those of the schedule.
     """
 
     def __init__(self, schedule: Schedule, device: torch.device | str, capacity: int = 0) -> None:
-        self.families = tuple(
-            _DeviceTiles(
-                table.config,
-                torch.zeros(
-                    max(capacity, len(table.tiles), 1), 7, dtype=torch.int32, device=device
-                ),
-                torch.zeros(len(table.starts), dtype=torch.int32, device=device),
-            )
-            for table in (schedule.large, schedule.small)
+        self.config = schedule.config
+        self._sizes = (
+            max(1, capacity, len(schedule.tiles)) * len(TILE_FIELDS),
+            len(schedule.starts),
+            len(schedule.counts),
         )
-        self.counts = torch.zeros(len(schedule.counts), dtype=torch.int32, device=device)
+        self._buffer = torch.zeros(sum(self._sizes), dtype=torch.int32, device=device)
+        self.tiles, self.starts, self.counts = self._buffer.split(self._sizes)
         self.load(schedule)
 
     def load(self, schedule: Schedule) -> None:
-        """Replace the schedule in place.
+        """Replace the schedule in place, in one copy.
 
         Raises:
             ValueError: the schedule does not fit the buffers.
         """
-        for family, table in zip(self.families, (schedule.large, schedule.small), strict=True):
-            family.load(table)
-        if len(schedule.counts) > len(self.counts):
-            raise ValueError(f"schedule: {len(schedule.counts)} rows, room for {len(self.counts)}")
-        self.counts.zero_()
-        self.counts[: len(schedule.counts)].copy_(torch.from_numpy(schedule.counts))
+        parts = (schedule.tiles.reshape(-1), schedule.starts, schedule.counts)
+        if schedule.config != self.config or len(schedule.starts) != len(self.starts):
+            raise ValueError("schedule: made for other tile shapes or another device")
+        if any(len(part) > size for part, size in zip(parts, self._sizes, strict=True)):
+            rooms = self._sizes[0] // len(TILE_FIELDS), self._sizes[2]
+            raise ValueError(
+                f"schedule: {len(schedule.tiles)} tiles and {len(schedule.counts)} rows, "
+                f"room for {rooms[0]} and {rooms[1]}"
+            )
+        packed = torch.zeros(sum(self._sizes), dtype=torch.int32)
+        for room, part in zip(packed.split(self._sizes), parts, strict=True):
+            room[: len(part)] = torch.from_numpy(part)
+        self._buffer.copy_(packed)
 
 
 def segment_attention(
@@ -242,30 +229,29 @@ def segment_attention(
             step * arena.element_size() % 16 for step in arena.stride()[:2]
         ):
             raise ValueError(f"{name}: expected rows aligned to 16 bytes, got {arena.stride()}")
+    config = tables.config
     block_d = max(16, triton.next_power_of_2(head_dim))
-    for family in tables.families:
-        config = family.config
-        block = [1, config.block_k, block_d]
-        _segment_kernel[(len(family.starts) - 1,)](
-            queries,
-            TensorDescriptor.from_tensor(keys, block),
-            TensorDescriptor.from_tensor(values, block),
-            family.tiles,
-            family.starts,
-            partial_out,
-            partial_lse,
-            *queries.stride()[:2],
-            *partial_out.stride()[:3],
-            *partial_lse.stride()[:2],
-            scale,
-            softcap or 1.0,
-            GROUP=group,
-            HEAD_DIM=head_dim,
-            BLOCK_Q=config.block_q,
-            BLOCK_K=config.block_k,
-            BLOCK_D=block_d,
-            CAPPED=softcap is not None,
-            PRECISION="tf32x3" if queries.dtype == torch.float32 else "tf32",
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    block = [1, config.block_k, block_d]
+    _segment_kernel[(len(tables.starts) - 1,)](
+        queries,
+        TensorDescriptor.from_tensor(keys, block),
+        TensorDescriptor.from_tensor(values, block),
+        tables.tiles,
+        tables.starts,
+        partial_out,
+        partial_lse,
+        *queries.stride()[:2],
+        *partial_out.stride()[:3],
+        *partial_lse.stride()[:2],
+        scale,
+        softcap or 1.0,
+        GROUP=group,
+        HEAD_DIM=head_dim,
+        BLOCK_Q=config.block_q,
+        BLOCK_K=config.block_k,
+        BLOCK_D=block_d,
+        CAPPED=softcap is not None,
+        PRECISION="tf32x3" if queries.dtype == torch.float32 else "tf32",
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )

@@ -1,0 +1,156 @@
+"""Ahead-of-time compilation for sm_90, which needs no GPU: registers, spills, instructions."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+triton = pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
+from hydragen_kernels.schedule import tile_config  # noqa: E402
+from hydragen_kernels.segment import _segment_kernel  # noqa: E402
+from hydragen_kernels.tail import _tail_kernel, block_shape  # noqa: E402
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+POINTERS = {
+    "page_table": "*i32",
+    "lengths": "*i32",
+    "counts": "*i32",
+    "tiles": "*i32",
+    "starts": "*i32",
+    "partial_out": "*fp32",
+    "partial_lse": "*fp32",
+    "lse": "*fp32",
+    "sample_rows": "*i32",
+    "stream_keys": "*i64",
+    "positions": "*i32",
+    "floors": "*fp32",
+    "peaks": "*fp32",
+    "raw_lses": "*fp32",
+    "best": "*i32",
+    "masses": "*fp64",
+    "tokens": "*i32",
+    "raw_logprobs": "*fp32",
+    "sampled_logprobs": "*fp32",
+}
+NUMBERS = dict.fromkeys(("scale", "cap", "rate", "top_p", "least", "lowest", "nucleus"), "fp32")
+
+
+def machine_code(
+    kernel: Any, types: dict[str, str], constants: dict[str, Any], tmp_path: Path, **options: int
+) -> tuple[str, str]:
+    """Compile for sm_90 with aligned arguments; return the resource report and the disassembly."""
+    types = {**POINTERS, **NUMBERS, **types}
+    signature, constexprs, attributes = {}, {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            constexprs[(index,)] = constants[name]
+            continue
+        signature[name] = types.get(name, "i32")
+        if signature[name][0] in "*i":
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constexprs, attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    binary = tmp_path / "kernel.cubin"
+    binary.write_bytes(compiled.asm["cubin"])
+    report, disassembly = (
+        subprocess.run([TOOLS / tool, *flags, binary], capture_output=True, text=True, check=True)
+        for tool, *flags in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
+    )
+    return report.stdout, disassembly.stdout
+
+
+def assert_no_spills(report: str) -> None:
+    assert re.search(r"STACK:0 .*LOCAL:0 ", report), report
+
+
+@pytest.fixture(autouse=True)
+def _fused_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # unset, Triton 3.9 warns
+
+
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+def test_segments_use_the_tensor_cores_and_the_copy_engine(head_dim: int, tmp_path: Path) -> None:
+    config = tile_config(head_dim, element_bytes=2)
+    arena = f"tensordesc<bf16[1, {config.block_k}, {head_dim}]>"
+    report, disassembly = machine_code(
+        _segment_kernel,
+        {"queries": "*bf16", "keys": arena, "values": arena},
+        {
+            "GROUP": 4,
+            "HEAD_DIM": head_dim,
+            "BLOCK_Q": config.block_q,
+            "BLOCK_K": config.block_k,
+            "BLOCK_D": head_dim,
+            "CAPPED": False,
+            "PRECISION": "tf32",
+        },
+        tmp_path,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )
+    assert_no_spills(report)
+    assert "HGMMA" in disassembly
+    assert "UTMALDG" in disassembly
+    registers = int(re.search(r"REG:(\d+)", report)[1])  # type: ignore[index]
+    assert registers * config.num_warps * 32 * config.programs_per_sm <= 65536
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_tails_load_16_bytes_a_thread(group: int, tmp_path: Path) -> None:
+    block_k, num_warps, num_stages = block_shape(128, group)
+    pointers = dict.fromkeys(("queries", "keys", "values", "out"), "*bf16")
+    report, disassembly = machine_code(
+        _tail_kernel,
+        pointers,
+        {
+            "sinks": None,
+            "GROUP": group,
+            "HEAD_DIM": 128,
+            "BLOCK_G": 1 if group == 1 else 16,
+            "BLOCK_K": block_k,
+            "BLOCK_D": 128,
+            "PAGE": 64,
+            "SPLITS": 1,
+            "CAPPED": False,
+            "PRECISION": "tf32",
+        },
+        tmp_path,
+        num_warps=num_warps,
+        num_stages=num_stages,
+    )
+    assert_no_spills(report)
+    wide = "LDG.E.128" if group == 1 else "LDGSTS.E.BYPASS.128"
+    assert wide in disassembly
+    assert ("HMMA" in disassembly) == (group > 1)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_choice_keeps_to_its_registers(dtype: str, tmp_path: Path) -> None:
+    vec = 8 if dtype == "bf16" else 4
+    report, _ = machine_code(
+        _row_kernel,
+        {"logits": f"*{dtype}"},
+        {"TOP_K": True, "TOP_P": True, "GREEDY": False, "LANES": 1024, "VEC": vec},
+        tmp_path,
+        num_warps=32,
+    )
+    assert_no_spills(report)
+    report, _ = machine_code(
+        _sample_kernel,
+        {"logits": f"*{dtype}"},
+        {"GREEDY": False, "BLOCK": 1024 * vec, "BLOCK_B": 16},
+        tmp_path,
+        num_warps=16,
+    )
+    assert_no_spills(report)
