@@ -19,9 +19,9 @@ def schema(
     config: Config = None,
 ) -> None:
     """Print the JSON Schema of problem files, so that editors complete and check them."""
-    from hydragen_tree.problem import Problem
+    from hydragen_tree.problem import problem_json_schema
 
-    text = json.dumps(Problem.model_json_schema(), indent=2) + "\n"
+    text = json.dumps(problem_json_schema(), indent=2) + "\n"
     if output is None:
         sys.stdout.write(text)
         return
