@@ -69,7 +69,7 @@ class Manifest:
         n: int,
         settings: SamplingSettings,
         model: Mapping[str, str],
-        problems: Mapping[str, tuple[str, str]],
+        problems: Mapping[str, tuple[str | None, str]],
     ) -> "Manifest":
         """Describes a run that is about to start.
 

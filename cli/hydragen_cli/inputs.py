@@ -10,7 +10,6 @@ from hydragen_tree.errors import InputError
 
 if TYPE_CHECKING:
     from hydragen_tree.problem import Problem
-
     from hydragen_tree.prompts import Prompt
 
 
@@ -20,43 +19,63 @@ class Inputs:
 
     problems: "Sequence[Problem]"
     lines: Sequence[tuple[str, Any]]
+    chat: bool
+    variants: int | None
 
     @classmethod
-    def read(cls, problems: Sequence[str] | None, prompts: str | None) -> "Inputs":
+    def read(
+        cls, problems: Sequence[str] | None, prompts: str | None, chat: bool, variants: int | None
+    ) -> "Inputs":
         """Reads the problems named, or the lines of a prompts file.
 
         Raises:
-            InputError: neither or both are given, or something in them is wrong.
+            InputError: neither or both are given, something in them is wrong, or an option has no
+                meaning for them.
         """
         from hydragen_tree.problem import load_problems
-
-        from hydragen_tree.prompts import read_prompt_lines
 
         if problems and prompts:
             raise InputError("--prompts: give either problems or --prompts, not both")
         if problems:
-            return cls(load_problems(problems), ())
+            return cls(load_problems(problems), (), chat, variants)
         if prompts is None:
             raise InputError("no problems: name PROBLEM files, or give prompts with --prompts FILE")
-        if prompts == "-":
-            return cls((), read_prompt_lines(sys.stdin))
-        try:
-            with Path(prompts).open(encoding="utf-8") as file:
-                return cls((), read_prompt_lines(file))
-        except OSError as error:
-            raise InputError(f"{prompts}: cannot be read: {error.strerror} (--prompts)") from error
+        if chat:
+            raise InputError("--chat: renders problems; give --prompts as chat messages instead")
+        if variants is not None:
+            raise InputError("--variants: problems have variants, --prompts have none")
+        return cls((), _read_lines(prompts), chat, variants)
 
     @property
-    def files(self) -> dict[str, tuple[str, str]]:
-        """Task id to (path, content hash), for the manifest."""
-        return {p.id: (str(p.source), p.content_hash) for p in self.problems}
+    def files(self) -> dict[str, tuple[str | None, str]]:
+        """Task id to (path, content hash), for the manifest; problems from stdin have no path."""
+        from hydragen_tree.problem import STDIN
 
-    def prompts(
-        self, tokenizer: Any, *, seed: int, chat: bool, variants: int | None
-    ) -> "list[Prompt]":
-        """Tokenises everything."""
+        return {
+            problem.id: (None if problem.source == STDIN else problem.source, problem.content_hash)
+            for problem in self.problems
+        }
+
+    def prompts(self, tokenizer: Any, seed: int) -> "list[Prompt]":
+        """Tokenises everything; the seed chooses few-shot examples."""
         from hydragen_tree.prompts import build_prompts, prompts_from_sources
 
-        if self.problems:
-            return build_prompts(self.problems, tokenizer, seed=seed, chat=chat, variants=variants)
-        return prompts_from_sources(self.lines, tokenizer, chat=chat)
+        if self.lines:
+            return prompts_from_sources(self.lines, tokenizer)
+        return build_prompts(
+            self.problems, tokenizer, seed=seed, chat=self.chat, variants=self.variants
+        )
+
+
+def _read_lines(prompts: str) -> list[tuple[str, Any]]:
+    from hydragen_tree.prompts import read_prompt_lines
+
+    try:
+        if prompts == "-":
+            return read_prompt_lines(sys.stdin)
+        with Path(prompts).open(encoding="utf-8") as file:
+            return read_prompt_lines(file)
+    except UnicodeDecodeError as error:
+        raise InputError(f"--prompts {prompts}: not UTF-8 text") from error
+    except OSError as error:
+        raise InputError(f"--prompts {prompts}: cannot be read: {error.strerror}") from error

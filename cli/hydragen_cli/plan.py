@@ -42,7 +42,7 @@ def plan(
 
     Reads the model's configuration and tokenizer, never its weights.
     """
-    inputs = Inputs.read(problems, prompts)
+    inputs = Inputs.read(problems, prompts, chat, variants)
 
     from hydragen_tree.outline import Outline
     from hydragen_tree.sampler import Sampler
@@ -50,7 +50,7 @@ def plan(
     sampler = Sampler.from_pretrained(
         model, revision=revision, dtype=dtype, device=device, max_rows=max_rows
     )
-    built = inputs.prompts(sampler.tokenizer, seed=seed, chat=chat, variants=variants)
+    built = inputs.prompts(sampler.tokenizer, seed)
     outline = Outline.draw(built, samples, sampler.source.shape, sampler.cost, sampler.max_rows)
     if as_json:
         print(json.dumps(outline.record(), indent=1))

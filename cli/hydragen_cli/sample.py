@@ -58,7 +58,7 @@ def sample(
     memory_bytes = parse_bytes("--memory", memory)
     if resume and force:
         raise InputError("--force: would throw away what --resume continues; choose one")
-    inputs = Inputs.read(problems, prompts)
+    inputs = Inputs.read(problems, prompts, chat, variants)
 
     def prepare() -> "tuple[Sampler, list[Prompt]]":
         from hydragen_tree.sampler import Sampler  # torch comes with it: seconds
@@ -72,7 +72,7 @@ def sample(
             memory_bytes=memory_bytes,
             max_rows=max_rows,
         )
-        built = inputs.prompts(sampler.tokenizer, seed=seed, chat=chat, variants=variants)
+        built = inputs.prompts(sampler.tokenizer, seed)
         sampler.check(built, settings)
         return sampler, built
 
