@@ -1,0 +1,265 @@
+"""`hydragen bench cpu`: what sharing gains on a CPU, as ratios within one run.
+
+Part one, no forks: 256 samples of one prompt on a 3-million-parameter Llama with random weights,
+32 new tokens each, every sample a row of its own from the first token. Compared are
+
+    tree         prefix computed, stored and read once: prefill and decode
+    generate     transformers.generate(num_return_sequences=256), same model and prompt
+    unshared     our own decode with a private copy of the prefix for each row (decode alone)
+
+Part two, forks: n samples of a shipped problem from the shipped model at temperature 0.8, against
+a replay of the same samples with one row each.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hydragen_tree.cache import KVCache
+from hydragen_tree.choice import draw
+from hydragen_tree.engine import Engine
+from hydragen_tree.loading import find_model, load_weights
+from hydragen_tree.model import TreeModel
+from hydragen_tree.problem import load_problem
+from hydragen_tree.sampler import Sampler
+from hydragen_tree.samples import Sample
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.trie import Trie
+
+SAMPLES = 256
+NEW_TOKENS = 32
+PREFIXES = (512, 2048)
+_PAGE = 16
+_WARM = SamplingSettings(temperature=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One prefix length; seconds are medians, decode figures exclude the prefill."""
+
+    prefix: int
+    tree_s: float
+    generate_s: float
+    tree_decode_s: float
+    unshared_decode_s: float
+
+    @property
+    def against_generate(self) -> float:
+        """How many times as fast as generate."""
+        return self.generate_s / self.tree_s
+
+    @property
+    def against_unshared(self) -> float:
+        """How many times as fast, decoding alone, as a copy of the prefix for each row."""
+        return self.unshared_decode_s / self.tree_decode_s
+
+
+def run(console: Console, problem: Path | None = None, repeats: int = 3) -> dict[str, Any]:
+    """Runs both parts, prints their tables, and returns the figures."""
+    rows = prefix_rows(repeats)
+    table = Table(title=f"{SAMPLES} samples x {NEW_TOKENS} tokens, no forks, random 3M Llama")
+    for heading in (
+        "prefix",
+        "tree s",
+        "generate s",
+        "generate / tree",
+        "unshared / tree (decode)",
+    ):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row.prefix),
+            f"{row.tree_s:.2f}",
+            f"{row.generate_s:.2f}",
+            f"{row.against_generate:.1f}",
+            f"{row.against_unshared:.1f}",
+        )
+    console.print(table)
+    figures: dict[str, Any] = {"threads": torch.get_num_threads()}
+    figures["prefix"] = [
+        {
+            "tokens": row.prefix,
+            "tree_s": row.tree_s,
+            "generate_s": row.generate_s,
+            "against_generate": row.against_generate,
+            "against_unshared": row.against_unshared,
+        }
+        for row in rows
+    ]
+    if problem is not None:
+        figures["forks"] = forks(problem)
+        console.print_json(data=figures["forks"])
+    return figures
+
+
+def prefix_rows(repeats: int) -> list[Row]:
+    """Part one."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=1024,
+        hidden_size=256,
+        intermediate_size=640,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        max_position_embeddings=4096,
+        initializer_range=0.1,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    with TemporaryDirectory() as folder:
+        LlamaForCausalLM(config).save_pretrained(folder)
+        source = find_model(folder)
+        plain = load_weights(source).eval()  # type: ignore[no-untyped-call]
+        model = TreeModel(load_weights(source))
+    rng = np.random.default_rng(0)
+    result = []
+    for prefix in PREFIXES:
+        prompt = rng.integers(0, 1024, prefix).astype(np.int32)
+        tails = (SAMPLES + 1) * (NEW_TOKENS // _PAGE + 1)
+        shared = KVCache(source.shape, prefix // _PAGE + tails, _PAGE, source.dtype, source.device)
+
+        def tree(prompt: Any = prompt, cache: KVCache = shared) -> float:
+            engine = Engine(model, Trie.build([prompt]), cache, prefill_tokens=2048)
+            engine.place([0])
+            logits = engine.prefill([0])[0].repeat(SAMPLES, 1)
+            spent = _decode(engine, logits, np.zeros(SAMPLES, np.int32), prompt.size)
+            engine.evict(0)
+            return spent
+
+        def generate(prompt: Any = prompt) -> float:
+            ids = torch.from_numpy(prompt.astype(np.int64))[None]
+            with torch.inference_mode():
+                out = plain.generate(  # type: ignore[operator]
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    do_sample=True,
+                    top_k=0,
+                    num_return_sequences=SAMPLES,
+                    max_new_tokens=NEW_TOKENS,
+                )
+            assert out.shape == (SAMPLES, prompt.size + NEW_TOKENS)
+            return 0.0
+
+        copies = KVCache(
+            source.shape, SAMPLES * (prefix // _PAGE) + tails, _PAGE, source.dtype, source.device
+        )
+
+        def unshared(prefix: int = prefix, cache: KVCache = copies) -> float:
+            rows = [
+                np.append(np.int32(row), np.zeros(prefix - 1, np.int32)) for row in range(SAMPLES)
+            ]
+            engine = Engine(model, Trie.build(rows), cache, prefill_tokens=2048)
+            engine.place(list(range(SAMPLES)))
+            cache.keys.normal_()
+            logits = torch.randn(SAMPLES, 1024)
+            spent = _decode(engine, logits, np.arange(SAMPLES, dtype=np.int32), prefix)
+            for row in range(SAMPLES):
+                engine.evict(row)
+            return spent
+
+        tree_s, tree_decode_s = _median(tree, repeats)
+        generate_s, _ = _median(generate, repeats if prefix <= 512 else 1)
+        _, unshared_decode_s = _median(unshared, 1)
+        result.append(Row(prefix, tree_s, generate_s, tree_decode_s, unshared_decode_s))
+    return result
+
+
+def _decode(engine: Engine, logits: torch.Tensor, segments: Any, position: int) -> float:
+    """Draws and decodes NEW_TOKENS tokens of SAMPLES rows; returns the seconds of the decoding."""
+    cache, rows = engine.cache, np.arange(SAMPLES, dtype=np.int32)
+    each = NEW_TOKENS // _PAGE + 1
+    pages = cache.take(SAMPLES * each).reshape(SAMPLES, each)
+    keys = rows.astype(np.uint64)
+    start = time.perf_counter()
+    for step in range(NEW_TOKENS):
+        tokens = draw(logits, rows, keys, np.full(SAMPLES, step), _WARM).tokens.astype(np.int32)
+        if step < NEW_TOKENS - 1:
+            tails = np.full(SAMPLES, step, np.int32)
+            positions = np.full(SAMPLES, position + step, np.int32)
+            logits = engine.decode(tokens, positions, segments, pages, tails)
+    spent = time.perf_counter() - start
+    cache.release(pages.flatten())
+    return spent
+
+
+def _median(work: Callable[[], float], repeats: int) -> tuple[float, float]:
+    """Median seconds of the whole, and of the part that `work` returns."""
+    whole, parts = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        parts.append(work())
+        whole.append(time.perf_counter() - start)
+    return statistics.median(whole), statistics.median(parts)
+
+
+def forks(path: Path, n: int = 1000) -> dict[str, float]:
+    """Part two: the shipped model with forks, and the same samples with a row each."""
+    sampler = Sampler.from_pretrained()
+    problem = load_problem(path)
+    settings = SamplingSettings(temperature=0.8)
+    list(sampler.sample([problem], 8, settings))  # warm up
+    start = time.perf_counter()
+    samples = list(sampler.sample([problem], n, settings))
+    forked_s = time.perf_counter() - start
+    stats = sampler.stats
+    start = time.perf_counter()
+    replay(sampler, samples, problem)
+    replayed_s = time.perf_counter() - start
+    weights = sum(p.nbytes for p in sampler.model.model.parameters())
+    distinct = (stats.prompt_tokens + stats.rows_computed) * sampler.source.shape.token_bytes
+    return {
+        "samples": n,
+        "distinct_programs": len({sample.solution for sample in samples}),
+        "tokens": stats.tokens_sampled,
+        "rows_per_token": stats.rows_computed / stats.tokens_sampled,
+        "seconds": forked_s,
+        "seconds_without_forks": replayed_s,
+        "gain": replayed_s / forked_s,
+        "peak_kv_bytes": stats.kv_bytes_peak,
+        "peak_over_weights_and_distinct_kv": (weights + stats.kv_bytes_peak) / (weights + distinct),
+    }
+
+
+def replay(sampler: Sampler, samples: list[Sample], problem: Any) -> None:
+    """Runs samples through the model again, a row each, prompts shared, in batches of rows."""
+    from hydragen_tree.prompts import build_prompts
+
+    prompts = build_prompts([problem], sampler.tokenizer)
+    trie = Trie.build(prompt.token_ids for prompt in prompts)
+    longest = max(sample.n_tokens for sample in samples)
+    each = longest // _PAGE + 1
+    pages = sum(-(-s.tokens.size // _PAGE) for s in trie) + SAMPLES * each
+    source = sampler.source
+    cache = KVCache(source.shape, pages, _PAGE, source.dtype, source.device)
+    engine = Engine(sampler.model, trie, cache, prefill_tokens=2048)
+    engine.place([segment.index for segment in trie])
+    engine.prefill([segment.index for segment in trie])
+    for first in range(0, len(samples), SAMPLES):
+        batch = samples[first : first + SAMPLES]
+        leaves = trie.prompt_leaves[[sample.prompt_variant for sample in batch]]
+        order = np.argsort(leaves, kind="stable")
+        batch, segments = [batch[i] for i in order], trie.leaf_segments[leaves[order]]
+        table = cache.take(len(batch) * each).reshape(len(batch), each)
+        lengths = np.array([sample.n_tokens for sample in batch])
+        starts = np.array([trie.end(int(segment)) for segment in segments])
+        for step in range(int(lengths.max()) - 1):
+            live = np.flatnonzero(lengths > step + 1)
+            tokens = np.array([batch[row].token_ids[step] for row in live], np.int32)
+            tails = np.full(live.size, step, np.int32)
+            logits = engine.decode(tokens, starts[live] + step, segments[live], table[live], tails)
+            keys = live.astype(np.uint64)
+            draw(logits, np.arange(live.size, dtype=np.int32), keys, tails.astype(np.int64), _WARM)
+        cache.release(table.flatten())
