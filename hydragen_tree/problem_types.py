@@ -18,6 +18,17 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _plain(value: Any) -> Any:
+    """Plain lists, mappings and numbers, in place of the YAML reader's own."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    kind = next((k for k in (bool, int, float, str) if isinstance(value, k)), None)
+    return kind(value) if kind else value
+
+
+_Value = Annotated[Any, BeforeValidator(_plain)]
 _TEST_FORMS = (("input", "output"), ("call", "expected"), ("code",))
 
 
@@ -37,9 +48,9 @@ class Test(_Part):
     """Shown in the statement, and so in the prompt."""
     checker_args: tuple[str, ...] = ()
     """Further arguments for the checker's program, on this test only."""
-    call: tuple[Any, ...] | None = None
+    call: tuple[_Value, ...] | None = None
     """Arguments for the problem's `entry_point`; with `expected`, in place of input and output."""
-    expected: Any = None
+    expected: _Value = None
     """What that call returns; a tuple counts as a list."""
     code: str | None = None
     """Python whose assertions must hold; names it does not define are the program's."""
