@@ -149,7 +149,7 @@ def apps_problem(record: Record) -> Document:
     if name := data.get("fn_name"):
         # Some sources hold each result in a list of its own, others do not.
         wrapped = all(isinstance(out, list) and len(out) == 1 for _, out in pairs)
-        document |= {"kind": "function", "entry_point": name}
+        document["entry_point"] = name
         document["tests"] = [
             {
                 "call": [_integer_keys(argument) for argument in arguments],

@@ -85,7 +85,6 @@ def _function(task_id: str, name: str, statement: str) -> dict[str, Any]:
         "id": task_id,
         "title": name,
         "statement": f"{statement}\n",
-        "kind": "function",
         "entry_point": name,
         "limits": dict(_LIMITS),
     }

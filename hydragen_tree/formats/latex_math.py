@@ -33,6 +33,7 @@ _WORDS = {
     ":": " ", ";": " ", ">": " ", " ": " ", "\n": " ", "quad": "  ", "qquad": "  ", "\\": "; ",
     "tab": " ", "space": " ", "cr": "; ",
 }  # fmt: skip
+_CLOSING = ("rvert", "rVert", "rfloor", "rceil", "rangle", "rbrack", "rbrace")
 _NAMES = frozenset({
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda",
     "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma",
@@ -84,6 +85,8 @@ def _command(scanner: Scanner, name: str, out: str) -> str:
         return out if groups_digits else f"{out} "
     if name in ("left", "right") and scanner.take("."):
         return out
+    if name in _CLOSING:
+        return out.rstrip() + _WORDS[name]
     if name in _WORDS:
         return out + _WORDS[name]
     if name in _NAMES:

@@ -45,7 +45,7 @@ def livecodebench_problem(record: Mapping[str, Any]) -> dict[str, Any]:
     function = (json_or_value(record.get("metadata")) or {}).get("func_name")
     kinds = {case["testtype"] for case in cases}
     if kinds == {"functional"} and function:
-        document |= {"kind": "function", "entry_point": function}
+        document["entry_point"] = function
         document["tests"] = [
             {
                 "call": [json.loads(line) for line in case["input"].split("\n")],
