@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.formats.kattis_data import read_tests, read_yaml
+from hydragen_tree.formats.kattis_data import CaseData, read_tests, read_yaml
 from hydragen_tree.formats.kattis_submissions import read_submissions
 from hydragen_tree.formats.shared import slug
 from hydragen_tree.formats.statement import read_statement, statement_languages
@@ -73,7 +73,7 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
         "title": _title(package, metadata) or own_title or package.resolve().name,
         "statement": "\n\n".join([statement, *data.shown]) + "\n",
         "limits": _limits(package, metadata),
-        "checker": _checker(package, metadata, kinds, data.flags, constants),
+        "checker": _checker(package, metadata, kinds, data, constants),
         "tests": data.tests,
         "solution": solution,
         "submissions": submissions,
@@ -173,11 +173,16 @@ def _checker(
     package: Path,
     metadata: Mapping[str, Any],
     kinds: set[str],
-    flags: list[str],
+    data: CaseData,
     constants: Mapping[str, str],
 ) -> dict[str, Any]:
-    flags = [*shlex.split(str(metadata.get("validator_flags") or "")), *flags]
+    flags = [*shlex.split(str(metadata.get("validator_flags") or "")), *data.flags]
     if "custom" not in kinds:
+        if any("checker_args" in test for test in data.tests):
+            raise InputError(
+                f"{package}/data: the default output validator has other flags in some groups "
+                "than in others, which is not supported"
+            )
         return default_validator(package, flags)
     source = _validator(package)
     for path in [source, *source.rglob("*")] if source.is_dir() else [source]:

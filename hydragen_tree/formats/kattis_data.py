@@ -11,8 +11,6 @@ from ruamel.yaml.error import YAMLError
 
 from hydragen_tree.errors import InputError
 
-_GROUP_FILES = ("testdata.yaml", "test_group.yaml")
-
 
 @dataclass(frozen=True, slots=True)
 class CaseData:
@@ -48,8 +46,9 @@ def read_tests(package: Path, *, legacy: bool, interactive: bool) -> CaseData:
             needs arguments or files.
     """
     data = package / "data"
-    samples = list(_cases(data / "sample", legacy, ()))
-    secret = list(_cases(data / "secret", legacy, ()))
+    root = _group_flags(data, legacy, ())
+    samples = list(_cases(data / "sample", legacy, root))
+    secret = list(_cases(data / "secret", legacy, root))
     if not secret:
         raise InputError(f"{data}/secret: no secret test case: the package cannot judge anything")
     cases = [*samples, *secret]
@@ -89,11 +88,7 @@ def _cases(folder: Path, legacy: bool, inherited: tuple[str, ...]) -> Iterator[_
     """Every case below a folder, in order, with the flags its groups and itself give it."""
     if not folder.is_dir():
         return
-    settings = {}
-    for name in _GROUP_FILES:
-        if (folder / name).is_file():
-            settings = read_yaml(folder / name)
-    flags = _flags(folder, settings, legacy, inherited)
+    flags = _group_flags(folder, legacy, inherited)
     entries = sorted(folder.iterdir(), key=lambda path: path.name)
     for entry in entries:
         if entry.is_dir() and entry.suffix != ".files":
@@ -103,6 +98,11 @@ def _cases(folder: Path, legacy: bool, inherited: tuple[str, ...]) -> Iterator[_
             yield _Case(stem, flags if legacy else _case_flags(stem, flags))
         elif entry.suffix == ".files":
             raise InputError(f"{entry}: test cases with files of their own are not supported")
+
+
+def _group_flags(folder: Path, legacy: bool, inherited: tuple[str, ...]) -> tuple[str, ...]:
+    path = folder / ("testdata.yaml" if legacy else "test_group.yaml")
+    return _flags(path, read_yaml(path), legacy, inherited) if path.is_file() else inherited
 
 
 def _case_flags(stem: Path, inherited: tuple[str, ...]) -> tuple[str, ...]:
