@@ -68,7 +68,8 @@ def _judge(candidate):
                 a == b or close(a, b) for a, b in zip(got, wanted))
         numbers = isinstance(got, (int, float)) and isinstance(wanted, (int, float))
         allowed = tolerance or 1e-6 * isinstance(wanted, float)
-        return numbers and math.isclose(got, wanted, rel_tol=1e-7 * (allowed > 0), abs_tol=allowed)
+        return bool(numbers and allowed) and math.isclose(
+            got, wanted, rel_tol=1e-7, abs_tol=allowed)
 
     inputs = [
 {inputs}
