@@ -52,6 +52,10 @@ def tree_attention(
     """
     _check(queries, keys, values, plan, backend)
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    if resolve_backend(backend, queries.device) == "triton":
+        from hydragen_tree.fused import fused_attention
+
+        return fused_attention(queries, keys, values, plan, scale, softcap, sinks)
     if backend == "reference":
         result = _recursive(queries, keys, values, plan, scale, softcap)
     else:
@@ -60,6 +64,13 @@ def tree_attention(
     if sinks is not None:  # merging with (0, sink) only rescales
         out = out * torch.sigmoid(result.lse - sinks.to(result.lse.dtype))[..., None]
     return out.to(queries.dtype)
+
+
+def resolve_backend(backend: str, device: torch.device) -> str:
+    """What `auto` means: Triton's kernels on a CUDA device that has Triton, else torch."""
+    if backend != "auto":
+        return backend
+    return "triton" if device.type == "cuda" and find_spec("triton") else "torch"
 
 
 def _check(queries: Tensor, keys: Tensor, values: Tensor, plan: Plan, backend: str) -> None:

@@ -1,20 +1,22 @@
 """Tree attention against float64 dense attention, by relative norm."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from hydragen_kernels import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hydragen_kernels import reference
 from hydragen_tree.attention import tree_attention
 from hydragen_tree.errors import InputError
 from hydragen_tree.plan import Item, Plan, SegmentTable, Tails
 
 PAGE = 4
+KERNELS_RUN = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @dataclass
@@ -223,3 +225,21 @@ def test_wrong_shapes_are_named() -> None:
         tree_attention(case.queries[:, :3], case.keys, case.values, case.plan)
     with pytest.raises(InputError, match="backend 'fast'"):
         tree_attention(case.queries, case.keys, case.values, case.plan, backend="fast")
+
+
+@pytest.mark.parametrize("group", [1, 2, 4])
+@pytest.mark.parametrize("prefill", [False, True])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.skipif(not KERNELS_RUN, reason="needs CUDA or Triton's interpreter")
+def test_fused_kernels_equal_dense_attention(seed: int, prefill: bool, group: int) -> None:
+    case = build_case(np.random.default_rng(seed), prefill=prefill, group=group, head_dim=64)
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    moved = [x.to(place) for x in (case.queries, case.keys, case.values)]
+    options = {"softcap": 2.0, "sinks": torch.linspace(-1, 1, 2 * group, device=place)}
+    for extra in ({}, options):
+        out = tree_attention(*moved, case.plan, backend="triton", **extra).cpu()
+        sinks = extra.get("sinks")
+        truth = dense(
+            case, torch.float64, extra.get("softcap"), None if sinks is None else sinks.cpu()
+        )
+        assert error(out, truth) < 1e-5

@@ -10,10 +10,14 @@ import pytest
 pytest.importorskip("triton")
 
 
-@pytest.mark.parametrize("module", ["test_kernel_attention", "test_kernel_choose"])
-def test_tables_under_the_interpreter(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "tests"),
+    [("test_kernel_attention", ""), ("test_kernel_choose", ""), ("test_attention", "fused")],
+)
+def test_tables_under_the_interpreter(module: str, tests: str) -> None:
     path = Path(__file__).with_name(f"{module}.py")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(path)]
+    command += ["-k", tests]
     run = subprocess.run(
         command,
         env={**os.environ, "TRITON_INTERPRET": "1"},

@@ -119,7 +119,9 @@ def test_forks_compute_a_distinct_history_once(
     sampler = Sampler.from_pretrained(str(random_model))
     drawn = list(sampler.sample(prompts(), 24, SETTINGS))
     histories = {
-        (s.task_id, s.prompt_variant, s.token_ids[:length]) for s in drawn for length in range(s.n_tokens)
+        (s.task_id, s.prompt_variant, s.token_ids[:length])
+        for s in drawn
+        for length in range(s.n_tokens)
     }
     assert sampler.stats.rows_computed == len(histories)
     assert sampler.stats.prefilled_tokens == sampler.stats.prompt_tokens
