@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
 
 def console() -> "Console":
@@ -22,17 +22,32 @@ def note(message: str, *, quiet: bool = False) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def facts(rows: Sequence[tuple[str, str]]) -> "RenderableType":
-    """Names and what is to be said about them, in two columns."""
+def hide_loading_bars(*, quiet: bool) -> None:
+    """Keeps transformers from drawing over our progress; downloads keep their bars."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    if not quiet:
+        enable_progress_bars()
+
+
+def show(terminal: "Console", facts: Sequence[tuple[str, str]]) -> None:
+    """Prints names and what is to be said about them, in two columns."""
     from rich.table import Table
     from rich.text import Text
 
+    if not terminal.is_terminal:
+        width = max(len(name) for name, _ in facts)
+        for name, value in facts:
+            terminal.print(f"{name:<{width}}  {value}", markup=False, soft_wrap=True)
+        return
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column()
-    for name, value in rows:
+    for name, value in facts:
         grid.add_row(name, Text(value))
-    return grid
+    terminal.print(grid)
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli import arguments
-from hydragen_cli.console import count, facts, size
+from hydragen_cli.console import count, show, size
 from hydragen_cli.inputs import Inputs
 from hydragen_tree.settings import SamplingSettings
 
@@ -60,7 +60,7 @@ def plan(
 
     console = Console(file=sys.stdout, highlight=False, emoji=False)
     console.print(draw_tree(outline, sampler.tokenizer))
-    console.print(facts(describe(outline)))
+    show(console, describe(outline))
 
 
 def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli import arguments
-from hydragen_cli.console import console, count, duration, facts, note, size
+from hydragen_cli.console import console, count, duration, hide_loading_bars, note, show, size
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_cli.options import parse_bytes
@@ -63,6 +63,7 @@ def sample(
     def prepare() -> "tuple[Sampler, list[Prompt]]":
         from hydragen_tree.sampler import Sampler  # torch comes with it: seconds
 
+        hide_loading_bars(quiet=quiet)
         sampler = Sampler.from_pretrained(
             model,
             revision=revision,
@@ -116,7 +117,7 @@ def sample(
         figures = {**asdict(sampler.stats), "elapsed_s": round(sampler.stats.elapsed_s, 3)}
         writer.finish(figures)
         if not quiet:
-            console().print(facts(_summary(writer, figures)))
+            show(console(), _summary(writer, figures))
     return 0
 
 
@@ -147,7 +148,7 @@ def _rehearse(
     needed = outline.savings.kv_bytes + outline.tail_bytes(settings.max_tokens)
     budget = memory_bytes or free_memory_bytes(sampler.source.device)
     memory = f"{size(needed)} of keys and values at most, of {size(budget)} allowed"
-    console().print(facts([*describe(outline), ("memory", memory)]))
+    show(console(), [*describe(outline), ("memory", memory)])
 
 
 def _how_to_resume(writer: "SampleWriter") -> str:
