@@ -1,0 +1,162 @@
+"""Measures pass@k of the tiny model: python -m hydragen_tree.tiny.evaluate --out FIGURES.json
+
+Samples programs, two-shot, for exercises of each split of the corpus, runs them on generated tests
+and writes one table a split. The sampling loop is transformers' own, so that the figures do not
+depend on the code they are used to show off.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from hydragen_tree.passk import pass_at_k
+from hydragen_tree.tiny import MODEL_DIR
+from hydragen_tree.tiny.corpus.documents import HIDDEN_COUNTS, SAMPLE_COUNT, draw_exercise
+from hydragen_tree.tiny.corpus.tasks import Split
+from hydragen_tree.tiny.model import FENCE
+from hydragen_tree.tiny.running import Test, solve_all
+
+KS = (1, 10, 100)
+STOP = f"\n{FENCE}"
+SHOTS = 2
+MAX_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A prompt and the tests of what it asks for."""
+
+    name: str
+    prompt: str
+    tests: tuple[Test, ...]
+
+
+def draw_items(split: Split, count: int, seed: int) -> list[Item]:
+    """Exercises of the split, each after two solved ones from the training compositions."""
+    items = []
+    for i in range(count):
+        rng = Random(f"evaluate {split.value} {seed} {i}")
+        shots = [draw_exercise(rng, Split.TRAIN).block() for _ in range(SHOTS)]
+        exercise = draw_exercise(rng, split, counts=(SAMPLE_COUNT, SAMPLE_COUNT, *HIDDEN_COUNTS))
+        prompt = "\n\n".join([*shots, exercise.block(solved=False)])
+        items.append(Item(exercise.task.composition, prompt, exercise.tests))
+    return items
+
+
+@torch.inference_mode()
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    n: int,
+    *,
+    temperature: float,
+    rows: int,
+) -> list[list[str]]:
+    """n completions of every prompt, cut at the template's stop string.
+
+    Args:
+        model: a causal model.
+        tokenizer: its tokenizer, padding on the left.
+        prompts: texts.
+        n: completions a prompt.
+        temperature: divides the logits.
+        rows: sequences sampled at a time.
+    """
+    fence = tokenizer.convert_tokens_to_ids(FENCE)
+    completions: list[list[str]] = []
+    together = max(1, rows // n)
+    for start in range(0, len(prompts), together):
+        group = list(prompts[start : start + together])
+        encoded = tokenizer(group, return_tensors="pt", padding=True, return_token_type_ids=False)
+        drawn = model.generate(
+            **encoded.to(model.device),
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=n,
+            max_new_tokens=MAX_TOKENS,
+            eos_token_id=[tokenizer.eos_token_id, fence],
+        )
+        new = drawn[:, encoded["input_ids"].shape[1] :]
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        cut = [text.partition(STOP)[0] for text in texts]
+        completions += [cut[i : i + n] for i in range(0, len(cut), n)]
+    return completions
+
+
+def table(items: Sequence[Item], completions: Sequence[Sequence[str]], workers: int) -> dict[str, Any]:
+    """pass@k over the items and each item's count, by running every distinct program once."""
+    distinct = [list(dict.fromkeys(texts)) for texts in completions]
+    pairs = [(t, item.tests) for item, texts in zip(items, distinct, strict=True) for t in texts]
+    verdicts = iter(solve_all(pairs, workers))
+    right = [{text: next(verdicts) for text in texts} for texts in distinct]
+    counts = [
+        sum(known[text] for text in texts)
+        for known, texts in zip(right, completions, strict=True)
+    ]
+    n = len(completions[0])
+    return {
+        "tasks": len(items),
+        "samples_each": n,
+        "pass@k": {
+            str(k): round(sum(pass_at_k(n, c, k) for c in counts) / len(counts), 4)
+            for k in KS
+            if k <= n
+        },
+        "items": [
+            {"name": item.name, "right": c, "distinct": len(texts)}
+            for item, c, texts in zip(items, counts, distinct, strict=True)
+        ],
+    }
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure pass@k of the tiny model.")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--model", type=Path, default=MODEL_DIR)
+    parser.add_argument("--splits", nargs="+", default=[split.name for split in Split])
+    parser.add_argument("--tasks", type=int, default=100, help="exercises a split")
+    parser.add_argument("-n", "--samples", type=int, default=200, help="samples an exercise")
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=4000, help="sequences sampled at a time")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Samples, runs, writes the tables."""
+    options = parse(arguments)
+    torch.manual_seed(options.seed)
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model = AutoModelForCausalLM.from_pretrained(options.model).to(options.device).eval()
+    figures: dict[str, Any] = {"temperature": options.temperature, "shots": SHOTS}
+    for name in options.splits:
+        items = draw_items(Split[name], options.tasks, options.seed)
+        completions = sample(
+            model,
+            tokenizer,
+            [item.prompt for item in items],
+            options.samples,
+            temperature=options.temperature,
+            rows=options.rows,
+        )
+        figures[name.lower()] = table(items, completions, options.workers)
+        print(name, figures[name.lower()]["pass@k"], flush=True)
+    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
