@@ -65,7 +65,7 @@ def size(n_bytes: float) -> str:
 
 def duration(seconds: float) -> str:
     """`4.2 s`, `3:07`, `2:03:07`."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
