@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hydragen_tree.trie import Segment
 
 _MAX_CHILDREN = 8
-_MAX_FOLDS = 6
+_MAX_FOLDS = 3
 _PREVIEW_TOKENS = 24
 _DEFAULT = SamplingSettings()
 
@@ -113,12 +113,13 @@ def describe(outline: "Outline") -> list[tuple[str, str]]:
         ("held", _compare(saved.kv_bytes, saved.kv_bytes_unshared, "of keys and values")),
         ("a step", _compare(saved.step_bytes, saved.step_bytes_unshared, "moved")),
     ]
-    folds = Counter(_why(fold) for fold in outline.folds).most_common()
-    for reason, times in folds[:_MAX_FOLDS]:
-        lines.append(("folded", reason if times == 1 else f"{times:,} times: {reason}"))
-    if len(folds) > _MAX_FOLDS:
-        lines.append(("", f"and {len(folds) - _MAX_FOLDS:,} other kinds, see --json"))
-    return lines if folds else [*lines, ("folded", "nothing")]
+    if not outline.folds:
+        return [*lines, ("folded", "nothing")]
+    kinds = Counter(sorted(outline.folds, key=lambda fold: -fold.n_tokens))
+    lines.append(("folded", f"{count(len(outline.folds), 'segment')} that would not pay, such as"))
+    for fold, times in list(kinds.items())[:_MAX_FOLDS]:
+        lines.append(("", _why(fold) if times == 1 else f"{times:,} times: {_why(fold)}"))
+    return lines
 
 
 def _compare(shared: int, unshared: int, what: str) -> str:
