@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydragen_tree.errors import HydragenError
 from hydragen_tree.judge.cgroup import Cage, make_cage, unique_name
@@ -57,6 +57,9 @@ class Limits:
     file_bytes: int = 32 << 20
 
 
+Role = Literal["program", "serve", "serve_with_prelude", "harness", "verify"]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One program to run.
@@ -64,7 +67,9 @@ class Request:
     Args:
         limits: what it may use.
         argv: its arguments, its own name first.
-        sources: (name, text) of a Python program, the main module first.
+        sources: (name, text) of Python code.
+        role: what is done with Python code: run it as a program, serve calls of its functions,
+            run it as a test of another program's functions, or ask it as a checker.
         image: descriptor of an executable; with neither sources nor image, `argv[0]` is executed.
         files: contents of files, at `file_path(0)`, `file_path(1)`, ...
         make: directories to make first.
@@ -76,6 +81,7 @@ class Request:
     limits: Limits
     argv: Sequence[str] = ("solution.py",)
     sources: Sequence[tuple[str, str]] = ()
+    role: Role = "program"
     image: int | None = None
     files: Sequence[bytes] = ()
     make: Sequence[str] = ()
@@ -98,7 +104,7 @@ class Outcome:
         stdout: its output, up to the limit.
         stderr: the start of its error output, and where that was long, its end.
         note: the start of the file named in `collect`.
-        ended_at: when the outcome was known, on the monotonic clock.
+        ended_at: when it ended, on the machine's monotonic clock.
     """
 
     exit_status: int | None = None
@@ -176,9 +182,7 @@ class Box:
         """Whether a control group limits the memory of the whole container."""
         return self._cage is not None
 
-    def run(
-        self, request: Request, stdin: bytes | int = b"", stdout: int | None = None
-    ) -> Outcome:
+    def run(self, request: Request, stdin: bytes | int = b"", stdout: int | None = None) -> Outcome:
         """Run a program to its end.
 
         Args:
@@ -207,10 +211,9 @@ class Box:
             self.close()
             raise BoxError(f"the sandbox was lost: {error}") from error
         finally:
-            for fd in (streams.stdin, streams.stdout, streams.stderr):
-                if fd is not None:
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
+            for end in (streams.stdin, streams.stdout, streams.stderr):
+                if end is not None:
+                    os.close(end)
         soiled = request.scratch and self.container.has_own_files and not self.container.nested
         if soiled or answer["left"]:
             self.close()
@@ -240,18 +243,17 @@ class Box:
             self._cage.remove()
             self._cage = None
 
-    def start(self) -> str:
-        """Start the container, if it is not running yet; the version of the Python inside.
+    def ensure(self) -> None:
+        """Start the container if it is not running.
 
         Raises:
             BoxError: it does not start; the message holds what it said.
         """
-        self.close()
-        try:
-            self._start()
-        except OSError as error:
-            raise BoxError(str(error)) from error
-        return self._version
+        if self._control is None:
+            try:
+                self._start()
+            except OSError as error:
+                raise BoxError(str(error)) from error
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -285,7 +287,6 @@ class Box:
                     said = os.read(errors_r, _EXCERPT)
                 last = said.decode(errors="replace").strip().rpartition("\n")[2]
                 raise BoxError(f"{self.container.level} does not start: {last or 'no answer'}")
-            self._version: str = json.loads(greeting)["ready"]
             stack.pop_all()
             os.close(errors_r)
         self._control = ours
@@ -306,6 +307,7 @@ class Box:
             in_r, in_w = _input_pipe(stdin, sent, kept)
             out_r, out_w = _output_pipe(stdout, sent, kept)
             err_r, err_w = _output_pipe(None, sent, kept)
+            assert err_r is not None
             fds = [in_r, out_w, err_w]
             for _, text in request.sources:
                 fds.append(_memory_file(text.encode(errors="surrogateescape"), sent))
@@ -327,6 +329,7 @@ class Box:
         return {
             "argv": [fill(word) for word in request.argv],
             "sources": [name for name, _ in request.sources],
+            "role": request.role,
             "image": request.image is not None,
             "make": [fill(path) for path in request.make],
             "collect": fill(request.collect),
@@ -342,7 +345,7 @@ class Box:
         }
 
     def _place(self, request: Request) -> str:
-        """The working directory: writable for tools, and for programs in namespaces of their own."""
+        """The working directory: writable for tools, and for programs in their own namespaces."""
         container = self.container
         if container.has_own_files:
             return "/tmp" if container.nested or request.scratch else "/"
@@ -414,7 +417,7 @@ class Box:
             stdout=b"".join(streams.out),
             stderr=bytes(streams.err_head + streams.err_tail),
             note=answer["note"],
-            ended_at=time.monotonic(),
+            ended_at=answer["ended_at"],
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
+_PREFIX = "hydragen-judge-"
 _OVERHEAD_BYTES = 64 << 20  # runner, init, what the kernel keeps for the container
 _MAX_PROCESSES = 512
 
@@ -89,7 +90,7 @@ def make_cage(name: str) -> Cage | None:
 
 def _own_groups() -> dict[str, str]:
     """Our group in every hierarchy; the unified one is called ''."""
-    own = {}
+    own: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -105,6 +106,7 @@ def _make_second(parent: Path, name: str) -> Cage | None:
         enabled = (parent / "cgroup.subtree_control").read_text().split()
     if "memory" not in enabled:
         return None
+    _sweep(parent)
     group = parent / name
     group.mkdir()
     cage = Cage(2, group, group if "pids" in enabled else None)
@@ -117,10 +119,12 @@ def _make_second(parent: Path, name: str) -> Cage | None:
 
 def _make_first(own: dict[str, str], name: str) -> Cage:
     memory = _ROOT / "memory" / own["memory"].lstrip("/") / name
+    _sweep(memory.parent)
     memory.mkdir()
     cage = Cage(1, memory, None)
     with contextlib.suppress(OSError, KeyError):
         pids = _ROOT / "pids" / own["pids"].lstrip("/") / name
+        _sweep(pids.parent)
         pids.mkdir()
         (pids / "pids.max").write_text(str(_MAX_PROCESSES))
         cage.pids = pids
@@ -128,4 +132,14 @@ def _make_first(own: dict[str, str], name: str) -> Cage:
 
 
 def unique_name(number: int) -> str:
-    return f"hydragen-judge-{os.getpid()}-{number}"
+    """A name for a group, which tells whose it is."""
+    return f"{_PREFIX}{os.getpid()}-{number}"
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the groups of judges that were killed."""
+    for group in parent.glob(f"{_PREFIX}*"):
+        owner = group.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            with contextlib.suppress(OSError):
+                group.rmdir()

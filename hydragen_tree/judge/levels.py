@@ -1,7 +1,6 @@
 """The levels of isolation, strongest first, and the command that starts a container at each."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -120,7 +119,7 @@ def _bubblewrap(bwrap: str, read: tuple[str, ...], *, nested: bool) -> list[str]
     command += ["--die-with-parent", "--new-session", "--as-pid-1"]
     for path in read:
         if Path(path).is_symlink():
-            command += ["--symlink", os.readlink(path), path]
+            command += ["--symlink", str(Path(path).readlink()), path]
         else:
             command += ["--ro-bind", path, path]
     command += ["--proc", "/proc", "--dev", "/dev"]
@@ -137,16 +136,13 @@ def _help_text(program: str) -> str:
 
 
 def _python_command(python: str, module: str, setting: dict[str, Any]) -> list[str]:
-    """Run a module of the guest folder as the package `guest`, with nothing else on its path.
+    """Run `main` of a module of the guest folder, with nothing else on the path.
 
-    The module's `main` returns only where a program takes over the process: what it returns is
-    that program's code, executed here as `__main__`.
+    It returns only where a program takes over the process, and gives what runs it.
     """
     start = (
         "import sys; sys.path[0] = sys.argv.pop(1)\n"
         f"from guest.{module} import main\n"
-        "sys.path[0] = ''; code, *more = main(sys.argv.pop(1))\n"
-        "if more: sys.modules['__main__'].SOURCES = more\n"
-        "exec(code, sys.modules['__main__'].__dict__)\n"
+        "sys.path[0] = ''; main(sys.argv.pop(1))()\n"
     )
     return [python, "-s", "-c", start, str(GUEST.parent), json.dumps(setting)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import fcntl
 import json
 import os
@@ -21,6 +22,7 @@ _ABOVE_ALL = 64
 _SWEEP_S = 5.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CLOCK_HZ = os.sysconf("SC_CLK_TCK")
+_OWN_MODULES = (__package__, f"{__package__}.runner", f"{__package__}.serve")
 
 
 class Tree:
@@ -33,8 +35,9 @@ class Tree:
 
     def passed(self, limits: dict[str, Any]) -> str:
         """The name of a limit that the tree has passed by now, or an empty string."""
-        cpu_s, resident, count = 0.0, 0, 0
-        for pid in _below(self._root):
+        cpu_s, resident = 0.0, 0
+        pids = _below(self._root)
+        for pid in pids:
             try:
                 with open(f"/proc/{pid}/stat", "rb") as file:
                     fields = file.read().rpartition(b")")[2].split()
@@ -42,14 +45,16 @@ class Tree:
                 continue
             cpu_s += sum(int(field) for field in fields[11:15]) / _CLOCK_HZ
             resident += int(fields[21]) * _PAGE
-            count += 1
+        if len(pids) > 1 and resident > limits["memory_bytes"]:
+            resident = sum(map(_share_of_memory, pids))
         self.seen_bytes = max(self.seen_bytes, resident)
         self.seen_cpu_s = max(self.seen_cpu_s, cpu_s)
         if cpu_s > limits["cpu_s"]:
             return "cpu"
         if resident > limits["memory_bytes"]:
             return "memory"
-        return "processes" if count > limits["processes"] else ""
+        # Starting too many fails by itself, where the kernel counts them for us.
+        return "processes" if len(pids) > 2 * limits["processes"] else ""
 
     def sweep(self) -> int:
         """Kill what the program left to us, its subreaper; the number of processes that remain."""
@@ -72,6 +77,16 @@ def _reap() -> None:
             pass
     except ChildProcessError:
         return
+
+
+def _share_of_memory(pid: int) -> int:
+    """Resident bytes of a process, where pages of several count for each in part."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            lines = dict(line.split(b":") for line in file.read().splitlines()[1:])
+        return int(lines[b"Pss"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 0
 
 
 def _below(root: int) -> list[int]:
@@ -168,7 +183,7 @@ def _limit(limits: dict[str, Any]) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: limits["file_bytes"],
         resource.RLIMIT_NOFILE: 256,
-        resource.RLIMIT_NPROC: limits["processes"] + 8,
+        resource.RLIMIT_NPROC: limits["processes"] + 2,
         resource.RLIMIT_MEMLOCK: 65536,
         resource.RLIMIT_STACK: memory,
     }
@@ -209,11 +224,16 @@ def _look_like_a_fresh_interpreter(argv: list[str]) -> None:
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     sys.argv = list(argv)
     sys.path[0:1] = [os.getcwd()]
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    vars(sys.modules["__main__"])["__name__"] = __package__  # ours, for `_show_error`
     sys.excepthook = _show_error
+    main = types.ModuleType("__main__")
+    vars(main).update(__builtins__=builtins, __file__=os.path.join(os.getcwd(), argv[0]))
+    sys.modules["__main__"] = main
 
 
 def _show_error(kind: Any, error: BaseException, trace: Any) -> None:
-    """Print a traceback without its first frame, the line that started the program."""
-    own = trace.tb_next if trace else None
+    """Print a traceback without its first frames, which are ours."""
+    own = trace
+    while own and own.tb_frame.f_globals.get("__name__") in _OWN_MODULES:
+        own = own.tb_next
     sys.__excepthook__(kind, error.with_traceback(own), own)

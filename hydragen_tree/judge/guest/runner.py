@@ -24,10 +24,11 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
-from . import kernel, landlock, layout, seccomp
+from . import harness, kernel, landlock, layout, seccomp, serve, verify
 from .process import Tree, take_place
 
 CONTROL_FD = 3
@@ -36,7 +37,7 @@ _MAX_REQUEST_BYTES = 65536
 _MAX_FDS = 16
 
 
-def main(argument: str) -> list[CodeType]:
+def main(argument: str) -> Callable[[], None]:
     """Serve the judge until it hangs up.
 
     Args:
@@ -44,7 +45,7 @@ def main(argument: str) -> list[CodeType]:
             `scratch_bytes`.
 
     Returns:
-        Only in the process of a Python program: its code, ready to be executed.
+        Only in the process of a Python program: what runs it.
     """
     setting: dict[str, Any] = json.loads(argument)
     control = socket.socket(fileno=CONTROL_FD)
@@ -54,14 +55,28 @@ def main(argument: str) -> list[CodeType]:
     bare = not setting["nested"] and setting["level"] != "rlimits"
     ruleset = _ruleset(setting) if bare else None
     _warm_up()
-    control.send(json.dumps({"ready": sys.version}).encode())
+    control.send(b"ready")
     while True:
         message, fds, _, _ = socket.recv_fds(control, _MAX_REQUEST_BYTES, _MAX_FDS)
         if not message:
             os._exit(0)
-        code = _Run(setting, control, ruleset, json.loads(message), fds).go()
+        request = json.loads(message)
+        code = _Run(setting, control, ruleset, request, fds).go()
         if code is not None:
-            return code
+            return _role(request["role"], code)
+
+
+def _role(role: str, code: list[CodeType]) -> Callable[[], None]:
+    """What a Python process is there for."""
+    if role == "serve":
+        return lambda: serve.main(code, prelude=False)
+    if role == "serve_with_prelude":
+        return lambda: serve.main(code, prelude=True)
+    if role == "harness":
+        return lambda: harness.main(code)
+    if role == "verify":
+        return lambda: verify.main(code)
+    return lambda: exec(code[0], sys.modules["__main__"].__dict__)
 
 
 def _warm_up() -> None:
@@ -132,7 +147,11 @@ class _Run:
         pid = 0
         while pid != program:
             pid, status, usage = os.wait4(-1, 0)
-        own = {"status": status, "peak_bytes": usage.ru_maxrss * 1024}
+        own = {
+            "status": status,
+            "peak_bytes": usage.ru_maxrss * 1024,
+            "ended_at": time.monotonic(),
+        }
         os.write(report_w, json.dumps(own).encode() + b"\n")
         os._exit(0)
 
@@ -169,6 +188,7 @@ class _Run:
                 wall_s = time.monotonic() - started
                 killed = tree.passed(limits) or ("wall" if wall_s > limits["wall_s"] else "")
         os.close(end)
+        ended_at = time.monotonic()
         self._kill(top)
         _, status, usage = os.wait4(top, 0)
         left = 0 if self._nested else tree.sweep()
@@ -179,6 +199,7 @@ class _Run:
             "cpu_s": max(usage.ru_utime + usage.ru_stime, tree.seen_cpu_s),
             "peak_bytes": usage.ru_maxrss * 1024,
             "seen_bytes": tree.seen_bytes,
+            "ended_at": ended_at,
             "left": left,
         }
 
@@ -196,4 +217,3 @@ class _Run:
             return ""
         with os.fdopen(fd, "rb") as note:
             return note.read(2000).decode(errors="replace")
-

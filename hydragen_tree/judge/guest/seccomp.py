@@ -11,6 +11,7 @@ import ctypes
 import errno
 import platform
 import struct
+from collections.abc import Mapping
 
 from . import kernel
 
@@ -21,6 +22,8 @@ _X32_BIT = 0x40000000
 
 _NAMESPACE_FLAGS = 0x7E020000  # every CLONE_NEW* that clone takes
 _CLONE_THREAD = 0x00010000
+
+_Table = Mapping[str, "tuple[int, int | None]"]
 
 # name: (x86_64, aarch64); None where the architecture has no such call.
 _ALWAYS = {
@@ -195,12 +198,12 @@ def install(filter_code: bytes) -> None:
     kernel.prctl(kernel.PR_SET_SECCOMP, 2, ctypes.byref(program))
 
 
-def _numbers(table: dict[str, tuple[int, int | None]]) -> list[int]:
+def _numbers(table: _Table) -> list[int]:
     column = ("x86_64", "aarch64").index(platform.machine())
     return [row[column] for row in table.values() if row[column] is not None]  # type: ignore[misc]
 
 
-def _assemble(program: _Program, tables: list[dict[str, tuple[int, int | None]]]) -> bytes:
+def _assemble(program: _Program, tables: list[_Table]) -> bytes:
     program.refuse_bits([_CLONE[platform.machine()]], 0, _NAMESPACE_FLAGS, errno.EPERM)
     program.refuse([_CLONE3], errno.ENOSYS)  # its flags are behind a pointer; libc falls back
     for table in tables:

@@ -1,0 +1,14 @@
+"""The judge: runs programs in a sandbox against a problem's tests, and says what they are worth.
+
+sandbox     levels.py (what is offered), box.py (a container and the talk with it), guest/
+            (what runs inside), cgroup.py, interpreter.py, probe.py and attempts.py
+verdicts    examiner.py (one program, test by test), checkers.py, validators.py, languages.py
+judge       judge.py (streams of programs), store.py (what was judged before)
+"""
+
+from hydragen_tree.judge.attempts import Attempt
+from hydragen_tree.judge.judge import Judge
+from hydragen_tree.judge.probe import Isolation, probe
+from hydragen_tree.judge.verdict import Status, Verdict
+
+__all__ = ["Attempt", "Isolation", "Judge", "Status", "Verdict", "probe"]

@@ -1,0 +1,368 @@
+"""One worker of the judge: runs a program on the tests of its problem, until one fails.
+
+The limits of a run lie a little above the problem's, so that a program that misses its time
+narrowly ends by itself; it is then measured again alone, and that time counts.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from hydragen_tree.judge.box import Box, BoxError, Limits, Outcome, Request, Role
+from hydragen_tree.judge.checkers import check_text, check_value
+from hydragen_tree.judge.guest import harness, wire
+from hydragen_tree.judge.languages import CompileError, Language, compile_program
+from hydragen_tree.judge.levels import Container
+from hydragen_tree.judge.validators import Validator, ValidatorError, image_of
+from hydragen_tree.judge.verdict import Status, Verdict, verdict_on
+from hydragen_tree.problem import Problem, ProgramChecker, Test
+
+_SLACK = 1.2  # of the time limit, before a run is ended
+_WALL = 2.0  # elapsed seconds for each second of processor time ...
+_WALL_EXTRA_S = 1.0  # ... and for waiting
+_BUSY = 0.1  # below this part of its time in use, a program waits; it is not slowed down by others
+_HARNESS = Limits(cpu_s=60, wall_s=90, memory_bytes=4 << 30)
+_OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"Cannot allocate memory")
+_ATTEMPTS = 2
+
+Judged = tuple[Outcome, Status, str]
+
+
+class Quiet:
+    """Runs share the machine; a measurement that must be exact has it alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._waiting = 0
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting == 0)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: self._running == 0)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._waiting -= 1
+                self._changed.notify_all()
+
+
+class Program:
+    """A program ready to run.
+
+    Args:
+        code: its source, of a Python program.
+        image: descriptor of its executable, of any other; closed by `close`.
+    """
+
+    def __init__(self, code: str, image: int | None = None) -> None:
+        self._code, self._image = code, image
+
+    def request(self, limits: Limits, role: Role = "program") -> Request:
+        if self._image is not None:
+            return Request(limits, argv=["solution"], image=self._image)
+        return Request(limits, sources=[("solution.py", self._code)], role=role)
+
+    def close(self) -> None:
+        if self._image is not None:
+            os.close(self._image)
+            self._image = None
+
+
+class Examiner:
+    """Judges one program at a time, in a box of its own.
+
+    Args:
+        container: the sandbox.
+        quiet: shared by all workers of a judge.
+    """
+
+    def __init__(self, container: Container, quiet: Quiet) -> None:
+        self.box = Box(container)
+        self._partner = Box(container)
+        self._quiet = quiet
+
+    def close(self) -> None:
+        self.box.dispose()
+        self._partner.dispose()
+
+    def examine(
+        self,
+        problem: Problem,
+        validator: Validator | None,
+        code: str,
+        language: Language,
+        order: Sequence[int],
+    ) -> Verdict:
+        """Judge a program.
+
+        Args:
+            problem: the problem.
+            validator: its checker, if that is a program.
+            code: the program's source.
+            language: its language.
+            order: the tests to run, as indices, in this order.
+        """
+        program = None
+        try:
+            program = self._ready(code, language)
+            return self._run_tests(problem, validator, program, order)
+        except CompileError as error:
+            return Verdict("CE", message=str(error)[:400])
+        except (BoxError, ValidatorError) as error:
+            return Verdict("IE", message=str(error)[:400])
+        finally:
+            if program is not None:
+                program.close()
+
+    def _ready(self, code: str, language: Language) -> Program:
+        if not language.compiler:
+            return Program(code)
+        name = f"solution{language.suffixes[0]}"
+        source = code.encode("utf-8", "surrogateescape")
+        return Program(code, image_of(compile_program(self.box, language, {name: source})))
+
+    def _run_tests(
+        self,
+        problem: Problem,
+        validator: Validator | None,
+        program: Program,
+        order: Sequence[int],
+    ) -> Verdict:
+        time_s, memory_bytes, rerun = 0.0, 0, False
+        verdict = Verdict("AC")
+        for index in order:
+            verdict = self._judge_test(problem, validator, program, index)
+            time_s = max(time_s, verdict.time_s)
+            memory_bytes = max(memory_bytes, verdict.memory_bytes)
+            rerun = rerun or verdict.rerun
+            if not verdict.accepted:
+                break
+        if verdict.accepted:
+            verdict = replace(verdict, stdout_excerpt="", stderr_excerpt="")
+        return replace(verdict, time_s=time_s, memory_bytes=memory_bytes, rerun=rerun)
+
+    def _judge_test(
+        self, problem: Problem, validator: Validator | None, program: Program, index: int
+    ) -> Verdict:
+        test = problem.tests[index]
+
+        def judge() -> Judged:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    return self._run(problem, validator, program, test)
+                except BoxError:
+                    if attempt == _ATTEMPTS:
+                        raise
+            raise AssertionError
+
+        with self._quiet.shared():
+            outcome, status, message = judge()
+        rerun = _is_borderline(outcome, problem.limits.time_s)
+        if rerun:
+            with self._quiet.alone():
+                outcome, status, message = judge()
+        verdict = verdict_on(outcome, status, message, test=index)
+        return replace(verdict, rerun=rerun)
+
+    def _run(
+        self, problem: Problem, validator: Validator | None, program: Program, test: Test
+    ) -> Judged:
+        if test.code is not None:
+            return self._run_code_test(problem, program, test.code)
+        if test.call is not None:
+            return self._run_call(problem, program, test)
+        if isinstance(problem.checker, ProgramChecker) and problem.checker.interactive:
+            assert validator is not None
+            return self._run_interactive(problem, validator, program, test)
+        outcome = self.box.run(program.request(limits_of(problem)), test.input.encode())
+        fault = find_fault(outcome, problem)
+        if fault is not None:
+            return outcome, *fault
+        if validator is not None:
+            wrong = validator.check(self.box, test, outcome.stdout)
+        else:
+            assert not isinstance(problem.checker, ProgramChecker)
+            wrong = check_text(problem.checker, outcome.stdout, test.output.encode())
+        return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
+
+    def _run_call(self, problem: Problem, program: Program, test: Test) -> Judged:
+        """A call crosses as a line of JSON, and so does what it returns."""
+        assert test.call is not None
+        args = [wire.encode(argument, _refuse_object) for argument in test.call]
+        call = json.dumps({"do": "call", "target": problem.entry_point, "args": args})
+        limits = limits_of(problem)
+        request = program.request(limits, role="serve_with_prelude")
+        outcome = self.box.run(request, call.encode() + b"\n")
+        fault = find_fault(outcome, problem)
+        if fault is not None:
+            return outcome, *fault
+        try:
+            reply = json.loads(outcome.stdout)
+            if raised := reply.get("raised"):
+                return outcome, "RE", f"{raised[0]}: {reply.get('text', '')}"[:400]
+            value = wire.decode(reply["ok"], _refuse_reference)
+            right = check_value(value, test.expected)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as why:
+            if not outcome.stdout:
+                return outcome, "RE", "the program ended before it answered"
+            return outcome, "WA", f"the function returned no plain value: {why}"[:400]
+        if right:
+            return outcome, "AC", ""
+        return outcome, "WA", f"expected {_short(test.expected)}, got {_short(value)}"
+
+    def _run_code_test(self, problem: Problem, program: Program, code: str) -> Judged:
+        """Test code runs in a process of its own, and asks the program's."""
+        limits = limits_of(problem)
+        limits = replace(limits, wall_s=limits.wall_s + _HARNESS.wall_s)
+        tests = Request(_HARNESS, argv=["tests.py"], sources=[("tests.py", code)], role="harness")
+        outcome, asked = self._converse(program.request(limits, role="serve"), tests)
+        said = asked.stderr.decode("utf-8", "replace").strip()
+        # A program that was ended, or ended itself, leaves the test without an answer.
+        fault = find_fault(outcome, problem, ignore_exit=asked.exit_status != harness.GONE)
+        if fault is not None:
+            return outcome, *fault
+        if asked.refused or asked.killed:
+            raise ValidatorError(f"test code: {asked.refused or 'passed its ' + asked.killed}")
+        words: dict[int, tuple[Status, str]] = {
+            harness.ACCEPTED: ("AC", ""),
+            harness.WRONG: ("WA", said),
+            harness.RAISED: ("RE", said),
+            harness.UNDEFINED: ("RE", said),
+            harness.GONE: ("RE", said),
+        }
+        if asked.exit_status not in words:
+            raise ValidatorError(f"test code ended with {asked.exit_status}: {said[-200:]}")
+        status, message = words[asked.exit_status]
+        return outcome, status, message[:400]
+
+    def _run_interactive(
+        self, problem: Problem, validator: Validator, program: Program, test: Test
+    ) -> Judged:
+        limits = limits_of(problem)
+        interactor = validator.interactor(test, replace(_HARNESS, wall_s=limits.wall_s + 10))
+        outcome, asked = self._converse(program.request(limits), interactor)
+        # Who ends first is in the right: a program may die of a pipe that a rejection closed.
+        rejected = asked.exit_status == 43 and asked.ended_at <= outcome.ended_at
+        fault = find_fault(outcome, problem, ignore_exit=rejected)
+        if fault is not None:
+            return outcome, *fault
+        wrong = validator.word(asked)
+        return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
+
+    def _converse(self, program: Request, partner: Request) -> tuple[Outcome, Outcome]:
+        """Run a program and its partner, each reading what the other writes."""
+        self.box.ensure()
+        self._partner.ensure()
+        from_program, to_partner = os.pipe()
+        from_partner, to_program = os.pipe()
+        ended: list[Outcome | BoxError] = []
+
+        def accompany() -> None:
+            try:
+                ended.append(self._partner.run(partner, from_program, to_program))
+            except BoxError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=accompany)
+        thread.start()
+        try:
+            outcome = self.box.run(program, from_partner, to_partner)
+        finally:
+            thread.join()
+        [asked] = ended
+        if isinstance(asked, BoxError):
+            raise asked
+        return outcome, asked
+
+
+def limits_of(problem: Problem) -> Limits:
+    """What a run of a problem's program may use before it is ended."""
+    time_s = problem.limits.time_s
+    largest = max((len(test.output) for test in problem.tests), default=0)
+    return Limits(
+        cpu_s=_SLACK * time_s + 0.05,
+        wall_s=_WALL * time_s + _WALL_EXTRA_S,
+        memory_bytes=problem.limits.memory_mib << 20,
+        output_bytes=max(problem.limits.output_mib << 20, 2 * largest),
+    )
+
+
+def find_fault(
+    outcome: Outcome, problem: Problem, *, ignore_exit: bool = False
+) -> tuple[Status, str] | None:
+    """What is wrong with a run, whatever it wrote; None if nothing is.
+
+    Args:
+        outcome: the run.
+        problem: whose limits hold.
+        ignore_exit: how the program ended does not matter.
+    """
+    limits, used = problem.limits, outcome.cpu_s
+    if outcome.refused:
+        return "CE", outcome.refused
+    if outcome.killed == "output" or outcome.signal == signal.SIGXFSZ:
+        return "OLE", f"wrote more than {limits.output_mib} MiB"
+    if outcome.killed == "memory" or outcome.memory_bytes > limits.memory_mib << 20:
+        return "MLE", f"used more than {limits.memory_mib} MiB"
+    if outcome.killed == "cpu" or used > limits.time_s or outcome.signal == signal.SIGXCPU:
+        return "TLE", f"used {used:.2f} s of processor time, allowed {limits.time_s:g} s"
+    if outcome.killed == "wall":
+        return "TLE", f"took {outcome.wall_s:.1f} s, of which {used:.2f} s of processor time"
+    if outcome.killed:
+        return "RE", "started too many processes"
+    if ignore_exit or outcome.exit_status == 0:
+        return None
+    if any(sign in outcome.stderr for sign in _OUT_OF_MEMORY):
+        return "MLE", "asked for more memory than there is"
+    if outcome.signal is not None:
+        return "RE", f"ended by {_signal_name(outcome.signal)}"
+    last = outcome.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    return "RE", last[:200] or f"exit status {outcome.exit_status}"
+
+
+def _is_borderline(outcome: Outcome, time_s: float) -> bool:
+    """Whether a quiet machine could have made a difference."""
+    if outcome.killed == "wall":
+        return _BUSY * outcome.wall_s < outcome.cpu_s <= time_s
+    return not outcome.killed and time_s < outcome.cpu_s
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _refuse_object(value: object) -> int:
+    raise TypeError(f"a test's argument of type {type(value).__name__} is not plain data")
+
+
+def _refuse_reference(reference: dict[str, object]) -> object:
+    raise ValueError(f"an object of type {reference.get('type')}")

@@ -1,0 +1,126 @@
+"""The program's side of a function-style test: answers calls, one JSON line each.
+
+The calls come from the judge, or from the test code in a process of its own: what a test expects
+is never in the memory of the program that is tested.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import types
+from types import CodeType
+from typing import Any
+
+from . import wire
+
+_PRELUDE = ("typing", "collections", "heapq", "bisect", "itertools", "functools", "math")
+_CONTAINERS = (list, dict, set, bytearray)
+
+
+def main(sources: list[CodeType], *, prelude: bool) -> None:
+    """Run the program as a module, then answer until nobody asks any more.
+
+    Args:
+        sources: the program.
+        prelude: the names that LeetCode gives a solution are there before it runs.
+    """
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)  # what the program prints is no answer
+    # Not `__main__`: a program's own main section is not what is asked for here.
+    module = types.ModuleType("solution")
+    sys.modules["solution"] = module
+    if prelude:
+        _fill(module.__dict__)
+    exec(sources[0], module.__dict__)
+    service = _Service(module)
+    for line in requests:
+        reply = service.answer(json.loads(line))
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+def _fill(namespace: dict[str, Any]) -> None:
+    for name in _PRELUDE:
+        library = importlib.import_module(name)
+        public = getattr(library, "__all__", [n for n in dir(library) if not n.startswith("_")])
+        namespace.update({n: getattr(library, n) for n in public})
+    for name in (*_PRELUDE, "random", "re", "string", "sys"):
+        namespace[name] = importlib.import_module(name)
+
+
+class _Service:
+    def __init__(self, module: types.ModuleType) -> None:
+        self._names = module.__dict__
+        self._objects: list[Any] = []
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"look": self._look, "call": self._call, "get": self._get}[request["do"]](
+                request
+            )
+        except BaseException as error:  # exit() and all: the test decides what it means
+            kinds = [kind.__name__ for kind in type(error).__mro__]
+            return {"raised": kinds, "text": _text_of(error)}
+
+    def _look(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["name"]
+        if name not in self._names:
+            return {"kind": "absent"}
+        value = self._names[name]
+        if isinstance(value, types.ModuleType):
+            return {"kind": "module", "ok": value.__name__}
+        if callable(value):
+            return {"kind": "callable"}
+        return {"kind": "value", "ok": self._encode(value)}
+
+    def _call(self, request: dict[str, Any]) -> dict[str, Any]:
+        target = self._target(request["target"])
+        given = request["args"]
+        args = [self._decode(argument) for argument in given]
+        named = {name: self._decode(value) for name, value in request.get("named", {}).items()}
+        reply = {"ok": self._encode(target(*args, **named))}
+        # A function that works in place shows in its arguments.
+        changed = {
+            str(i): after
+            for i, argument in enumerate(args)
+            if isinstance(argument, _CONTAINERS) and (after := self._encode(argument)) != given[i]
+        }
+        return {**reply, "changed": changed} if changed else reply
+
+    def _get(self, request: dict[str, Any]) -> dict[str, Any]:
+        value = getattr(self._objects[request["object"]], request["name"])
+        if callable(value):
+            return {"kind": "callable", "ok": self._refer(value)}
+        return {"kind": "value", "ok": self._encode(value)}
+
+    def _target(self, target: Any) -> Any:
+        if isinstance(target, int):
+            return self._objects[target]
+        if target in self._names:
+            return self._names[target]
+        if "Solution" in self._names and hasattr(self._names["Solution"], target):
+            return getattr(self._names["Solution"](), target)
+        raise NameError(f"name {target!r} is not defined")
+
+    def _encode(self, value: Any) -> Any:
+        return wire.encode(value, self._refer)
+
+    def _decode(self, plain: Any) -> Any:
+        return wire.decode(plain, lambda reference: self._objects[reference["object"]])
+
+    def _refer(self, value: Any) -> int:
+        self._objects.append(value)
+        return len(self._objects) - 1
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)[:2000]
+    except Exception:
+        return ""

@@ -1,0 +1,110 @@
+"""Python values as JSON, for what crosses between a program and whoever asks it.
+
+Nothing is pickled: a value from a program is rebuilt from plain parts, so it can neither run code
+nor bring an `__eq__` of its own. What has no plain parts crosses as a reference to the object.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import math
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+_BIG = 1 << 63
+# Iterated as the plain type does it, whatever a subclass says.
+_COLLECTIONS: tuple[Any, ...] = (tuple, set, frozenset, collections.deque)
+# From the key, what rebuilds a value from its parts.
+_REBUILD: dict[str, Callable[[Any], Any]] = {
+    "int": lambda text: int(text, 16),
+    "float": float,
+    "complex": lambda parts: complex(*parts),
+    "bytes": base64.b64decode,
+    "bytearray": lambda text: bytearray(base64.b64decode(text)),
+    "range": lambda parts: range(*parts),
+    "decimal": Decimal,
+    "fraction": Fraction,
+}
+_COLLECT: dict[str, Callable[[list[Any]], Any]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "deque": collections.deque,
+    "iterator": iter,
+    "dict": lambda pairs: {key: value for key, value in pairs},  # noqa: C416
+}
+
+
+def encode(value: Any, refer: Callable[[Any], int]) -> Any:
+    """A value as what `json` can write.
+
+    Args:
+        value: any object.
+        refer: gives an object that has no plain form a number.
+
+    Raises:
+        RecursionError: it is nested too deeply, or contains itself.
+    """
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        number = int(value)
+        return number if -_BIG <= number < _BIG else {"int": hex(number)}
+    if isinstance(value, float):
+        real = float(value)
+        return real if math.isfinite(real) else {"float": repr(real)}
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return encode(value.tolist(), refer)
+    if isinstance(value, list):
+        return [encode(item, refer) for item in list.__iter__(value)]
+    if isinstance(value, (KeysView, ValuesView, ItemsView)):
+        return [encode(item, refer) for item in value]
+    if isinstance(value, dict):
+        pairs = [[encode(k, refer), encode(v, refer)] for k, v in dict.items(value)]
+        return {"dict": pairs}
+    for kind in _COLLECTIONS:
+        if isinstance(value, kind):
+            return {kind.__name__: [encode(item, refer) for item in kind.__iter__(value)]}
+    if isinstance(value, Iterator):
+        return {"iterator": [encode(item, refer) for item in value]}
+    return _encode_scalar(value, refer)
+
+
+def _encode_scalar(value: Any, refer: Callable[[Any], int]) -> Any:
+    if isinstance(value, (bytes, bytearray)):
+        name = "bytes" if isinstance(value, bytes) else "bytearray"
+        return {name: base64.b64encode(value).decode()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, range):
+        return {"range": [value.start, value.stop, value.step]}
+    if isinstance(value, (Decimal, Fraction)):
+        return {type(value).__name__.lower(): str(value)}
+    return {"object": refer(value), "type": type(value).__name__}
+
+
+def decode(plain: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
+    """The value that `encode` wrote.
+
+    Args:
+        plain: what `json` read.
+        find: gives what stands for a reference: `{"object": number, "type": name}`.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is not something `encode` writes.
+    """
+    if isinstance(plain, list):
+        return [decode(item, find) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    if "object" in plain:
+        return find(plain)
+    [(kind, parts)] = plain.items()
+    if kind in _COLLECT:
+        return _COLLECT[kind](decode(parts, find))
+    return _REBUILD[kind](parts)

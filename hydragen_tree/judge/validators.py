@@ -1,0 +1,230 @@
+"""Checkers that are programs, made ready once a problem.
+
+    kattis    validator input answer feedback_dir [args] < output     exit 42 accepts, 43 rejects
+    polygon   checker input output answer                             testlib's exit codes
+    python    check(input, answer, output) -> bool | (bool, message)
+
+All of them run in the sandbox: they read what an untrusted program wrote.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.judge.box import Box, Limits, Outcome, Request, file_path
+from hydragen_tree.judge.languages import (
+    CompileError,
+    Language,
+    compile_program,
+    find_language,
+    fingerprint,
+    language_of,
+)
+from hydragen_tree.judge.store import Store
+from hydragen_tree.problem import Problem, ProgramChecker, Test
+
+LIMITS = Limits(cpu_s=60, wall_s=120, memory_bytes=2 << 30)
+_FEEDBACK = "{scratch}/feedback"
+_HEADERS = (".h", ".hh", ".hpp")
+_ACCEPTED, _REJECTED = 42, 43
+_POLYGON_ACCEPTED, _POLYGON_REJECTED = (0,), (1, 2, 4, 8)  # WA, PE, dirt, unexpected end
+
+
+class ValidatorError(Exception):
+    """The checker failed: a fault of the problem, never a wrong answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """A checker's program, ready to run.
+
+    Args:
+        checker: as the problem says.
+        name: for messages.
+        source: its text, of a Python one.
+        image: descriptor of its executable, of a compiled one.
+    """
+
+    checker: ProgramChecker
+    name: str
+    source: str = ""
+    image: int | None = None
+
+    def check(self, box: Box, test: Test, output: bytes) -> str | None:
+        """Judge one output.
+
+        Returns:
+            Why it is wrong; None if it is right.
+
+        Raises:
+            ValidatorError: the checker itself failed.
+            BoxError: the sandbox failed.
+        """
+        given, answer = test.input.encode(), test.output.encode()
+        if self.checker.protocol == "polygon":
+            outcome = box.run(self._request(test, (given, output, answer)))
+        elif self.checker.protocol == "python":
+            outcome = box.run(self._request(test, (given, answer, output), role="verify"))
+        else:
+            outcome = box.run(self._request(test, (given, answer)), output)
+        return self.word(outcome)
+
+    def interactor(self, test: Test, limits: Limits) -> Request:
+        """The program that a solution talks to."""
+        return self._request(test, (test.input.encode(), test.output.encode()), limits=limits)
+
+    def word(self, outcome: Outcome) -> str | None:
+        """What the checker's end means: why the output is wrong, or None.
+
+        Raises:
+            ValidatorError: it means neither right nor wrong.
+        """
+        polygon = self.checker.protocol == "polygon"
+        accepted = _POLYGON_ACCEPTED if polygon else (_ACCEPTED,)
+        rejected = _POLYGON_REJECTED if polygon else (_REJECTED,)
+        said = (outcome.note or outcome.stderr.decode("utf-8", "replace")).strip()
+        if not outcome.killed and not outcome.refused and outcome.exit_status in accepted:
+            return None
+        if not outcome.killed and not outcome.refused and outcome.exit_status in rejected:
+            return said[:400] or "the checker rejects the output"
+        end = outcome.refused or (outcome.killed and f"passed its limit ({outcome.killed})")
+        if not end and outcome.signal is not None:
+            end = f"was ended by signal {outcome.signal}"
+        end = end or f"ended with exit status {outcome.exit_status}"
+        raise ValidatorError(f"{self.name} {end}: {said[-200:]}" if said else f"{self.name} {end}")
+
+    def close(self) -> None:
+        if self.image is not None:
+            os.close(self.image)
+
+    def _request(
+        self,
+        test: Test,
+        files: tuple[bytes, ...],
+        *,
+        role: str = "program",
+        limits: Limits = LIMITS,
+    ) -> Request:
+        paths = [file_path(index) for index in range(len(files))]
+        kattis = self.checker.protocol == "kattis"
+        feedback = [f"{_FEEDBACK}/"] if kattis else []
+        return Request(
+            limits,
+            argv=[self.name, *paths, *feedback, *self.checker.args, *test.checker_args],
+            sources=() if self.image is not None else [(self.name, self.source)],
+            role="verify" if role == "verify" else "program",
+            image=self.image,
+            files=files,
+            make=[_FEEDBACK] if kattis else (),
+            collect=f"{_FEEDBACK}/judgemessage.txt" if kattis else "",
+            scratch=kattis,
+        )
+
+
+def checker_files(problem: Problem) -> Mapping[str, bytes]:
+    """The files of a problem's checker by name; none if it is no program.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    if not isinstance(problem.checker, ProgramChecker):
+        return {}
+    path = problem.directory / problem.checker.source
+    try:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file())
+            return {str(p.relative_to(path)): p.read_bytes() for p in inside}
+        headers = [p for p in sorted(path.parent.iterdir()) if p.suffix in _HEADERS]
+        return {p.name: p.read_bytes() for p in (path, *headers)}
+    except OSError as error:
+        raise InputError(f"{problem.source}: checker: {path}: {error.strerror}") from None
+
+
+def refuse_unusable(problem: Problem) -> None:
+    """Refuse a problem whose checker cannot be run here, before anything is.
+
+    Raises:
+        InputError: names the problem, the checker and the reason.
+    """
+    if not isinstance(problem.checker, ProgramChecker):
+        return
+    checker = problem.checker
+    if checker.interactive and checker.protocol != "kattis":
+        raise InputError(
+            f"{problem.source or problem.id}: checker: an interactive one must speak the kattis "
+            f"protocol, not {checker.protocol}"
+        )
+    language = _language(problem, checker_files(problem))
+    if checker.protocol == "python" and language.compiler:
+        raise InputError(f"{problem.source or problem.id}: checker: {checker.source} is no Python")
+
+
+def prepare_validator(problem: Problem, box: Box, store: Store) -> Validator | None:
+    """Make a problem's checker ready; None if it is no program.
+
+    Args:
+        problem: the problem.
+        box: where it is compiled.
+        store: where the compiled one is kept.
+
+    Raises:
+        InputError: it cannot be run here.
+        ValidatorError: it does not compile.
+        BoxError: the sandbox failed.
+    """
+    if not isinstance(problem.checker, ProgramChecker):
+        return None
+    files = checker_files(problem)
+    language = _language(problem, files)
+    name = Path(problem.checker.source).name
+    if not language.compiler:
+        [source] = [text for file, text in files.items() if file.endswith(language.suffixes)]
+        return Validator(problem.checker, name, source=source.decode("utf-8", "replace"))
+    parts = [fingerprint(language).encode(), *(f.encode() + b"\0" + c for f, c in files.items())]
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()
+    executable = store.executable(key)
+    if executable is None:
+        try:
+            executable = compile_program(box, language, files)
+        except CompileError as error:
+            raise ValidatorError(f"{name} does not compile: {error}") from None
+        store.put_executable(key, executable)
+    return Validator(problem.checker, name, image=image_of(executable))
+
+
+def image_of(executable: bytes) -> int:
+    """A descriptor from which an executable can be started; it lies on no disk."""
+    writing = os.memfd_create("program", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(executable)
+    while view:
+        view = view[os.write(writing, view) :]
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(writing, fcntl.F_ADD_SEALS, seals)
+    # The kernel starts nothing that is still open for writing.
+    reading = os.open(f"/proc/self/fd/{writing}", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(writing)
+    return reading
+
+
+def _language(problem: Problem, files: Mapping[str, bytes]) -> Language:
+    where = f"{problem.source or problem.id}: checker"
+    assert isinstance(problem.checker, ProgramChecker)
+    scripts = sorted({"build", "run"} & files.keys())
+    if scripts:
+        raise InputError(f"{where}: {problem.checker.source}/{scripts[0]} is not supported")
+    found = {name: one for name in files if (one := language_of(name)) is not None}
+    if len(set(found.values())) != 1:
+        raise InputError(
+            f"{where}: {problem.checker.source}: expected a program in Python, C or C++"
+        )
+    language = next(iter(found.values()))
+    if not language.compiler and len(found) > 1:
+        raise InputError(f"{where}: {problem.checker.source}: Python of several files")
+    try:
+        return find_language(language.name)
+    except InputError as error:
+        raise InputError(f"{where}: {problem.checker.source}: {error}") from None

@@ -1,0 +1,77 @@
+"""What the judge says of one program."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from hydragen_tree.judge.box import Outcome
+
+Status = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE", "IE"]
+EXCERPT = 400  # characters of output that a verdict carries
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judge's word on one program.
+
+    Args:
+        status: AC accepted; WA wrong answer; TLE, MLE, OLE too much time, memory, output; RE run
+            time error; CE not accepted by compiler or interpreter; IE the judge's own fault.
+        failed_test: index of the test that decided, in the problem's order; None for AC, CE.
+        time_s: processor time of the slowest test that was run.
+        memory_bytes: the most resident memory of any test that was run.
+        exit_status: of the test that decided, unless a signal ended it.
+        signal: that signal.
+        stdout_excerpt: the start of its output.
+        stderr_excerpt: the end of its error output.
+        message: the reason for people.
+        cached: it was judged before, now or in an earlier run.
+        rerun: a time near the limit was measured again with nothing else running.
+    """
+
+    status: Status
+    failed_test: int | None = None
+    time_s: float = 0.0
+    memory_bytes: int = 0
+    exit_status: int | None = None
+    signal: int | None = None
+    stdout_excerpt: str = ""
+    stderr_excerpt: str = ""
+    message: str = ""
+    cached: bool = False
+    rerun: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the program is right."""
+        return self.status == "AC"
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON types, `status` under the name `verdict`."""
+        fields = asdict(self)
+        return {"verdict": fields.pop("status"), **fields}
+
+
+def verdict_on(outcome: Outcome, status: Status, message: str, *, test: int | None) -> Verdict:
+    """A verdict with the figures and excerpts of one run.
+
+    Args:
+        outcome: the run.
+        status: what is to be said of it.
+        message: the reason.
+        test: the test's index.
+    """
+    return Verdict(
+        status=status,
+        failed_test=None if status == "AC" else test,
+        time_s=outcome.cpu_s,
+        memory_bytes=outcome.memory_bytes,
+        exit_status=outcome.exit_status,
+        signal=outcome.signal,
+        stdout_excerpt=_text(outcome.stdout[:EXCERPT]),
+        stderr_excerpt=_text(outcome.stderr[-EXCERPT:]),
+        message=message,
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
