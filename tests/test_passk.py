@@ -3,6 +3,8 @@
 import io
 import itertools
 import json
+import subprocess
+import sys
 import tracemalloc
 from fractions import Fraction
 from math import comb, exp
@@ -288,3 +290,13 @@ def test_plot_refuses_what_it_cannot_do(tmp_path: Path) -> None:
         plot_curve(summarise(records("a", "IE")), tmp_path / "curve.png")
     with pytest.raises(OutputError, match="No such file"):
         plot_curve(summary, tmp_path / "missing" / "curve.png")
+
+
+def test_neither_torch_nor_matplotlib_is_imported_without_need() -> None:
+    code = (
+        "import sys, hydragen_tree.passk, hydragen_tree.formats.importing, "
+        "hydragen_tree.formats.export; "
+        "print(sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert shown.stdout == "[]\n"

@@ -5,7 +5,7 @@
     kattis.py       Kattis/ICPC problem packages, legacy and 2025-09
     statement.py    their statements as text for a prompt; latex.py does LaTeX
     datasets.py     HumanEval, MBPP, evalplus, APPS, CodeContests, LiveCodeBench
-    native.py       any of these as native YAML
+    importing.py    any of these as native YAML files; native.py writes the YAML
 
 Nothing here runs code from a data set, and nothing is ever unpickled.
 """

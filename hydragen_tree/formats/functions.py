@@ -34,7 +34,7 @@ def human_eval_problem(record: Mapping[str, Any]) -> dict[str, Any]:
     name, prompt = _identifier(record), record["prompt"]
     document = _function(str(record["task_id"]), name, _code_statement(name, prompt))
     document["starter"] = prompt
-    document["tests"] = [{"code": f"{record['test'].rstrip()}\n\n\ncheck({name})\n"}]
+    document["tests"] = [{"code": f"{record['test'].strip()}\n\n\ncheck({name})\n"}]
     if record.get("canonical_solution"):
         document["solution"] = prompt + record["canonical_solution"]
     return document

@@ -1,0 +1,145 @@
+"""`hydragen import` and `hydragen export`: other people's problems in, our samples out."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hydragen_cli import arguments
+from hydragen_cli.console import count, note
+from hydragen_tree.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from hydragen_tree.formats.samples import SampleLine
+
+PARTIAL = 3
+
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
+
+
+def import_(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Problem packages (Kattis/ICPC; directories or .zip), or files of HumanEval, "
+            "MBPP, evalplus, APPS, CodeContests, LiveCodeBench (.json, .jsonl, .gz).",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="DIR", help="Where the problem files go."),
+    ],
+    force: Force = False,
+    quiet: arguments.Quiet = False,
+    config: arguments.Config = None,
+) -> int:
+    """Turn other people's problems into native YAML files, one a problem.
+
+    What cannot be judged rightly is refused by name; the rest is written, and the exit code is 3.
+    """
+    from hydragen_tree.formats.importing import Refused, problem_path, read_source, write_problem
+
+    written: dict[Path, str] = {}
+    refused = 0
+    for found in (problem for source in sources for problem in read_source(source)):
+        if not isinstance(found, Refused) and (path := problem_path(found, output)) in written:
+            found = Refused(found.where, f"{path} already holds {written[path]}")
+        if isinstance(found, Refused):
+            refused += 1
+            note(str(found))
+            continue
+        written[write_problem(found, output, force=force)] = found.where
+        for skipped in found.notes:
+            note(f"{found.where}/{skipped}: left out", quiet=quiet)
+    if not written:
+        raise InputError("nothing was imported: every problem was refused")
+    rest = f"; {count(refused, 'problem')} refused" if refused else ""
+    note(f"{output}: {count(len(written), 'problem file')} written{rest}", quiet=quiet)
+    return PARTIAL if refused else 0
+
+
+def export(
+    samples: Annotated[
+        str,
+        typer.Argument(metavar="SAMPLES", help="A file of samples; - reads stdin."),
+    ],
+    format_: Annotated[
+        Literal["human-eval", "evalplus", "apps", "openai-batch"],
+        typer.Option("--format", help="What to write."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to a file, not to stdout."),
+    ] = None,
+    force: Force = False,
+    quiet: arguments.Quiet = False,
+    config: arguments.Config = None,
+) -> int:
+    """Write samples as human-eval, evalplus, APPS or OpenAI batch output.
+
+    Lines that are no samples are named and left out, and the exit code is 3.
+    """
+    from hydragen_tree.formats.export import export_samples
+
+    if output is not None and output.exists() and not force:
+        raise InputError(f"--output {output}: exists; name another file, or use --force")
+    reader = _Reader()
+    with _source(samples) as source, _target(output) as target:
+        for text in export_samples(reader.read(source), format_):
+            target.write(text)
+    broken = f"; {count(reader.broken, 'line')} left out" if reader.broken else ""
+    note(f"{count(reader.good, 'sample')} written{broken}", quiet=quiet)
+    return PARTIAL if reader.broken else 0
+
+
+class _Reader:
+    """Passes samples on, names broken lines, and counts both."""
+
+    def __init__(self) -> None:
+        self.good = 0
+        self.broken = 0
+
+    def read(self, stream: IO[bytes]) -> "Iterator[SampleLine]":
+        from hydragen_tree.formats.samples import BrokenLine, read_samples
+
+        for item in read_samples(stream):
+            if isinstance(item, BrokenLine):
+                self.broken += 1
+                note(str(item))
+            else:
+                self.good += 1
+                yield item
+
+
+@contextmanager
+def _source(path: str) -> "Iterator[IO[bytes]]":
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 (the caller's errors are not ours to name)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    with file:
+        yield file
+
+
+@contextmanager
+def _target(path: Path | None) -> "Iterator[IO[str]]":
+    """Where to write. A file appears when it is whole, in place of what was there."""
+    if path is None:
+        yield sys.stdout
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
