@@ -1,23 +1,17 @@
 """Reading problems: native YAML, whose errors name file, line and key, and packages of others.
 
-    problems/a.yaml:12: limits.time_s: Input should be greater than 0
+    problems/a.yaml:12: limits.time_s: got -1, expected greater than 0
 
-ruamel.yaml keeps where every key stood; pydantic says what is wrong with it.
+Everything wrong with everything that was named is said in one error.
 """
 
-import difflib
 import glob
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.problem_types import (
@@ -27,6 +21,7 @@ from hydragen_tree.problem_types import (
     FewShot,
     FloatChecker,
     Limits,
+    Pool,
     Problem,
     ProgramChecker,
     Submission,
@@ -35,6 +30,8 @@ from hydragen_tree.problem_types import (
     VerdictName,
     problem_json_schema,
 )
+from hydragen_tree.validation import validate
+from hydragen_tree.yamlpos import Document, parse_yaml, read_yaml
 
 __all__ = [
     "Checker",
@@ -57,210 +54,207 @@ __all__ = [
 
 STDIN = "<stdin>"
 
-_MODELS: dict[str, tuple[type[BaseModel], ...]] = {
-    "tests": (Test,),
-    "limits": (Limits,),
-    "few_shot": (FewShot,),
-    "pool": (Example,),
-    "submissions": (Submission,),
-    "checker": (TokensChecker, FloatChecker, ProgramChecker),
-}
-
 
 def load_problem(path: str | Path) -> Problem:
-    """Reads one problem: a native YAML file, or the directory of a Kattis package.
+    """Reads one problem: a native YAML file, or a Kattis package.
+
+    Args:
+        path: the file, the package's directory, or the package's problem.yaml.
 
     Raises:
         InputError: it cannot be read or is not valid; every fault is a line of the message.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _load_package(path)
-    (document,) = _documents(path.name, _read(path), str(path))[:1] or [None]
-    return _validate(document, str(path), {})
+    reader = _Reader()
+    reader.add_file(Path(path))
+    (problem,) = reader.result()
+    return problem
 
 
 def load_problems(sources: Sequence[str]) -> list[Problem]:
-    """Reads every problem of files, directories, globs and `-` (standard input).
+    """Reads every problem that is named, each file once.
 
     Args:
-        sources: a directory stands for its *.yaml and *.yml; a glob for its matches, sorted.
+        sources: files; Kattis packages; directories, which stand for the problem files and packages
+            directly in them; globs, `**` too; `-` for the YAML documents on standard input.
+            Few-shot pools in a directory or among a glob's matches are passed over.
 
     Raises:
-        InputError: nothing is found, something is not valid, or two problems share an id.
+        InputError: a source holds no problem, something is not valid, or two problems share an id.
     """
-    pools: dict[Path, Any] = {}
-    problems: list[Problem] = []
+    if not sources:
+        raise InputError("no problems named, expected files, directories, globs, or - for stdin")
+    reader = _Reader()
     for source in sources:
-        if source == "-":
-            documents = _documents(STDIN, sys.stdin.read(), STDIN)
-            problems += [_validate(document, STDIN, pools) for document in documents]
-            continue
-        for path in _expand(source):
-            if path.is_dir():
-                problems.append(_load_package(path))
-            else:
-                for document in _documents(path.name, _read(path), str(path)):
-                    problems.append(_validate(document, str(path), pools))
-    if not problems:
-        raise InputError(f"{', '.join(sources) or 'no sources'}: no problems found")
-    name, count = Counter(problem.id for problem in problems).most_common(1)[0]
-    if count > 1:
-        homes = [problem.source for problem in problems if problem.id == name]
-        raise InputError(f"{homes[1]}: id: {name!r} is also the id of {homes[0]}; ids are unique")
-    return problems
+        reader.add(source)
+    return reader.result()
 
 
 def problem_from_document(document: dict[str, Any], source: str) -> Problem:
     """Validates a document that another format was turned into.
 
+    Args:
+        document: what a native file would say.
+        source: where it came from; neighbour files are looked for beside it.
+
     Raises:
         InputError: it is not a valid problem.
     """
-    return _validate(document, source, {})
+    reader = _Reader()
+    reader.add_document(Document(source, document))
+    (problem,) = reader.result()
+    return problem
 
 
-def _expand(source: str) -> Iterator[Path]:
-    path = Path(source)
-    if path.is_dir():
-        from hydragen_tree.formats.kattis import is_kattis_package
+class _Reader:
+    """Reads problems, shared pools once, and keeps the faults until all has been read."""
 
-        if is_kattis_package(path):
-            yield path
-            return
-        inside = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file())
-        if not inside:
-            raise InputError(f"{source}: no problems here; expected *.yaml files or a package")
-        yield from inside
-    elif path.exists():
-        yield path
-    elif matches := sorted(glob.glob(source)):  # noqa: PTH207 (patterns may be absolute)
-        yield from (part for match in matches for part in _expand(match))
-    else:
-        raise InputError(f"{source}: no such problem file, directory or pattern")
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+        self._faults: list[str] = []
+        self._homes: dict[str, str] = {}  # task id to file:line
+        self._seen: set[Path] = set()
+        self._pools: dict[Path, tuple[Example, ...] | None] = {}  # None: it has faults
 
+    def result(self) -> list[Problem]:
+        """What was read.
 
-def _load_package(path: Path) -> Problem:
-    from hydragen_tree.formats.kattis import is_kattis_package, load_package
+        Raises:
+            InputError: there were faults.
+        """
+        if self._faults:
+            raise InputError("\n".join(self._faults))
+        return self._problems
 
-    if not is_kattis_package(path):
-        raise InputError(f"{path}: expected a problem file or a problem package")
-    return load_package(path)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _documents(name: str, text: str, source: str) -> list[Any]:
-    """The YAML documents of a text, with line numbers."""
-    yaml = YAML(typ="rt", pure=True)
-    try:
-        documents = [document for document in yaml.load_all(text) if document is not None]
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1
-        raise InputError(f"{source}:{line}: the same key twice; expected each key once") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise InputError(f"{at}: not valid YAML: {error.problem or error.context}") from None
-    except YAMLError as error:
-        raise InputError(f"{source}: not valid YAML: {error}") from None
-    if not documents:
-        raise InputError(f"{source}: empty; expected a problem with at least a statement")
-    return documents
-
-
-def _validate(document: Any, source: str, pools: dict[Path, Any]) -> Problem:
-    if not isinstance(document, dict):
-        raise InputError(f"{source}: expected a mapping with `id`, `statement`, `tests`, ...")
-    values = dict(document)
-    if "id" not in values and source != STDIN:
-        values["id"] = Path(source).stem
-    if "source" in values:
-        raise InputError(_line(source, document, ("source",)) + "source: unknown key")
-    few_shot = values.get("few_shot")
-    pool_path = few_shot.get("pool") if isinstance(few_shot, dict) else None
-    if isinstance(few_shot, dict) and isinstance(pool_path, str):
-        values["few_shot"] = {**few_shot, "pool": _pool(source, document, pool_path, pools)}
-    try:
-        return Problem.model_validate({**values, "source": source})
-    except ValidationError as error:
-        raise InputError("\n".join(_faults(error, document, source))) from None
-
-
-def _pool(source: str, document: Any, name: str, pools: dict[Path, Any]) -> Any:
-    """The examples of a pool file, read once however many problems share it."""
-    path = Path(source).parent / name
-    if path not in pools:
-        if not path.is_file():
-            at = _line(source, document, ("few_shot", "pool"))
-            raise InputError(f"{at}few_shot.pool: no file {path}; expected a list or a pool file")
-        (content,) = _documents(path.name, _read(path), str(path))[:1]
-        if not isinstance(content, dict) or set(content) != {"examples"}:
-            raise InputError(f"{path}: expected one key, `examples`, with a list of examples")
-        try:
-            pools[path] = FewShot(pool=content["examples"], shots=0).pool
-        except ValidationError as error:
-            faults = _faults(error, {"pool": content["examples"]}, str(path))
-            raise InputError("\n".join(faults)) from None
-    return pools[path]
-
-
-def _faults(error: ValidationError, document: Any, source: str) -> Iterator[str]:
-    """One line a fault: where, which key, what is wrong, what is expected."""
-    for fault in error.errors():
-        keys = _real_keys(document, fault["loc"])
-        name = ".".join(map(str, keys)) or "problem"
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            message = "unknown key" + _suggestion(keys)
-        elif fault["type"] == "string_type":
-            message += f", not {type(fault['input']).__name__}: put it in quotes"
-        elif fault["type"] == "missing":
-            message = "is missing; expected " + str(fault["loc"][-1])
-        yield f"{_line(source, document, keys)}{name}: {message}"
-
-
-def _real_keys(document: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """pydantic's location without the names of union members, which no file contains."""
-    keys: list[int | str] = []
-    node = document
-    for index, key in enumerate(location):
-        if (isinstance(node, dict) and key in node) or (
-            isinstance(node, list | tuple) and isinstance(key, int) and key < len(node)
-        ):
-            node = node[key]
-        elif index < len(location) - 1 or not isinstance(key, str):
-            continue
-        keys.append(key)
-    return tuple(keys)
-
-
-def _suggestion(keys: tuple[int | str, ...]) -> str:
-    above = [key for key in keys[:-1] if isinstance(key, str)]
-    models = _MODELS.get(above[-1], (Problem,)) if above else (Problem,)
-    known = sorted({name for model in models for name in model.model_fields} - {"source"})
-    close = difflib.get_close_matches(str(keys[-1]), known, 1)
-    return f"; did you mean `{close[0]}`?" if close else f"; expected one of {', '.join(known)}"
-
-
-def _line(source: str, document: Any, keys: tuple[int | str, ...]) -> str:
-    """`file:line: ` of a key, or of the nearest thing above it."""
-    line, node = None, document
-    for key in keys:
-        if isinstance(node, CommentedMap) and key in node:
-            line = node.lc.key(key)[0]
-        elif isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node):
-            line = node.lc.item(key)[0]
+    def add(self, source: str) -> None:
+        """Reads a file, package, directory, glob or `-`."""
+        path = Path(source)
+        if source == "-":
+            self._add_stdin()
+        elif path.is_dir() and not _package_of(path):
+            if not self._add_members(sorted(path.iterdir())):
+                self._faults.append(f"{source}: no problem here, expected *.yaml or packages")
+        elif path.exists():
+            self.add_file(path)
         else:
-            break
-        node = node[key]
-    if line is None and isinstance(document, CommentedMap | CommentedSeq):
-        line = document.lc.line
-    return f"{source}: " if line is None else f"{source}:{line + 1}: "
+            matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 (may be absolute)
+            if not self._add_members(map(Path, matches)):
+                what = "matches no problem" if matches else "no such file or directory, no match"
+                self._faults.append(f"{source}: {what}, expected *.yaml or packages")
+
+    def _add_members(self, paths: Iterable[Path]) -> int:
+        return sum(self.add_file(path, named=False) for path in paths)
+
+    def add_file(self, path: Path, *, named: bool = True) -> bool:
+        """Reads a problem file or a package.
+
+        Args:
+            path: where it is.
+            named: the user named it, and not just the directory or the glob it was found by.
+
+        Returns:
+            Whether it is meant to be a problem.
+        """
+        package = _package_of(path)
+        if not named and not package and path.suffix not in (".yaml", ".yml"):
+            return False
+        place = (package or path).resolve()
+        if place in self._seen:
+            return True
+        self._seen.add(place)
+        with self._collecting():
+            if package:
+                from hydragen_tree.formats.kattis import load_package
+
+                self._keep(load_package(package), str(package))
+                return True
+            document, *others = read_yaml(path)
+            if not named and _is_pool(document):
+                return False
+            self.add_document(document)
+            if others:
+                raise InputError(f"{others[0].where()}: a second document, expected one a file")
+        return True
+
+    def add_document(self, document: Document) -> None:
+        """Validates what is meant to be a problem."""
+        with self._collecting():
+            self._keep(self._problem(document), document.where(["id"]))
+
+    def _add_stdin(self) -> None:
+        with self._collecting():
+            for document in parse_yaml(sys.stdin.buffer.read(), STDIN):
+                self.add_document(document)
+
+    def _problem(self, document: Document) -> Problem:
+        data, name = document.data, document.name
+        if not isinstance(data, dict):
+            raise InputError(f"{document.where()}: expected a mapping with `id`, `statement`, ...")
+        if _is_pool(document):
+            raise InputError(f"{document.where()}: a pool of few-shot examples, expected a problem")
+        if "source" in data:
+            raise InputError(f"{document.where(['source'])}: source: unknown key")
+        default = {} if name == STDIN else {"id": Path(name).stem}
+        values = {**default, **data, "source": name}
+        return validate(Problem, document, values, context=_Neighbours(self, Path(name).parent))
+
+    def _keep(self, problem: Problem, home: str) -> None:
+        other = self._homes.setdefault(problem.id, home)
+        if other != home:
+            raise InputError(
+                f"{home}: id: {problem.id!r} is the id of {other} too, expected its own"
+            )
+        self._problems.append(problem)
+
+    def pool(self, path: Path) -> tuple[Example, ...]:
+        """The examples of a pool file.
+
+        Raises:
+            ValueError: there is none, or it has faults, which are kept the first time.
+        """
+        if not path.is_file():
+            raise ValueError(f"no such file {path}, expected a file of `examples:` or a list")
+        place = path.resolve()
+        if place not in self._pools:
+            self._pools[place] = None
+            with self._collecting():
+                document, *_ = read_yaml(path)
+                self._pools[place] = validate(Pool, document).examples
+        examples = self._pools[place]
+        if examples is None:
+            raise ValueError(f"{path} has faults, listed too")
+        return examples
+
+    @contextmanager
+    def _collecting(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            self._faults.append(str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Neighbours:
+    """The files around a problem file, for its validation."""
+
+    reader: _Reader
+    directory: Path
+
+    def examples(self, path: str) -> tuple[Example, ...]:
+        return self.reader.pool(self.directory / path)
+
+    def exists(self, path: str) -> bool:
+        return (self.directory / path).exists()
+
+
+def _is_pool(document: Document) -> bool:
+    return isinstance(document.data, dict) and "examples" in document.data
+
+
+def _package_of(path: Path) -> Path | None:
+    """The problem package that a path is, or whose problem.yaml it is."""
+    package = path.parent if path.name == "problem.yaml" else path
+    if not (package / "problem.yaml").is_file():
+        return None
+    from hydragen_tree.formats.kattis import is_kattis_package
+
+    return package if is_kattis_package(package) else None

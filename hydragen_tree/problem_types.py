@@ -1,34 +1,59 @@
 """Problems: what is asked, what is right, and the examples that go before it.
 
-These are the types of the native problem file; `problem_file` reads it. The JSON Schema that ships
+These are the types of the native problem file; `problem.py` reads it. The JSON Schema that ships
 beside this file is made from them.
 """
 
 import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 VerdictName = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
+Text = Annotated[str, Field(pattern=r"\S")]
+
+
+class Neighbours(Protocol):
+    """What validation asks of the place where a problem file lies; its reader is the context."""
+
+    def examples(self, path: str) -> "tuple[Example, ...]":
+        """The examples of a pool file, or a ValueError."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file or directory."""
+
+
+def _at(key: str, reason: str) -> ValidationError:
+    """What a validator of a whole raises to complain of one of its keys."""
+    error = PydanticCustomError("value_error", "{error}", {"error": reason})
+    details = InitErrorDetails(type=error, loc=(key,), input=None)
+    return ValidationError.from_exception_data("", [details])
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
-def _plain(value: Any) -> Any:
-    """Plain lists, mappings and numbers, in place of the YAML reader's own."""
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    kind = next((k for k in (bool, int, float, str) if isinstance(value, k)), None)
-    return kind(value) if kind else value
-
-
-_Value = Annotated[Any, BeforeValidator(_plain)]
 _TEST_FORMS = (("input", "output"), ("call", "expected"), ("code",))
 
 
@@ -48,9 +73,9 @@ class Test(_Part):
     """Shown in the statement, and so in the prompt."""
     checker_args: tuple[str, ...] = ()
     """Further arguments for the checker's program, on this test only."""
-    call: tuple[_Value, ...] | None = None
+    call: tuple[Any, ...] | None = None
     """Arguments for the problem's `entry_point`; with `expected`, in place of input and output."""
-    expected: _Value = None
+    expected: Any = None
     """What that call returns; a tuple counts as a list."""
     code: str | None = None
     """Python whose assertions must hold; names it does not define are the program's."""
@@ -83,6 +108,8 @@ class Limits(_Part):
 
 class TokensChecker(_Part):
     """Answers are compared token by token, white space aside."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["type"]})
 
     type: Literal["tokens"] = "tokens"
     case_sensitive: bool = True
@@ -124,13 +151,26 @@ class ProgramChecker(_Part):
     interactive: bool = False
     """The program talks to the solution instead of reading its output."""
 
+    @field_validator("source")
+    @classmethod
+    def _is_there(cls, source: str, info: ValidationInfo) -> str:
+        if info.context and not info.context.exists(source):
+            raise ValueError(f"no such file {source!r}, expected a path relative to this file")
+        return source
 
-def _named_checker(value: Any) -> Any:
+
+def _checker_of_name(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
 Checker = Annotated[
     TokensChecker | ExactChecker | FloatChecker | ProgramChecker, Field(discriminator="type")
+]
+_CheckerOrName = Annotated[
+    Checker,
+    BeforeValidator(
+        _checker_of_name, json_schema_input_type=Literal["tokens", "exact", "float"] | Checker
+    ),
 ]
 
 
@@ -139,37 +179,96 @@ class Example(_Part):
 
     id: Identifier
     """Name by which explicit variants refer to it."""
-    statement: str
+    statement: Text
     """The task in prose."""
     tests: tuple[Test, ...] = ()
     """Those with `sample: true` are shown."""
-    solution: str
+    solution: Text
     """A program that solves it."""
+
+    @property
+    def samples(self) -> list[tuple[str, str]]:
+        """(input, output) of the tests that are shown."""
+        return [(test.input, test.output) for test in self.tests if test.sample]
+
+
+def _with_unique_ids(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    ids = [example.id for example in examples]
+    for index, name in enumerate(ids):
+        if name in ids[:index]:
+            raise ValueError(f"example {name!r} comes twice, expected ids that differ")
+    return examples
+
+
+def _pool_of_path(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str):
+        return value
+    if info.context is None:
+        raise ValueError("a path means something in a problem file only, expected examples")
+    return info.context.examples(value)
+
+
+Examples = Annotated[tuple[Example, ...], AfterValidator(_with_unique_ids)]
+Choice = tuple[Identifier, ...]
+
+
+def _form_of_variants(value: Any) -> str | None:
+    return {int: "count", list: "choices", tuple: "choices"}.get(type(value))
+
+
+class Pool(_Part):
+    """A file of solved examples for problems to share."""
+
+    examples: Annotated[Examples, Field(min_length=1)]
+    """The solved examples."""
 
 
 class FewShot(_Part):
     """Which solved examples go before the problem."""
 
-    pool: tuple[Example, ...]
+    pool: Annotated[Examples, BeforeValidator(_pool_of_path, json_schema_input_type=str | Examples)]
     """Examples to choose from: a list here, or a file with `examples:`, relative to this one."""
     shots: int = Field(default=2, ge=0)
-    """Examples in each prompt."""
-    variants: Annotated[int, Field(ge=1)] | tuple[tuple[Identifier, ...], ...] = 1
+    """Examples in each prompt; explicit variants say it themselves."""
+    variants: Annotated[
+        Annotated[int, Field(ge=1), Tag("count")]
+        | Annotated[tuple[Choice, ...], Field(min_length=1), Tag("choices")],
+        Discriminator(
+            _form_of_variants,
+            custom_error_type="variants_type",
+            custom_error_message="Input should be a whole number, or lists of example ids",
+        ),
+    ] = 1
     """How many choices of examples to make from the seed, or the choices themselves."""
 
     @model_validator(mode="after")
     def _can_be_chosen(self) -> "FewShot":
-        names = [example.id for example in self.pool]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"pool: example {twice!r} appears twice; expected unique ids")
-        if self.shots > len(names):
-            raise ValueError(f"shots: {self.shots}, but the pool holds {len(names)}")
-        if isinstance(self.variants, tuple):
-            unknown = sorted({name for choice in self.variants for name in choice} - set(names))
-            if unknown:
-                raise ValueError(f"variants: no example {unknown[0]!r}; expected ids of the pool")
+        if isinstance(self.variants, int):
+            held = f"the pool holds {len(self.pool)}"
+            if self.shots > len(self.pool):
+                raise _at("shots", f"{self.shots} asked for, but {held}")
+            possible = math.perm(len(self.pool), self.shots)
+            if self.variants > possible:
+                ways = f"{possible} ways to put {self.shots} in order: {held}"
+                raise _at("variants", f"{self.variants} asked for, but there are {ways}")
+        else:
+            for fault in self._faults_of_choices(self.variants):
+                raise _at("variants", fault)
         return self
+
+    def _faults_of_choices(self, choices: tuple[Choice, ...]) -> Iterator[str]:
+        ids = [example.id for example in self.pool]
+        for choice in choices:
+            shown = f"[{', '.join(choice)}]"
+            for name in choice:
+                if name not in ids:
+                    yield f"no example {name!r}, expected ids of the pool: {', '.join(ids)}"
+            if len(set(choice)) < len(choice):
+                yield f"{shown} names an example twice"
+            if "shots" in self.model_fields_set and len(choice) != self.shots:
+                yield f"{shown} has {len(choice)}, but shots says {self.shots}"
+        if len(set(choices)) < len(choices):
+            yield "the same choice twice, expected choices that differ"
 
 
 class Submission(_Part):
@@ -181,6 +280,14 @@ class Submission(_Part):
     """The program."""
 
 
+def _is_same(example: Example, problem: Mapping[str, Any]) -> bool:
+    """Whether an example is the problem itself: by its id, or by its statement."""
+    return (
+        example.id == problem.get("id")
+        or example.statement.strip() == problem.get("statement", "").strip()
+    )
+
+
 class Problem(_Part):
     """A programming problem with tests, limits and examples."""
 
@@ -188,7 +295,7 @@ class Problem(_Part):
     """Unique name; `task_id` in the output. The file's name by default."""
     title: str = ""
     """Title for people."""
-    statement: str = Field(min_length=1)
+    statement: Text
     """The task in prose, without the samples: those are rendered from the tests."""
     difficulty: Literal["easy", "medium", "hard"] | None = None
     """How hard it is, for tables by difficulty."""
@@ -200,7 +307,7 @@ class Problem(_Part):
     """Tests in order, samples first."""
     limits: Limits = Limits()
     """What a program may use."""
-    checker: Annotated[Checker, BeforeValidator(_named_checker)] = TokensChecker()
+    checker: _CheckerOrName = TokensChecker()
     """How answers are compared: `tokens`, `exact`, `float`, or a mapping with `type`."""
     few_shot: FewShot | None = None
     """Solved examples for the prompt."""
@@ -217,10 +324,22 @@ class Problem(_Part):
     def _tests_agree(self) -> "Problem":
         kinds = {test.is_function for test in self.tests}
         if len(kinds) > 1:
-            raise ValueError("tests: expected all with input and output, or all calling functions")
+            raise _at("tests", "expected all with input and output, or all calling functions")
         if self.entry_point is None and any(test.call is not None for test in self.tests):
-            raise ValueError("entry_point: is missing; `call` in tests needs the function's name")
+            raise _at("entry_point", "missing, expected the function that `call` in tests means")
         return self
+
+    @field_validator("few_shot")
+    @classmethod
+    def _does_not_show_itself(
+        cls, few_shot: FewShot | None, info: ValidationInfo
+    ) -> FewShot | None:
+        if few_shot and isinstance(few_shot.variants, tuple):
+            named = {name for choice in few_shot.variants for name in choice}
+            for example in few_shot.pool:
+                if example.id in named and _is_same(example, info.data):
+                    raise _at("variants", f"{example.id!r} is this problem itself")
+        return few_shot
 
     @property
     def kind(self) -> Literal["stdio", "function"]:
@@ -233,9 +352,23 @@ class Problem(_Part):
         return [(test.input, test.output) for test in self.tests if test.sample]
 
     @property
+    def examples(self) -> tuple[Example, ...]:
+        """The pool without this problem itself: no prompt may hold its own answer."""
+        pool = self.few_shot.pool if self.few_shot else ()
+        own = {"id": self.id, "statement": self.statement}
+        return tuple(example for example in pool if not _is_same(example, own))
+
+    @property
     def content_hash(self) -> str:
-        """sha256 hex digest of all that the file says, wherever it lies."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """sha256 hex digest of all that the file says and of its checker's program."""
+        said = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        digest = hashlib.sha256(said.encode())
+        if isinstance(self.checker, ProgramChecker):
+            program = self.directory / self.checker.source
+            files = sorted(program.rglob("*")) if program.is_dir() else [program]
+            for file in filter(Path.is_file, files):
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
 
     @property
     def directory(self) -> Path:
@@ -246,17 +379,8 @@ class Problem(_Part):
 def problem_json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a problem file, for editors."""
     schema = Problem.model_json_schema()
-    properties, parts = schema["properties"], schema["$defs"]
-    del properties["source"]
+    del schema["properties"]["source"]  # ours, not the file's
     schema["required"].remove("id")  # the file's name is the default
-    names = {"enum": ["tokens", "exact", "float"], "type": "string"}
-    checker = properties["checker"]
-    checker["anyOf"] = [names, *checker.pop("oneOf")]
-    checker.pop("discriminator")
-    checker["default"] = "tokens"
-    pool = parts["FewShot"]["properties"]["pool"]
-    listed = {"type": pool.pop("type"), "items": pool.pop("items")}
-    pool["anyOf"] = [{"type": "string"}, listed]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
