@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hydragen_tree.tiny.corpus.documents import draw_document
 from hydragen_tree.tiny.corpus.families import FAMILIES, HELD_OUT_FAMILIES
@@ -31,6 +31,7 @@ from hydragen_tree.tiny.model import FENCE, llama_config, train_tokenizer
 CHUNK = 500
 TOKENIZER_CHUNKS = 16
 PROSE_WEIGHT = 0.1
+WARM_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +121,17 @@ def token_weights(tokens: torch.Tensor, fence: int) -> torch.Tensor:
     return torch.where(opened, 1.0, PROSE_WEIGHT)
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over 2 % of the steps, then half a cosine down to a twentieth."""
-    warm = max(1, steps // 50)
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * (0.05 + 0.95 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2)
+def learning_rate(step: int, peak: float) -> float:
+    """Linear warm-up, then falling with the square root of the steps, whatever their number."""
+    return peak * min((step + 1) / WARM_STEPS, math.sqrt(WARM_STEPS / (step + 1)))
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Writes the model as bf16, with its tokenizer."""
     half = LlamaForCausalLM(model.config).to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
+    ends = model.config.eos_token_id
+    half.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=ends)
     half.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
@@ -155,11 +155,10 @@ def fit(
     fence = tokenizer.convert_tokens_to_ids(FENCE)
     forward = torch.compile(model) if options.compile else model
     losses, running, start = [], torch.zeros((), device=device), time.monotonic()
-    kept = {round(options.steps * share) for share in options.keep}
     for step, batch in zip(range(options.steps), batches(rows, options.batch, options.seed)):
         tokens = torch.from_numpy(batch).to(device, non_blocking=True)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, options.steps, options.peak)
+            group["lr"] = learning_rate(step, options.peak)
         with torch.autocast(device.type, torch.bfloat16):
             logits = forward(input_ids=tokens[:, :-1], use_cache=False).logits
         weights = token_weights(tokens, fence)[:, 1:]
@@ -177,7 +176,7 @@ def fit(
             losses.append(point | {"seconds": round(time.monotonic() - start, 1)})
             running.zero_()
             print(json.dumps(losses[-1]), flush=True)
-        if step + 1 in kept:
+        if step + 1 in options.keep:
             save(model, tokenizer, options.out / f"step-{step + 1}")
     return losses
 
@@ -187,7 +186,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the model that ships.")
     parser.add_argument("--out", type=Path, required=True, help="directory for model and log")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--chunks", type=int, default=400, help=f"of {CHUNK} documents each")
+    parser.add_argument("--chunks", type=int, default=256, help=f"of {CHUNK} documents each")
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=64, help="rows a step")
     parser.add_argument("--context", type=int, default=2048, help="tokens a row")
@@ -195,8 +194,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=torch.get_num_threads())
     parser.add_argument("--report", type=int, default=50, help="steps between two losses")
-    parser.add_argument("--keep", type=float, nargs="*", default=[], help="shares of the steps "
-                        "after which the model is saved besides")
+    parser.add_argument("--keep", type=int, nargs="*", default=[], help="steps to save after, too")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     return parser.parse_args(arguments)
 

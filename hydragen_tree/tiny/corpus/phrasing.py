@@ -31,6 +31,8 @@ SHAPE_STORIES = {
     "lists": ("{name} and a friend have equally long lists of numbers, a and b.",),
 }
 PLAIN_NOUNS = ("integers", "numbers", "values")
+QUESTION_WORDS = ("how ", "what ", "which ", "where ", "who ", "in ")
+TAKES_QUESTIONS = frozenset({"Print {ask}.", "Report {ask}.", "Output {ask}."})
 STORY_SOURCES = frozenset({"count-line", "line", "count-lines", "commas"})
 
 
@@ -66,6 +68,8 @@ def _steps_text(rng: Random, phrases: list[str], name: str | None) -> str:
 
 def _layout(task: Task, rng: Random, noun: str, unseen: bool) -> str:
     text = _choose(rng, task.source.layout, unseen).format(v=noun)
+    if task.source.counted and rng.random() < 0.25:
+        text += rng.choice((" n is at most 100.", " 1 <= n <= 1000.", " n is not above 100000."))
     if task.reads is not None:
         if task.k_follows_n:
             text += rng.choice((" k follows n on the first line.", " The first line also holds k."))
@@ -115,17 +119,21 @@ def statement(task: Task, rng: Random, unseen: bool = False) -> str:
 
     depth = len(task.steps)
     steps = [phrase(step.do, i) for i, step in enumerate(task.steps)]
-    ask = phrase(task.family.ask, depth)
+    says = _choose(rng, task.finish.says, unseen)
+    asks = task.family.ask
+    if says not in TAKES_QUESTIONS:
+        asks = tuple(a for a in asks if not a.startswith(QUESTION_WORDS)) or asks
+    ask = phrase(asks, depth)
     body = [intro]
     if steps:
         body.append(_steps_text(rng, steps, name))
-    body.append(_sentence(phrase(task.finish.says, depth + 1, ask=ask)))
+    body.append(_sentence(phrase((says,), depth + 1, ask=ask)))
     if task.guard is not None:
         template = rng.choice(("If nothing is left, print {}.", "Print {} if nothing remains."))
         body.append(template.format(task.guard))
     elif task.family.least > 0 and task.shrinks or task.family.least > 2:
-        body.append(f"At least {task.family.least} will be there." if not steps else
-                    f"At least {task.family.least} of them will be left.")
+        least = ("one", "two", "three")[task.family.least - 1]
+        body.append(f"At least {least} of them will be {'left' if steps else 'there'}.")
     text = " ".join(body).replace("\n ", "\n")
     layout = _layout(task, rng, noun, unseen)
     return rng.choice((f"{text}\n{layout}", f"{text} {layout}", f"{text}\n\n{layout}"))
