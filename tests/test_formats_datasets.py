@@ -55,7 +55,7 @@ MBPP_PLUS = {
     "plus_input": [[[]], [["x"]]],
     "atol": 0,
 }
-APPS = {
+APPS: Record = {
     "problem_id": 12,
     "question": "Add the numbers.\r\n\n-----Examples-----\n1 2",
     "solutions": json.dumps(["print raw_input()", "print(sum(map(int, input().split())))"]),
@@ -136,7 +136,8 @@ def passes(problem: Problem, program: str) -> bool:
             if test.code is not None:
                 exec(test.code, names)
             else:
-                assert names[problem.entry_point](*test.call) == test.expected
+                assert problem.entry_point
+                assert names[problem.entry_point](*test.call or ()) == test.expected
     except AssertionError:
         return False
     return True
@@ -293,7 +294,7 @@ def test_apps_directory(tmp_path: Path) -> None:
     folder = tmp_path / "0042"
     folder.mkdir()
     (folder / "question.txt").write_text("Add.", encoding="utf-8")
-    (folder / "input_output.json").write_text(APPS["input_output"], encoding="utf-8")
+    (folder / "input_output.json").write_text(str(APPS["input_output"]), encoding="utf-8")
     (folder / "metadata.json").write_text('{"difficulty": "competition"}', encoding="utf-8")
     assert is_apps_directory(folder)
     [(_, document)] = read_dataset(folder)
