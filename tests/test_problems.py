@@ -81,7 +81,10 @@ def test_programs_are_there_and_compile(path: Path) -> None:
 @each_problem
 def test_few_shot_examples_are_from_the_shared_pool(path: Path) -> None:
     few_shot = load(path).few_shot
+    first = load(FILES[0]).few_shot
     assert few_shot is not None
+    assert first is not None
+    assert few_shot.pool == first.pool
     assert few_shot.shots == 2
     assert few_shot.variants == 4
 
