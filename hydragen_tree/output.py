@@ -121,6 +121,8 @@ class SampleWriter:
             self._manifest = manifest.with_session()
             if self._has_manifest:
                 self._manifest.write(self._manifest_path)
+        elif manifest.result is None:  # killed between its last sample and the end
+            self.finish({})
 
     @property
     def manifest(self) -> Manifest:

@@ -137,6 +137,15 @@ def test_complete_file_is_left_alone(tmp_path: Path) -> None:
     assert (path.read_bytes(), manifest_path(path).read_bytes()) == before
 
 
+def test_killed_before_the_end_figures(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    draw(path)
+    manifest = Manifest.read(manifest_path(path))
+    replace(manifest, result=None).write(manifest_path(path))
+    assert draw(path, resume=True).complete
+    assert Manifest.read(manifest_path(path)).result == manifest.result
+
+
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [

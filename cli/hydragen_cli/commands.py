@@ -22,6 +22,11 @@ COMMANDS = {
     "export": "hydragen_cli.convert:export",
 }
 
+_EPILOG = (
+    "Every option can also be set in the environment (HYDRAGEN_MAX_TOKENS for --max-tokens) or in "
+    "hydragen.toml, in a table named like the command."
+)
+
 
 def load(name: str, *, add_completion: bool = False) -> TyperCommand:
     """Imports one command.
@@ -33,7 +38,7 @@ def load(name: str, *, add_completion: bool = False) -> TyperCommand:
     module, function = COMMANDS[name].split(":")
     app = typer.Typer(add_completion=add_completion)
     settings = {"help_option_names": ["-h", "--help"]}
-    app.command(name, cls=Command, context_settings=settings)(
+    app.command(name, cls=Command, context_settings=settings, epilog=_EPILOG)(
         getattr(import_module(module), function)
     )
     command = typer.main.get_command(app)

@@ -68,11 +68,7 @@ def _hydragen(
         ),
     ] = False,
 ) -> None:
-    """Draw thousands of candidate programs from a language model, and judge them.
-
-    Every option of every command can also be set by an environment variable (HYDRAGEN_MAX_TOKENS
-    for --max-tokens) or in hydragen.toml, in a table named like the command.
-    """
+    """Draw thousands of candidate programs from a language model, and judge them."""
 
 
 def _run(command: Any, name: str) -> NoReturn:

@@ -23,6 +23,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from hydragen_cli.interrupts import Interrupted
 from hydragen_tree.errors import InputError
 
 FILE_NAME = "hydragen.toml"
@@ -39,6 +40,8 @@ class Command(TyperCommand):
         """Runs the command; an InputError about an option gains the option's origin."""
         try:
             return super().invoke(ctx)
+        except Interrupted as interrupted:
+            raise typer.Exit(interrupted.exit_code) from None
         except InputError as error:
             flag = re.match(r"--?[a-z][a-z-]*", str(error))
             names = [p.name for p in self.params if flag and flag[0] in p.opts]

@@ -84,8 +84,12 @@ def sample(
     from hydragen_tree.manifest import Manifest
     from hydragen_tree.output import SampleWriter
 
-    with Interrupts() as interrupts, SampleWriter(output, resume=resume, force=force) as writer:
+    path = None if output is None or str(output) == "-" else output
+    with Interrupts() as interrupts, SampleWriter(path, resume=resume, force=force) as writer:
         sampler, built = prepare()
+
+        from hydragen_tree.attention import resolve_backend
+
         writer.begin(
             Manifest.describe(
                 built,
@@ -96,7 +100,7 @@ def sample(
             )
         )
         if writer.complete:
-            note(f"{output}: complete, nothing to do", quiet=quiet)
+            note(f"{path}: complete, nothing to do", quiet=quiet)
             return 0
         if model == "tiny":
             note(_DEMONSTRATION, quiet=quiet)
@@ -105,7 +109,7 @@ def sample(
             with Progress(
                 lambda: sampler.stats,
                 writer.tally.samples,
-                to_stdout=output is None,
+                to_stdout=path is None,
                 quiet=quiet,
             ):
                 for drawn in run:
@@ -114,8 +118,13 @@ def sample(
         except Interrupted as interrupted:
             note(_how_to_resume(writer), quiet=quiet)
             return interrupted.exit_code
-        figures = {**asdict(sampler.stats), "elapsed_s": round(sampler.stats.elapsed_s, 3)}
-        writer.finish(figures)
+        figures = {
+            **asdict(sampler.stats),
+            "elapsed_s": round(sampler.stats.elapsed_s, 3),
+            "attention": resolve_backend(attention, sampler.source.device),
+        }
+        with interrupts.held():
+            writer.finish(figures)
         if not quiet:
             show(console(), _summary(writer, figures))
     return 0
@@ -172,7 +181,9 @@ def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[s
     drawn, rows = figures["tokens_sampled"], figures["rows_computed"]
     computed, unshared = figures["prompt_tokens"], figures["prompt_tokens_unshared"]
     elapsed_s = figures["elapsed_s"]
+    model = writer.manifest.model
     lines = [
+        ("model", "{name}, {dtype} on {device}, {attention} attention".format(**model, **figures)),
         ("samples", f"{tally.samples:,} of {count(len(writer.manifest.tasks), 'problem')}"),
         ("programs", f"{tally.distinct_programs:,} distinct"),
         ("ended", ", ".join(ended)),
