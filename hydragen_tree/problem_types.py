@@ -278,6 +278,8 @@ class Submission(_Part):
     """The verdict it must get."""
     code: str
     """The program."""
+    language: Literal["python", "c", "c++"] = "python"
+    """What it is written in."""
 
 
 def _is_same(example: Example, problem: Mapping[str, Any]) -> bool:

@@ -25,7 +25,7 @@ PACKAGE = {
     "data/secret/1.in": "1\n",
     "data/secret/1.ans": "2\n",
     "submissions/accepted/a.py": "print(2)\n",
-    "submissions/accepted/a.cpp": "int main() {}\n",
+    "submissions/accepted/a.java": "class Main {}\n",
     "output_validators/check/check.py": "import sys; sys.exit(42)\n",
     "output_validators/check/primes.py": "PRIMES = [2, 3]\n",
 }
@@ -70,7 +70,7 @@ def test_a_package_brings_its_checker_along(
     assert problem.checker.source == "guess-checker"
     files = sorted(path.name for path in (problem.directory / problem.checker.source).iterdir())
     assert files == ["check.py", "primes.py"]
-    assert "a.cpp: .cpp: not Python 3: left out" in capsys.readouterr().err
+    assert "a.java: .java: not Python, C or C++: left out" in capsys.readouterr().err
 
 
 def test_a_single_file_checker_keeps_its_name(tmp_path: Path) -> None:

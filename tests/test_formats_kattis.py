@@ -82,7 +82,13 @@ def test_a_legacy_package(tmp_path: Path) -> None:
     assert (problem.limits.time_s, problem.limits.memory_mib) == (3.0, 512)
     assert problem.checker == TokensChecker(case_sensitive=False)
     assert problem.solution == LEGACY["submissions/accepted/sum.py"]
-    assert [s.verdict for s in problem.submissions] == ["AC", "RE", "TLE", "WA"]
+    assert [(s.verdict, s.language) for s in problem.submissions] == [
+        ("AC", "c++"),
+        ("AC", "python"),
+        ("RE", "python"),
+        ("TLE", "python"),
+        ("WA", "python"),
+    ]
     assert problem.source == str(folder / "problem.yaml")
 
 
@@ -254,6 +260,7 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
         LEGACY,
         **{
             "submissions/rejected/any.py": "print(1)\n",
+            "submissions/accepted/sum.java": "class Main {}\n",
             "submissions/accepted/old.py": "print 1\n",
             "submissions/accepted/two.py": "#!/usr/bin/env python2\nprint(1)\n",
             "submissions/accepted/many/a.py": "import b\n",
@@ -263,11 +270,11 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
         },
     )
     found, skipped = read_submissions(folder, {})
-    assert [s["verdict"] for s in found] == ["AC", "AC", "RE", "TLE", "WA"]
+    assert [s["verdict"] for s in found] == ["AC", "AC", "AC", "RE", "TLE", "WA"]
     assert skipped == [
         "submissions/accepted/many: a program of several files",
         "submissions/accepted/old.py: Python 2, or not Python at all",
-        "submissions/accepted/sum.cpp: .cpp: not Python 3",
+        "submissions/accepted/sum.java: .java: not Python, C or C++",
         "submissions/accepted/two.py: Python 2",
         "submissions/rejected/any.py: rejected names no single verdict",
     ]

@@ -1,9 +1,10 @@
 """Kattis/ICPC problem packages, legacy and 2025-09, as our Problem.
 
 Read: the statement, sample and secret data, limits, the output validator with its flags, and the
-Python submissions. Refused by name, because judging would be wrong without it: multi-pass and
-submit-answer problems, scores that a validator decides, test cases with command-line arguments or
-files, and code from `include/`. Test groups of scoring problems are judged as one: all must pass.
+submissions in Python, C and C++. Refused by name, because judging would be wrong without it:
+multi-pass and submit-answer problems, scores that a validator decides, test cases with command-line
+arguments or files, and code from `include/`. Test groups of scoring problems are judged as one: all
+must pass.
 
 Source: the Problem Package Format, versions legacy and 2025-09.
 """
@@ -67,7 +68,7 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
     if (package / "include").is_dir() and any((package / "include").rglob("*.*")):
         raise InputError(f"{package}/include: code added to submissions is not supported")
     submissions, _ = read_submissions(package, constants)
-    solution = next((s["code"] for s in submissions if s["verdict"] == "AC"), None)
+    accepted = [s for s in submissions if s["verdict"] == "AC" and "language" not in s]
     document = {
         "id": slug(package.resolve().name),
         "title": _title(package, metadata) or own_title or package.resolve().name,
@@ -75,7 +76,7 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
         "limits": _limits(package, metadata),
         "checker": _checker(package, metadata, kinds, data, constants),
         "tests": data.tests,
-        "solution": solution,
+        "solution": accepted[0]["code"] if accepted else None,
         "submissions": submissions,
     }
     return {k: v for k, v in document.items() if v not in (None, [])}, str(package / "problem.yaml")

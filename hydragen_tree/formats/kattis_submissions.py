@@ -17,6 +17,9 @@ VERDICTS = {
     "output_limit_exceeded": "OLE",
     "compiler_error": "CE",
 }
+_LANGUAGES = {
+    ".py": "python", ".py3": "python", ".c": "c", ".cc": "c++", ".cpp": "c++", ".cxx": "c++",
+}  # fmt: skip
 _NOT_PROGRAMS = ("submissions.yaml", "README", "README.md")
 
 
@@ -30,7 +33,7 @@ def read_submissions(
         constants: values put in for `{{name}}`.
 
     Returns:
-        (native submissions, why each other one was skipped: `submissions/...: reason`).
+        (native submissions; why each other one was skipped: `submissions/...: reason`).
     """
     found: list[dict[str, Any]] = []
     skipped: list[str] = []
@@ -53,10 +56,12 @@ def read_submissions(
                 code = program.read_text(encoding="utf-8", errors="replace")
                 for constant, value in constants.items():
                     code = code.replace(f"{{{{{constant}}}}}", value)
-                if why := why_not_python3(code):
+                language = _LANGUAGES[program.suffix]
+                if language == "python" and (why := why_not_python3(code)):
                     skipped.append(f"{name}: {why}")
-                else:
-                    found.append({"verdict": VERDICTS[folder.name], "code": code})
+                    continue
+                known = {"verdict": VERDICTS[folder.name], "code": code}
+                found.append(known if language == "python" else {**known, "language": language})
     return found, skipped
 
 
@@ -67,6 +72,6 @@ def _program(entry: Path) -> Path | str:
     )
     if len(files) != 1:
         return "a program of several files"
-    if files[0].suffix not in (".py", ".py3"):
-        return f"{files[0].suffix or 'no ending'}: not Python 3"
+    if files[0].suffix not in _LANGUAGES:
+        return f"{files[0].suffix or 'no ending'}: not Python, C or C++"
     return files[0]
