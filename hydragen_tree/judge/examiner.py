@@ -22,8 +22,9 @@ from hydragen_tree.judge.verdict import Status, Verdict, verdict_on
 from hydragen_tree.problem import Problem, ProgramChecker, Test
 
 _SLACK = 1.2  # of the time limit, before a run is ended
-_WALL = 2.0  # elapsed seconds for each second of processor time ...
-_WALL_EXTRA_S = 1.0  # ... and for waiting
+_WALL = 3.0  # elapsed seconds for each second of processor time ...
+_WALL_EXTRA_S = 2.0  # ... and for waiting
+_PATIENCE = 3.0  # times as much elapsed time for a run that is repeated alone
 _BUSY = 0.1  # below this part of its time in use, a program waits; it is not slowed down by others
 _HARNESS = Limits(cpu_s=60, wall_s=90, memory_bytes=4 << 30)
 _OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"Cannot allocate memory")
@@ -167,10 +168,11 @@ class Examiner:
     ) -> Verdict:
         test = problem.tests[index]
 
-        def judge() -> Judged:
+        def judge(patience: float = 1.0) -> Judged:
+            limits = limits_of(problem, patience)
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    return self._run(problem, validator, program, test)
+                    return self._run(problem, validator, program, test, limits)
                 except BoxError:
                     if attempt == _ATTEMPTS:
                         raise
@@ -181,21 +183,26 @@ class Examiner:
         rerun = _is_borderline(outcome, problem.limits.time_s)
         if rerun:
             with self._quiet.alone():
-                outcome, status, message = judge()
+                outcome, status, message = judge(_PATIENCE)
         verdict = verdict_on(outcome, status, message, test=index)
         return replace(verdict, rerun=rerun)
 
     def _run(
-        self, problem: Problem, validator: Validator | None, program: Program, test: Test
+        self,
+        problem: Problem,
+        validator: Validator | None,
+        program: Program,
+        test: Test,
+        limits: Limits,
     ) -> Judged:
         if test.code is not None:
-            return self._run_code_test(problem, program, test.code)
+            return self._run_code_test(problem, program, test.code, limits)
         if test.call is not None:
-            return self._run_call(problem, program, test)
+            return self._run_call(problem, program, test, limits)
         if isinstance(problem.checker, ProgramChecker) and problem.checker.interactive:
             assert validator is not None
-            return self._run_interactive(problem, validator, program, test)
-        outcome = self.box.run(program.request(limits_of(problem)), test.input.encode())
+            return self._run_interactive(problem, validator, program, test, limits)
+        outcome = self.box.run(program.request(limits), test.input.encode())
         fault = find_fault(outcome, problem)
         if fault is not None:
             return outcome, *fault
@@ -206,12 +213,11 @@ class Examiner:
             wrong = check_text(problem.checker, outcome.stdout, test.output.encode())
         return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
 
-    def _run_call(self, problem: Problem, program: Program, test: Test) -> Judged:
+    def _run_call(self, problem: Problem, program: Program, test: Test, limits: Limits) -> Judged:
         """A call crosses as a line of JSON, and so does what it returns."""
         assert test.call is not None
         args = [wire.encode(argument, _refuse_object) for argument in test.call]
         call = json.dumps({"do": "call", "target": problem.entry_point, "args": args})
-        limits = limits_of(problem)
         request = program.request(limits, role="serve_with_prelude")
         outcome = self.box.run(request, call.encode() + b"\n")
         fault = find_fault(outcome, problem)
@@ -231,9 +237,10 @@ class Examiner:
             return outcome, "AC", ""
         return outcome, "WA", f"expected {_short(test.expected)}, got {_short(value)}"
 
-    def _run_code_test(self, problem: Problem, program: Program, code: str) -> Judged:
+    def _run_code_test(
+        self, problem: Problem, program: Program, code: str, limits: Limits
+    ) -> Judged:
         """Test code runs in a process of its own, and asks the program's."""
-        limits = limits_of(problem)
         limits = replace(limits, wall_s=limits.wall_s + _HARNESS.wall_s)
         tests = Request(_HARNESS, argv=["tests.py"], sources=[("tests.py", code)], role="harness")
         outcome, asked = self._converse(program.request(limits, role="serve"), tests)
@@ -257,9 +264,13 @@ class Examiner:
         return outcome, status, message[:400]
 
     def _run_interactive(
-        self, problem: Problem, validator: Validator, program: Program, test: Test
+        self,
+        problem: Problem,
+        validator: Validator,
+        program: Program,
+        test: Test,
+        limits: Limits,
     ) -> Judged:
-        limits = limits_of(problem)
         interactor = validator.interactor(test, replace(_HARNESS, wall_s=limits.wall_s + 10))
         outcome, asked = self._converse(program.request(limits), interactor)
         # Who ends first is in the right: a program may die of a pipe that a rejection closed.
@@ -296,13 +307,18 @@ class Examiner:
         return outcome, asked
 
 
-def limits_of(problem: Problem) -> Limits:
-    """What a run of a problem's program may use before it is ended."""
+def limits_of(problem: Problem, patience: float) -> Limits:
+    """What a run of a problem's program may use before it is ended.
+
+    Args:
+        problem: the problem.
+        patience: how much more elapsed time than usual.
+    """
     time_s = problem.limits.time_s
     largest = max((len(test.output) for test in problem.tests), default=0)
     return Limits(
         cpu_s=_SLACK * time_s + 0.05,
-        wall_s=_WALL * time_s + _WALL_EXTRA_S,
+        wall_s=patience * (_WALL * time_s + _WALL_EXTRA_S),
         memory_bytes=problem.limits.memory_mib << 20,
         output_bytes=max(problem.limits.output_mib << 20, 2 * largest),
     )

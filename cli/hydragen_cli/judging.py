@@ -1,0 +1,88 @@
+"""What the commands that judge have in common: their options, and the start of a judge."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hydragen_cli.console import note
+from hydragen_tree.errors import InputError
+
+if TYPE_CHECKING:
+    from hydragen_tree.judge import Judge
+
+_JUDGE = "Judge"
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        rich_help_panel=_JUDGE,
+        help="Programs judged at a time. Default: one a processor.",
+    ),
+]
+Sandbox = Annotated[
+    str,
+    typer.Option(
+        "--sandbox",
+        metavar="LEVEL",
+        rich_help_panel=_JUDGE,
+        help="auto, bubblewrap, unshare or landlock.",
+    ),
+]
+Unsandboxed = Annotated[
+    bool,
+    typer.Option(
+        "--unsandboxed",
+        rich_help_panel=_JUDGE,
+        help="Run programs with resource limits and nothing else: only those you trust.",
+    ),
+]
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", rich_help_panel=_JUDGE, help="Neither use nor keep old verdicts."),
+]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        "--python",
+        metavar="PATH",
+        rich_help_panel=_JUDGE,
+        help="The Python that runs the programs. Default: the one that runs this command.",
+    ),
+]
+Language = Annotated[
+    str,
+    typer.Option(
+        "--language",
+        metavar="NAME",
+        rich_help_panel=_JUDGE,
+        help="Of the programs: python, c, c++.",
+    ),
+]
+
+
+def open_judge(
+    *,
+    workers: int | None,
+    sandbox: str,
+    unsandboxed: bool,
+    cache: bool,
+    python: str | None,
+    quiet: bool,
+) -> "Judge":
+    """Start a judge, and say in one line what protects the machine from the programs.
+
+    Raises:
+        InputError: an option is wrong, or no sandbox works here.
+    """
+    from hydragen_tree.judge import Judge
+
+    if unsandboxed and sandbox != "auto":
+        raise InputError("--unsandboxed: is the opposite of --sandbox; choose one")
+    if not unsandboxed and sandbox == "rlimits":
+        raise InputError("--sandbox rlimits: protects nothing; say --unsandboxed to mean it")
+    level = "rlimits" if unsandboxed else sandbox
+    judge = Judge(level, workers, cache=cache, python=python)
+    note(str(judge.isolation), quiet=quiet)
+    return judge

@@ -1,0 +1,91 @@
+"""Which problem a sample belongs to.
+
+By its task id, among the problems that were named; else in the file that the sample itself names;
+else in the one that the manifest beside the samples names.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.formats.samples import SampleLine
+from hydragen_tree.manifest import Manifest, Task, manifest_path
+from hydragen_tree.problem import Problem, load_problems, problem_from_document
+
+_DATASETS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+class Library:
+    """Finds problems by task id.
+
+    Args:
+        sources: problem files, directories, packages, globs, or data sets in JSON.
+        samples: the samples' file, beside which a manifest may lie.
+
+    Attributes:
+        refused: records of data sets that are no problems, and why.
+
+    Raises:
+        InputError: a source holds no problem, or a broken one.
+    """
+
+    def __init__(self, sources: Sequence[str], samples: Path | None = None) -> None:
+        self.refused: list[str] = []
+        self._problems: dict[str, Problem] = {}
+        self._from_files: dict[str, dict[str, Problem] | str] = {}
+        self._tasks = _tasks_of(samples)
+        for source in sources:
+            for problem in self._load(source):
+                if problem.id in self._problems:
+                    raise InputError(f"--problems {source}: {problem.id!r} is there twice")
+                self._problems[problem.id] = problem
+
+    def find(self, line: SampleLine) -> Problem | str:
+        """The problem of a sample, or why there is none."""
+        for name in (line.task_id, f"Mbpp/{line.task_id}"):  # MBPP's samples bear numbers
+            if name in self._problems:
+                return self._problems[name]
+        task = self._tasks.get(line.task_id)
+        path = line.record.get("problem") or (task.path if task else None)
+        if not isinstance(path, str):
+            return f"no problem has the task id {line.task_id!r}; name its file with --problems"
+        if path not in self._from_files:
+            self._from_files[path] = self._read(path)
+        found = self._from_files[path]
+        if isinstance(found, str):
+            return found
+        if line.task_id not in found:
+            return f"{path} holds no problem with the task id {line.task_id!r}"
+        return found[line.task_id]
+
+    def changed(self, problem: Problem) -> bool:
+        """Whether a problem is not as it was when the samples were drawn."""
+        task = self._tasks.get(problem.id)
+        return task is not None and task.sha256 not in (None, problem.content_hash)
+
+    def _read(self, path: str) -> dict[str, Problem] | str:
+        try:
+            return {problem.id: problem for problem in self._load(path)}
+        except InputError as error:
+            return f"{error}; name the problem's file with --problems"
+
+    def _load(self, source: str) -> Iterator[Problem]:
+        if not source.endswith(_DATASETS):
+            yield from load_problems([source])
+            return
+        from hydragen_tree.formats.datasets import read_dataset
+
+        for where, found in read_dataset(Path(source)):
+            try:
+                if isinstance(found, InputError):
+                    raise found
+                yield problem_from_document(found, where)
+            except InputError as error:
+                self.refused.append(f"{where}: {error}")
+
+
+def _tasks_of(samples: Path | None) -> dict[str, Task]:
+    path = manifest_path(samples) if samples is not None else None
+    if path is None or not path.is_file():
+        return {}
+    return dict(Manifest.read(path).tasks)
