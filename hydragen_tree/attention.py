@@ -218,7 +218,7 @@ def _tails(
     first: bool,
 ) -> None:
     """Every row's own tail, in chunks of rows, merged into `out` and `lse`."""
-    rows, q_heads, head_dim = queries.shape
+    rows, head_dim = queries.shape[0], queries.shape[2]
     kv_heads = keys.shape[0]
     paged_keys = keys.unflatten(1, (-1, tails.page_tokens))
     paged_values = values.unflatten(1, (-1, tails.page_tokens))

@@ -105,7 +105,7 @@ class KVCache:
         self.release(np.arange(first, first + self.pages_for(n_tokens), dtype=np.int32))
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Stores new keys and values `[kv_heads, tokens, head_dim]` of one layer at `slots` `[tokens]`."""
+        """Stores one layer's new keys and values `[kv_heads, tokens, head_dim]` at `slots`."""
         self.keys[layer].index_copy_(1, slots, keys.to(self.keys.dtype))
         self.values[layer].index_copy_(1, slots, values.to(self.values.dtype))
 

@@ -152,7 +152,7 @@ class Engine:
             row = stop
 
     def _tail_items(self, pages: Int, first: int, count: int, level: int) -> Int:
-        """Items for the tokens of one tail: each page causal in itself, and whole to later tokens."""
+        """Items for one tail's tokens: each page causal in itself, and whole to later tokens."""
         size = self.cache.page_tokens
         items = []
         for at in range(0, count, size):

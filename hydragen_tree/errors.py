@@ -11,7 +11,7 @@ Messages name the file or option, the key, what is wrong and what is expected.
 
 
 class HydragenError(Exception):
-    """Base of every error raised on purpose. The CLI prints its message and exits with `exit_code`."""
+    """Base of all errors raised on purpose; the CLI prints the message and exits with the code."""
 
     exit_code = 1
 

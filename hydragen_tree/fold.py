@@ -35,7 +35,7 @@ class CostModel:
     item_s: float
 
     def saved_s(self, n_tokens: int, branches: int, token_bytes: int) -> float:
-        """Seconds a layer and step saved by reading `n_tokens` once rather than `branches` times."""
+        """Seconds a layer and step saved by reading `n_tokens` once, not `branches` times."""
         return (branches - 1) * n_tokens * token_bytes / self.bandwidth
 
     def spent_s(self, rows: int, merge_bytes: int) -> float:

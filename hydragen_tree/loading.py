@@ -1,7 +1,6 @@
 """Finding, checking and loading models, so that what cannot work is refused before weights load."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +68,14 @@ class ModelSource:
         if n_tokens > self.context_tokens:
             raise InputError(
                 f"{what}: {n_tokens} tokens with --max-tokens, but {self.name} holds "
-                f"{self.context_tokens}; shorten the prompt, use fewer --shots or lower --max-tokens"
+                f"{self.context_tokens}; shorten the prompt or lower --max-tokens"
             )
         if self.window_tokens is not None and n_tokens > self.window_tokens:
             raise ModelError(
-                f"{what}: {n_tokens} tokens with --max-tokens, but {self.name} changes its attention "
-                f"beyond {self.window_tokens} tokens (sliding window or scaled rotary positions), "
-                "which a shared tree cannot do exactly; keep sequences shorter or choose another model"
+                f"{what}: {n_tokens} tokens with --max-tokens, but {self.name} changes its "
+                f"attention beyond {self.window_tokens} tokens (sliding window or scaled rotary "
+                "positions), which a shared tree cannot do exactly; keep sequences shorter or "
+                "choose another model"
             )
 
 
@@ -230,9 +230,9 @@ def _window(config: PreTrainedConfig) -> int | None:
     limits = []
     sliding = getattr(config, "sliding_window", None)
     layers = getattr(config, "layer_types", None)
-    if sliding and getattr(config, "use_sliding_window", True) is not False:
-        if layers is None or "sliding_attention" in layers:
-            limits.append(int(sliding))
+    used = getattr(config, "use_sliding_window", True) is not False
+    if sliding and used and (layers is None or "sliding_attention" in layers):
+        limits.append(int(sliding))
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") in ("dynamic", "longrope"):
         original = rope.get("original_max_position_embeddings")
@@ -279,5 +279,4 @@ def _weight_files(source: ModelSource) -> list[Path]:
     else:
         config = cached_file(source.path, "config.json", revision=source.revision)
         folder = Path(config).parent
-    names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
-    return [folder / name for name in names]
+    return sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))

@@ -266,7 +266,7 @@ class Run:
         return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate([old, new])))]
 
     def _take_pages(self) -> None:
-        """A page for every row whose tail is full to the page; parks the last rows if none is left."""
+        """A page for every row whose tail fills its pages; parks the last rows if none is left."""
         while True:
             batch = self.batch
             due = np.flatnonzero((batch.n_drawn > 0) & (batch.tail % self.cache.page_tokens == 0))

@@ -29,6 +29,7 @@ from hydragen_tree.trie import Trie
 
 _DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
 _GPU_DEFAULTS = (1024, 64, 8192)
+_USUAL = SamplingSettings()
 
 
 class Sampler:
@@ -115,7 +116,7 @@ class Sampler:
         self,
         sources: Sequence[Prompt | Problem | str | list[dict[str, str]] | Sequence[int]],
         n: int,
-        settings: SamplingSettings = SamplingSettings(),
+        settings: SamplingSettings = _USUAL,
         *,
         done: Mapping[str, Collection[int]] | None = None,
     ) -> Iterator[Sample]:
@@ -185,7 +186,7 @@ class Sampler:
         yield from run.samples()
 
     def trie(self, prompts: Sequence[Prompt], n: int) -> Trie:
-        """The tree that a run of n samples a task works on: the radix tree, folded where it pays."""
+        """The tree that a run of n samples a task works on: folded where sharing does not pay."""
         exact = Trie.build(prompt.token_ids for prompt in prompts)
         tasks = len({prompt.task_id for prompt in prompts})
         rows = min(n * tasks, self.max_rows) / len(exact.leaf_segments)

@@ -18,7 +18,7 @@ class Sample:
         solution: the program extracted from the completion.
         finish_reason: `eos`, `stop` (a stop string) or `length`.
         n_tokens: tokens drawn, those of the stop included.
-        logprob: log-probability of the tokens drawn under the model's own distribution (natural log).
+        logprob: natural-log probability of the tokens drawn under the model's own distribution.
         sampled_logprob: the same under the distribution they were drawn from.
         seed: the run's seed.
         token_ids: the tokens drawn.

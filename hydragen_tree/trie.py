@@ -125,7 +125,7 @@ class Trie:
 
 @dataclass(slots=True, eq=False)
 class _Node:
-    """A segment while the trie is being built. Few nodes have children, so their dict comes late."""
+    """A segment in the making. Few nodes have children, so their dict comes late."""
 
     tokens: Tokens
     children: "dict[int, _Node] | None" = None

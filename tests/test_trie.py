@@ -103,9 +103,7 @@ def test_a_hundred_thousand_prompts_cost_their_distinct_tokens() -> None:
     took = time.perf_counter() - start
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     distinct_bytes = 4 * trie.n_tokens
-    print(
-        f"\n100,000 prompts: {took:.1f} s, {grown / distinct_bytes:.1f} x the distinct tokens' bytes"
-    )
+    print(f"\n100,000 prompts: {took:.1f} s, {grown / distinct_bytes:.1f} x the tokens' bytes")
     assert trie.n_tokens < 900 + 100_000 * 101
     assert grown < 5 * distinct_bytes  # sharing nothing would be 10 x, as int32
     assert took < 60

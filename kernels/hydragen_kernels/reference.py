@@ -40,7 +40,7 @@ class Node(NamedTuple):
 
 
 def empty(queries: Tensor) -> Partial:
-    """The partial over no keys, merging's identity, shaped for `queries` `[rows, q_heads, head_dim]`."""
+    """The partial over no keys, merging's identity, for `[rows, q_heads, head_dim]` queries."""
     dtype = torch.promote_types(queries.dtype, torch.float32)
     out = torch.zeros(queries.shape, dtype=dtype, device=queries.device)
     lse = torch.full(queries.shape[:2], -torch.inf, dtype=dtype, device=queries.device)
