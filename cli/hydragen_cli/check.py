@@ -1,0 +1,102 @@
+"""`hydragen check`: are these problems fit to grade with?"""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hydragen_cli import arguments, judging
+from hydragen_cli.console import console, count, note
+from hydragen_cli.judging import open_judge
+from hydragen_tree.errors import InputError
+
+if TYPE_CHECKING:
+    from hydragen_tree.judge.checkup import Checkup
+
+_OUTPUT = "Output"
+
+
+def check(
+    problems: Annotated[
+        list[str],
+        typer.Argument(metavar="PROBLEM...", help="Problem files, directories, packages or globs."),
+    ],
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Measure what time limit suits Python: twice the time of the slowest accepted "
+            "program; report problems that no Python program solves in time.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="Print a JSON line a problem.")
+    ] = False,
+    workers: judging.Workers = None,
+    sandbox: judging.Sandbox = "auto",
+    unsandboxed: judging.Unsandboxed = False,
+    python: judging.Python = None,
+    quiet: arguments.Quiet = False,
+    config: arguments.Config = None,
+) -> int:
+    """Check problems: right programs must be accepted, wrong ones rejected, as their files say.
+
+    Exit code 1 if grading with any of them could not be trusted.
+    """
+    from hydragen_tree.judge.checkup import check_problems
+    from hydragen_tree.problem import load_problems
+
+    loaded = load_problems(problems)
+    done: list[Checkup] = []
+    with open_judge(
+        workers=workers,
+        sandbox=sandbox,
+        unsandboxed=unsandboxed,
+        cache=False,  # a check with old verdicts would check nothing
+        python=python,
+        quiet=quiet,
+    ) as judge:
+        for checkup in check_problems(judge, loaded, calibrate=calibrate):
+            done.append(checkup)
+            for fault in checkup.faults():
+                note(f"{checkup.problem.source or checkup.problem.id}: {fault}")
+            if as_json:
+                print(json.dumps(checkup.to_json()), flush=True)
+    if not done:
+        raise InputError("no problems to check")
+    place = {problem.id: index for index, problem in enumerate(loaded)}
+    done.sort(key=lambda checkup: place[checkup.problem.id])
+    if not quiet and not as_json:
+        _print_table(done, calibrate=calibrate)
+    bad = sum(not checkup.good for checkup in done)
+    rest = f", {bad:,} not fit to grade with" if bad else ", all fit to grade with"
+    note(f"{count(len(done), 'problem')} checked{rest}", quiet=quiet)
+    return 1 if bad else 0
+
+
+def _print_table(checkups: "list[Checkup]", *, calibrate: bool) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("problem", overflow="fold")
+    headings = ["accepted", "rejected", "slowest accepted", "limit"]
+    for heading in headings + (["suggested"] if calibrate else []):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
+    for checkup in checkups:
+        right = [trial for trial in checkup.trials if trial.expected == "AC"]
+        wrong = [trial for trial in checkup.trials if trial.expected != "AC"]
+        cells = [
+            f"{sum(t.good for t in right)}/{len(right)}",
+            f"{sum(t.good for t in wrong)}/{len(wrong)}",
+            _seconds(checkup.slowest_s),
+            _seconds(checkup.problem.limits.time_s),
+        ]
+        cells += [_seconds(checkup.suggested_s)] if calibrate else []
+        table.add_row(checkup.problem.id, *cells, "" if checkup.good else "NOT FIT")
+    console().print(table)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"
