@@ -44,6 +44,8 @@ def cli(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
     """Runs `hydragen ARGS` in this process; returns exit code, stdout and stderr."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
+    for name in [name for name in os.environ if name.startswith("HYDRAGEN_")]:
+        monkeypatch.delenv(name)
 
     def run(*args: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hydragen", *args])
@@ -65,7 +67,8 @@ def whole(cli: Cli, folder: Path) -> list[str]:
 
 
 def start(folder: Path, *args: str, **options: Any) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": os.devnull}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HYDRAGEN_")}
+    environment = {**inherited, "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": os.devnull}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
         [*SAMPLE, *args], cwd=folder, env=environment, text=True, **pipes, **options
