@@ -67,7 +67,8 @@ def _build_root(read: list[str], scratch: list[str]) -> None:
     for place_name in ["/proc", *scratch]:
         os.makedirs(root + place_name)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("proc", root + "/proc", "proc", flags)
+    # Programs and runner are the same user here; so programs see no processes but their own.
+    kernel.mount("proc", root + "/proc", "proc", flags, "hidepid=2")
     for name in ("sys", "sysrq-trigger", "irq", "bus"):
         if os.path.exists(f"{root}/proc/{name}"):
             _bind(f"{root}/proc/{name}", f"{root}/proc/{name}")
