@@ -231,8 +231,7 @@ class FewShot(_Part):
     shots: int = Field(default=2, ge=0)
     """Examples in each prompt; explicit variants say it themselves."""
     variants: Annotated[
-        Annotated[int, Field(ge=1), Tag("count")]
-        | Annotated[tuple[Choice, ...], Field(min_length=1), Tag("choices")],
+        Annotated[int, Field(ge=1), Tag("count")] | Annotated[tuple[Choice, ...], Tag("choices")],
         Discriminator(
             _form_of_variants,
             custom_error_type="variants_type",
@@ -258,6 +257,8 @@ class FewShot(_Part):
 
     def _faults_of_choices(self, choices: tuple[Choice, ...]) -> Iterator[str]:
         ids = [example.id for example in self.pool]
+        if not choices:
+            yield "empty, expected at least 1"
         for choice in choices:
             shown = f"[{', '.join(choice)}]"
             for name in choice:

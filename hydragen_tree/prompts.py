@@ -5,43 +5,26 @@ token ids, and so can never change a prompt.
 """
 
 import hashlib
+import itertools
 import json
 import math
-import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hydragen_tree.errors import InputError, ModelError
+from hydragen_tree.encoding import Tokenizer, encode, packed, render_chat
+from hydragen_tree.errors import InputError
 from hydragen_tree.problem import Example, Problem
-from hydragen_tree.template import PLAIN_STOP, render_block
+from hydragen_tree.template import PLAIN_STOP, render_block, render_task
 
-_FENCED = re.compile(r"^```(?:python|py)?[ ]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_INSTRUCTION = (
-    "Write a Python 3 program that solves this. It reads standard input and writes standard "
-    "output. Answer with the program alone, in one ```python block."
-)
-
-
-class Tokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
-
-    unk_token_id: int | None
-
-    def __call__(self, text: list[str], *, add_special_tokens: bool = True) -> Any:
-        """Encodes texts; `["input_ids"]` holds a list of ids each."""
-
-    def __len__(self) -> int:
-        """Number of tokens."""
-
-    def apply_chat_template(
-        self, conversation: list[Any], *, tokenize: bool, add_generation_prompt: bool
-    ) -> str:
-        """Renders messages."""
+_FENCE = re.compile(r"^```[ \t]*(\w*)[^\n]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL)
+_PROGRAM = "a Python 3 program that reads standard input and writes standard output"
+_FUNCTION = "this in Python 3, with the names given"
+Messages = list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -68,11 +51,15 @@ class Prompt:
         return hashlib.sha256(self.token_ids.astype("<i4").tobytes()).hexdigest()
 
 
-def extract_solution(completion: str) -> str:
-    """The program in a completion: its last fenced block if it has any, else all of it."""
-    blocks = _FENCED.findall(completion)
-    code = blocks[-1] if blocks else completion
-    return code.rstrip() + "\n"
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A prompt that is not encoded yet."""
+
+    task_id: str
+    variant: int
+    text: str
+    stop: tuple[str, ...] = ()
+    special: bool = True  # the tokenizer adds its special tokens; a chat template has done so
 
 
 def build_prompts(
@@ -96,176 +83,227 @@ def build_prompts(
         InputError: more variants are asked for than choices exist.
         ModelError: the tokenizer has no chat template, or cannot encode a text.
     """
-    if chat and not getattr(tokenizer, "chat_template", None):
-        raise ModelError(
-            "--chat: the model's tokenizer has no chat template; sample without --chat"
-        )
-    names: list[tuple[str, int]] = []
-    texts: list[str] = []
-    for problem in problems:
-        for variant, examples in enumerate(choose_examples(problem, seed, variants)):
-            names.append((problem.id, variant))
-            render = _chat_text if chat else _plain_text
-            texts.append(render(problem, examples, tokenizer))
-    stop = () if chat else PLAIN_STOP
-    encoded = _encode(tokenizer, texts, special=not chat)
-    return [
-        Prompt(task, variant, ids, stop, text)
-        for (task, variant), ids, text in zip(names, encoded, texts, strict=True)
-    ]
-
-
-def choose_examples(
-    problem: Problem, seed: int, variants: int | None = None
-) -> list[tuple[Example, ...]]:
-    """The examples of each variant, in order; deterministic in the seed and the problem's id.
-
-    Raises:
-        InputError: more variants are asked for than distinct choices exist.
-    """
-    few_shot = problem.few_shot
-    if few_shot is None:
-        return [()]
-    if isinstance(few_shot.variants, tuple) and variants is None:
-        by_id = {example.id: example for example in few_shot.pool}
-        return [tuple(by_id[name] for name in choice) for choice in few_shot.variants]
-    pool = [example for example in few_shot.pool if example.statement != problem.statement]
-    count = variants if variants is not None else few_shot.variants
-    assert isinstance(count, int)
-    possible = math.perm(len(pool), few_shot.shots)
-    if not 1 <= count <= possible:
-        raise InputError(
-            f"{problem.source or problem.id}: few_shot.variants: {count} asked for; expected 1 to "
-            f"{possible}, the ordered choices of {few_shot.shots} from {len(pool)} examples"
-        )
-    rng = random.Random(f"{seed}/{problem.id}")
-    chosen: dict[tuple[str, ...], tuple[Example, ...]] = {}
-    while len(chosen) < count:
-        choice = tuple(rng.sample(pool, few_shot.shots))
-        chosen.setdefault(tuple(example.id for example in choice), choice)
-    return list(chosen.values())
+    return prompts_from_sources(problems, tokenizer, seed=seed, chat=chat, variants=variants)
 
 
 def prompts_from_sources(
-    sources: Iterable[Any], tokenizer: Tokenizer, *, seed: int = 0, chat: bool = False
+    sources: Iterable[Any],
+    tokenizer: Tokenizer,
+    *,
+    seed: int = 0,
+    chat: bool = False,
+    variants: int | None = None,
 ) -> list[Prompt]:
     """Prompts of anything that can be one.
 
     Args:
         sources: each a `Prompt` (kept), a `Problem`, a string, chat messages, token ids, or a
-            pair (task id, one of the last three).
+            pair (task id, one of the last three); without one, source i is called `prompt-i`.
         tokenizer: the model's.
         seed: see `build_prompts`.
-        chat: render problems through the chat template.
+        chat: render problems through the chat template; messages always are.
+        variants: see `build_prompts`.
 
     Raises:
-        InputError: a source is none of these, or empty.
+        InputError: a source is none of these, is empty, or has another's task id.
+        ModelError: see `build_prompts`.
     """
-    prompts: list[Prompt] = []
+    prompts: list[Prompt | _Draft] = []
     for number, source in enumerate(sources):
         if isinstance(source, Prompt):
             prompts.append(source)
         elif isinstance(source, Problem):
-            prompts += build_prompts([source], tokenizer, seed=seed, chat=chat)
+            for variant, examples in enumerate(choose_examples(source, seed, variants)):
+                prompts.append(_of_problem(source, variant, examples, tokenizer, chat))
         else:
-            task, content = source if _is_named(source) else (f"prompt-{number}", source)
-            prompts.append(_prompt(task, content, tokenizer))
-    return prompts
+            name, content = source if _is_pair(source) else (f"prompt-{number}", source)
+            prompts.append(_of_content(name, content, tokenizer))
+    names: set[tuple[str, int]] = set()
+    for prompt in prompts:
+        if (prompt.task_id, prompt.variant) in names:
+            raise InputError(f"task id {prompt.task_id!r} comes twice, expected ids that differ")
+        names.add((prompt.task_id, prompt.variant))
+    return list(_encode_all(prompts, tokenizer))
+
+
+def choose_examples(
+    problem: Problem, seed: int, variants: int | None = None
+) -> list[tuple[Example, ...]]:
+    """The examples of each variant, in order.
+
+    Where only their number is given, they are drawn, and the draws do not depend on the problem:
+    problems with one pool share the beginnings of their prompts. More variants only add to fewer.
+    A problem that is in its own pool is passed over.
+
+    Raises:
+        InputError: other than 1 to as many variants as there are distinct choices are asked for.
+    """
+    few_shot, pool = problem.few_shot, problem.examples
+    if few_shot is None:
+        _check_count(problem, 1 if variants is None else variants, 1, "it has no few_shot")
+        return [()]
+    if isinstance(few_shot.variants, int):
+        count = few_shot.variants if variants is None else variants
+        held = f"{few_shot.shots} of {len(pool)} examples other than itself, in order"
+        _check_count(problem, count, math.perm(len(pool), few_shot.shots), held)
+        return _draw(pool, few_shot.shots, count, seed)
+    count = len(few_shot.variants) if variants is None else variants
+    _check_count(problem, count, len(few_shot.variants), "those it lists")
+    by_id = {example.id: example for example in pool}
+    return [tuple(by_id[name] for name in choice) for choice in few_shot.variants[:count]]
 
 
 def read_prompt_lines(lines: Iterable[str]) -> list[tuple[str, Any]]:
     """Reads `{"prompt": text | messages | token ids, "task_id": ...}` lines.
 
+    Blank lines and further keys are passed over; without an id, prompt i is called `prompt-i`.
+
+    Returns:
+        (task id, prompt) of every line, as `prompts_from_sources` takes them.
+
     Raises:
-        InputError: a line is broken (named by its number), an id comes twice, or there is none.
+        InputError: lines are broken (all are named, by number), or there is none.
     """
     found: dict[str, Any] = {}
+    faults: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"--prompts: line {number}: not valid JSON: {error.msg}") from None
-        if not isinstance(record, dict) or "prompt" not in record:
-            raise InputError(f'--prompts: line {number}: expected an object with "prompt"')
-        task = str(record.get("task_id", f"prompt-{len(found)}"))
-        if task in found:
-            raise InputError(f"--prompts: line {number}: task_id {task!r} comes twice")
-        found[task] = record["prompt"]
+            task_id, content = _parse_line(line, default=f"prompt-{len(found)}")
+            if task_id in found:
+                raise ValueError(f"task_id {task_id!r} comes twice, expected ids that differ")
+            found[task_id] = content
+        except ValueError as error:
+            faults.append(f"--prompts: line {number}: {error}")
+    if faults:
+        raise InputError("\n".join(faults))
     if not found:
-        raise InputError("--prompts: no prompts; expected at least one line")
+        raise InputError('--prompts: no prompts, expected lines such as {"prompt": "..."}')
     return list(found.items())
 
 
-def _is_named(source: Any) -> bool:
-    return isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str)
+def extract_solution(completion: str) -> str:
+    """The program in a completion.
 
-
-def _prompt(task: str, content: Any, tokenizer: Tokenizer) -> Prompt:
-    if isinstance(content, str):
-        if not content:
-            raise InputError(f"{task}: the prompt is empty; expected some text")
-        (ids,) = _encode(tokenizer, [content], special=True)
-        return Prompt(task, 0, ids, (), content)
-    items = list(content) if isinstance(content, Sequence | np.ndarray) else []
-    if not items:
-        raise InputError(f"{task}: the prompt is empty; expected text, messages or ids")
-    if all(isinstance(item, Mapping) for item in items):
-        if not getattr(tokenizer, "chat_template", None):
-            raise ModelError(f"{task}: chat messages, but the tokenizer has no chat template")
-        text = tokenizer.apply_chat_template(items, tokenize=False, add_generation_prompt=True)
-        (ids,) = _encode(tokenizer, [text], special=False)
-        return Prompt(task, 0, ids, (), text)
-    if not all(isinstance(item, int | np.integer) and item >= 0 for item in items):
-        raise InputError(f"{task}: expected text, a list of messages, or a list of token ids")
-    if max(items) >= len(tokenizer):
-        raise InputError(f"{task}: token id {max(items)}; the tokenizer has {len(tokenizer)}")
-    return Prompt(task, 0, _frozen(items), ())
-
-
-def _plain_text(problem: Problem, examples: Sequence[Example], tokenizer: Tokenizer) -> str:
-    del tokenizer  # the plain template needs none
-    blocks = [render_block(e.statement, _shown(e), e.solution) for e in examples]
-    return "\n\n".join([*blocks, render_block(problem.statement, problem.samples, None)])
-
-
-def _chat_text(problem: Problem, examples: Sequence[Example], tokenizer: Tokenizer) -> str:
-    messages: list[dict[str, str]] = []
-    for example in examples:
-        messages.append({"role": "user", "content": _question(example.statement, _shown(example))})
-        answer = f"```python\n{example.solution.strip()}\n```"
-        messages.append({"role": "assistant", "content": answer})
-    messages.append({"role": "user", "content": _question(problem.statement, problem.samples)})
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
-
-def _question(statement: str, samples: Sequence[tuple[str, str]]) -> str:
-    block = render_block(statement, samples, None)
-    body = block.removeprefix("### Problem\n").removesuffix("\n\n### Solution\n```python\n")
-    return f"{body}\n\n{_INSTRUCTION}"
-
-
-def _shown(example: Example) -> list[tuple[str, str]]:
-    return [(test.input, test.output) for test in example.tests if test.sample]
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str], *, special: bool) -> list[NDArray[np.int32]]:
-    """Tokenises whole texts in one call.
-
-    Raises:
-        ModelError: a text has something that the tokenizer cannot express.
+    Its last fenced block of Python if it has any, else its last fenced block without a language,
+    else all of it. A block that was cut off ends with the text.
     """
-    ids = tokenizer(texts, add_special_tokens=special)["input_ids"]
-    unknown = tokenizer.unk_token_id
-    for text, tokens in zip(texts, ids, strict=True):
-        if unknown is not None and unknown in tokens:
-            odd = next((c for c in text if unknown in tokenizer([c])["input_ids"][0]), text[:20])
-            raise ModelError(f"the tokenizer cannot encode {odd!r}; choose another model")
-    return [_frozen(tokens) for tokens in ids]
+    blocks = _FENCE.findall(completion)
+    python = [code for language, code in blocks if language.lower() in ("python", "python3", "py")]
+    bare = [code for language, code in blocks if not language]
+    code: str = [completion, *bare, *python][-1]
+    return code.rstrip() + "\n"
 
 
-def _frozen(tokens: Sequence[int]) -> NDArray[np.int32]:
-    array = np.array(tokens, np.int32)
-    array.flags.writeable = False
-    return array
+def _parse_line(line: str, default: str) -> tuple[str, Any]:
+    try:
+        record = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"not valid JSON: {error}") from None
+    if not isinstance(record, dict) or "prompt" not in record:
+        raise ValueError('expected an object with the key "prompt"')
+    task_id = record.get("task_id", default)
+    if not isinstance(task_id, str) or not task_id:
+        raise ValueError(f"task_id: got {task_id!r}, expected text")
+    return task_id, _checked(record["prompt"])
+
+
+def _checked(content: Any) -> str | Messages | tuple[int, ...]:
+    """Text, messages or token ids; a ValueError for anything else, and for what is empty."""
+    expected = "expected text, messages with a role each, or token ids from 0 on"
+    if not isinstance(content, Sequence | np.ndarray) or isinstance(content, bytes):
+        raise ValueError(f"got {type(content).__name__}, {expected}")
+    if not len(content):
+        raise ValueError(f"the prompt is empty, {expected}")
+    if isinstance(content, str):
+        return content
+    if all(isinstance(item, Mapping) and isinstance(item.get("role"), str) for item in content):
+        return list(content)
+    if all((type(i) is int or isinstance(i, np.integer)) and i >= 0 for i in content):
+        return tuple(int(item) for item in content)
+    raise ValueError(f"got a list of other things, {expected}")
+
+
+def _of_content(name: str, content: Any, tokenizer: Tokenizer) -> Prompt | _Draft:
+    try:
+        checked = _checked(content)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
+    if isinstance(checked, str):
+        return _Draft(name, 0, checked)
+    if isinstance(checked, list):
+        return _Draft(name, 0, render_chat(tokenizer, checked, name), special=False)
+    if max(checked) >= len(tokenizer):
+        size = f"expected less than {len(tokenizer)}, the size of the vocabulary"
+        raise InputError(f"{name}: token id {max(checked)}, {size}")
+    return Prompt(name, 0, packed(checked), ())
+
+
+def _of_problem(
+    problem: Problem, variant: int, examples: Sequence[Example], tokenizer: Tokenizer, chat: bool
+) -> _Draft:
+    if chat:
+        text = render_chat(tokenizer, _messages(problem, examples), problem.id)
+        return _Draft(problem.id, variant, text, special=False)
+    blocks = [render_block(e.statement, e.samples, e.solution) for e in examples]
+    text = "\n\n".join([*blocks, render_block(problem.statement, problem.samples, None)])
+    return _Draft(problem.id, variant, text, PLAIN_STOP)
+
+
+def _messages(problem: Problem, examples: Sequence[Example]) -> Messages:
+    turns: Messages = []
+    for example in examples:
+        answer = f"```python\n{example.solution.strip()}\n```"
+        turns.append({"role": "user", "content": _question(example)})
+        turns.append({"role": "assistant", "content": answer})
+    return [*turns, {"role": "user", "content": _question(problem)}]
+
+
+def _question(task: Example | Problem) -> str:
+    asked = _FUNCTION if any(test.is_function for test in task.tests) else _PROGRAM
+    task_text = render_task(task.statement, task.samples)
+    return f"{task_text}\n\nWrite {asked}. Answer with the code alone, in one ```python block."
+
+
+def _encode_all(prompts: Sequence[Prompt | _Draft], tokenizer: Tokenizer) -> Iterator[Prompt]:
+    encoded: dict[_Draft, NDArray[np.int32]] = {}
+    for special in (False, True):
+        drafts = [p for p in prompts if isinstance(p, _Draft) and p.special is special]
+        names = [draft.task_id for draft in drafts]
+        ids = encode(tokenizer, [draft.text for draft in drafts], names, special=special)
+        encoded.update(zip(drafts, ids, strict=True))
+    for prompt in prompts:
+        if isinstance(prompt, _Draft):
+            prompt = Prompt(
+                prompt.task_id, prompt.variant, encoded[prompt], prompt.stop, prompt.text
+            )
+        if not len(prompt.token_ids):
+            raise InputError(f"{prompt.task_id}: the prompt has no tokens, expected at least one")
+        yield prompt
+
+
+def _draw(pool: Sequence[Example], shots: int, count: int, seed: int) -> list[tuple[Example, ...]]:
+    """`count` distinct ordered choices: each draw ranks the pool by a hash of seed, draw and id.
+
+    Without one example, the others keep their ranks.
+    """
+    chosen: dict[tuple[str, ...], tuple[Example, ...]] = {}
+    for draw in itertools.count():
+        if len(chosen) == count:
+            break
+        ranks = {e.id: hashlib.sha256(f"{seed}/{draw}/{e.id}".encode()).digest() for e in pool}
+        choice = tuple(sorted(pool, key=lambda example: ranks[example.id])[:shots])
+        chosen.setdefault(tuple(example.id for example in choice), choice)
+    return list(chosen.values())
+
+
+def _check_count(problem: Problem, count: int, possible: int, held: str) -> None:
+    if not 1 <= count <= possible:
+        name = problem.source or problem.id
+        expected = f"expected 1 to {possible}: {held}" if possible else f"there is none: {held}"
+        raise InputError(f"{name}: few_shot.variants: {count} asked for, {expected}")
+
+
+def _is_pair(source: Any) -> bool:
+    return isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str)

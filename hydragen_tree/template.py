@@ -33,10 +33,15 @@ def render_block(statement: str, samples: Sequence[tuple[str, str]], solution: s
     Returns:
         The block: without a newline at its end when it is closed, with one when it is open.
     """
+    opening = "### Solution\n```python\n"
+    code = opening if solution is None else f"{opening}{solution.strip()}\n```"
+    return f"### Problem\n{render_task(statement, samples)}\n\n{code}"
+
+
+def render_task(statement: str, samples: Sequence[tuple[str, str]]) -> str:
+    """What is asked, in prose and by its samples; see `render_block`."""
     shown = [
         "\n".join(["Input:", given.removesuffix("\n"), "Output:", expected.removesuffix("\n")])
         for given, expected in samples
     ]
-    opening = "### Solution\n```python\n"
-    code = opening if solution is None else f"{opening}{solution.strip()}\n```"
-    return "\n\n".join([f"### Problem\n{statement.strip()}", *shown, code])
+    return "\n\n".join([statement.strip(), *shown])

@@ -1,0 +1,125 @@
+"""Text to token ids, whole and exactly as the tokenizer gives them, or a clear refusal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hydragen_tree.errors import ModelError
+
+_BATCH = 1024  # texts a call: the ids are Python integers until they are packed
+
+
+class Tokenizer(Protocol):
+    """What is used of a transformers tokenizer."""
+
+    name_or_path: str
+    unk_token_id: int | None
+    bos_token_id: int | None
+    eos_token_id: int | None
+    chat_template: Any
+
+    def __call__(self, text: list[str], *, add_special_tokens: bool, verbose: bool) -> Any:
+        """Encodes texts; `["input_ids"]` holds a list of ids each."""
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+
+    def apply_chat_template(
+        self, conversation: list[Any], *, tokenize: bool, add_generation_prompt: bool
+    ) -> Any:
+        """Renders messages."""
+
+
+def encode(
+    tokenizer: Tokenizer, texts: Sequence[str], names: Sequence[str], *, special: bool
+) -> list[NDArray[np.int32]]:
+    """Token ids of whole texts, in few calls.
+
+    Args:
+        tokenizer: the model's.
+        texts: what to encode.
+        names: what messages call each of them.
+        special: let the tokenizer add its special tokens, such as BOS.
+
+    Returns:
+        For each text int32 `[tokens]`, read-only.
+
+    Raises:
+        ModelError: the tokenizer has no tokens for a part of a text; the message names the part.
+    """
+    encoded: list[NDArray[np.int32]] = []
+    for start in range(0, len(texts), _BATCH):
+        batch = list(texts[start : start + _BATCH])
+        try:
+            ids = tokenizer(batch, add_special_tokens=special, verbose=False)["input_ids"]
+        except Exception as error:  # tokenizers raise what they like
+            _refuse(tokenizer, batch, names[start:], str(error))
+        if any(_has_unknown(tokenizer, tokens) for tokens in ids):
+            _refuse(tokenizer, batch, names[start:], "unknown token")
+        encoded += map(packed, ids)
+    return encoded
+
+
+def packed(ids: Sequence[int]) -> NDArray[np.int32]:
+    """Token ids as int32 `[tokens]`, read-only."""
+    array = np.array(ids, np.int32)
+    array.flags.writeable = False
+    return array
+
+
+def render_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Messages through the tokenizer's chat template, up to where the answer begins.
+
+    Args:
+        tokenizer: the model's.
+        messages: with `role` and `content`.
+        name: what error messages call the conversation.
+
+    Raises:
+        ModelError: there is no template, or it refuses the conversation.
+    """
+    model = tokenizer.name_or_path
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{name}: the tokenizer of {model} has no chat template; "
+            "choose a chat model, or sample without --chat and chat messages"
+        )
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+        )
+    except Exception as error:  # a template is a program of the model's authors
+        raise ModelError(f"{name}: the chat template of {model} refuses it: {error}") from error
+
+
+def _has_unknown(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
+    """Whether something was lost. Where the id doubles as BOS or EOS it says nothing."""
+    unknown = tokenizer.unk_token_id
+    return unknown not in (None, tokenizer.bos_token_id, tokenizer.eos_token_id) and unknown in ids
+
+
+def _refuse(
+    tokenizer: Tokenizer, texts: Sequence[str], names: Sequence[str], reason: str
+) -> NoReturn:
+    """Names the first character or word, or at least text, that cannot be encoded."""
+    model = tokenizer.name_or_path
+    for text, name in zip(texts, names, strict=False):
+        for part in dict.fromkeys([*text, *text.split(), text]):
+            if not _is_encodable(tokenizer, part):
+                raise ModelError(
+                    f"{name}: the tokenizer of {model} cannot encode {part[:40]!r} ({reason}); "
+                    "change the text, or choose another model"
+                )
+    raise ModelError(f"the tokenizer of {model} fails: {reason}; choose another model")
+
+
+def _is_encodable(tokenizer: Tokenizer, text: str) -> bool:
+    try:
+        (ids,) = tokenizer([text], add_special_tokens=False, verbose=False)["input_ids"]
+    except Exception:
+        return False
+    return not _has_unknown(tokenizer, ids)
