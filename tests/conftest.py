@@ -1,9 +1,14 @@
 """Shared test setup: no deadlines, since machines are noisy; the same examples every time."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Tests run side by side, one a core: threads of their own would only wait for each other. Set
+# before torch is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("project")
