@@ -227,7 +227,10 @@ class FewShot(_Part):
     """Which solved examples go before the problem."""
 
     pool: Annotated[Examples, BeforeValidator(_pool_of_path, json_schema_input_type=str | Examples)]
-    """Examples to choose from: a list here, or a file with `examples:`, relative to this one."""
+    """Examples to choose from: a list here, or a file with `examples:`, relative to this one.
+
+    A problem that is in its own pool is left out of it.
+    """
     shots: int = Field(default=2, ge=0)
     """Examples in each prompt; explicit variants say it themselves."""
     variants: Annotated[

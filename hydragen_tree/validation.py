@@ -77,7 +77,7 @@ def _explain(fault: ErrorDetails, model: type[BaseModel]) -> str:
         if not field.exclude
     }
     if kind == "missing":
-        description = (fields[name].description or name).rstrip(".")
+        description = (fields[name].description or name).split("\n")[0].rstrip(".")
         return f"missing, expected {description[0].lower()}{description[1:]}"
     if kind == "extra_forbidden":
         close = difflib.get_close_matches(name, fields, 1)

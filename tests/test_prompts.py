@@ -1,7 +1,6 @@
 """Prompts: the template, the choice of examples, and tokens as the tokenizer gives them."""
 
 import itertools
-import json
 import math
 from typing import Any
 
@@ -18,9 +17,7 @@ from hydragen_tree.prompts import (
     Prompt,
     build_prompts,
     choose_examples,
-    extract_solution,
     prompts_from_sources,
-    read_prompt_lines,
 )
 from hydragen_tree.template import PLAIN_STOP, render_block
 
@@ -380,76 +377,3 @@ def test_a_text_without_tokens_is_empty() -> None:
 def test_task_ids_differ(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(InputError, match="task id 'sum' comes twice"):
         prompts_from_sources([problem(), ("sum", "text")], tokenizer)
-
-
-# --- lines of prompts ---
-
-
-def test_lines_of_every_kind() -> None:
-    messages = [{"role": "user", "content": "Hi"}]
-    lines = [
-        json.dumps({"prompt": "a", "task_id": "HumanEval/0", "entry_point": "f"}),
-        "\n",
-        json.dumps({"prompt": messages}),
-        json.dumps({"prompt": [1, 2]}) + "\r\n",
-    ]
-    assert read_prompt_lines(lines) == [
-        ("HumanEval/0", "a"),
-        ("prompt-1", messages),
-        ("prompt-2", (1, 2)),
-    ]
-
-
-def test_all_broken_lines_are_named() -> None:
-    lines = [
-        '{"prompt": "fine", "task_id": "a"}',
-        '{"prompt": "b"',
-        '["prompt"]',
-        '{"text": "b"}',
-        '{"prompt": ""}',
-        '{"prompt": 3}',
-        '{"prompt": "b", "task_id": 3}',
-        '{"prompt": "b", "task_id": "a"}',
-        "[" * 100_000,
-    ]
-    with pytest.raises(InputError) as caught:
-        read_prompt_lines(lines)
-    faults = str(caught.value).splitlines()
-    assert [fault.split(":")[1] for fault in faults] == [f" line {n}" for n in range(2, 10)]
-    assert "not valid JSON" in faults[0]
-    assert 'the key "prompt"' in faults[1]
-    assert 'the key "prompt"' in faults[2]
-    assert "the prompt is empty" in faults[3]
-    assert "got int, expected text" in faults[4]
-    assert "task_id: got 3, expected text" in faults[5]
-    assert "task_id 'a' comes twice" in faults[6]
-
-
-@pytest.mark.parametrize("lines", [[], ["\n", "  \n"]])
-def test_no_lines(lines: list[str]) -> None:
-    with pytest.raises(InputError, match="--prompts: no prompts, expected lines"):
-        read_prompt_lines(lines)
-
-
-# --- the program in a completion ---
-
-
-@pytest.mark.parametrize(
-    ("completion", "program"),
-    [
-        ("print(1)", "print(1)\n"),
-        ("print(1)\n\n \n", "print(1)\n"),
-        ("    x = 1\n", "    x = 1\n"),
-        ("", "\n"),
-        ("Sure:\n```python\nprint(1)\n```\nDone.", "print(1)\n"),
-        ("```python\na\n```\nBetter:\n```python\nb\n```\n", "b\n"),
-        ("```py\na\n```\nIt prints\n```\n3\n```\n", "a\n"),
-        ("```Python3 title=x\na\n```", "a\n"),
-        ("```\na\n```\n```text\n3\n```", "a\n"),
-        ("```python\na\nb", "a\nb\n"),
-        ("```cpp\nint x;\n```", "```cpp\nint x;\n```\n"),
-        ('s = """\n```"""', 's = """\n```"""\n'),
-    ],
-)
-def test_extract_solution(completion: str, program: str) -> None:
-    assert extract_solution(completion) == program
