@@ -23,6 +23,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from hydragen_cli.console import note
 from hydragen_cli.interrupts import Interrupted
 from hydragen_tree.errors import InputError
 
@@ -41,6 +42,7 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except Interrupted as interrupted:
+            note("interrupted")
             raise typer.Exit(interrupted.exit_code) from None
         except InputError as error:
             flag = re.match(r"--?[a-z][a-z-]*", str(error))

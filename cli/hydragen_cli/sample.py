@@ -182,9 +182,11 @@ def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[s
     computed, unshared = figures["prompt_tokens"], figures["prompt_tokens_unshared"]
     elapsed_s = figures["elapsed_s"]
     model = writer.manifest.model
+    resumed = figures["samples_done"] < tally.samples
+    now = f", {figures['samples_done']:,} of them now" if resumed else ""
     lines = [
         ("model", "{name}, {dtype} on {device}, {attention} attention".format(**model, **figures)),
-        ("samples", f"{tally.samples:,} of {count(len(writer.manifest.tasks), 'problem')}"),
+        ("samples", f"{tally.samples:,} of {count(len(writer.manifest.tasks), 'problem')}{now}"),
         ("programs", f"{tally.distinct_programs:,} distinct"),
         ("ended", ", ".join(ended)),
         ("drawn", f"{count(drawn, 'token')}, {drawn / elapsed_s:,.0f} a second"),
