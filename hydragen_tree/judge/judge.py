@@ -261,19 +261,16 @@ class _Stream(Generic[Tag]):
         self._accepted = 0
         self._fed = False
         self._abandoned = threading.Event()
-        self._results: queue.SimpleQueue[tuple[Tag, Verdict] | BaseException | None] = (
-            queue.SimpleQueue()
-        )
+        self._failure: BaseException | None = None
+        self._results: queue.SimpleQueue[tuple[Tag, Verdict] | None] = queue.SimpleQueue()
 
     def run(self) -> Iterator[tuple[Tag, Verdict]]:
         threading.Thread(target=self._feed, daemon=True).start()
-        answered, failure = 0, None
+        answered = 0
         try:
             while not (self._ended() and answered == self._accepted):
                 result = self._next()
-                if isinstance(result, BaseException):
-                    failure = result
-                elif result is not None:
+                if result is not None:
                     answered += 1
                     self._slots.release()
                     yield result
@@ -282,10 +279,10 @@ class _Stream(Generic[Tag]):
             self._stop.set()
             self._slots.release()
             self._judge._store.flush()
-        if failure is not None:
-            raise failure
+        if self._failure is not None:
+            raise self._failure
 
-    def _next(self) -> "tuple[Tag, Verdict] | BaseException | None":
+    def _next(self) -> tuple[Tag, Verdict] | None:
         # Woken now and then: a `stop` that somebody sets brings no result of its own.
         try:
             return self._results.get(timeout=_GLANCE_S)
@@ -307,7 +304,7 @@ class _Stream(Generic[Tag]):
                     self._accepted += 1
                 self._accept(case, code, tag)
         except BaseException as error:
-            self._results.put(error)
+            self._failure = error
         finally:
             with self._lock:
                 self._fed = True

@@ -57,6 +57,16 @@ def prctl(option: int, *args: object) -> None:
     _check(_libc.prctl(ctypes.c_int(option), *words, *padding), f"prctl {option}")
 
 
+def set_thread_stack(size: int) -> None:
+    """Set the stack size of threads to come, which else is the stack limit we were started with."""
+    if not hasattr(_libc, "pthread_setattr_default_np"):  # glibc only
+        return
+    attributes = ctypes.create_string_buffer(256)
+    _libc.pthread_attr_init(attributes)
+    _libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(size))
+    _libc.pthread_setattr_default_np(attributes)
+
+
 def clone(flags: int) -> int:
     """Fork into new namespaces; 0 in the child. For a process with one thread only."""
     return syscall("clone", _SYS_CLONE[platform.machine()], flags | signal.SIGCHLD, 0, 0, 0, 0)

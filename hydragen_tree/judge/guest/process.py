@@ -179,7 +179,7 @@ def _limit(limits: dict[str, Any]) -> None:
         # Backstops: the runner's own eye on the tree is exact, these hold when it is slow.
         resource.RLIMIT_CPU: seconds,
         # Address space is not memory: thread stacks and allocator arenas are mostly untouched.
-        resource.RLIMIT_AS: 2 * memory + (1 << 30),
+        resource.RLIMIT_AS: 2 * memory + (4 << 30),
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: limits["file_bytes"],
         resource.RLIMIT_NOFILE: 256,

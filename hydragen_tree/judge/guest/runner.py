@@ -35,6 +35,7 @@ CONTROL_FD = 3
 _TICK_MS = 10
 _MAX_REQUEST_BYTES = 65536
 _MAX_FDS = 16
+_THREAD_STACK_BYTES = 8 << 20
 
 
 def main(argument: str) -> Callable[[], None]:
@@ -51,6 +52,7 @@ def main(argument: str) -> Callable[[], None]:
     control = socket.socket(fileno=CONTROL_FD)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # no program may look into the runner
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    kernel.set_thread_stack(_THREAD_STACK_BYTES)
     layout.enclose(setting)
     bare = not setting["nested"] and setting["level"] != "rlimits"
     ruleset = _ruleset(setting) if bare else None
