@@ -25,8 +25,13 @@ if not INTERPRETED and not torch.cuda.is_available():
 
 from hydragen_kernels.append import append  # noqa: E402
 from hydragen_kernels.merge import merge  # noqa: E402
-from hydragen_kernels.schedule import Schedule, schedule_segments  # noqa: E402
-from hydragen_kernels.segment import SegmentTables, segment_attention  # noqa: E402
+from hydragen_kernels.schedule import (  # noqa: E402
+    Schedule,
+    TileConfig,
+    schedule_segments,
+    tile_config,
+)
+from hydragen_kernels.segment import SegmentTables, best_config, segment_attention  # noqa: E402
 from hydragen_kernels.tail import tail_attention  # noqa: E402
 
 # bf16 products are garbage in the interpreter, which holds bf16 as uint16
@@ -83,6 +88,10 @@ CASES = {
     "head of 96": Case([(0, 40, 1, 50, 0, 0)], 40, 64, head_dim=96),
     "head of 128": Case([(0, 40, 0, 140, 0, 0)], 40, 140, head_dim=128),
     "head of 256": Case([(0, 5, 0, 70, 0, 0), (1, 3, 70, 9, 0, 1)], 5, 96, head_dim=256),
+    "head of 40": Case([(0, 5, 3, 70, 0, 0)], 5, 96, head_dim=40),
+    "many tiles a program": Case(
+        [(0, 400, 1, 500, 0, 0), (0, 150, 510, 129, 0, 1), (150, 250, 640, 256, 0, 1)], 400, 900
+    ),
     "soft cap": Case([(0, 6, 0, 90, 0, 0)], 6, 90, softcap=20.0, peaked=30.0),
     "peaked scores": Case([(0, 40, 0, 200, 0, 0)], 40, 200, peaked=40.0),
     "strided": Case([(0, 9, 2, 70, 0, 0)], 9, 80, strided=True),
@@ -104,7 +113,7 @@ def random_inputs(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tenso
     return queries, arena[0], arena[1]
 
 
-def schedule(case: Case, dtype: torch.dtype) -> Schedule:
+def schedule(case: Case, dtype: torch.dtype, config: TileConfig | None = None) -> Schedule:
     return schedule_segments(
         np.array(case.items, np.int32).reshape(-1, 6),
         case.tokens,
@@ -113,6 +122,7 @@ def schedule(case: Case, dtype: torch.dtype) -> Schedule:
         head_dim=case.head_dim,
         element_bytes=dtype.itemsize,
         multiprocessors=case.multiprocessors,
+        config=config,
     )
 
 
@@ -154,12 +164,19 @@ def assert_close(out: Tensor, lse: Tensor, expected: reference.Partial, dtype: t
     )
 
 
+@pytest.mark.parametrize("portable", [True] if INTERPRETED else [True, False])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_segments_and_merge(name: str, dtype: torch.dtype) -> None:
+def test_segments_and_merge(name: str, dtype: torch.dtype, portable: bool) -> None:
     case = CASES[name]
+    group = case.q_heads // case.kv_heads
+    config = tile_config(case.head_dim, dtype.itemsize, group)
+    if not portable:
+        config, slow = best_config(DEVICE, dtype, case.head_dim, group), config
+        if config == slow:
+            pytest.skip("no other kernel for this device, type or head")
     queries, keys, values = random_inputs(case, dtype)
-    plan = schedule(case, dtype)
+    plan = schedule(case, dtype, config)
     tables = SegmentTables(plan, DEVICE)
     partial_out, partial_lse = poisoned_partials(case, plan.partial_slots)
     segment_attention(
@@ -348,7 +365,8 @@ def test_a_captured_graph_survives_a_change_of_plan() -> None:
     queries, keys, values = random_inputs(before, dtype)
     for arena in (keys, values):
         arena.nan_to_num_(0.5)
-    tables = SegmentTables(schedule(before, dtype), DEVICE, capacity=64)
+    config = best_config(DEVICE, dtype, before.head_dim, before.q_heads // before.kv_heads)
+    tables = SegmentTables(schedule(before, dtype, config), DEVICE, capacity=64)
     partial_out, partial_lse = poisoned_partials(before, 4)
 
     def step() -> tuple[Tensor, Tensor]:
@@ -360,6 +378,6 @@ def test_a_captured_graph_survives_a_change_of_plan() -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         out, lse = step()
-    tables.load(schedule(after, dtype))
+    tables.load(schedule(after, dtype, config))
     graph.replay()
     assert_close(out, lse, expected_partial(after, queries, keys, values), dtype)

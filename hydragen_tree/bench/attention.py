@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hydragen_kernels.schedule import Schedule, schedule_segments
-from hydragen_kernels.segment import SegmentTables, segment_attention
+from hydragen_kernels.segment import SegmentTables, best_config, segment_attention
 from hydragen_kernels.tail import tail_attention, tail_splits
 from hydragen_tree.bench.timing import Ceilings, measure_ceilings, median_us, relative_error
 
@@ -137,6 +137,9 @@ class Layer:
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
             multiprocessors=torch.cuda.get_device_properties(device).multi_processor_count,
+            config=best_config(
+                device, torch.bfloat16, shape.head_dim, shape.q_heads // shape.kv_heads
+            ),
         )
         self.tables = SegmentTables(schedule, device)
         self.partial_slots = schedule.partial_slots

@@ -162,8 +162,9 @@ def _row_kernel(
     GREEDY: tl.constexpr,
     LANES: tl.constexpr,
     VEC: tl.constexpr,
+    PARTS: tl.constexpr,
 ):
-    """Find each row's threshold, raw log-sum-exp and kept weight by block."""
+    """Find each row's threshold, raw log-sum-exp and kept weight by part of a block."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * stride
     top = tl.full([LANES], float("-inf"), tl.float32)  # of each lane, as are the sums
@@ -214,7 +215,9 @@ def _row_kernel(
         ahead = _block(logits, (block + 1) * (LANES * VEC), vocab, LANES, VEC)
         kept = (x > floor) & (x >= at_least)
         weight = tl.where(kept, tl.exp2((x - peak) * rate), 0.0)
-        tl.store(masses + row * blocks + block, tl.sum(tl.sum(weight.to(tl.float64), 1), 0))
+        mass_lane = tl.sum(weight.to(tl.float64), 1)
+        part = tl.sum(tl.reshape(mass_lane, [PARTS, LANES // PARTS]), 1)
+        tl.store(masses + (row * blocks + block) * PARTS + tl.arange(0, PARTS), part)
 
 
 @triton.jit
@@ -350,10 +353,11 @@ def choose(
     warmth = temperature or 1.0
     vec = 16 // logits.element_size()
     lanes = min(1024, max(32, triton.next_power_of_2(vocab) // vec))
+    parts = max(1, lanes // 128)  # of a block; a draw looks through one
     blocks = triton.cdiv(vocab, lanes * vec)
     floors, peaks, raw_lses = torch.empty(3, rows, dtype=torch.float32, device=device)
     best = torch.empty(rows, dtype=torch.int32, device=device)
-    masses = torch.empty(rows, blocks, dtype=torch.float64, device=device)
+    masses = torch.empty(rows, blocks * parts, dtype=torch.float64, device=device)
     rate = _LOG2_E.value / warmth
     least = warmth * math.log(min_p) if min_p > 0.0 else -math.inf
     nucleus = -warmth * (math.log(vocab / (1.0 - top_p)) + 1.0) if top_p < 1.0 else 0.0
@@ -377,6 +381,7 @@ def choose(
         GREEDY=greedy,
         LANES=lanes,
         VEC=vec,
+        PARTS=parts,
         num_warps=lanes // 32,
     )
     _sample_kernel[(samples,)](
@@ -396,10 +401,10 @@ def choose(
         choice.tokens,
         choice.raw_logprobs,
         choice.sampled_logprobs,
-        blocks,
+        blocks * parts,
         GREEDY=greedy,
-        BLOCK=lanes * vec,
-        BLOCK_B=triton.next_power_of_2(blocks),
-        num_warps=min(16, max(1, lanes // 64)),
+        BLOCK=lanes * vec // parts,
+        BLOCK_B=triton.next_power_of_2(blocks * parts),
+        num_warps=4,
     )
     return choice

@@ -30,7 +30,7 @@ FULL_ROUNDS = 16  # from so many tiles a program on, splitting cannot even out m
 
 # Rates of one H200 (BENCHMARKS.md). Only their ratios matter, and only for speed.
 BYTES_PER_NS = 4000.0
-FLOPS_PER_NS = 530_000.0
+FLOPS_PER_NS = 650_000.0
 TILE_NS = 2500.0
 
 
@@ -44,6 +44,7 @@ class TileConfig:
         num_warps: warps of a program.
         num_stages: depth of the software pipeline.
         programs_per_sm: persistent programs started for each multiprocessor.
+        specialized: whether `segment_hopper.py` runs it; its `num_warps` are those of one consumer.
     """
 
     block_q: int
@@ -51,6 +52,7 @@ class TileConfig:
     num_warps: int
     num_stages: int
     programs_per_sm: int
+    specialized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Schedule:
 
 
 def tile_config(head_dim: int, element_bytes: int, group: int = 1) -> TileConfig:
-    """Choose the tile shape; measured on an H200, free of spills on sm_90.
+    """Choose the tile shape of the portable kernel; measured on an H200.
 
     Two tiles of 64 rows a multiprocessor beat one of 128: the softmax of one overlaps the products
     of the other. They also stream keys for few rows as fast as smaller tiles do.
@@ -141,7 +143,7 @@ def schedule_segments(
         element_bytes: size of a key element, in bytes.
         multiprocessors: of the device.
         max_partial_slots: bound on the partial slots of a row; fewer splits are made to keep it.
-        config: the tile shape, if not that of `tile_config`.
+        config: the tile shape, as `segment.best_config` chooses; None: that of `tile_config`.
 
     Raises:
         ValueError: the items break the rules above, or need more slots than allowed.

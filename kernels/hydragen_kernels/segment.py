@@ -7,6 +7,8 @@ Online softmax as in Milakov and Gimelshein, arXiv:1805.02867, tiled as in Dao, 
 shared keys against the stacked queries of all rows below them as in Juravsky et al.,
 arXiv:2402.05099.
 
+On Hopper, `segment_hopper.py` computes the same, faster; the schedule's tile shape says which runs.
+
 Layout. Rows of a tile are (query token x grouped head), so that grouped heads share each key that
 is read. Programs stay resident and work through their own run of the tile table, which is read on
 the device: a captured CUDA graph survives a change of plan.
@@ -15,6 +17,9 @@ Bound. The keys of a segment cross memory once and serve all its rows, tiles tha
 side by side: above about 184 rows the tensor cores are the limit, below it memory is.
 """
 
+from functools import cache
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -22,7 +27,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hydragen_kernels.inputs import check_attention_inputs, check_partials
 from hydragen_kernels.merge import finish
-from hydragen_kernels.schedule import TILE_FIELDS, Schedule
+from hydragen_kernels.schedule import TILE_FIELDS, Schedule, TileConfig, tile_config
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -152,6 +157,39 @@ def _segment_kernel(
         tl.store(partial_lse + slot * stride_ls + token * stride_lt + head, lse, mask=is_row)
 
 
+@cache
+def _hopper_kernel() -> Any:
+    """The kernel for Hopper, or None where Triton has no Gluon for it: it is experimental."""
+    try:
+        from hydragen_kernels.segment_hopper import segment_hopper_kernel
+    except (ImportError, AttributeError):
+        return None
+    return segment_hopper_kernel
+
+
+def best_config(
+    device: torch.device | str, dtype: torch.dtype, head_dim: int, group: int = 1
+) -> TileConfig:
+    """Choose the tile shape, and with it the kernel, for a device.
+
+    Args:
+        device: where the kernel will run.
+        dtype: of queries, keys and values.
+        head_dim: elements of a head, at most 256.
+        group: query heads that share a kv head, at most 128.
+
+    Raises:
+        ValueError: a head or a group is too wide.
+    """
+    portable = tile_config(head_dim, dtype.itemsize, group)
+    device = torch.device(device)
+    if device.type != "cuda" or dtype == torch.float32 or head_dim > 128:
+        return portable
+    if torch.cuda.get_device_capability(device) != (9, 0) or _hopper_kernel() is None:
+        return portable
+    return TileConfig(128, 128, 4, 4 if head_dim <= 64 else 2, 1, specialized=True)
+
+
 class SegmentTables:
     """A schedule in fixed device buffers, so that a CUDA graph survives a change of plan.
 
@@ -230,27 +268,46 @@ def segment_attention(
         ):
             raise ValueError(f"{name}: expected rows aligned to 16 bytes, got {arena.stride()}")
     config = tables.config
+    strides = (*queries.stride()[:2], *partial_out.stride()[:3], *partial_lse.stride()[:2])
+    memory = (tables.tiles, tables.starts, partial_out, partial_lse)
+    grid = (len(tables.starts) - 1,)
+    constants = {"GROUP": group, "HEAD_DIM": head_dim, "CAPPED": softcap is not None}
+    if config.specialized:
+        from triton.experimental.gluon.language import NVMMASharedLayout
+        from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as RingDescriptor
+
+        block_d = max(64, triton.next_power_of_2(head_dim))
+        block = [1, config.block_k, block_d]
+        layout = NVMMASharedLayout(128, 16, rank=3)
+        _hopper_kernel()[grid](
+            queries,
+            RingDescriptor.from_tensor(keys, block, layout),
+            RingDescriptor.from_tensor(values, block, layout),
+            *memory,
+            *strides,
+            scale,
+            softcap or 1.0,
+            **constants,
+            BLOCK_K=config.block_k,
+            BLOCK_D=block_d,
+            STAGES=config.num_stages,
+            num_warps=config.num_warps,
+        )
+        return
     block_d = max(16, triton.next_power_of_2(head_dim))
     block = [1, config.block_k, block_d]
-    _segment_kernel[(len(tables.starts) - 1,)](
+    _segment_kernel[grid](
         queries,
         TensorDescriptor.from_tensor(keys, block),
         TensorDescriptor.from_tensor(values, block),
-        tables.tiles,
-        tables.starts,
-        partial_out,
-        partial_lse,
-        *queries.stride()[:2],
-        *partial_out.stride()[:3],
-        *partial_lse.stride()[:2],
+        *memory,
+        *strides,
         scale,
         softcap or 1.0,
-        GROUP=group,
-        HEAD_DIM=head_dim,
+        **constants,
         BLOCK_Q=config.block_q,
         BLOCK_K=config.block_k,
         BLOCK_D=block_d,
-        CAPPED=softcap is not None,
         PRECISION="tf32x3" if queries.dtype == torch.float32 else "tf32",
         num_warps=config.num_warps,
         num_stages=config.num_stages,

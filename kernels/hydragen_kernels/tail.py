@@ -180,6 +180,7 @@ def _tail_kernel(
     is_element = is_member[:, None] & (dims < HEAD_DIM)[None, :]
 
     length = tl.load(lengths + row)
+    owned = tl.load(counts + row)
     chunk = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK_K) * BLOCK_K
     start = split * chunk
     end = tl.minimum(start + chunk, length)
@@ -202,7 +203,7 @@ def _tail_kernel(
     if split == 0:
         o_ptr = partial_out + row * stride_po + head[:, None] * stride_ph + dims[None, :]
         l_ptr = partial_lse + row * stride_lt + head
-        for _ in range(tl.load(counts + row)):
+        for _ in range(owned):
             one_lse = tl.load(l_ptr, mask=is_member, other=float("-inf"))
             one_out = tl.load(o_ptr, mask=is_element, other=0.0)
             peak, total, acc = fold(peak, total, acc, one_lse, one_out)
@@ -218,7 +219,7 @@ def _tail_kernel(
     tl.store(lse + flat, result_lse, mask=is_member)
 
 
-def block_shape(head_dim: int, group: int) -> tuple[int, int, int]:
+def block_shape(head_dim: int, group: int, programs: int) -> tuple[int, int, int]:
     """Choose keys a step, warps and pipeline stages; measured on an H200: small programs win."""
     if group == 1:  # lanes keep 64 fp32 accumulators a thread
         return (16, 1, 2) if head_dim <= 128 else (16, 2, 2)
@@ -235,12 +236,10 @@ def tail_splits(rows: int, kv_heads: int, longest: int, multiprocessors: int = 1
         multiprocessors: of the device.
 
     Returns:
-        1 when the rows alone fill the device, else a power of two.
+        1 when the rows alone fill the device.
     """
-    programs = max(1, rows * kv_heads)
-    wanted = 4 * multiprocessors // programs
-    affordable = longest // 256
-    return 1 << max(0, min(wanted, affordable, 64).bit_length() - 1)
+    wanted = 4 * 12 * multiprocessors // max(1, rows * kv_heads)
+    return max(1, min(wanted, longest // 64, 64))
 
 
 def tail_attention(
@@ -305,7 +304,9 @@ def tail_attention(
     if rows == 0:
         return queries.new_empty(queries.shape), lse.new_empty(0, q_heads)
     block_d = max(16, triton.next_power_of_2(head_dim))
-    block_k, num_warps, num_stages = block_shape(head_dim, group)
+    block_k, num_warps, num_stages = block_shape(
+        head_dim, group, rows * (q_heads // group) * splits
+    )
     _tail_kernel[(rows, q_heads // group, splits)](
         queries,
         keys,

@@ -1,0 +1,419 @@
+"""`segment_attention` for Hopper: one warp brings keys, two warp groups share them.
+
+Same equations, tiles and partials as `segment.py`, in Gluon, the explicit dialect of Triton. A tile
+has 128 rows. A producer warp keeps rings of key and value blocks filled through the bulk copy
+engine and runs ahead into the next tile. Each of two consumer warp groups owns 64 rows and waits
+only for the blocks: while one is in its softmax, the other has the tensor cores. Within a group the
+product with the values runs under the softmax of the next scores. This is the scheme of Shah et
+al., arXiv:2407.08608.
+
+Bound: the tensor cores from about 184 rows; keys cross the L2 once for 128 rows, where two separate
+tiles of 64 rows are held back by it.
+"""
+
+import triton.experimental.gluon.language as gl
+from triton.experimental import gluon
+from triton.experimental.gluon.language.nvidia.hopper import (
+    async_copy,
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+# Triton 3.9 renamed these
+if hasattr(tma, "async_load"):
+    _copy_block, _copy_rows = tma.async_load, async_copy.async_load
+else:
+    _copy_block = tma.async_copy_global_to_shared
+    _copy_rows = async_copy.async_copy_global_to_shared
+_barrier = gl.barrier if hasattr(gl, "barrier") else gl.thread_barrier
+
+_LOG2_E = gl.constexpr(1.4426950408889634)
+_LN_2 = gl.constexpr(0.6931471805599453)
+_ROWS = gl.constexpr(64)  # of a consumer
+
+
+@gluon.jit
+def _produce(
+    keys,
+    values,
+    tiles,
+    starts,
+    rings,
+    BLOCK_K: gl.constexpr,
+    STAGES: gl.constexpr,
+):
+    """Bring the blocks of every tile, in order, as soon as both consumers have freed a stage."""
+    k_ring, v_ring, k_full, v_full, k_free, v_free = rings
+    program = gl.program_id(0)
+    stage = 0
+    phase = 0
+    for tile in range(gl.load(starts + program), gl.load(starts + program + 1)):
+        record = tiles + tile * 7
+        kv0 = gl.load(record + 2)
+        n_kv = gl.load(record + 3)
+        kv_head = gl.load(record + 4)
+        for first in range(0, n_kv, BLOCK_K):
+            mbarrier.wait(k_free.index(stage), phase ^ 1)
+            mbarrier.expect(k_full.index(stage), keys.block_type.nbytes)
+            _copy_block(keys, [kv_head, kv0 + first, 0], k_full.index(stage), k_ring.index(stage))
+            mbarrier.wait(v_free.index(stage), phase ^ 1)
+            mbarrier.expect(v_full.index(stage), values.block_type.nbytes)
+            _copy_block(values, [kv_head, kv0 + first, 0], v_full.index(stage), v_ring.index(stage))
+            stage += 1
+            if stage == STAGES:
+                stage = 0
+                phase ^= 1
+
+
+@gluon.jit
+def _fetch_queries(
+    q_shared,
+    queries,
+    tiles,
+    tile,
+    end,
+    stride_qt,
+    stride_qh,
+    HALF: gl.constexpr,
+    GROUP: gl.constexpr,
+    HEAD_DIM: gl.constexpr,
+    BLOCK_D: gl.constexpr,
+    LAYOUT: gl.constexpr,
+):
+    """Begin to copy a tile's rows of this consumer; what lies beside them stays as it is."""
+    record = tiles + tile * 7
+    is_tile = tile < end
+    q0 = gl.load(record, mask=is_tile, other=0)
+    n_q = gl.load(record + 1, mask=is_tile, other=0)
+    kv_head = gl.load(record + 4, mask=is_tile, other=0)
+    rows = HALF * _ROWS + gl.arange(0, _ROWS, gl.SliceLayout(1, LAYOUT))
+    dims = gl.arange(0, BLOCK_D, gl.SliceLayout(0, LAYOUT))
+    token = (q0 + rows // GROUP).to(gl.int64)
+    head = kv_head * GROUP + rows % GROUP
+    start = gl.expand_dims(token * stride_qt + head * stride_qh, 1)
+    inside = gl.expand_dims(rows // GROUP < n_q, 1) & gl.expand_dims(dims < HEAD_DIM, 0)
+    _copy_rows(q_shared, queries + start + gl.expand_dims(dims, 0), mask=inside)
+    async_copy.commit_group()
+
+
+@gluon.jit
+def _soften(
+    scores,
+    peak,
+    total,
+    limits,
+    cols,
+    first,
+    seen_by_all,
+    scale,
+    cap,
+    BLOCK_K: gl.constexpr,
+    CAPPED: gl.constexpr,
+):
+    """One step of the online softmax: weights, decay of what was before, new peak and total."""
+    if CAPPED:
+        scores = cap - 2.0 * cap / (1.0 + gl.exp2(scores * (scale * 2.0 * _LOG2_E / cap)))
+        to_log2 = _LOG2_E
+    else:
+        to_log2 = scale * _LOG2_E
+    if first + BLOCK_K > seen_by_all:
+        visible = gl.expand_dims(first + cols, 0) < gl.expand_dims(limits, 1)
+        scores = gl.where(visible, scores, float("-inf"))
+    new_peak = gl.maximum(peak, gl.max(scores, 1) * to_log2)
+    shift = gl.where(new_peak == float("-inf"), 0.0, new_peak)
+    weights = gl.exp2(scores * to_log2 - gl.expand_dims(shift, 1))
+    decay = gl.exp2(peak - shift)
+    return weights, decay, new_peak, total * decay + gl.sum(weights, 1)
+
+
+@gluon.jit
+def _free(bar):
+    """Tell the producer that this consumer has read a stage: all of its warps have."""
+    _barrier()
+    mbarrier.arrive(bar, count=1)
+
+
+@gluon.jit
+def _consume(
+    memory,
+    strides,
+    q_shared,
+    rings,
+    scale,
+    cap,
+    HALF: gl.constexpr,
+    GROUP: gl.constexpr,
+    HEAD_DIM: gl.constexpr,
+    BLOCK_K: gl.constexpr,
+    BLOCK_D: gl.constexpr,
+    STAGES: gl.constexpr,
+    CAPPED: gl.constexpr,
+):
+    """Attention of one half of every tile's rows."""
+    queries, tiles, starts, partial_out, partial_lse = memory
+    stride_qt, stride_qh, stride_os, stride_ot, stride_oh, stride_ls, stride_lt = strides
+    k_ring, v_ring, k_full, v_full, k_free, v_free = rings
+    dtype: gl.constexpr = k_ring.dtype
+    scores_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_K, 16])
+    out_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
+    weights_layout: gl.constexpr = gl.DotOperandLayout(0, out_layout, 2)
+    lanes: gl.constexpr = BLOCK_D // 8
+    load_layout: gl.constexpr = gl.BlockedLayout([1, 8], [32 // lanes, lanes], [4, 1], [1, 0])
+    score_rows = HALF * _ROWS + gl.arange(0, _ROWS, gl.SliceLayout(1, scores_layout))
+    cols = gl.arange(0, BLOCK_K, gl.SliceLayout(0, scores_layout))
+    rows = HALF * _ROWS + gl.arange(0, _ROWS, gl.SliceLayout(1, out_layout))
+    dims = gl.arange(0, BLOCK_D, gl.SliceLayout(0, out_layout))
+    no_scores = gl.zeros([_ROWS, BLOCK_K], gl.float32, scores_layout)
+
+    program = gl.program_id(0)
+    end = gl.load(starts + program + 1)
+    tile = gl.load(starts + program)
+    q_shared.store(gl.zeros([_ROWS, BLOCK_D], dtype, load_layout))  # padding of a head stays zero
+    _barrier()
+    _fetch_queries(
+        q_shared,
+        queries,
+        tiles,
+        tile,
+        end,
+        stride_qt,
+        stride_qh,
+        HALF,
+        GROUP,
+        HEAD_DIM,
+        BLOCK_D,
+        load_layout,
+    )
+    at = 0  # blocks met so far, over all tiles
+    while tile < end:
+        record = tiles + tile * 7
+        q0 = gl.load(record)
+        n_q = gl.load(record + 1)
+        n_kv = gl.load(record + 3)
+        kv_head = gl.load(record + 4)
+        slot = gl.load(record + 5).to(gl.int64)
+        reach = gl.load(record + 6)
+        blocks = (n_kv + BLOCK_K - 1) // BLOCK_K
+        if n_q * GROUP > HALF * _ROWS:
+            async_copy.wait_group(0)
+            fence_async_shared()
+            _barrier()
+            limits = gl.minimum(reach + score_rows // GROUP + 1, n_kv)
+            seen_by_all = gl.minimum(reach + HALF * _ROWS // GROUP + 1, n_kv)
+            peak = gl.full([_ROWS], float("-inf"), gl.float32, gl.SliceLayout(1, scores_layout))
+            total = gl.zeros([_ROWS], gl.float32, gl.SliceLayout(1, scores_layout))
+            acc = gl.zeros([_ROWS, BLOCK_D], gl.float32, out_layout)
+
+            stage = at % STAGES
+            mbarrier.wait(k_full.index(stage), (at // STAGES) & 1)
+            k = k_ring.index(stage).reshape([BLOCK_K, BLOCK_D]).permute([1, 0])
+            scores = warpgroup_mma(q_shared, k, no_scores, use_acc=False)
+            _free(k_free.index(stage))
+            weights, decay, peak, total = _soften(
+                scores, peak, total, limits, cols, 0, seen_by_all, scale, cap, BLOCK_K, CAPPED
+            )
+            p = gl.convert_layout(weights.to(dtype), weights_layout)
+            ahead = (at + 1) % STAGES
+            mbarrier.wait(k_full.index(ahead), ((at + 1) // STAGES) & 1, pred=blocks > 1)
+            for first in range(BLOCK_K, n_kv, BLOCK_K):
+                k = k_ring.index(ahead).reshape([BLOCK_K, BLOCK_D]).permute([1, 0])
+                flying_scores = warpgroup_mma(q_shared, k, no_scores, use_acc=False, is_async=True)
+                mbarrier.wait(v_full.index(stage), (at // STAGES) & 1)
+                v = v_ring.index(stage).reshape([BLOCK_K, BLOCK_D])
+                flying_acc = warpgroup_mma(p, v, acc, is_async=True)
+                scores = warpgroup_mma_wait(1, deps=(flying_scores,))
+                _free(k_free.index(ahead))
+                weights, decay, peak, total = _soften(
+                    scores,
+                    peak,
+                    total,
+                    limits,
+                    cols,
+                    first,
+                    seen_by_all,
+                    scale,
+                    cap,
+                    BLOCK_K,
+                    CAPPED,
+                )
+                # The wait for the keys comes here, not where they are used: it keeps ptxas from
+                # moving the wait for the products above the softmax they should run under.
+                at += 1
+                next_ahead = (at + 1) % STAGES
+                more = first + BLOCK_K < n_kv
+                mbarrier.wait(k_full.index(next_ahead), ((at + 1) // STAGES) & 1, pred=more)
+                acc, p = warpgroup_mma_wait(0, deps=(flying_acc, p))
+                _free(v_free.index(stage))
+                acc = acc * gl.expand_dims(
+                    gl.convert_layout(decay, gl.SliceLayout(1, out_layout)), 1
+                )
+                p = gl.convert_layout(weights.to(dtype), weights_layout)
+                stage = ahead
+                ahead = next_ahead
+
+            _fetch_queries(  # the last scores are there: nobody reads the rows any more
+                q_shared,
+                queries,
+                tiles,
+                tile + 1,
+                end,
+                stride_qt,
+                stride_qh,
+                HALF,
+                GROUP,
+                HEAD_DIM,
+                BLOCK_D,
+                load_layout,
+            )
+            mbarrier.wait(v_full.index(stage), (at // STAGES) & 1)
+            v = v_ring.index(stage).reshape([BLOCK_K, BLOCK_D])
+            past = n_kv - (blocks - 1) * BLOCK_K
+            if (
+                past < BLOCK_K
+            ):  # beyond the range lies anything, NaN too; both halves write the same
+                v_rows = gl.arange(0, BLOCK_K, gl.SliceLayout(1, load_layout))
+                inside = gl.expand_dims(v_rows < past, 1)
+                v.store(gl.where(inside, v.load(load_layout), 0.0))
+                fence_async_shared()
+                _barrier()
+            acc = warpgroup_mma(p, v, acc)
+            _free(v_free.index(stage))
+            at += 1
+
+            has_keys = total > 0.0
+            total = gl.where(has_keys, total, 1.0)
+            lse = gl.where(has_keys, (peak + gl.log2(total)) * _LN_2, float("-inf"))
+            acc = acc / gl.expand_dims(gl.convert_layout(total, gl.SliceLayout(1, out_layout)), 1)
+            head = kv_head * GROUP + rows % GROUP
+            start = slot * stride_os + (q0 + rows // GROUP).to(gl.int64) * stride_ot
+            start = gl.expand_dims(start + head * stride_oh, 1) + gl.expand_dims(dims, 0)
+            inside = gl.expand_dims(rows // GROUP < n_q, 1) & gl.expand_dims(dims < HEAD_DIM, 0)
+            gl.store(partial_out + start, acc, mask=inside)
+            head = kv_head * GROUP + score_rows % GROUP
+            start = slot * stride_ls + (q0 + score_rows // GROUP).to(gl.int64) * stride_lt + head
+            gl.store(partial_lse + start, lse, mask=score_rows // GROUP < n_q)
+        else:  # no rows for this half: let the blocks pass
+            for _ in range(blocks):
+                stage = at % STAGES
+                mbarrier.wait(k_full.index(stage), (at // STAGES) & 1)
+                _free(k_free.index(stage))
+                mbarrier.wait(v_full.index(stage), (at // STAGES) & 1)
+                _free(v_free.index(stage))
+                at += 1
+            _fetch_queries(
+                q_shared,
+                queries,
+                tiles,
+                tile + 1,
+                end,
+                stride_qt,
+                stride_qh,
+                HALF,
+                GROUP,
+                HEAD_DIM,
+                BLOCK_D,
+                load_layout,
+            )
+        tile += 1
+
+
+@gluon.jit
+def segment_hopper_kernel(
+    queries,
+    keys,
+    values,
+    tiles,
+    starts,
+    partial_out,
+    partial_lse,
+    stride_qt,
+    stride_qh,
+    stride_os,
+    stride_ot,
+    stride_oh,
+    stride_ls,
+    stride_lt,
+    scale,
+    cap,
+    GROUP: gl.constexpr,
+    HEAD_DIM: gl.constexpr,
+    BLOCK_K: gl.constexpr,
+    BLOCK_D: gl.constexpr,
+    STAGES: gl.constexpr,
+    CAPPED: gl.constexpr,
+):
+    """Start the two consumers and the producer of a persistent program."""
+    dtype: gl.constexpr = keys.dtype
+    shared: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    bars: gl.constexpr = mbarrier.MBarrierLayout()
+    q_shared = gl.allocate_shared_memory(dtype, [2, _ROWS, BLOCK_D], shared)
+    k_ring = gl.allocate_shared_memory(dtype, [STAGES, 1, BLOCK_K, BLOCK_D], keys.layout)
+    v_ring = gl.allocate_shared_memory(dtype, [STAGES, 1, BLOCK_K, BLOCK_D], values.layout)
+    k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bars)
+    v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bars)
+    k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bars)
+    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bars)
+    for stage in gl.static_range(STAGES):
+        mbarrier.init(k_full.index(stage), count=1)
+        mbarrier.init(v_full.index(stage), count=1)
+        mbarrier.init(k_free.index(stage), count=2)
+        mbarrier.init(v_free.index(stage), count=2)
+    fence_async_shared()
+    rings = (k_ring, v_ring, k_full, v_full, k_free, v_free)
+    memory = (queries, tiles, starts, partial_out, partial_lse)
+    # a stride of 1 arrives as a constant, which partitions do not take
+    strides = (
+        gl.to_tensor(stride_qt),
+        gl.to_tensor(stride_qh),
+        gl.to_tensor(stride_os),
+        gl.to_tensor(stride_ot),
+        gl.to_tensor(stride_oh),
+        gl.to_tensor(stride_ls),
+        gl.to_tensor(stride_lt),
+    )
+    gl.warp_specialize(
+        [
+            (
+                _consume,
+                (
+                    memory,
+                    strides,
+                    q_shared.index(0),
+                    rings,
+                    scale,
+                    cap,
+                    0,
+                    GROUP,
+                    HEAD_DIM,
+                    BLOCK_K,
+                    BLOCK_D,
+                    STAGES,
+                    CAPPED,
+                ),
+            ),
+            (
+                _consume,
+                (
+                    memory,
+                    strides,
+                    q_shared.index(1),
+                    rings,
+                    scale,
+                    cap,
+                    1,
+                    GROUP,
+                    HEAD_DIM,
+                    BLOCK_K,
+                    BLOCK_D,
+                    STAGES,
+                    CAPPED,
+                ),
+            ),
+            (_produce, (keys, values, tiles, starts, rings, BLOCK_K, STAGES)),
+        ],
+        [4, 1],
+        [240, 24],
+    )
