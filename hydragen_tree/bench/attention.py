@@ -147,7 +147,8 @@ class Layer:
         self.partial_out = torch.full((*partials, shape.head_dim), torch.nan, device=device)
         self.partial_lse = torch.full(partials, torch.nan, device=device)
         self.scale = shape.head_dim**-0.5
-        self.splits = tail_splits(shape.rows, shape.kv_heads, shape.tokens[-1])
+        group = shape.q_heads // shape.kv_heads
+        self.splits = tail_splits(shape.rows, shape.kv_heads, shape.tokens[-1], group=group)
 
     def segments(self) -> None:
         """The partials of all segments."""

@@ -15,7 +15,12 @@ from random import Random
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from hydragen_tree.passk import pass_at_k
 from hydragen_tree.tiny import MODEL_DIR
@@ -94,15 +99,16 @@ def sample(
     return completions
 
 
-def table(items: Sequence[Item], completions: Sequence[Sequence[str]], workers: int) -> dict[str, Any]:
+def table(
+    items: Sequence[Item], completions: Sequence[Sequence[str]], workers: int
+) -> dict[str, Any]:
     """pass@k over the items and each item's count, by running every distinct program once."""
     distinct = [list(dict.fromkeys(texts)) for texts in completions]
     pairs = [(t, item.tests) for item, texts in zip(items, distinct, strict=True) for t in texts]
     verdicts = iter(solve_all(pairs, workers))
     right = [{text: next(verdicts) for text in texts} for texts in distinct]
     counts = [
-        sum(known[text] for text in texts)
-        for known, texts in zip(right, completions, strict=True)
+        sum(known[text] for text in texts) for known, texts in zip(right, completions, strict=True)
     ]
     n = len(completions[0])
     return {

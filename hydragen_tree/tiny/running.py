@@ -29,7 +29,12 @@ def solves(program: str, tests: Iterable[Test], time_s: float = 2.0) -> bool:
     for given, expected in tests:
         try:
             run = subprocess.run(
-                command, input=given, capture_output=True, text=True, timeout=time_s, errors="replace"
+                command,
+                input=given,
+                capture_output=True,
+                text=True,
+                timeout=time_s,
+                errors="replace",
             )
         except (subprocess.TimeoutExpired, ValueError, OSError):
             return False

@@ -71,9 +71,7 @@ def draw_chunk(seed: int, tokenizer: PreTrainedTokenizerFast) -> Chunk:
     )
 
 
-def draw_corpus(
-    seed: int, count: int, workers: int
-) -> tuple[list[Chunk], PreTrainedTokenizerFast]:
+def draw_corpus(seed: int, count: int, workers: int) -> tuple[list[Chunk], PreTrainedTokenizerFast]:
     """The corpus, drawn by several processes, and a tokenizer trained on its beginning."""
     seeds = [seed * 1_000_000 + i for i in range(count)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -155,7 +153,7 @@ def fit(
     fence = tokenizer.convert_tokens_to_ids(FENCE)
     forward = torch.compile(model) if options.compile else model
     losses, running, start = [], torch.zeros((), device=device), time.monotonic()
-    for step, batch in zip(range(options.steps), batches(rows, options.batch, options.seed)):
+    for step, batch in zip(range(options.steps), batches(rows, options.batch, options.seed), strict=False):
         tokens = torch.from_numpy(batch).to(device, non_blocking=True)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, options.peak)

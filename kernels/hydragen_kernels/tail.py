@@ -25,6 +25,7 @@ from hydragen_kernels.merge import finish, fold, merge
 from hydragen_kernels.segment import soft_cap
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
+_FEW_PROGRAMS = 528
 
 
 @triton.jit
@@ -220,13 +221,21 @@ def _tail_kernel(
 
 
 def block_shape(head_dim: int, group: int, programs: int) -> tuple[int, int, int]:
-    """Choose keys a step, warps and pipeline stages; measured on an H200: small programs win."""
+    """Choose keys a step, warps and pipeline stages; measured on an H200.
+
+    Many small programs keep memory busiest. Few programs need more warps to shorten their loops.
+    """
+    warps = 1 if head_dim <= 128 else 2
     if group == 1:  # lanes keep 64 fp32 accumulators a thread
-        return (16, 1, 2) if head_dim <= 128 else (16, 2, 2)
-    return (32, 1, 2) if head_dim <= 128 else (32, 2, 2)
+        return 16, warps, 2
+    if programs > _FEW_PROGRAMS:
+        return 32, warps, 2
+    return 64, 4, 2
 
 
-def tail_splits(rows: int, kv_heads: int, longest: int, multiprocessors: int = 132) -> int:
+def tail_splits(
+    rows: int, kv_heads: int, longest: int, multiprocessors: int = 132, group: int = 1
+) -> int:
     """Choose into how many programs a tail is split, from what the host knows of the plan.
 
     Args:
@@ -234,12 +243,14 @@ def tail_splits(rows: int, kv_heads: int, longest: int, multiprocessors: int = 1
         kv_heads: key/value heads.
         longest: tokens the longest tail may have.
         multiprocessors: of the device.
+        group: query heads that share a kv head.
 
     Returns:
-        1 when the rows alone fill the device.
+        1 when the rows alone fill the device: more costs a second launch, for the merge.
     """
-    wanted = 4 * 12 * multiprocessors // max(1, rows * kv_heads)
-    return max(1, min(wanted, longest // 64, 64))
+    programs = max(1, rows * kv_heads)
+    full = (24 if group == 1 else 4) * multiprocessors  # ungrouped programs are the smaller ones
+    return max(1, min(-(-full // programs), longest // 128, 64))
 
 
 def tail_attention(

@@ -131,7 +131,7 @@ def statement(task: Task, rng: Random, unseen: bool = False) -> str:
     if task.guard is not None:
         template = rng.choice(("If nothing is left, print {}.", "Print {} if nothing remains."))
         body.append(template.format(task.guard))
-    elif task.family.least > 0 and task.shrinks or task.family.least > 2:
+    elif (task.family.least > 0 and task.shrinks) or task.family.least > 2:
         least = ("one", "two", "three")[task.family.least - 1]
         body.append(f"At least {least} of them will be {'left' if steps else 'there'}.")
     text = " ".join(body).replace("\n ", "\n")

@@ -96,7 +96,9 @@ def _draw_intervals(rng: Random, scale: Scale) -> Data:
 
 def _draw_matrix(rng: Random, scale: Scale) -> Data:
     rows, columns = rng.randint(2, 2 + scale.count // 3), rng.randint(2, 2 + scale.count // 3)
-    matrix = [[rng.randint(scale.low, min(scale.high, 20)) for _ in range(columns)] for _ in range(rows)]
+    matrix = [
+        [rng.randint(scale.low, min(scale.high, 20)) for _ in range(columns)] for _ in range(rows)
+    ]
     return Data((matrix,), (f"{rows} {columns}", *(joined(row) for row in matrix)))
 
 
@@ -111,7 +113,9 @@ def _draw_square(rng: Random, scale: Scale) -> Data:
 def _draw_grid(rng: Random, scale: Scale) -> Data:
     rows, columns = rng.randint(2, 3 + scale.count // 3), rng.randint(2, 3 + scale.count // 3)
     share = rng.choice((0.2, 0.35, 0.5))
-    grid = ["".join("#" if rng.random() < share else "." for _ in range(columns)) for _ in range(rows)]
+    grid = [
+        "".join("#" if rng.random() < share else "." for _ in range(columns)) for _ in range(rows)
+    ]
     return Data((grid,), (f"{rows} {columns}", *grid))
 
 

@@ -213,7 +213,7 @@ def _solving(task: Task, reading: str, body: Body, output: str) -> str:
     if task.guard is not None:
         guard = f'if not {MAINS[task.family.kind]}:\n    return "{task.guard}"'
     inner = _lines(body.steps, guard, body.core, output)
-    arguments = list(f"${role}" for role in MAIN_ROLES[task.family.kind])
+    arguments = [f"${role}" for role in MAIN_ROLES[task.family.kind]]
     for extra in EXTRA_ARGUMENTS:
         used = re.compile(rf"(?<![\w$]){re.escape(extra)}\b")
         if extra not in arguments and used.search(inner) and used.search(reading):

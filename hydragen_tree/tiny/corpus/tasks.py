@@ -128,11 +128,11 @@ def _meaningful(source: Source, steps: Sequence[Step], family: Family, signed: b
     """Whether no part is given what it has no meaning for."""
     natural, shrunk = source.natural or not signed, False
     for step in steps:
-        if step.natural_only and not natural or step.name in WANTS_SIGNED and natural:
+        if (step.natural_only and not natural) or (step.name in WANTS_SIGNED and natural):
             return False
         if step.needs_items and shrunk:
             return False
-        natural = step.name in MAKES_NATURAL or natural and not step.signed
+        natural = step.name in MAKES_NATURAL or (natural and not step.signed)
         shrunk |= step.shrinks
     return natural or not family.natural_only
 

@@ -161,10 +161,7 @@ DYNAMIC = (
             "the largest gain from an earlier to a later item (0 if there is none)",
             "the best profit of buying at one item and selling at a later one (or 0)",
         ),
-        (
-            "low = $a[0]\n$r = 0\nfor $x in $a:\n    low = min(low, $x)\n"
-            "    $r = max($r, $x - low)",
-        ),
+        ("low = $a[0]\n$r = 0\nfor $x in $a:\n    low = min(low, $x)\n    $r = max($r, $x - low)",),
         lambda a: max([0] + [y - x for x, y in combinations(a, 2)]),
     ),
     value(
@@ -181,7 +178,10 @@ DYNAMIC = (
     ),
     value(
         "runs-with-sum",
-        ("the number of runs of neighbours with the sum {k}", "how many contiguous parts sum to {k}"),
+        (
+            "the number of runs of neighbours with the sum {k}",
+            "how many contiguous parts sum to {k}",
+        ),
         (
             "$r = 0\nfor i in range(len($a)):\n    cur = 0\n    for j in range(i, len($a)):\n"
             "        cur += $a[j]\n        if cur == $k:\n            $r += 1",
@@ -303,10 +303,7 @@ DYNAMIC = (
             "how much rain stays between walls of these heights",
             "the water held by bars of these heights and width 1",
         ),
-        (
-            "$r = 0\nfor i in range(len($a)):\n"
-            "    $r += min(max($a[:i + 1]), max($a[i:])) - $a[i]",
-        ),
+        ("$r = 0\nfor i in range(len($a)):\n    $r += min(max($a[:i + 1]), max($a[i:])) - $a[i]",),
         lambda a: sum(
             sum(1 for h in range(x, max(a)) if max(a[:i] or [0]) > h < max(a[i + 1 :] or [0]))
             for i, x in enumerate(a)

@@ -152,7 +152,10 @@ MATRICES: tuple[Family, ...] = (
     square(
         "trace",
         ("the sum of the main diagonal", "the trace of the matrix"),
-        ("sum($m[i][i] for i in range(len($m)))", "$r = 0\nfor i in range($n):\n    $r += $m[i][i]"),
+        (
+            "sum($m[i][i] for i in range(len($m)))",
+            "$r = 0\nfor i in range($n):\n    $r += $m[i][i]",
+        ),
         lambda m: sum(row[i] for i, row in enumerate(m)),
     ),
     square(
@@ -172,16 +175,16 @@ MATRICES: tuple[Family, ...] = (
     square_check(
         "symmetric",
         ("the matrix is symmetric", "the matrix equals its transposed matrix"),
-        ("all($m[i][j] == $m[j][i] for i in range($n) for j in range($n))",
-         "[list(col) for col in zip(*$m)] == $m"),
+        (
+            "all($m[i][j] == $m[j][i] for i in range($n) for j in range($n))",
+            "[list(col) for col in zip(*$m)] == $m",
+        ),
         lambda m: all(row == [other[i] for other in m] for i, row in enumerate(m)),
     ),
     square_rows(
         "matrix-squared",
         ("the matrix multiplied by itself",),
-        (
-            "[[sum($m[i][t] * $m[t][j] for t in range($n)) for j in range($n)] for i in range($n)]",
-        ),
+        ("[[sum($m[i][t] * $m[t][j] for t in range($n)) for j in range($n)] for i in range($n)]",),
         lambda m: [
             [sum(x * y for x, y in zip(row, col, strict=True)) for col in zip(*m, strict=True)]
             for row in m

@@ -110,7 +110,9 @@ NUMBERS = (
     ),
     check(
         "happy",
-        ("n leads to 1 when it is replaced by the sum of the squares of its digits again and again",),
+        (
+            "n leads to 1 when it is replaced by the sum of the squares of its digits again and again",
+        ),
         (
             "seen = set()\nwhile $n not in seen:\n    seen.add($n)\n"
             "    $n = sum(int(d) ** 2 for d in str($n))\n$r = $n == 1",

@@ -75,8 +75,10 @@ PAIRS = (
             "xs = [q[0] for q in $p]\nys = [q[1] for q in $p]\n"
             "$r = (max(xs) - min(xs)) * (max(ys) - min(ys))",
         ),
-        lambda p: max(abs(x - u) for x, _ in p for u, _ in p)
-        * max(abs(y - v) for _, y in p for _, v in p),
+        lambda p: (
+            max(abs(x - u) for x, _ in p for u, _ in p)
+            * max(abs(y - v) for _, y in p for _, v in p)
+        ),
     ),
     value(
         "undominated",
@@ -88,9 +90,7 @@ PAIRS = (
     value(
         "nearest-point",
         ("the number (from 1) of the first point nearest to (0, 0), walking along the axes",),
-        (
-            "dist = [abs($x) + abs($y) for $x, $y in $p]\n$r = dist.index(min(dist)) + 1",
-        ),
+        ("dist = [abs($x) + abs($y) for $x, $y in $p]\n$r = dist.index(min(dist)) + 1",),
         lambda p: min((abs(x) + abs(y), i) for i, (x, y) in enumerate(p, 1))[1],
     ),
     rows(
@@ -146,9 +146,7 @@ PAIRS = (
     span_check(
         "all-disjoint",
         ("no two intervals overlap (touching is allowed)",),
-        (
-            "$p.sort()\n$r = all($p[i][0] >= $p[i - 1][1] for i in range(1, len($p)))",
-        ),
+        ("$p.sort()\n$r = all($p[i][0] >= $p[i - 1][1] for i in range(1, len($p)))",),
         lambda p: len(_covered(p)) == sum(y - x for x, y in p),
     ),
     span_rows(

@@ -17,7 +17,11 @@ def _reaches(a: list[int], k: int) -> bool:
 QUESTIONS = (
     check(
         "is-sorted",
-        ("the {v} never decrease", "the list is in ascending order", "no item is below the previous"),
+        (
+            "the {v} never decrease",
+            "the list is in ascending order",
+            "no item is below the previous",
+        ),
         ("$a == sorted($a)", "all($a[i] <= $a[i + 1] for i in range(len($a) - 1))"),
         lambda a: not any(x > y for x, y in zip(a, a[1:], strict=False)),
         least=0,

@@ -111,13 +111,19 @@ REDUCTIONS = (
     ),
     value(
         "argmax",
-        ("the position (from 1) of the first largest item", "where the maximum first stands (from 1)"),
+        (
+            "the position (from 1) of the first largest item",
+            "where the maximum first stands (from 1)",
+        ),
         ("$a.index(max($a)) + 1",),
         lambda a: next(i for i, x in enumerate(a, 1) if all(x >= y for y in a)),
     ),
     value(
         "argmin",
-        ("the position (from 1) of the last smallest item", "where the minimum last stands (from 1)"),
+        (
+            "the position (from 1) of the last smallest item",
+            "where the minimum last stands (from 1)",
+        ),
         (
             "low = min($a)\nfor i in range(len($a)):\n    if $a[i] == low:\n        $r = i + 1",
             "max(i for i in range(len($a)) if $a[i] == min($a)) + 1",
@@ -240,7 +246,10 @@ REDUCTIONS = (
     ),
     value(
         "missing",
-        ("the smallest positive integer that is not in the list", "the least missing positive integer"),
+        (
+            "the smallest positive integer that is not in the list",
+            "the least missing positive integer",
+        ),
         ("$r = 1\nwhile $r in $a:\n    $r += 1",),
         lambda a: min(set(range(1, len(a) + 2)) - set(a)),
         least=0,

@@ -70,7 +70,10 @@ SEQUENCES = (
     ),
     listing(
         "from-both-ends",
-        ("the {v} taken in turn from the front and the back", "first, last, second, last but one..."),
+        (
+            "the {v} taken in turn from the front and the back",
+            "first, last, second, last but one...",
+        ),
         (
             "$r = []\nwhile $a:\n    $r.append($a.pop(0))\n    if $a:\n        $r.append($a.pop())",
             "$r = []\ni, j = 0, len($a) - 1\nwhile i <= j:\n    $r.append($a[i])\n    if i < j:\n"
@@ -128,7 +131,10 @@ SEQUENCES = (
     ),
     both(
         "places-equal",
-        ("the number of places in which a and b agree", "how often a and b have equal items in place"),
+        (
+            "the number of places in which a and b agree",
+            "how often a and b have equal items in place",
+        ),
         (
             "sum($x == $y for $x, $y in zip($a, $b))",
             "$r = 0\nfor i in range(len($a)):\n    if $a[i] == $b[i]:\n        $r += 1",

@@ -224,7 +224,10 @@ STRINGS = (
     ),
     pair_value(
         "edit-distance",
-        ("the edit distance of s and t", "the fewest insertions, deletions and changes from s to t"),
+        (
+            "the edit distance of s and t",
+            "the fewest insertions, deletions and changes from s to t",
+        ),
         (
             "dp = list(range(len($t) + 1))\nfor i in range(len($s)):\n    old = dp\n"
             "    dp = [i + 1]\n    for j in range(len($t)):\n"
@@ -251,9 +254,7 @@ STRINGS = (
     pair_text(
         "shuffled",
         ("the characters of s and t in turn, then the rest of the longer one",),
-        (
-            '$r = ""\nfor i in range(max(len($s), len($t))):\n    $r += $s[i:i + 1] + $t[i:i + 1]',
-        ),
+        ('$r = ""\nfor i in range(max(len($s), len($t))):\n    $r += $s[i:i + 1] + $t[i:i + 1]',),
         lambda s, t: "".join(
             c for i in range(len(s + t)) for c in (s[i : i + 1], t[i : i + 1]) if c
         ),

@@ -136,7 +136,10 @@ WORLDS = (
     ),
     value(
         "islands",
-        ("the number of connected areas of walls (side by side)", "how many islands of # there are"),
+        (
+            "the number of connected areas of walls (side by side)",
+            "how many islands of # there are",
+        ),
         (FLOOD + "$r = len(sizes)",),
         lambda g: len(_islands(g)),
     ),
@@ -148,9 +151,7 @@ WORLDS = (
     ),
     value(
         "way-out",
-        (
-            "the fewest steps over free cells from the top left to the bottom right (-1 if none)",
-        ),
+        ("the fewest steps over free cells from the top left to the bottom right (-1 if none)",),
         (
             'dist = {}\nqueue = []\nif $g[0][0] == ".":\n    dist[0, 0] = 0\n'
             "    queue.append((0, 0))\nfor i, j in queue:\n"
