@@ -107,13 +107,13 @@ class Validator:
         files: tuple[bytes, ...],
         *,
         role: str = "program",
-        limits: Limits = LIMITS,
+        limits: Limits | None = None,
     ) -> Request:
         paths = [file_path(index) for index in range(len(files))]
         kattis = self.checker.protocol == "kattis"
         feedback = [f"{_FEEDBACK}/"] if kattis else []
         return Request(
-            limits,
+            limits or LIMITS,
             argv=[self.name, *paths, *feedback, *self.checker.args, *test.checker_args],
             sources=() if self.image is not None else [(self.name, self.source)],
             role="verify" if role == "verify" else "program",

@@ -100,11 +100,7 @@ class _Link:
         return dict(reply)
 
     def encode(self, value: Any) -> Any:
-        if isinstance(value, _Function) and isinstance(value.target, int):
-            return {"object": value.target}
-        if isinstance(value, _Object):
-            return {"object": value.number}
-        return wire.encode(value, _cannot_cross)
+        return wire.encode(value, _refer)
 
     def decode(self, plain: Any) -> Any:
         try:
@@ -191,5 +187,10 @@ def _library(name: Any) -> Any:
         return None
 
 
-def _cannot_cross(value: Any) -> int:
+def _refer(value: Any) -> int | str:
+    """What the program knows one of its own functions or objects by."""
+    if isinstance(value, _Function):
+        return value.target
+    if isinstance(value, _Object):
+        return value.number
     raise TypeError(f"an argument of type {type(value).__name__} cannot be given to a program")

@@ -116,7 +116,7 @@ class _Service:
         return wire.encode(value, self._refer)
 
     def _decode(self, plain: Any) -> Any:
-        return wire.decode(plain, lambda reference: self._objects[reference["object"]])
+        return wire.decode(plain, lambda reference: self._target(reference["object"]))
 
     def _refer(self, value: Any) -> int:
         self._objects.append(value)

@@ -38,12 +38,12 @@ _COLLECT: dict[str, Callable[[list[Any]], Any]] = {
 }
 
 
-def encode(value: Any, refer: Callable[[Any], int]) -> Any:
+def encode(value: Any, refer: Callable[[Any], int | str]) -> Any:
     """A value as what `json` can write.
 
     Args:
         value: any object.
-        refer: gives an object that has no plain form a number.
+        refer: gives what an object that has no plain form is known by.
 
     Raises:
         RecursionError: it is nested too deeply, or contains itself.
@@ -75,7 +75,7 @@ def encode(value: Any, refer: Callable[[Any], int]) -> Any:
     return _encode_scalar(value, refer)
 
 
-def _encode_scalar(value: Any, refer: Callable[[Any], int]) -> Any:
+def _encode_scalar(value: Any, refer: Callable[[Any], int | str]) -> Any:
     if isinstance(value, (bytes, bytearray)):
         name = "bytes" if isinstance(value, bytes) else "bytearray"
         return {name: base64.b64encode(value).decode()}
@@ -93,7 +93,7 @@ def decode(plain: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
 
     Args:
         plain: what `json` read.
-        find: gives what stands for a reference: `{"object": number, "type": name}`.
+        find: gives what stands for a reference: `{"object": ..., "type": name}`.
 
     Raises:
         ValueError, TypeError, KeyError: it is not something `encode` writes.
