@@ -153,7 +153,8 @@ def fit(
     fence = tokenizer.convert_tokens_to_ids(FENCE)
     forward = torch.compile(model) if options.compile else model
     losses, running, start = [], torch.zeros((), device=device), time.monotonic()
-    for step, batch in zip(range(options.steps), batches(rows, options.batch, options.seed), strict=False):
+    drawn = batches(rows, options.batch, options.seed)  # more of them than steps
+    for step, batch in zip(range(options.steps), drawn, strict=False):
         tokens = torch.from_numpy(batch).to(device, non_blocking=True)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, options.peak)
