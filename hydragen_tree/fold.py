@@ -25,7 +25,7 @@ class CostModel:
     """What a device charges for a decode step's attention.
 
     Attributes:
-        device: the device the constants were measured on.
+        device: the kind of device the constants are for.
         bandwidth: bytes a second that attention reads keys and values with.
         item_s: seconds that one more segment costs a layer.
     """
@@ -43,7 +43,7 @@ class CostModel:
         return rows * merge_bytes / self.bandwidth + self.item_s
 
 
-# Measured with `hydragen bench fit`; see BENCHMARKS.md.
+# Estimates, not yet fitted to measurements: a memory-bound read, and the start of one more product.
 CPU = CostModel("cpu", bandwidth=8e9, item_s=30e-6)
 CUDA = CostModel("cuda", bandwidth=4.0e12, item_s=1e-6)
 
