@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.schedule import schedule_segments
-from hydragen_kernels.segment import SegmentTables, segment_attention
+from hydragen_kernels.segment import SegmentTables, best_config, segment_attention
 from hydragen_kernels.tail import tail_attention, tail_splits
 from hydragen_tree.plan import Plan
 
@@ -43,7 +43,7 @@ def fused_attention(
 ) -> Tensor:
     """`tree_attention` by the Triton kernels; arguments and result as there."""
     rows, q_heads, head_dim = queries.shape
-    tables = _tables(plan, q_heads, keys.shape[0], head_dim, keys.element_size(), queries.device)
+    tables = _tables(plan, q_heads, keys.shape[0], head_dim, keys.dtype, queries.device)
     size = (tables.partial_slots, rows, q_heads)
     partial_out = torch.empty(*size, head_dim, dtype=torch.float32, device=queries.device)
     partial_lse = torch.empty(size, dtype=torch.float32, device=queries.device)
@@ -78,8 +78,14 @@ def fused_attention(
 
 @lru_cache(maxsize=2)  # plans compare by identity: every layer of a step asks with the same one
 def _tables(
-    plan: Plan, q_heads: int, kv_heads: int, head_dim: int, itemsize: int, device: torch.device
+    plan: Plan,
+    q_heads: int,
+    kv_heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> _Tables:
+    group = q_heads // kv_heads
     on_gpu = device.type == "cuda"
     processors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 4
     schedule = schedule_segments(
@@ -88,8 +94,9 @@ def _tables(
         q_heads=q_heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        element_bytes=itemsize,
+        element_bytes=dtype.itemsize,
         multiprocessors=processors,
+        config=best_config(device, dtype, head_dim, group),
     )
     pages, lengths, page_tokens = np.zeros((plan.n_queries, 1)), np.zeros(plan.n_queries), 16
     if plan.tails is not None:
@@ -102,5 +109,5 @@ def _tables(
         pages=torch.from_numpy(pages.astype(np.int32)).to(device),
         lengths=torch.from_numpy(lengths.astype(np.int32)).to(device),
         page_tokens=page_tokens,
-        splits=tail_splits(plan.n_queries, kv_heads, longest, processors),
+        splits=tail_splits(plan.n_queries, kv_heads, longest, processors, group),
     )

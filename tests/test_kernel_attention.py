@@ -54,6 +54,7 @@ class Case(NamedTuple):
     peaked: float = 1.0
     strided: bool = False
     multiprocessors: int = 3
+    pad: int = 0
 
 
 CASES = {
@@ -95,6 +96,7 @@ CASES = {
     "soft cap": Case([(0, 6, 0, 90, 0, 0)], 6, 90, softcap=20.0, peaked=30.0),
     "peaked scores": Case([(0, 40, 0, 200, 0, 0)], 40, 200, peaked=40.0),
     "strided": Case([(0, 9, 2, 70, 0, 0)], 9, 80, strided=True),
+    "oddly strided": Case([(0, 9, 2, 70, 0, 0)], 9, 80, strided=True, pad=3),
 }
 
 
@@ -108,7 +110,8 @@ def random_inputs(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tenso
         arena[:, :, start : start + count] = torch.randn(shape, generator=generator)
     queries, arena = (queries * case.peaked).to(DEVICE, dtype), arena.to(DEVICE, dtype)
     if case.strided:
-        queries = queries.repeat(1, 1, 2)[:, :, : case.head_dim]
+        wide = torch.nn.functional.pad(queries, (case.pad, case.head_dim), value=torch.nan)
+        queries = wide[:, :, case.pad : case.pad + case.head_dim]
         arena = arena.transpose(1, 2).contiguous().transpose(1, 2)
     return queries, arena[0], arena[1]
 

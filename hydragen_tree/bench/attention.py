@@ -64,6 +64,12 @@ class Shape:
         return sum(levels)
 
 
+def _short(numbers: tuple[int, ...]) -> str:
+    """Numbers separated by commas, the middle of many left out."""
+    shown = [str(number) for number in numbers]
+    return ",".join(shown if len(shown) <= 5 else [*shown[:2], "...", *shown[-2:]])
+
+
 SHAPES = (
     *(
         Shape(f"hydragen {rows} x {prefix}, {tail}", (1, rows), (prefix, tail), 8, 1)
@@ -71,7 +77,7 @@ SHAPES = (
         for tail in (16, 128, 512)
     ),
     *(
-        Shape(f"fasttree {nodes}|{tokens} {q}/{kv}", nodes, tokens, q, kv)
+        Shape(f"fasttree {_short(nodes)}|{_short(tokens)} {q}/{kv}", nodes, tokens, q, kv)
         for nodes, tokens in (
             ((1, 1024), (2048, 32)),
             ((1, 16, 64), (1024, 256, 32)),

@@ -30,8 +30,8 @@ FULL_ROUNDS = 16  # from so many tiles a program on, splitting cannot even out m
 
 # Rates of one H200 (BENCHMARKS.md). Only their ratios matter, and only for speed.
 BYTES_PER_NS = 4000.0
-FLOPS_PER_NS = 650_000.0
-TILE_NS = 2500.0
+FLOPS_PER_NS = 690_000.0
+TILE_NS = 4000.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,10 +183,12 @@ def best_config(
     """
     portable = tile_config(head_dim, dtype.itemsize, group)
     device = torch.device(device)
-    if device.type != "cuda" or dtype == torch.float32 or head_dim > 128:
+    if device.type != "cuda" or dtype == torch.float32 or head_dim % 16:
         return portable
     if torch.cuda.get_device_capability(device) != (9, 0) or _hopper_kernel() is None:
         return portable
+    if head_dim > 128:
+        return TileConfig(128, 64, 4, 2, 1, specialized=True)
     return TileConfig(128, 128, 4, 4 if head_dim <= 64 else 2, 1, specialized=True)
 
 
@@ -268,6 +270,10 @@ def segment_attention(
         ):
             raise ValueError(f"{name}: expected rows aligned to 16 bytes, got {arena.stride()}")
     config = tables.config
+    if config.specialized and any(
+        step % 16 for step in (*queries.stride()[:2], queries.data_ptr())
+    ):
+        queries = queries.clone(memory_format=torch.contiguous_format)  # it copies 16 bytes at once
     strides = (*queries.stride()[:2], *partial_out.stride()[:3], *partial_lse.stride()[:2])
     memory = (tables.tiles, tables.starts, partial_out, partial_lse)
     grid = (len(tables.starts) - 1,)
