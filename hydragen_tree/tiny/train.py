@@ -1,8 +1,8 @@
 """Trains the model that ships: python -m hydragen_tree.tiny.train --out DIR
 
-One command, seeded: draws the corpus, trains the tokenizer and the weights, and writes a model
-directory and a log of figures. It runs on any device torch offers; the figures of the shipped model
-are in MODEL_CARD.md.
+One command, seeded: draws the corpus, trains the tokenizer and the weights in two phases, and
+writes a model directory and a log of figures. It runs on any device torch offers; a phase whose
+result lies in DIR already is not repeated, so phases may run on different machines.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +32,38 @@ CHUNK = 500
 TOKENIZER_CHUNKS = 16
 PROSE_WEIGHT = 0.1
 WARM_STEPS = 100
+REPORT_STEPS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One stretch of training on a corpus of its own.
+
+    Args:
+        seed: of corpus, order and first weights.
+        chunks: of CHUNK documents each.
+        steps: optimizer steps.
+        batch: rows a step.
+        context: tokens a row.
+        peak: highest learning rate.
+        cool: how many of the steps, the last ones, also fall linearly to zero.
+        average: steps after which the weights are taken; their mean is the result. None: the last.
+    """
+
+    seed: int
+    chunks: int
+    steps: int
+    batch: int
+    context: int
+    peak: float
+    cool: int = 0
+    average: tuple[int, ...] = ()
+
+
+PHASES = (
+    Phase(seed=1, chunks=256, steps=550, batch=64, context=2048, peak=2e-3, average=(500, 550)),
+    Phase(seed=2, chunks=8, steps=280, batch=4, context=2048, peak=6e-4, cool=200),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +103,16 @@ def draw_chunk(seed: int, tokenizer: PreTrainedTokenizerFast) -> Chunk:
     )
 
 
-def draw_corpus(seed: int, count: int, workers: int) -> tuple[list[Chunk], PreTrainedTokenizerFast]:
-    """The corpus, drawn by several processes, and a tokenizer trained on its beginning."""
-    seeds = [seed * 1_000_000 + i for i in range(count)]
+def draw_corpus(
+    phase: Phase, workers: int, tokenizer: PreTrainedTokenizerFast | None
+) -> tuple[list[Chunk], PreTrainedTokenizerFast]:
+    """The corpus, drawn by several processes, and its tokenizer: trained on it if none is given."""
+    seeds = [phase.seed * 1_000_000 + i for i in range(phase.chunks)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        first = pool.map(draw_texts, seeds[:TOKENIZER_CHUNKS])
-        tokenizer = train_tokenizer(text for texts, _ in first for text in texts)
-        chunks = list(pool.map(partial(draw_chunk, tokenizer=tokenizer), seeds))
-    return chunks, tokenizer
+        if tokenizer is None:
+            first = pool.map(draw_texts, seeds[:TOKENIZER_CHUNKS])
+            tokenizer = train_tokenizer(text for texts, _ in first for text in texts)
+        return list(pool.map(partial(draw_chunk, tokenizer=tokenizer), seeds)), tokenizer
 
 
 def pack(chunks: list[Chunk], length: int) -> NDArray[np.uint16]:
@@ -119,9 +153,65 @@ def token_weights(tokens: torch.Tensor, fence: int) -> torch.Tensor:
     return torch.where(opened, 1.0, PROSE_WEIGHT)
 
 
-def learning_rate(step: int, peak: float) -> float:
-    """Linear warm-up, then falling with the square root of the steps, whatever their number."""
-    return peak * min((step + 1) / WARM_STEPS, math.sqrt(WARM_STEPS / (step + 1)))
+def learning_rate(step: int, phase: Phase) -> float:
+    """Linear warm-up, then falling with the square root of the steps, at last linearly to zero."""
+    done = step + 1
+    rate = phase.peak * min(done / WARM_STEPS, math.sqrt(WARM_STEPS / done))
+    return rate * min(1.0, (phase.steps - step) / (phase.cool + 1))
+
+
+def fit(
+    model: LlamaForCausalLM,
+    rows: NDArray[np.uint16],
+    fence: int,
+    phase: Phase,
+    compiled: bool,
+) -> list[dict[str, float]]:
+    """Trains the model in place; returns the losses along the way."""
+    device = model.device
+    on_gpu = device.type == "cuda"
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+        fused=on_gpu,
+    )
+    forward = torch.compile(model) if compiled else model
+    losses, running, start = [], torch.zeros((), device=device), time.monotonic()
+    taken: list[dict[str, torch.Tensor]] = []
+    for step, batch in zip(
+        range(phase.steps), batches(rows, phase.batch, phase.seed), strict=False
+    ):
+        tokens = torch.from_numpy(batch).to(device, non_blocking=True)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, phase)
+        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+            logits = forward(input_ids=tokens[:, :-1], use_cache=False).logits
+        weights = token_weights(tokens, fence)[:, 1:]
+        each = functional.cross_entropy(
+            logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+        )
+        loss = (each * weights.flatten()).sum() / weights.sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        running += loss.detach()
+        done = step + 1
+        if done % REPORT_STEPS == 0:
+            seconds = round(time.monotonic() - start, 1)
+            mean = round(running.item() / REPORT_STEPS, 4)
+            losses.append({"step": done, "loss": mean, "seconds": seconds})
+            running.zero_()
+            print(json.dumps(losses[-1]), flush=True)
+        if done in phase.average:
+            taken.append({name: value.clone() for name, value in model.state_dict().items()})
+    if taken:
+        model.load_state_dict(
+            {name: torch.stack([w[name] for w in taken]).mean(0) for name in taken[0]}
+        )
+    return losses
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -134,104 +224,60 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
-def fit(
-    model: LlamaForCausalLM,
-    rows: NDArray[np.uint16],
-    tokenizer: PreTrainedTokenizerFast,
-    options: argparse.Namespace,
-) -> list[dict[str, float]]:
-    """Trains the model in place; returns the losses along the way."""
-    device = torch.device(options.device)
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-        lr=options.peak,
-        betas=(0.9, 0.95),
-        fused=device.type == "cuda",
-    )
-    fence = tokenizer.convert_tokens_to_ids(FENCE)
-    forward = torch.compile(model) if options.compile else model
-    losses, running, start = [], torch.zeros((), device=device), time.monotonic()
-    drawn = batches(rows, options.batch, options.seed)  # more of them than steps
-    for step, batch in zip(range(options.steps), drawn, strict=False):
-        tokens = torch.from_numpy(batch).to(device, non_blocking=True)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, options.peak)
-        with torch.autocast(device.type, torch.bfloat16):
-            logits = forward(input_ids=tokens[:, :-1], use_cache=False).logits
-        weights = token_weights(tokens, fence)[:, 1:]
-        each = functional.cross_entropy(
-            logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
-        )
-        loss = (each * weights.flatten()).sum() / weights.sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        running += loss.detach()
-        if (step + 1) % options.report == 0:
-            point = {"step": step + 1, "loss": round(running.item() / options.report, 4)}
-            losses.append(point | {"seconds": round(time.monotonic() - start, 1)})
-            running.zero_()
-            print(json.dumps(losses[-1]), flush=True)
-        if step + 1 in options.keep:
-            save(model, tokenizer, options.out / f"step-{step + 1}")
-    return losses
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; the defaults are those of the shipped model."""
-    parser = argparse.ArgumentParser(description="Train the model that ships.")
-    parser.add_argument("--out", type=Path, required=True, help="directory for model and log")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--chunks", type=int, default=256, help=f"of {CHUNK} documents each")
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--batch", type=int, default=64, help="rows a step")
-    parser.add_argument("--context", type=int, default=2048, help="tokens a row")
-    parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=torch.get_num_threads())
-    parser.add_argument("--report", type=int, default=50, help="steps between two losses")
-    parser.add_argument("--keep", type=int, nargs="*", default=[], help="steps to save after, too")
-    parser.add_argument("--compile", action="store_true", help="use torch.compile")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Draws the corpus, trains, writes model and log."""
-    options = parse(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+def run_phase(phase: Phase, start: Path | None, out: Path, options: argparse.Namespace) -> None:
+    """Trains one phase, from the model in `start` or from nothing, and writes model and log."""
     begun = time.monotonic()
-    chunks, tokenizer = draw_corpus(options.seed, options.chunks, options.workers)
-    rows = pack(chunks, options.context + 1)
-    packed = time.monotonic()
+    torch.manual_seed(phase.seed)
+    known = PreTrainedTokenizerFast.from_pretrained(start) if start else None
+    chunks, tokenizer = draw_corpus(phase, options.workers, known)
+    rows = pack(chunks, phase.context + 1)
+    drawn = time.monotonic()
+    if start:
+        model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+    else:
+        model = LlamaForCausalLM(llama_config(tokenizer.eos_token_id))
+    model.to(options.device)
+    fence = tokenizer.convert_tokens_to_ids(FENCE)
+    losses = fit(model, rows, fence, phase, options.compile)
+    save(model, tokenizer, out)
     figures: dict[str, Any] = {
-        "seed": options.seed,
+        "phase": asdict(phase),
         "families": len(FAMILIES) - len(HELD_OUT_FAMILIES),
         "families_held_out": len(HELD_OUT_FAMILIES),
         "documents": sum(len(chunk.starts) for chunk in chunks),
         "compositions": len(frozenset().union(*(chunk.compositions for chunk in chunks))),
         "corpus_tokens": sum(len(chunk.tokens) for chunk in chunks),
         "corpus_characters": sum(chunk.characters for chunk in chunks),
-        "corpus_s": round(packed - begun, 1),
-    }
-    print(json.dumps(figures), flush=True)
-    torch.manual_seed(options.seed)
-    torch.set_float32_matmul_precision("high")
-    model = LlamaForCausalLM(llama_config(tokenizer.eos_token_id)).to(options.device)
-    losses = fit(model, rows, tokenizer, options)
-    save(model, tokenizer, options.out)
-    figures |= {
+        "corpus_s": round(drawn - begun, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "training_tokens": options.steps * options.batch * options.context,
-        "training_s": round(time.monotonic() - packed, 1),
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else options.device,
-        "batch_tokens": options.batch * options.context,
-        "peak_learning_rate": options.peak,
+        "trained_tokens": phase.steps * phase.batch * phase.context,
+        "trained_s": round(time.monotonic() - drawn, 1),
+        "device": torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu",
         "losses": losses,
     }
-    (options.out / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train the model that ships.")
+    parser.add_argument("--out", type=Path, required=True, help="directory for models and logs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true", help="use torch.compile")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None, phases: tuple[Phase, ...] = PHASES) -> None:
+    """Runs the phases that have not been run; the last one's directory is the model."""
+    options = parse(arguments)
+    torch.set_float32_matmul_precision("high")
+    start = None
+    for number, phase in enumerate(phases, 1):
+        out = options.out / f"phase-{number}"
+        if not (out / "training.json").exists():
+            run_phase(phase, start, out, options)
+        start = out
 
 
 if __name__ == "__main__":

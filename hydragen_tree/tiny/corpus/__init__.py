@@ -5,8 +5,8 @@ answer is printed. Each part carries three things that know nothing of each othe
 statement, lines of Python for the program, and a function (`spec`) that says what is right.
 
     parts.py      the types: Source, Step, Family, Finish
-    sources.py    how lists of integers are read;  shapes.py: everything else that can be read
-    steps.py      what may happen to it before the question
+    sources.py    how lists of integers are read; shapes.py, shape_data.py: everything else
+    *_steps.py    what may happen to it before the question: items, lists, text, tables
     families/     what is asked
     finishes.py   how the answer is printed
     tasks.py      draws a composition and its tests; knows what is held out

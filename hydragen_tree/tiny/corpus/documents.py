@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from hydragen_tree.template import render_block
-from hydragen_tree.tiny.corpus.families import FAMILIES
+from hydragen_tree.tiny.corpus.families import FAMILIES, HELD_OUT_FAMILIES
 from hydragen_tree.tiny.corpus.parts import Family
 from hydragen_tree.tiny.corpus.phrasing import statement
 from hydragen_tree.tiny.corpus.styles import Style, draw_style, program
@@ -93,6 +93,4 @@ def draw_document(rng: Random) -> tuple[str, list[str]]:
 
 def trained_families() -> list[Family]:
     """The families that the training corpus shows."""
-    from hydragen_tree.tiny.corpus.families import HELD_OUT_FAMILIES
-
     return [family for family in FAMILIES if family.name not in HELD_OUT_FAMILIES]

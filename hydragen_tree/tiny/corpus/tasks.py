@@ -10,18 +10,23 @@ from zlib import crc32
 
 from hydragen_tree.tiny.corpus.families import FAMILIES, HELD_OUT_FAMILIES
 from hydragen_tree.tiny.corpus.finishes import FINISHES
+from hydragen_tree.tiny.corpus.item_steps import ITEM_STEPS
+from hydragen_tree.tiny.corpus.list_steps import LIST_STEPS
 from hydragen_tree.tiny.corpus.parts import Data, Family, Finish, Result, Scale, Source, Step
-from hydragen_tree.tiny.corpus.shape_steps import SHAPE_STEPS
 from hydragen_tree.tiny.corpus.shapes import SHAPE_SOURCES
 from hydragen_tree.tiny.corpus.sources import INT_SOURCES
-from hydragen_tree.tiny.corpus.steps import INT_STEPS
+from hydragen_tree.tiny.corpus.table_steps import MATRIX_STEPS, PAIR_STEPS
+from hydragen_tree.tiny.corpus.text_steps import TEXT_STEPS, WORD_STEPS
 
 SOURCES = (*INT_SOURCES, *SHAPE_SOURCES)
-STEPS = (*INT_STEPS, *SHAPE_STEPS)
+STEPS = (*ITEM_STEPS, *LIST_STEPS, *TEXT_STEPS, *WORD_STEPS, *PAIR_STEPS, *MATRIX_STEPS)
 HELD_OUT_SHARE = 8
 LARGEST = 100_000
 MAKES_NATURAL = frozenset({"absolute", "square", "modulo", "distance", "floor", "positive"})
 WANTS_SIGNED = frozenset({"absolute", "positive", "negative"})
+
+
+Part = Step | Family | Finish
 
 
 class Split(Enum):
@@ -66,9 +71,14 @@ class Task:
     signed: bool
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that may have a parameter, in the order of `constants`."""
+        return (*self.steps, self.family, self.finish)
+
+    @property
     def composition(self) -> str:
         """Names of the parts: equal for tasks that differ only in parameters and words."""
-        parts = (self.source, *self.steps, self.family, self.finish)
+        parts: list[Source | Part] = [self.source, *self.parts]
         return " > ".join(part.name for part in parts) + (" (cases)" if self.cases else "")
 
     @property
@@ -155,7 +165,7 @@ def _draw_composition(rng: Random, split: Split, family: Family | None) -> Task:
     if not _meaningful(source, steps, family, signed):
         raise UnsuitableError
     finish = rng.choice(_finishes_of(family.result, rng.random() < 0.6))
-    parts = (*steps, family, finish)
+    parts: tuple[Part, ...] = (*steps, family, finish)
     with_k = [i for i, part in enumerate(parts) if part.k is not None]
     reads = rng.choice(with_k) if with_k and rng.random() < 0.5 else None
     guarded = family.least == 1 and any(step.shrinks for step in steps) and rng.random() < 0.6
@@ -210,7 +220,7 @@ def _draw_case(task: Task, rng: Random, scale: Scale) -> tuple[list[str], str]:
         data: Data = task.source.draw(rng, scale)
         k, lines = 0, list(data.lines)
         if task.reads is not None:
-            part = (*task.steps, task.family, task.finish)[task.reads]
+            part = task.parts[task.reads]
             k = rng.randint(*(part.k or (0, 0)))
             if task.k_follows_n:
                 lines[0] += f" {k}"

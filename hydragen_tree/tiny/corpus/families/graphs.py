@@ -178,7 +178,7 @@ GRAPHS = (
         "neighbours",
         ("the neighbours of node {k} in ascending order (- if it has none)",),
         ('sorted($adj[$k]) or ["-"]',),
-        lambda n, adj, k: [u for u in range(1, n + 1) if k in adj[u]] or ["-"],
+        lambda n, adj, k: [str(u) for u in range(1, n + 1) if k in adj[u]] or ["-"],
         k=(1, 3),
     ),
     arrows(

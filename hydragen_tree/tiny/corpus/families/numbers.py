@@ -19,7 +19,10 @@ def _divisors(n: int) -> list[int]:
 
 
 def _factors(n: int) -> list[int]:
-    return [] if n == 1 else [(p := _divisors(n)[1]), *_factors(n // p)]
+    if n == 1:
+        return []
+    smallest = _divisors(n)[1]
+    return [smallest, *_factors(n // smallest)]
 
 
 def _collatz(n: int) -> list[int]:

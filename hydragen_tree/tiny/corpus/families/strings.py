@@ -263,7 +263,7 @@ STRINGS = (
         "shared-letters",
         ("the sorted different characters that s and t share (- if there are none)",),
         ('"".join(sorted(set($s) & set($t))) or "-"',),
-        lambda s, t: "".join(c for c in sorted(Counter(s)) if c in t) or "-",
+        lambda s, t: "".join(c for c in sorted(set(s)) if t.count(c)) or "-",
     ),
     bracket_check(
         "balanced",

@@ -101,7 +101,7 @@ WORDS = (
         "repeated-words",
         ("the words that occur more than once, each once in sorted order (none: a line with -)",),
         ('sorted({$u for $u in $w if $w.count($u) > 1}) or ["-"]',),
-        lambda w: sorted(u for u, n in Counter(w).items() if n > 1) or ["-"],
+        lambda w: sorted(u for u in set(w) if w.count(u) > 1) or ["-"],
     ),
     check(
         "chain",

@@ -1,0 +1,359 @@
+"""`hydragen-eval` and `hydragen check` as real processes: pipes, resuming, faults, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROBLEM = """\
+id: {id}
+title: Sum
+statement: Add the numbers.
+difficulty: {difficulty}
+tests:
+- {{input: "1 2\\n", output: "3\\n", sample: true}}
+- {{input: "4 5\\n", output: "9\\n"}}
+limits: {{time_s: 1}}
+solution: |
+  print(sum(map(int, input().split())))
+submissions:
+- {{verdict: WA, code: "print(3)"}}
+"""
+RIGHT = "print(sum(map(int, input().split())))"
+WRONG = "print(3)"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory to work in, with a cache of its own and two problems."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("HYDRAGEN_")]:
+        monkeypatch.delenv(name)
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for name, difficulty in (("sum", "easy"), ("total", "hard")):
+        text = PROBLEM.format(id=name, difficulty=difficulty)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+def command(entry: str, *args: str) -> list[str]:
+    return [sys.executable, "-c", f"from hydragen_cli.main import {entry}; {entry}()", *args]
+
+
+def evaluate(
+    *args: str, lines: Sequence[Any] = (), code: int = 0
+) -> tuple[list[dict[str, Any]], str]:
+    """The verdicts on stdout, and what stderr says."""
+    text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
+    ran = subprocess.run(command("run_eval", *args), input=text, capture_output=True, text=True)
+    assert ran.returncode == code, ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines()], ran.stderr
+
+
+def sample(task_id: str, index: int, solution: str, **more: Any) -> dict[str, Any]:
+    return {"task_id": task_id, "sample_index": index, "solution": solution, **more}
+
+
+def samples(*solutions: str, task_id: str = "sum", **more: Any) -> list[dict[str, Any]]:
+    return [sample(task_id, i, code, **more) for i, code in enumerate(solutions)]
+
+
+def test_verdicts_are_a_superset_of_the_samples() -> None:
+    given = samples(RIGHT, WRONG, "print(", prompt_variant=1, logprob=-2.5)
+    verdicts, said = evaluate("-", "--problems", "sum.yaml", "-k", "1,3", lines=given)
+    verdicts.sort(key=lambda verdict: verdict["sample_index"])
+    for line, verdict in zip(given, verdicts, strict=True):
+        assert verdict.items() >= line.items()
+        assert verdict["isolation"]["holds"]
+        assert verdict["difficulty"] == "easy"
+    assert [verdict["verdict"] for verdict in verdicts] == ["AC", "WA", "CE"]
+    assert [verdict["passed"] for verdict in verdicts] == [True, False, False]
+    assert verdicts[1]["failed_test"] == 1
+    assert "isolation: " in said
+    assert "pass@3" in said
+    assert "3 samples judged, 1 accepted" in said
+
+
+def test_a_samples_file_names_its_problems(home: Path) -> None:
+    given = samples(RIGHT, problem="sum.yaml") + samples(
+        RIGHT, task_id="total", problem=str(home / "total.yaml")
+    )
+    (home / "s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in given))
+    verdicts, _ = evaluate("s.jsonl", "-q")
+    assert [verdict["verdict"] for verdict in verdicts] == ["AC", "AC"]
+
+
+def test_the_manifest_names_the_problems(home: Path) -> None:
+    (home / "s.jsonl").write_text(json.dumps(sample("sum", 0, RIGHT)) + "\n")
+    task = {"prompts": [], "sha256": "of another version", "path": "sum.yaml"}
+    manifest = {"format": "hydragen-samples/1", "n": 1, "model": {}, "settings": {}}
+    manifest |= {"tasks": {"sum": task}, "sessions": [], "result": None}
+    (home / "s.jsonl.manifest.json").write_text(json.dumps(manifest))
+    verdicts, said = evaluate("s.jsonl")
+    assert [verdict["verdict"] for verdict in verdicts] == ["AC"]
+    assert "sum.yaml: has changed since its samples were drawn" in said
+
+
+def test_human_eval_and_evalplus(home: Path) -> None:
+    problem = {
+        "task_id": "HumanEval/0",
+        "prompt": 'def total(a):\n    """Add."""\n',
+        "entry_point": "total",
+        "canonical_solution": "    return sum(a)\n",
+        "test": "def check(candidate):\n    assert candidate([1, 2]) == 3\n",
+    }
+    (home / "he.jsonl").write_text(json.dumps(problem) + "\n")
+    given = [
+        {"task_id": "HumanEval/0", "completion": "    return sum(a)\n"},
+        {"task_id": "HumanEval/0", "completion": "    return 4\n"},
+        {"task_id": "HumanEval/0", "solution": "def total(a):\n    return 3\n"},
+    ]
+    verdicts, _ = evaluate("-", "--problems", "he.jsonl", lines=given)
+    verdicts.sort(key=lambda verdict: verdict["sample_index"])
+    assert [verdict["verdict"] for verdict in verdicts] == ["AC", "WA", "AC"]
+    assert verdicts[0]["solution"] == problem["prompt"] + "    return sum(a)\n"
+
+
+def test_faults_are_named_and_the_rest_is_judged() -> None:
+    given = [
+        sample("sum", 0, RIGHT),
+        '{"task_id": "sum", "solut',
+        {"task_id": "sum"},
+        sample("unheard-of", 0, RIGHT),
+        sample("missing", 0, RIGHT, problem="missing.yaml"),
+        "",
+        sample("sum", 1, WRONG),
+    ]
+    verdicts, said = evaluate("-", "--problems", "sum.yaml", lines=given, code=3)
+    assert len(verdicts) == 2
+    for part in (
+        "line 2: not JSON",
+        "line 3: sum: no code",
+        "'unheard-of'",
+        "missing.yaml: no such",
+        "2 broken lines",
+        "2 samples without a problem",
+    ):
+        assert part in said
+
+
+def test_a_problem_that_cannot_be_judged(home: Path) -> None:
+    (home / "bare.yaml").write_text("statement: No tests.\n")
+    given = [*samples(RIGHT, WRONG, task_id="bare"), sample("sum", 0, RIGHT)]
+    verdicts, said = evaluate("-", "bare.yaml", "sum.yaml", "-", lines=given, code=2)
+    verdicts, said = evaluate("-", "bare.yaml", "sum.yaml", lines=given, code=3)
+    assert [verdict["task_id"] for verdict in verdicts] == ["sum"]
+    assert said.count("bare.yaml: no tests to judge with") == 1
+    assert "2 samples of a problem that cannot be judged" in said
+
+
+def test_resuming(home: Path) -> None:
+    given = samples(*(f"{RIGHT}  # {i}" for i in range(6)), WRONG)
+    (home / "s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in given))
+    args = ("s.jsonl", "--problems", "sum.yaml", "-o", "v.jsonl", "--no-cache")
+    assert evaluate(*args)[0] == []
+    whole = (home / "v.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(whole) == 7
+    _, said = evaluate(*args, code=2)
+    assert "--resume" in said
+    (home / "v.jsonl").write_bytes(b"".join(whole[:4]) + whole[4][:50])
+    _, said = evaluate(*args, "--resume", "--summary", "sum.json")
+    lines = [json.loads(line) for line in (home / "v.jsonl").read_text().splitlines()]
+    assert sorted(line["sample_index"] for line in lines) == list(range(7))
+    assert "3 samples judged, 6 accepted, 4 judged before" in said
+    summary = json.loads((home / "sum.json").read_text())
+    assert summary["overall"]["samples"] == 7
+    assert evaluate(*args, "--resume")[0] == []
+    assert len((home / "v.jsonl").read_text().splitlines()) == 7
+    given[0]["solution"] = WRONG
+    (home / "s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in given))
+    _, said = evaluate(*args, "--resume", code=2)
+    assert "other samples" in said
+
+
+def test_old_verdicts_are_used_and_can_be_left_alone() -> None:
+    given = samples(RIGHT)
+    cached = [
+        evaluate("-", "sum.yaml", *flags, lines=given)[0][0]["cached"]
+        for flags in ((), (), ("--no-cache",))
+    ]
+    assert cached == [False, True, False]
+
+
+def test_until_solved() -> None:
+    given = samples(*(f"{RIGHT}\n# {i}" for i in range(400)))
+    flags = ("-", "sum.yaml", "--until-solved", "2", "--summary", "s.json", "--workers", "1")
+    verdicts, said = evaluate(*flags, lines=given)
+    assert 2 <= len(verdicts) < 200
+    assert all(verdict["until_solved"] for verdict in verdicts)
+    assert "passed over" in said
+    summary = json.loads(Path("s.json").read_text())
+    assert summary["problems"][0]["until_solved"]
+    assert summary["overall"]["estimates"] == []
+    assert summary["passed_over"] + len(verdicts) == 400
+
+
+def test_summary_and_plot(home: Path) -> None:
+    given = samples(RIGHT, WRONG, RIGHT) + samples(WRONG, WRONG, RIGHT, task_id="total")
+    flags = ("--summary", "s.json", "--plot", "curve.svg", "-k", "1,2,50", "-q")
+    evaluate("-", "sum.yaml", "total.yaml", *flags, lines=given)
+    summary = json.loads((home / "s.json").read_text())
+    estimates = {e["k"]: e["value"] for e in summary["overall"]["estimates"]}
+    assert estimates == pytest.approx({1: 0.5, 2: 5 / 6})
+    assert [k for k, _ in summary["overall"]["refused"]] == [50]
+    assert set(summary["by_difficulty"]) == {"easy", "hard"}
+    assert summary["isolation"]["attempts"]["udp out"]["stopped"]
+    assert (home / "curve.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
+        (("-", "--problems", "nowhere"), "nowhere"),
+        (("-", "-k", "0"), "-k 0"),
+        (("-", "-k", "a,b"), "-k a,b"),
+        (("-", "--plot", "x.gif"), "--plot x.gif"),
+        (("-", "--summary", "no/such/dir/s.json"), "--summary"),
+        (("-", "-o", "no/such/dir/v.jsonl"), "cannot be written"),
+        (("-", "--resume"), "--resume"),
+        (("-", "--sandbox", "castle"), "castle"),
+        (("-", "--sandbox", "rlimits"), "--unsandboxed"),
+        (("-", "--workers", "0"), "--workers 0"),
+        (("-", "--language", "cobol"), "cobol"),
+    ],
+)
+def test_bad_usage(args: tuple[str, ...], message: str) -> None:
+    _, said = evaluate(*args, code=2)
+    assert message in said
+
+
+def test_unsandboxed_says_so() -> None:
+    verdicts, said = evaluate("-", "sum.yaml", "--unsandboxed", lines=samples(RIGHT))
+    assert verdicts[0]["isolation"] == {"level": "rlimits", "holds": False}
+    assert "OPEN" in said
+
+
+def test_nothing_to_judge() -> None:
+    assert evaluate("-", "sum.yaml")[0] == []
+
+
+def start(*args: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command("run_eval", *args),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def send(process: "subprocess.Popen[str]", line: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(line) + "\n")
+    process.stdin.flush()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_lets_verdicts_finish(home: Path, signum: int, code: int) -> None:
+    with start("-", "sum.yaml", "-o", "v.jsonl") as process:
+        send(process, sample("sum", 0, RIGHT))
+        wait_for_lines(home / "v.jsonl", 1)
+        send(process, sample("sum", 1, f"import time\ntime.sleep(1)\n{RIGHT}"))
+        time.sleep(0.4)
+        process.send_signal(signum)  # stdin stays open: it must not wait for more
+        _, said = process.communicate(timeout=30) if False else ("", process.stderr.read())  # type: ignore[union-attr]
+        assert process.wait(30) == code
+    lines = [json.loads(line) for line in (home / "v.jsonl").read_text().splitlines()]
+    assert [line["verdict"] for line in lines] == ["AC", "AC"]
+    assert "--resume continues" in said
+
+
+def wait_for_lines(path: Path, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_text().count("\n") >= count:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{path} has no {count} lines")
+
+
+def test_the_second_signal_ends_it_at_once(home: Path) -> None:
+    mark = "30.777123"
+    with start("-", "sum.yaml", "-o", "v.jsonl") as process:
+        send(process, sample("sum", 0, RIGHT))
+        wait_for_lines(home / "v.jsonl", 1)
+        send(process, sample("sum", 1, f"import os\nos.execv('/bin/sleep', ['sleep', '{mark}'])"))
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == -signal.SIGINT
+    deadline = time.monotonic() + 5
+    while running(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(mark)
+
+
+def running(mark: str) -> bool:
+    for entry in Path("/proc").iterdir():
+        try:
+            if mark.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def test_verdicts_appear_while_samples_still_arrive() -> None:
+    with start("-", "sum.yaml") as process:
+        send(process, sample("sum", 0, RIGHT))
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["verdict"] == "AC"
+        send(process, sample("sum", 1, WRONG))
+        assert json.loads(process.stdout.readline())["verdict"] == "WA"
+        process.communicate()
+    assert process.returncode == 0
+
+
+def test_a_closed_pipe_ends_it_quietly() -> None:
+    with start("-", "sum.yaml") as process:
+        send(process, sample("sum", 0, RIGHT))
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        for i in range(1, 4):
+            send(process, sample("sum", i, f"{RIGHT}  # {i}"))
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(30) == 0
+    assert "Traceback" not in said
+    assert "rror" not in said
+
+
+def test_check(home: Path) -> None:
+    ran = subprocess.run(
+        command("run", "check", "sum.yaml", "total.yaml"), capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "2 problems checked, all fit to grade with" in ran.stderr
+    text = (home / "sum.yaml").read_text().replace('"print(3)"', f'"{RIGHT}"')
+    (home / "sum.yaml").write_text(text)
+    ran = subprocess.run(
+        command("run", "check", "sum.yaml", "--calibrate", "--json"), capture_output=True, text=True
+    )
+    assert ran.returncode == 1
+    assert "sum.yaml: submission 1 (WA): expected WA, got AC" in ran.stderr
+    [record] = map(json.loads, ran.stdout.splitlines())
+    assert (record["id"], record["good"]) == ("sum", False)
+    assert record["suggested_time_limit_s"] == 0.5
