@@ -13,11 +13,11 @@ from torch import Tensor
 from hydragen_kernels import reference
 from hydragen_tree.errors import InputError
 from hydragen_tree.plan import Plan, Tails
+from hydragen_tree.tails import attend_tails
 
 BACKENDS = ("auto", "triton", "torch", "reference")
 
 _FLASH_CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_TAIL_CHUNK_BYTES = 1 << 20  # gathered keys and values of one chunk of rows stay in the L2 cache
 _SCORES_CHUNK = 1 << 24  # scores of one product of the unfused form, in elements
 
 
@@ -136,9 +136,8 @@ def _levels(
         part = _segment(queries[rows], keys[:, own], values[:, own], scale, softcap, bool(causal))
         _merge_into(out[rows], lse[rows], *part, first=level == 0)
     if plan.tails is not None:
-        _tails(
-            queries, keys, values, plan.tails, scale, softcap, out, lse, first=not len(plan.items)
-        )
+        part = attend_tails(queries, keys, values, plan.tails, scale=scale, softcap=softcap)
+        _merge_into(out, lse, *part, first=not len(plan.items))
     return reference.Partial(out, lse)
 
 
@@ -203,56 +202,3 @@ def _unfused(
     out = torch.matmul(torch.exp(scores - lse[..., None]), values.float())
     out = out.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)
     return out, lse.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)
-
-
-def _tails(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    tails: Tails,
-    scale: float,
-    softcap: float | None,
-    out: Tensor,
-    lse: Tensor,
-    *,
-    first: bool,
-) -> None:
-    """Every row's own tail, in chunks of rows, merged into `out` and `lse`."""
-    rows, head_dim = queries.shape[0], queries.shape[2]
-    kv_heads = keys.shape[0]
-    paged_keys = keys.unflatten(1, (-1, tails.page_tokens))
-    paged_values = values.unflatten(1, (-1, tails.page_tokens))
-    widest = -(-int(tails.lengths.max(initial=1)) // tails.page_tokens)
-    row_bytes = 2 * kv_heads * widest * tails.page_tokens * head_dim * keys.element_size()
-    step = max(1, _TAIL_CHUNK_BYTES // row_bytes) if keys.device.type == "cpu" else rows
-    for at in range(0, rows, step):
-        chunk = slice(at, min(at + step, rows))
-        lengths = tails.lengths[chunk]
-        n_pages = -(-int(lengths.max()) // tails.page_tokens)
-        index = torch.from_numpy(tails.pages[chunk, :n_pages].clip(min=0)).to(keys.device).long()
-        own_keys = (
-            paged_keys[:, index].flatten(2, 3).transpose(0, 1)
-        )  # [rows, kv_heads, tokens, dim]
-        own_values = paged_values[:, index].flatten(2, 3).transpose(0, 1)
-        inside = torch.arange(own_keys.shape[2]) < torch.from_numpy(lengths)[:, None]
-        mask = torch.where(inside, 0.0, -torch.inf).to(keys.device)[:, None, None, :]
-        grouped = queries[chunk].unflatten(1, (kv_heads, -1))  # [rows, kv_heads, group, dim]
-        if keys.device.type == "cpu" and softcap is None:
-            part_out, part_lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                grouped,
-                own_keys,
-                own_values,
-                0.0,
-                False,
-                attn_mask=mask.to(grouped.dtype),
-                scale=scale,
-            )
-        else:
-            scores = torch.matmul(grouped.float(), own_keys.float().mT) * scale
-            if softcap is not None:
-                scores = torch.tanh(scores / softcap) * softcap
-            scores = scores + mask
-            part_lse = torch.logsumexp(scores, -1)
-            part_out = torch.matmul(torch.exp(scores - part_lse[..., None]), own_values.float())
-        part_out, part_lse = part_out.flatten(1, 2), part_lse.flatten(1, 2)
-        _merge_into(out[chunk], lse[chunk], part_out, part_lse, first=first)
