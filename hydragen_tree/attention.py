@@ -7,6 +7,8 @@ it in one product and merges it into those queries' running partial. Tails come 
 Source: Hydragen, arXiv 2402.05099; merging by log-sum-exp as in its equation 5.
 """
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -53,9 +55,14 @@ def tree_attention(
     _check(queries, keys, values, plan, backend)
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
     if resolve_backend(backend, queries.device) == "triton":
-        from hydragen_tree.fused import fused_attention
+        from hydragen_tree.fused import Heads, fuse
 
-        return fused_attention(queries, keys, values, plan, scale, softcap, sinks)
+        heads = Heads(
+            queries.shape[1], keys.shape[0], queries.shape[2], queries.dtype, queries.device
+        )
+        return fuse(plan, heads).attend(
+            queries, keys, values, scale=scale, softcap=softcap, sinks=sinks
+        )
     if backend == "reference":
         result = _recursive(queries, keys, values, plan, scale, softcap)
     else:

@@ -27,6 +27,7 @@ class KVCache:
         page_tokens: slots a page, a power of two.
         dtype: of keys and values.
         device: where they live.
+        fused: store with Triton's kernel instead of torch's index copy.
 
     Attributes:
         keys: `[layers, kv_heads, slots, head_dim]`.
@@ -40,9 +41,11 @@ class KVCache:
         page_tokens: int,
         dtype: torch.dtype,
         device: torch.device,
+        fused: bool = False,
     ) -> None:
         self.page_tokens = page_tokens
         self.n_pages = n_pages
+        self._fused = fused
         size = (shape.layers, shape.kv_heads, n_pages * page_tokens, shape.head_dim)
         # zeros, not empty: slots past a tail's end are masked, but 0 * NaN would still be NaN.
         self.keys = torch.zeros(size, dtype=dtype, device=device)
@@ -105,7 +108,16 @@ class KVCache:
         self.release(np.arange(first, first + self.pages_for(n_tokens), dtype=np.int32))
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Stores one layer's new keys and values `[kv_heads, tokens, head_dim]` at `slots`."""
+        """Stores one layer's new keys and values `[kv_heads, tokens, head_dim]` at `slots`.
+
+        The fused form stores nothing where a slot is -1; int32 slots spare it a conversion.
+        """
+        if self._fused:
+            from hydragen_kernels.append import append
+
+            arena = self.keys[layer], self.values[layer]
+            append(*arena, keys.transpose(0, 1), values.transpose(0, 1), slots.int())
+            return
         self.keys[layer].index_copy_(1, slots, keys.to(self.keys.dtype))
         self.values[layer].index_copy_(1, slots, values.to(self.values.dtype))
 

@@ -6,6 +6,7 @@ sample's stream key and the token's position, so a sample is the same whatever s
 """
 
 import hashlib
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -125,6 +126,8 @@ def draw(
         positions: `[samples]`, index of the token in its sample, from 0.
         settings: temperature 0 takes the most probable token.
     """
+    if logits.is_cuda and find_spec("triton"):
+        return _draw_fused(logits, rows, keys, positions, settings)
     at = uniforms(keys, positions)
     step = max(1, _CHUNK // logits.shape[1])
     parts = []
@@ -135,6 +138,33 @@ def draw(
             inside = torch.from_numpy(at[begin:end]).to(logits.device)
             parts.append(_draw_chunk(logits[first : first + step], own, inside, settings))
     return Drawn(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _draw_fused(
+    logits: Tensor,
+    rows: NDArray[np.int32],
+    keys: NDArray[np.uint64],
+    positions: NDArray[np.int64],
+    settings: SamplingSettings,
+) -> Drawn:
+    """`draw` by the GPU's kernel: the same random numbers, no sorting."""
+    from hydragen_kernels.choose import choose
+
+    def move(array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(logits.device, non_blocking=True)
+
+    choice = choose(
+        logits,
+        move(rows.astype(np.int32)),
+        move(keys.view(np.int64)),
+        move(positions.astype(np.int32)),
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+    )
+    probabilities = torch.stack([choice.raw_logprobs, choice.sampled_logprobs]).double().cpu()
+    return Drawn(choice.tokens.long().cpu().numpy(), *probabilities.numpy())
 
 
 def _draw_chunk(logits: Tensor, rows: Tensor, at: Tensor, settings: SamplingSettings) -> Drawn:

@@ -211,9 +211,17 @@ class Engine:
         keep: NDArray[np.int64],
         plan: Plan,
     ) -> Tensor:
-        arrays = [x.astype(np.int64) for x in (tokens, positions, slots, keep)]
-        moved = [torch.from_numpy(x).to(self.model.device) for x in arrays]
-        return self.model.forward(*moved, self.cache, plan)
+        def move(array: NDArray[np.int64] | Int) -> Tensor:
+            return torch.from_numpy(array.astype(np.int64)).to(self.model.device)
+
+        return self.model.forward(
+            move(tokens),
+            move(positions),
+            move(slots),
+            move(keep),
+            self.cache,
+            self.model.attend(plan),
+        )
 
     def freeze(self, segment: int, pages: Int, n_tokens: int) -> int | None:
         """Copies a tail into a new segment below `segment`; None if no run is free for it."""

@@ -14,100 +14,134 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydragen_kernels.schedule import schedule_segments
+from hydragen_kernels.schedule import Schedule, schedule_segments
 from hydragen_kernels.segment import SegmentTables, best_config, segment_attention
 from hydragen_kernels.tail import tail_attention, tail_splits
-from hydragen_tree.plan import Plan
+from hydragen_tree.plan import Int, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What the kernels must know of a model's attention, and of the device they run on.
+
+    Attributes:
+        q_heads: query heads.
+        kv_heads: key-value heads; `q_heads` is a multiple of them.
+        head_dim: numbers a head.
+        dtype: of queries, keys and values.
+        device: where they are.
+    """
+
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def multiprocessors(self) -> int:
+        """Of the device; the interpreter acts as a small one."""
+        if self.device.type != "cuda":
+            return 4
+        return torch.cuda.get_device_properties(self.device).multi_processor_count
+
+    @property
+    def partial_bytes(self) -> int:
+        """One query row's partial: fp32 output and log-sum-exp of every head."""
+        return 4 * self.q_heads * (self.head_dim + 1)
+
+    def schedule(self, items: Int, n_queries: int, max_partial_slots: int | None) -> Schedule:
+        """Cuts a plan's items into the tiles of one launch."""
+        return schedule_segments(
+            items,
+            n_queries,
+            q_heads=self.q_heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            element_bytes=self.dtype.itemsize,
+            multiprocessors=self.multiprocessors,
+            max_partial_slots=max_partial_slots,
+            config=best_config(
+                self.device, self.dtype, self.head_dim, self.q_heads // self.kv_heads
+            ),
+        )
+
+    def splits(self, rows: int, longest: int) -> int:
+        """Programs that share a tail of `longest` tokens, when `rows` alone are too few."""
+        group = self.q_heads // self.kv_heads
+        return tail_splits(rows, self.kv_heads, longest, self.multiprocessors, group)
+
+    def partials(self, slots: int, rows: int) -> tuple[Tensor, Tensor]:
+        """Room for every row's partials: `[slots, rows, q_heads, head_dim]` and their lse."""
+        size = (slots, rows, self.q_heads)
+        out = torch.empty(*size, self.head_dim, dtype=torch.float32, device=self.device)
+        return out, torch.empty(size, dtype=torch.float32, device=self.device)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Tables:
-    """One plan on the device."""
+class FusedPlan:
+    """A plan on the device, with the room its partials need. Layers use it one after the other.
+
+    Attributes:
+        segments: tiles of all segments.
+        partials: as `Heads.partials` makes them.
+        pages: `[rows, max_pages]` int32.
+        lengths: `[rows]` int32, tokens of each tail.
+        page_tokens: slots a page.
+        splits: programs a tail is split into.
+    """
 
     segments: SegmentTables
-    partial_slots: int
+    partials: tuple[Tensor, Tensor]
     pages: Tensor
     lengths: Tensor
     page_tokens: int
     splits: int
 
-
-def fused_attention(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    plan: Plan,
-    scale: float,
-    softcap: float | None,
-    sinks: Tensor | None,
-) -> Tensor:
-    """`tree_attention` by the Triton kernels; arguments and result as there."""
-    rows, q_heads, head_dim = queries.shape
-    tables = _tables(plan, q_heads, keys.shape[0], head_dim, keys.dtype, queries.device)
-    size = (tables.partial_slots, rows, q_heads)
-    partial_out = torch.empty(*size, head_dim, dtype=torch.float32, device=queries.device)
-    partial_lse = torch.empty(size, dtype=torch.float32, device=queries.device)
-    if len(plan.items):
+    def attend(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """`tree_attention` of this plan; arguments and result as there."""
         segment_attention(
+            queries, keys, values, self.segments, *self.partials, scale=scale, softcap=softcap
+        )
+        return tail_attention(
             queries,
             keys,
             values,
-            tables.segments,
-            partial_out,
-            partial_lse,
+            self.pages,
+            self.lengths,
+            self.page_tokens,
+            *self.partials,
+            self.segments.counts[: queries.shape[0]],
             scale=scale,
             softcap=softcap,
-        )
-    out, _ = tail_attention(
-        queries,
-        keys,
-        values,
-        tables.pages,
-        tables.lengths,
-        tables.page_tokens,
-        partial_out,
-        partial_lse,
-        tables.segments.counts,
-        scale=scale,
-        softcap=softcap,
-        sinks=sinks,
-        splits=tables.splits,
-    )
-    return out
+            sinks=sinks,
+            splits=self.splits,
+        )[0]
 
 
-@lru_cache(maxsize=2)  # plans compare by identity: every layer of a step asks with the same one
-def _tables(
-    plan: Plan,
-    q_heads: int,
-    kv_heads: int,
-    head_dim: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> _Tables:
-    group = q_heads // kv_heads
-    on_gpu = device.type == "cuda"
-    processors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 4
-    schedule = schedule_segments(
-        plan.items,
-        plan.n_queries,
-        q_heads=q_heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        element_bytes=dtype.itemsize,
-        multiprocessors=processors,
-        config=best_config(device, dtype, head_dim, group),
-    )
-    pages, lengths, page_tokens = np.zeros((plan.n_queries, 1)), np.zeros(plan.n_queries), 16
+@lru_cache(maxsize=1)  # plans compare by identity: every layer of a step asks with the same one
+def fuse(plan: Plan, heads: Heads) -> FusedPlan:
+    """Puts a plan on the device."""
+    rows = plan.n_queries
+    schedule = heads.schedule(plan.items, rows, None)
+    pages, lengths, page_tokens = np.zeros((rows, 1), np.int32), np.zeros(rows, np.int32), 16
     if plan.tails is not None:
         page_tokens, lengths = plan.tails.page_tokens, plan.tails.lengths
         pages = plan.tails.pages.clip(min=0)
-    longest = int(lengths.max(initial=0))
-    return _Tables(
-        segments=SegmentTables(schedule, device),
-        partial_slots=max(1, int(schedule.counts.max(initial=0))),
-        pages=torch.from_numpy(pages.astype(np.int32)).to(device),
-        lengths=torch.from_numpy(lengths.astype(np.int32)).to(device),
+    return FusedPlan(
+        segments=SegmentTables(schedule, heads.device),
+        partials=heads.partials(max(1, schedule.partial_slots), rows),
+        pages=torch.from_numpy(pages.astype(np.int32)).to(heads.device),
+        lengths=torch.from_numpy(lengths.astype(np.int32)).to(heads.device),
         page_tokens=page_tokens,
-        splits=tail_splits(plan.n_queries, kv_heads, longest, processors, group),
+        splits=heads.splits(rows, int(lengths.max(initial=0))),
     )

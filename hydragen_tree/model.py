@@ -5,7 +5,9 @@ ours. A step's tokens are packed into one sequence of batch size 1, with explici
 the plan says who sees whom.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +21,9 @@ from hydragen_tree.plan import Plan
 
 IMPLEMENTATION = "hydragen_tree"
 
+Attend = Callable[..., Tensor]
+"""`attend(queries, keys, values, scale=, softcap=, sinks=)`: `tree_attention` of some plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -26,17 +31,16 @@ class Step:
 
     Attributes:
         cache: where new keys and values go.
-        slots: `[tokens]` int64, the slot of each token.
-        plan: which queries meet which slots.
-        backend: see `tree_attention`.
+        slots: `[tokens]` int32 or int64, the slot of each token.
+        attend: attention over what the tokens see, those just written included.
     """
 
     cache: KVCache
     slots: Tensor
-    plan: Plan
-    backend: str
+    attend: Attend
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -54,15 +58,13 @@ def _attention(
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     cache = tree_step.cache
     cache.write(layer, tree_step.slots, key[0], value[0])
-    out = tree_attention(
+    out = tree_step.attend(
         query[0].transpose(0, 1),
         cache.keys[layer],
         cache.values[layer],
-        tree_step.plan,
-        scale=scaling,
+        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=softcap,
         sinks=s_aux,
-        backend=tree_step.backend,
     )
     return out[None], None
 
@@ -88,16 +90,28 @@ class TreeModel:
         model.eval()
         self.model = model
         self.backend = backend
+        # A mask with four dimensions is taken as it is; without one, models look at the positions
+        # on the host to see whether sequences are packed.
+        self._given_mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=model.device)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return torch.device(self.model.device)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights, and so of keys and values."""
-        return self.model.dtype
+    def compile(self) -> None:
+        """Compiles the layers: one compilation serves all of them, and any number of tokens.
+
+        Attention stays as it is. What was compiled once is kept on disk by torch.
+        """
+        depth = self.model.config.get_text_config(decoder=True).num_hidden_layers
+        lists = (m for m in self.model.modules() if isinstance(m, nn.ModuleList))
+        for layer in next((layers for layers in lists if len(layers) == depth), ()):
+            layer.compile(dynamic=True)
+
+    def attend(self, plan: Plan) -> Attend:
+        """Attention over a plan that lies on the host."""
+        return partial(tree_attention, plan=plan, backend=self.backend)
 
     @torch.inference_mode()
     def forward(
@@ -105,19 +119,19 @@ class TreeModel:
         tokens: Tensor,
         positions: Tensor,
         slots: Tensor,
-        keep: Tensor,
+        keep: Tensor | None,
         cache: KVCache,
-        plan: Plan,
+        attend: Attend,
     ) -> Tensor:
         """Runs packed tokens through the model and stores their keys and values.
 
         Args:
             tokens: `[tokens]` int64.
             positions: `[tokens]` int64, position of each in its own sequence.
-            slots: `[tokens]` int64, slot of each.
-            keep: `[kept]` int64, the tokens whose logits are wanted.
+            slots: `[tokens]` slot of each: int64, or int32 on a GPU, where -1 stores nothing.
+            keep: `[kept]` int64, the tokens whose logits are wanted; None: all.
             cache: the arena.
-            plan: which queries meet which slots, those just written included.
+            attend: attention over what the tokens see, those just written included.
 
         Returns:
             Logits `[kept, vocabulary]` in the model's dtype.
@@ -125,9 +139,10 @@ class TreeModel:
         output = self.model(
             input_ids=tokens[None],
             position_ids=positions[None],
+            attention_mask=self._given_mask,
             use_cache=False,
-            logits_to_keep=keep,
-            tree_step=Step(cache, slots, plan, self.backend),
+            logits_to_keep=0 if keep is None else keep,
+            tree_step=Step(cache, slots, attend),
         )
         logits: Tensor = output.logits[0]
         return logits

@@ -9,9 +9,8 @@ The batch is bounded in rows and in pages. What does not fit waits as bare token
 again when its turn comes, depth-first, so that n is bounded by neither.
 """
 
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,120 +18,51 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_tree.branches import Batch, Children, Waiting
-from hydragen_tree.choice import Drawn, draw, stream_key
+from hydragen_tree.choice import Drawn, draw
 from hydragen_tree.engine import Engine
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.fold import CostModel, KVShape
-from hydragen_tree.prompts import Prompt, extract_solution
+from hydragen_tree.ledger import Ledger, RunStats
 from hydragen_tree.samples import FinishReason, Sample
 from hydragen_tree.settings import SamplingSettings
-from hydragen_tree.text import Detokenizer
 
-
-@dataclass(slots=True)
-class RunStats:
-    """Live figures of a run; read them whenever you like.
-
-    Attributes:
-        samples_total: samples to draw in this run.
-        samples_done: samples finished.
-        samples_live: samples in the batch.
-        rows_live: rows in the batch.
-        tokens_sampled: tokens drawn, summed over samples.
-        rows_computed: rows whose logits were computed to draw them.
-        prompt_tokens: distinct prompt tokens: computed and stored once.
-        prompt_tokens_unshared: what n independent runs would compute.
-        prefilled_tokens: prompt and tail tokens computed, repeats after parking included.
-        kv_bytes_peak: most bytes of keys and values in use.
-        started: `time.perf_counter()` at the start.
-    """
-
-    samples_total: int = 0
-    samples_done: int = 0
-    samples_live: int = 0
-    rows_live: int = 0
-    tokens_sampled: int = 0
-    rows_computed: int = 0
-    prompt_tokens: int = 0
-    prompt_tokens_unshared: int = 0
-    prefilled_tokens: int = 0
-    kv_bytes_peak: int = 0
-    started: float = 0.0
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the run started."""
-        return time.perf_counter() - self.started
-
-
-class Ledger:
-    """What is known of every sample of the run, by its number."""
-
-    def __init__(
-        self, prompts: Sequence[Prompt], n: int, seed: int, done: Mapping[str, Collection[int]]
-    ) -> None:
-        variants: dict[str, int] = {}
-        for prompt in prompts:
-            variants[prompt.task_id] = max(variants.get(prompt.task_id, 0), prompt.variant + 1)
-        prompt_of, index, keys = [], [], []
-        for number, prompt in enumerate(prompts):
-            finished = done.get(prompt.task_id, ())
-            for i in range(prompt.variant, n, variants[prompt.task_id]):
-                if i not in finished:
-                    prompt_of.append(number)
-                    index.append(i)
-                    keys.append(stream_key(seed, prompt.task_id, prompt.variant, i))
-        self.prompt = np.array(prompt_of, np.int64)
-        self.index = np.array(index, np.int64)
-        self.keys = np.array(keys, np.uint64)
-        self.logprob = np.zeros(self.prompt.size)
-        self.sampled_logprob = np.zeros(self.prompt.size)
-        self.token_logprobs: list[list[float]] = []
+if TYPE_CHECKING:
+    from hydragen_tree.decoder import Decoder
 
 
 class Run:
-    """Draws n samples for every task.
+    """Draws all samples of a ledger.
 
     Args:
         engine: model, trie and cache; leaf and segment numbers are its trie's.
-        prompts: in the order the trie was built from.
-        n: samples a task.
+        ledger: the samples.
         settings: how to sample.
-        detokenizer: the tokenizer's, with all stop strings.
-        eos_ids: tokens that end a text.
         cost: the device's constants, for freezing tails.
         shape: the model's sizes.
         max_rows: rows of the batch at the most.
-        done: task ids with the sample indices that exist already.
         stats: filled while running.
+        decoder: decodes on a GPU, if there is one.
     """
 
     def __init__(
         self,
         engine: Engine,
-        prompts: Sequence[Prompt],
-        n: int,
+        ledger: Ledger,
         settings: SamplingSettings,
-        detokenizer: Detokenizer,
-        eos_ids: Collection[int],
         cost: CostModel,
         shape: KVShape,
         max_rows: int,
-        done: Mapping[str, Collection[int]],
         stats: RunStats,
+        decoder: "Decoder | None" = None,
     ) -> None:
         self.engine, self.cache, self.trie = engine, engine.cache, engine.trie
-        self.prompts, self.settings, self.detokenizer = prompts, settings, detokenizer
-        self.eos_ids = np.array(sorted(eos_ids), np.int64)
+        self.ledger, self.settings = ledger, settings
         self.cost, self.shape, self.max_rows = cost, shape, max_rows
-        self.ledger = Ledger(prompts, n, settings.seed, done)
-        if settings.logprobs:
-            self.ledger.token_logprobs = [[] for _ in self.ledger.index]
+        self.decoder = decoder
         self.batch = Batch(settings.max_tokens, self.cache.pages_for(settings.max_tokens) + 1)
         self.fresh: dict[int, Tensor] = {}  # logits of leaves that have not been drawn from
         self.waiting = self._roots()
         self.stats = stats
-        stats.samples_total = self.ledger.index.size
 
     def _roots(self) -> list[Waiting]:
         """One branch a leaf with all its samples; a stack, so the first leaf is last."""
@@ -148,19 +78,27 @@ class Run:
         self.engine.check_capacity(self.settings.max_tokens)
         while self.batch.size or self.waiting:
             self._admit()
+            if self.decoder is not None and self._is_steady():
+                from hydragen_tree.stream import Stream  # imports Triton
+
+                before = self.stats.tokens_sampled
+                yield from Stream(self, self.decoder).samples()
+                if self.stats.tokens_sampled > before:
+                    continue  # else it found no pages, and rows must be parked
             logits = self._decode()
             drawn = self._draw(logits)
             yield from self._extend(drawn)
-            self._update_stats()
+            self.update_stats()
 
     # -- admitting ---------------------------------------------------------------------------
 
     def _admit(self) -> None:
         """Fills the batch from the waiting branches, as far as rows and pages allow."""
-        room = self.max_rows - self._expected_rows(self.batch.samples.size, self.batch.size)
-        if not self.waiting or (self.batch.size and room < max(1, self.max_rows // 8)):
+        if not self.wants_to_admit():
             return
-        admitted, new_segments = [], []
+        room = self.max_rows - self._expected_rows(self.batch.samples.size, self.batch.size)
+        admitted: list[tuple[Waiting, NDArray[np.int32], int]] = []
+        new_segments: list[int] = []
         while self.waiting:
             branch = self.waiting[-1]
             expected = self._expected_rows(branch.samples.size, 1)
@@ -223,7 +161,7 @@ class Run:
                 self.batch.segment[back],
                 [self.batch.drawn[row, : self.batch.tail[row]] for row in back],
                 self.batch.pages[back],
-                self._prompt_length(self.batch.leaf[back]),
+                self.prompt_length(self.batch.leaf[back]),
             )
         self.batch.order()
 
@@ -232,7 +170,11 @@ class Run:
         segment = int(self.trie.leaf_segments[leaf])
         return self.engine.prefill([segment])[segment]
 
-    def _prompt_length(self, leaves: NDArray[np.int32]) -> NDArray[np.int32]:
+    def last_segment(self, leaf: int) -> NDArray[np.int32]:
+        """The tokens of the segment that a leaf's prompt ends in."""
+        return self.trie.segments[int(self.trie.leaf_segments[leaf])].tokens
+
+    def prompt_length(self, leaves: NDArray[np.int32]) -> NDArray[np.int32]:
         return np.array(
             [self.trie.end(int(self.trie.leaf_segments[leaf])) for leaf in leaves], np.int32
         )
@@ -251,11 +193,13 @@ class Run:
             parts.append(
                 self.engine.decode(
                     batch.drawn[old, last],
-                    self._prompt_length(batch.leaf[old]) + last,
+                    self.prompt_length(batch.leaf[old]) + last,
                     batch.segment[old],
                     batch.pages[old],
                     batch.tail[old],
                 )
+                if self.decoder is None
+                else self._decode_on_device(self.decoder, old)
             )
             batch.tail[old] += 1
         if new.size:
@@ -264,6 +208,37 @@ class Run:
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate([old, new])))]
+
+    def _decode_on_device(self, decoder: "Decoder", rows: NDArray[np.int64]) -> Tensor:
+        """One step of these rows by the decoder, which then holds nothing but them."""
+        self.load(decoder, rows)
+        return decoder.logits()
+
+    def load(self, decoder: "Decoder", rows: NDArray[np.int64]) -> None:
+        """Puts these rows of the batch on the device."""
+        batch, drawn = self.batch, self.batch.n_drawn[rows]
+        first_samples = batch.samples[np.searchsorted(batch.row_of, rows)]
+        decoder.load(
+            batch.drawn[rows, drawn - 1],
+            self.prompt_length(batch.leaf[rows]) + drawn - 1,
+            batch.tail[rows],
+            batch.tail[rows] + self.settings.max_tokens - drawn,
+            drawn,
+            self.ledger.keys[first_samples].view(np.int64),
+            batch.pages[rows],
+            self.engine.table.path_items(batch.segment[rows], np.ones_like(drawn)),
+        )
+
+    def _is_steady(self) -> bool:
+        """Whether no row can fork any more: it carries one sample, or nothing is left to chance."""
+        batch = self.batch
+        alone = batch.samples.size == batch.size or self.settings.temperature == 0.0
+        return alone and bool((batch.n_drawn > 0).all())
+
+    def wants_to_admit(self) -> bool:
+        """Whether branches wait and the batch has room enough to be worth the work."""
+        room = self.max_rows - self._expected_rows(self.batch.samples.size, self.batch.size)
+        return bool(self.waiting) and (not self.batch.size or room >= max(1, self.max_rows // 8))
 
     def _take_pages(self) -> None:
         """A page for every row whose tail fills its pages; parks the last rows if none is left."""
@@ -279,24 +254,19 @@ class Run:
 
     def _park(self, rows: NDArray[np.int64]) -> None:
         self.waiting += self.batch.park(rows, self.cache)[::-1]
-        self._evict()
+        self.evict()
 
-    def _evict(self) -> None:
+    def evict(self) -> None:
         """Gives up segments that no row, and no waiting branch, is below."""
         waiting = np.unique([branch.leaf for branch in self.waiting]).astype(np.int32)
         self.engine.evict_unused(np.append(self.batch.segment, self.trie.leaf_segments[waiting]))
 
     def _draw(self, logits: Tensor) -> Drawn:
-        batch, ledger = self.batch, self.ledger
-        keys, positions = ledger.keys[batch.samples], batch.n_drawn[batch.row_of].astype(np.int64)
+        batch = self.batch
+        keys = self.ledger.keys[batch.samples]
+        positions = batch.n_drawn[batch.row_of].astype(np.int64)
         drawn = draw(logits, batch.row_of, keys, positions, self.settings)
-        ledger.logprob[batch.samples] += drawn.logprobs
-        ledger.sampled_logprob[batch.samples] += drawn.sampled_logprobs
-        if self.settings.logprobs:
-            for sample, logprob in zip(
-                batch.samples.tolist(), drawn.logprobs.tolist(), strict=True
-            ):
-                ledger.token_logprobs[sample].append(logprob)
+        self.ledger.add(batch.samples, drawn)
         self.stats.rows_computed += batch.size
         self.stats.tokens_sampled += batch.samples.size
         return drawn
@@ -315,63 +285,32 @@ class Run:
         batch.grow(children, alive, self.cache)
         self.waiting += surplus[::-1]
         if batch.size < before or not alive.all():
-            self._evict()
+            self.evict()
 
     def _finished(self, children: Children) -> tuple[list[FinishReason | None], list[str]]:
         """Why each child ends here, if it does, and its text."""
-        n_drawn = self.batch.n_drawn[children.parent] + 1
-        ends = np.isin(children.token, self.eos_ids)
-        full = n_drawn == self.settings.max_tokens
         reasons: list[FinishReason | None] = [None] * children.parent.size
         texts = [""] * children.parent.size
-        for child in np.flatnonzero(
-            ends | full | self.detokenizer.may_end[children.token]
-        ).tolist():
-            parent = int(children.parent[child])
-            tokens = self.batch.drawn[parent, : n_drawn[child]].copy()
-            tokens[-1] = children.token[child]
-            prompt = self.trie.segments[self.trie.leaf_segments[self.batch.leaf[parent]]].tokens
-            text = self.detokenizer.text(prompt, tokens[:-1] if ends[child] else tokens)
-            cut = self.detokenizer.cut(text)
-            texts[child] = text if cut is None else cut
-            if cut is not None:
-                reasons[child] = "stop"
-            elif ends[child]:
-                reasons[child] = "eos"
-            elif full[child]:
-                reasons[child] = "length"
+        n_drawn = self.batch.n_drawn[children.parent] + 1
+        for child in np.flatnonzero(self.ledger.may_end(children.token, n_drawn)).tolist():
+            prompt = self.last_segment(int(self.batch.leaf[children.parent[child]]))
+            history = self._history(child, children)
+            reasons[child], texts[child] = self.ledger.ending(prompt, history)
         return reasons, texts
+
+    def _history(self, child: int, children: Children) -> NDArray[np.int32]:
+        """All tokens a child has drawn."""
+        parent = children.parent[child]
+        drawn = self.batch.drawn[parent, : self.batch.n_drawn[parent]]
+        return np.append(drawn, np.int32(children.token[child]))
 
     def _records(
         self, child: int, children: Children, reason: FinishReason | None, text: str
     ) -> Iterator[Sample]:
         """One record for each sample that ended in this child."""
         assert reason is not None
-        parent, ledger = int(children.parent[child]), self.ledger
-        tokens = (
-            *self.batch.drawn[parent, : self.batch.n_drawn[parent]].tolist(),
-            int(children.token[child]),
-        )
-        solution = extract_solution(text)
-        for number in self.batch.samples[children.of_sample == child].tolist():
-            prompt = self.prompts[ledger.prompt[number]]
-            self.stats.samples_done += 1
-            yield Sample(
-                task_id=prompt.task_id,
-                sample_index=int(ledger.index[number]),
-                prompt_variant=prompt.variant,
-                completion=text,
-                solution=solution,
-                finish_reason=reason,
-                n_tokens=len(tokens),
-                logprob=float(ledger.logprob[number]),
-                sampled_logprob=float(ledger.sampled_logprob[number]),
-                seed=self.settings.seed,
-                token_ids=tokens,
-                token_logprobs=tuple(ledger.token_logprobs[number])
-                if self.settings.logprobs
-                else None,
-            )
+        samples = self.batch.samples[children.of_sample == child]
+        return self.ledger.records(samples, self._history(child, children), reason, text)
 
     def _surplus(self, children: Children, alive: NDArray[np.bool_]) -> list[Waiting]:
         """Takes children beyond the batch's rows and pages out of `alive`; they wait."""
@@ -381,11 +320,9 @@ class Run:
         over = min(over, living.size - 1)
         surplus = []
         for child in living[living.size - over :].tolist():
-            parent = children.parent[child]
-            drawn = self.batch.drawn[parent, : self.batch.n_drawn[parent]]
-            tokens = np.append(drawn, np.int32(children.token[child]))
+            leaf = int(self.batch.leaf[children.parent[child]])
             samples = self.batch.samples[children.of_sample == child]
-            surplus.append(Waiting(int(self.batch.leaf[parent]), tokens, samples))
+            surplus.append(Waiting(leaf, self._history(child, children), samples))
             alive[child] = False
         return surplus
 
@@ -403,7 +340,8 @@ class Run:
                 if segment is not None:
                     batch.replace_tails(np.array([row]), segment, self.cache)
 
-    def _update_stats(self) -> None:
+    def update_stats(self) -> None:
+        """Brings the live figures up to date."""
         stats, cache = self.stats, self.cache
         stats.samples_live, stats.rows_live = self.batch.samples.size, self.batch.size
         stats.prefilled_tokens = self.engine.prefilled_tokens

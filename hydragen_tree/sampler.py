@@ -8,24 +8,28 @@ for sample in sampler.sample(["def add(a, b):"], n=100):
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hydragen_tree.attention import BACKENDS
+from hydragen_tree.attention import BACKENDS, resolve_backend
 from hydragen_tree.cache import KVCache
 from hydragen_tree.engine import Engine
 from hydragen_tree.errors import CapacityError, InputError
 from hydragen_tree.fold import CPU, CUDA, CostModel, fold
+from hydragen_tree.ledger import Ledger, RunStats
 from hydragen_tree.loading import ModelSource, find_model, fingerprint, load_tokenizer, load_weights
 from hydragen_tree.model import TreeModel
 from hydragen_tree.problem import Problem
 from hydragen_tree.prompts import Prompt, prompts_from_sources
-from hydragen_tree.run import Run, RunStats
+from hydragen_tree.run import Run
 from hydragen_tree.samples import Sample
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.text import Detokenizer
 from hydragen_tree.trie import Trie
+
+if TYPE_CHECKING:
+    from hydragen_tree.decoder import Decoder
 
 _DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
 _GPU_DEFAULTS = (1024, 64, 8192)
@@ -160,30 +164,40 @@ class Sampler:
         settings: SamplingSettings,
         done: Mapping[str, Collection[int]],
     ) -> Iterator[Sample]:
-        self.stats = RunStats(started=time.perf_counter())
+        self.stats = stats = RunStats(started=time.perf_counter())
         trie = self.trie(prompts, n)
         model = self.model
         cache = self._allocate(trie, n * len({p.task_id for p in prompts}), settings)
         engine = Engine(model, trie, cache, self._prefill_tokens)
         vocabulary = int(self.source.config.vocab_size)
         stop = tuple(dict.fromkeys([*settings.stop, *(s for p in prompts for s in p.stop)]))
+        detokenizer = Detokenizer(self.tokenizer, vocabulary, stop)
+        ledger = Ledger(prompts, n, settings, detokenizer, self.source.eos_ids, done, stats)
+        decoder = self._decoder(cache, settings, trie) if self.is_fused else None
         run = Run(
-            engine,
-            prompts,
-            n,
-            settings,
-            Detokenizer(self.tokenizer, vocabulary, stop),
-            self.source.eos_ids,
-            self.cost,
-            self.source.shape,
-            self.max_rows,
-            done,
-            self.stats,
+            engine, ledger, settings, self.cost, self.source.shape, self.max_rows, stats, decoder
         )
         lengths = {i: len(prompt.token_ids) for i, prompt in enumerate(prompts)}
-        self.stats.prompt_tokens = trie.n_tokens
-        self.stats.prompt_tokens_unshared = sum(lengths[i] for i in run.ledger.prompt.tolist())
+        stats.prompt_tokens = trie.n_tokens
+        stats.prompt_tokens_unshared = sum(lengths[i] for i in ledger.prompt.tolist())
+        stats.started = time.perf_counter()
         yield from run.samples()
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether attention runs in Triton's kernels, and with it the whole decode step."""
+        return resolve_backend(self._attention, self.source.device) == "triton"
+
+    def _decoder(self, cache: KVCache, settings: SamplingSettings, trie: Trie) -> "Decoder":
+        from hydragen_tree.decoder import Decoder  # imports Triton
+        from hydragen_tree.fused import Heads
+
+        shape, source = self.source.shape, self.source
+        heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, source.dtype, source.device)
+        pages = cache.pages_for(settings.max_tokens) + 1
+        # every full page of a tail may be frozen into a segment of its own, one below the other
+        levels = 1 + max((segment.depth for segment in trie), default=0) + pages
+        return Decoder(self.model, cache, heads, settings, self.max_rows, pages, levels)
 
     def trie(self, prompts: Sequence[Prompt], n: int) -> Trie:
         """The tree that a run of n samples a task works on: folded where sharing does not pay."""
@@ -205,7 +219,8 @@ class Sampler:
             raise CapacityError(
                 f"--memory {budget} bytes: less than one page of {page} tokens ({page_bytes} bytes)"
             )
-        return KVCache(self.source.shape, n_pages, page, self.source.dtype, self.source.device)
+        source = self.source
+        return KVCache(source.shape, n_pages, page, source.dtype, source.device, self.is_fused)
 
 
 def free_memory_bytes(device: torch.device) -> int:

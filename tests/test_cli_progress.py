@@ -10,7 +10,7 @@ from rich.console import Console
 from hydragen_cli import progress
 from hydragen_cli.console import count, duration, size
 from hydragen_cli.progress import Progress, describe
-from hydragen_tree.run import RunStats
+from hydragen_tree.ledger import RunStats
 
 
 def stats_of(done: int, elapsed_s: float = 10.0) -> RunStats:

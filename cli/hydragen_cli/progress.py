@@ -10,7 +10,7 @@ from hydragen_cli.console import console, count, duration, note
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hydragen_tree.run import RunStats
+    from hydragen_tree.ledger import RunStats
 
 _PLAIN_INTERVAL_S = 5.0
 _WIDTH = 100

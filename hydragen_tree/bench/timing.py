@@ -32,7 +32,7 @@ class Ceilings:
 def median_us(step: Callable[[], object], repeats: int = _REPEATS) -> float:
     """The median time of one call, in microseconds; the call is captured in a CUDA graph."""
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device="cuda")
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         step()
     torch.cuda.current_stream().wait_stream(stream)
@@ -41,8 +41,8 @@ def median_us(step: Callable[[], object], repeats: int = _REPEATS) -> float:
         step()
     times = []
     for _ in range(3 + repeats):
-        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        start = torch.cuda.Event(enable_timing=True)
+        end = torch.cuda.Event(enable_timing=True)
         flush.zero_()
         start.record()
         graph.replay()

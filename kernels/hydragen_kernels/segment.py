@@ -199,38 +199,46 @@ class SegmentTables:
         schedule: the first schedule to hold.
         device: where the buffers live.
         capacity: tiles there is room for; 0 means those of the schedule.
+        rows: query rows there is room for; 0 means those of the schedule.
     """
 
-    def __init__(self, schedule: Schedule, device: torch.device | str, capacity: int = 0) -> None:
+    def __init__(
+        self, schedule: Schedule, device: torch.device | str, capacity: int = 0, rows: int = 0
+    ) -> None:
         self.config = schedule.config
         self._sizes = (
-            max(1, capacity, len(schedule.tiles)) * len(TILE_FIELDS),
             len(schedule.starts),
-            len(schedule.counts),
+            max(rows, len(schedule.counts)),
+            max(1, capacity, len(schedule.tiles)) * len(TILE_FIELDS),
         )
         self._buffer = torch.zeros(sum(self._sizes), dtype=torch.int32, device=device)
-        self.tiles, self.starts, self.counts = self._buffer.split(self._sizes)
+        self.starts, self.counts, tiles = self._buffer.split(self._sizes)
+        self.tiles = tiles.view(-1, len(TILE_FIELDS))
         self.load(schedule)
 
     def load(self, schedule: Schedule) -> None:
-        """Replace the schedule in place, in one copy.
+        """Replace the schedule in place, in one copy; rows beyond its own own no partials.
 
         Raises:
             ValueError: the schedule does not fit the buffers.
         """
-        parts = (schedule.tiles.reshape(-1), schedule.starts, schedule.counts)
         if schedule.config != self.config or len(schedule.starts) != len(self.starts):
             raise ValueError("schedule: made for other tile shapes or another device")
-        if any(len(part) > size for part, size in zip(parts, self._sizes, strict=True)):
-            rooms = self._sizes[0] // len(TILE_FIELDS), self._sizes[2]
+        if len(schedule.tiles) > len(self.tiles) or len(schedule.counts) > len(self.counts):
             raise ValueError(
                 f"schedule: {len(schedule.tiles)} tiles and {len(schedule.counts)} rows, "
-                f"room for {rooms[0]} and {rooms[1]}"
+                f"room for {len(self.tiles)} and {len(self.counts)}"
             )
-        packed = torch.zeros(sum(self._sizes), dtype=torch.int32)
-        for room, part in zip(packed.split(self._sizes), parts, strict=True):
-            room[: len(part)] = torch.from_numpy(part)
-        self._buffer.copy_(packed)
+        head = self._sizes[0] + self._sizes[1]
+        packed = torch.zeros(
+            head + schedule.tiles.size, dtype=torch.int32, pin_memory=self._buffer.is_cuda
+        )
+        packed[: self._sizes[0]] = torch.from_numpy(schedule.starts)
+        packed[self._sizes[0] : self._sizes[0] + len(schedule.counts)] = torch.from_numpy(
+            schedule.counts
+        )
+        packed[head:] = torch.from_numpy(schedule.tiles.reshape(-1))
+        self._buffer[: len(packed)].copy_(packed, non_blocking=True)
 
 
 def segment_attention(

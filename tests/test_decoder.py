@@ -1,0 +1,70 @@
+"""Steps on the device equal steps on the host: captured graphs on a GPU, else the interpreter."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hydragen_tree.prompts import Prompt
+from hydragen_tree.sampler import Sampler
+from hydragen_tree.samples import Sample
+from hydragen_tree.settings import SamplingSettings
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = [
+    pytest.mark.skipif(
+        not (INTERPRETED or torch.cuda.is_available()), reason="needs CUDA or the interpreter"
+    )
+]
+
+
+def prompts() -> list[Prompt]:
+    """A root shared by two prompts, one of which it is itself, and a stranger."""
+    rng = np.random.default_rng(0)
+    root = rng.integers(0, 250, 40).astype(np.int32)
+    longer = np.append(root, rng.integers(0, 250, 9)).astype(np.int32)
+    other = rng.integers(0, 250, 20).astype(np.int32)
+    return [
+        Prompt("a", 0, root, ("`",)),
+        Prompt("a", 1, longer, ("`",)),
+        Prompt("b", 0, other, ()),
+    ]
+
+
+def draw(
+    model: Path, settings: SamplingSettings, backend: str, n: int, **options: int
+) -> dict[tuple[str, int], Sample]:
+    sampler = Sampler.from_pretrained(
+        str(model), device=DEVICE, dtype="float32", attention=backend, **options
+    )
+    samples = list(sampler.sample(prompts(), n, settings))
+    assert sampler.stats.tokens_sampled == sum(sample.n_tokens for sample in samples)
+    return {(sample.task_id, sample.sample_index): sample for sample in samples}
+
+
+@pytest.mark.parametrize(
+    ("settings", "n", "options"),
+    [
+        (SamplingSettings(temperature=1.0, max_tokens=24, logprobs=True), 6, {}),
+        (SamplingSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=21), 5, {"max_rows": 4}),
+        (SamplingSettings(temperature=0.0, max_tokens=37), 3, {}),
+        (SamplingSettings(temperature=1.0, max_tokens=30), 6, {"memory_bytes": 80_000}),
+    ],
+    ids=["all at once", "rows that wait", "greedy", "little memory"],
+)
+def test_device_steps_equal_host_steps(
+    settings: SamplingSettings, n: int, options: dict[str, int], random_model: Path
+) -> None:
+    expected = draw(random_model, settings, "torch", n)
+    found = draw(random_model, settings, "triton", n, **options)
+    assert sorted(found) == sorted(expected)
+    for name, sample in found.items():
+        assert sample.token_ids == expected[name].token_ids
+        assert sample.completion == expected[name].completion
+        assert sample.finish_reason == expected[name].finish_reason
+        assert sample.logprob == pytest.approx(expected[name].logprob, rel=1e-3)
+        if settings.logprobs:
+            assert sample.token_logprobs == pytest.approx(expected[name].token_logprobs, abs=1e-3)
