@@ -1,6 +1,9 @@
 """Imported problems in front of the real judge: each format's tests tell right from wrong there."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,8 @@ from typing import Any
 import pytest
 
 from hydragen_tree.formats.importing import Imported, read_source, write_problem
+from hydragen_tree.judge import checkup as checkup_module
+from hydragen_tree.judge.checkup import check_problems
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.problem import Problem, load_problem
 
@@ -159,3 +164,74 @@ def test_a_package_with_a_validator_and_flags_by_group(judge: Judge, tmp_path: P
         refused = judge.judge(problem, "print(2)")
         assert (refused.status, refused.failed_test) == ("WA", 1)
         assert judge.judge(problem, "print(4)").status == "WA"
+
+
+PACKAGE = {
+    "problem.yaml": "name: Double\n",
+    ".timelimit": "1\n",
+    "problem_statement/problem.en.md": "Double it.\n",
+    "data/secret/1.in": "4\n",
+    "data/secret/1.ans": "8\n",
+    "submissions/accepted/a.cc": "#include <iostream>\nint main() { int n; std::cin >> n; "
+    "std::cout << 2 * n; }\n",
+    "submissions/wrong_answer/a.cc": "int main() {}\n",
+    "submissions/wrong_answer/b.py": "print(7)\n",
+}
+
+
+def package_of(home: Path, files: dict[str, str]) -> Problem:
+    for name, content in files.items():
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return load_problem(home)
+
+
+def test_submissions_are_checked_in_their_own_language(judge: Judge, tmp_path: Path) -> None:
+    [checkup] = check_problems(judge, [package_of(tmp_path, DOUBLE)], calibrate=True)
+    assert checkup.good
+    if shutil.which("g++"):
+        assert [trial.language for trial in checkup.trials] == ["c++", "c++", "python"]
+        assert not checkup.skipped
+    assert checkup.faults() == [
+        "no accepted program in Python: its time limit cannot be calibrated"
+    ]
+
+
+def test_without_a_compiler_submissions_are_skipped_by_name(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hydragen_tree.judge.languages.shutil.which", lambda name: None)
+    [checkup] = check_problems(judge, [package_of(tmp_path, DOUBLE)])
+    assert not checkup.good
+    assert [trial.name for trial in checkup.trials] == ["submission 3 (WA)"]
+    assert "submission 1 (AC): language 'c++': its compiler g++" in checkup.skipped[0]
+    assert "neither a solution nor an accepted submission that runs here" in checkup.faults()[0]
+
+
+def test_a_problem_that_python_is_too_slow_for_is_reported(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup_module, "_LEAST_PATIENCE_S", 0.2)
+    monkeypatch.setattr(checkup_module, "_PATIENCE", 2.0)
+    problem = package_of(
+        tmp_path, {**DOUBLE, ".timelimit": "0.1", "submissions/accepted/b.py": "while True: pass"}
+    )
+    [checkup] = check_problems(judge, [problem], calibrate=True)
+    assert not checkup.good
+    assert "no Python program is accepted even within 0.2 s" in checkup.faults()
+
+
+def test_calibrated_limits_are_written_into_native_files_only(tmp_path: Path) -> None:
+    package_of(tmp_path / "package", {**DOUBLE, "submissions/accepted/b.py": "print(8)"})
+    command = [sys.executable, "-c", "from hydragen_cli.main import run; run()"]
+    subprocess.run([*command, "import", "package", "-o", "native"], cwd=tmp_path, check=True)
+    given = ["check", "package", "--calibrate", "--write"]
+    ran = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "not a native problem file, so its limit stays" in ran.stderr
+    given[1] = "native/package.yaml"
+    ran = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "limits.time_s: 1 is now 0.5" in ran.stderr
+    assert load_problem(tmp_path / given[1]).limits.time_s == 0.5

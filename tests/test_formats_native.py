@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from hydragen_tree.formats.native import to_yaml
+from hydragen_tree.formats.native import to_yaml, with_time_limit
 
 texts = st.one_of(
     st.text(),
@@ -111,3 +111,20 @@ submissions:
     print(3)
 """
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("id: a\nlimits: {time_s: 2, memory_mib: 9}  # why\ntests: []\n",
+         "id: a\nlimits: {time_s: 0.5, memory_mib: 9}  # why\ntests: []\n"),
+        ("limits:\n  memory_mib: 9\n  time_s: 1e1\n", "limits:\n  memory_mib: 9\n  time_s: 0.5\n"),
+        ("limits:\n  memory_mib: 9\nid: a\n", "limits:\n  time_s: 0.5\n  memory_mib: 9\nid: a\n"),
+        ("limits: {memory_mib: 9}\n", "limits: {time_s: 0.5, memory_mib: 9}\n"),
+        ("limits: {}\nid: a\n", "limits: {time_s: 0.5}\nid: a\n"),
+        ("id: a\nstatement: |\n  é\n\n", "id: a\nlimits: {time_s: 0.5}\nstatement: |\n  é\n\n"),
+    ],
+    ids=["flow", "block", "block-without", "flow-without", "empty", "no-limits"],
+)  # fmt: skip
+def test_a_time_limit_is_changed_in_place(before: str, after: str) -> None:
+    assert with_time_limit(before, 0.5) == after

@@ -1,6 +1,7 @@
 """`hydragen check`: are these problems fit to grade with?"""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from hydragen_cli import arguments, judging
 from hydragen_cli.console import console, count, note
 from hydragen_cli.judging import open_judge
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from hydragen_tree.judge.checkup import Checkup
@@ -29,6 +30,10 @@ def check(
             "program; report problems that no Python program solves in time.",
         ),
     ] = False,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="With --calibrate: put that limit into the problem files."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="Print a JSON line a problem.")
     ] = False,
@@ -46,6 +51,8 @@ def check(
     from hydragen_tree.judge.checkup import check_problems
     from hydragen_tree.problem import load_problems
 
+    if write and not calibrate:
+        raise InputError("--write: writes what --calibrate measures; give both")
     loaded = load_problems(problems)
     done: list[Checkup] = []
     with open_judge(
@@ -60,6 +67,10 @@ def check(
             done.append(checkup)
             for fault in checkup.faults():
                 note(f"{checkup.problem.source or checkup.problem.id}: {fault}")
+            for skipped in checkup.skipped:
+                note(f"{checkup.problem.source or checkup.problem.id}: {skipped}", quiet=quiet)
+            if write:
+                _write_limit(checkup)
             if as_json:
                 print(json.dumps(checkup.to_json()), flush=True)
     if not done:
@@ -72,6 +83,24 @@ def check(
     rest = f", {bad:,} not fit to grade with" if bad else ", all fit to grade with"
     note(f"{count(len(done), 'problem')} checked{rest}", quiet=quiet)
     return 1 if bad else 0
+
+
+def _write_limit(checkup: "Checkup") -> None:
+    """Put the limit that suits Python into the problem's own file."""
+    from hydragen_tree.formats.native import with_time_limit
+
+    suggested, problem = checkup.suggested_s, checkup.problem
+    if suggested is None or suggested == problem.limits.time_s:
+        return
+    path = Path(problem.source)
+    if path.name == "problem.yaml" or not path.is_file():
+        note(f"{problem.source}: not a native problem file, so its limit stays; `hydragen import`")
+        return
+    try:
+        path.write_bytes(with_time_limit(path.read_bytes().decode(), suggested).encode())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    note(f"{path}: limits.time_s: {problem.limits.time_s:g} is now {suggested:g}")
 
 
 def _print_table(checkups: "list[Checkup]", *, calibrate: bool) -> None:

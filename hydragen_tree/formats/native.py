@@ -5,6 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, Node
+
 WIDTH = 96  # longest line that holds a whole list or mapping
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9 _./()+-]*[A-Za-z0-9_)+]|[A-Za-z]")
@@ -21,6 +24,38 @@ def to_yaml(document: Mapping[str, Any]) -> str:
     Any YAML 1.2 reader gives back an equal document: text is kept to the last space.
     """
     return "".join(_entry(key, value, 0) for key, value in document.items())
+
+
+def with_time_limit(text: str, seconds: float) -> str:
+    """A native problem's text with another time limit; everything else stays as it is.
+
+    Args:
+        text: a problem file that has been read without faults.
+        seconds: the new `limits.time_s`.
+    """
+    root = YAML(typ="safe", pure=True).compose(text)
+    values = {key.value: value for key, value in root.value}
+    limit = f"{seconds:g}"
+    limits = values.get("limits")
+    if limits is None:
+        return _with_entry(text, root, f"limits: {{time_s: {limit}}}")
+    if not limits.value:
+        return _with_value(text, limits, f"{{time_s: {limit}}}")
+    for key, value in limits.value:
+        if key.value == "time_s":
+            return _with_value(text, value, limit)
+    return _with_entry(text, limits, f"time_s: {limit}")
+
+
+def _with_value(text: str, node: Node, value: str) -> str:
+    return f"{text[: node.start_mark.index]}{value}{text[node.end_mark.index :]}"
+
+
+def _with_entry(text: str, mapping: MappingNode, entry: str) -> str:
+    """Put an entry in front of a mapping's last one."""
+    place = mapping.value[-1][0].start_mark
+    gap = ", " if mapping.flow_style else "\n" + " " * place.column
+    return f"{text[: place.index]}{entry}{gap}{text[place.index :]}"
 
 
 def _entry(key: Any, value: Any, depth: int) -> str:

@@ -2,16 +2,18 @@
 
 With `calibrate`, also whether its time limit suits Python: it should leave accepted programs twice
 the time that the slowest of them needs, and end those that are known to be too slow well before
-they are done.
+they are done. Only programs in Python count for that: limits are often set for faster languages.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge.judge import Judge
+from hydragen_tree.judge.languages import find_language
 from hydragen_tree.judge.verdict import Verdict
 from hydragen_tree.problem import Problem
 
@@ -31,11 +33,13 @@ class Trial:
         name: `solution`, or `submission 3 (WA)`.
         expected: the verdict it must get.
         verdict: the verdict it got.
+        language: what it is written in.
     """
 
     name: str
     expected: str
     verdict: Verdict
+    language: str = "python"
 
     @property
     def good(self) -> bool:
@@ -51,18 +55,20 @@ class Checkup:
         problem: the problem.
         fault: why it cannot be checked at all.
         trials: its programs, and what became of them.
-        slowest_s: processor time of its slowest accepted program; None if none was accepted.
-        suggested_s: a time limit that suits it; only from a calibration.
-        unsolved: no Python program was accepted within the present limit.
+        skipped: its programs that cannot be run here, and why.
+        slowest_s: processor time of its slowest accepted program in Python; None without one.
+        suggested_s: a time limit that suits Python; only from a calibration.
+        unsolved: why no Python program is known to be fast enough; only from a calibration.
         inseparable: programs that are known to be too slow and would not be at that limit.
     """
 
     problem: Problem
     fault: str = ""
     trials: list[Trial] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     slowest_s: float | None = None
     suggested_s: float | None = None
-    unsolved: bool = False
+    unsolved: str = ""
     inseparable: list[str] = field(default_factory=list)
 
     @property
@@ -87,9 +93,9 @@ class Checkup:
             if not trial.good
         ]
         if not any(trial.expected == "AC" for trial in self.trials):
-            lines.append("it has neither a solution nor an accepted submission in Python")
-        if self.unsolved and self.suggested_s is not None:
-            lines.append("no Python program is accepted within its time limit")
+            lines.append("it has neither a solution nor an accepted submission that runs here")
+        if self.unsolved:
+            lines.append(self.unsolved)
         lines += [f"{name}: is not too slow for the suggested limit" for name in self.inseparable]
         return lines
 
@@ -99,13 +105,30 @@ class Checkup:
             "source": self.problem.source,
             "good": self.good,
             "faults": self.faults(),
+            "skipped": self.skipped,
             "time_limit_s": self.problem.limits.time_s,
             "slowest_accepted_s": self.slowest_s,
             "suggested_time_limit_s": self.suggested_s,
             "programs": [
-                {"name": t.name, "expected": t.expected, **t.verdict.to_json()} for t in self.trials
+                {
+                    "name": t.name,
+                    "language": t.language,
+                    "expected": t.expected,
+                    **t.verdict.to_json(),
+                }
+                for t in self.trials
             ],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """What a problem brings to be checked with."""
+
+    name: str
+    expected: str
+    code: str
+    language: str = "python"
 
 
 def check_problems(
@@ -118,66 +141,94 @@ def check_problems(
         problems: with solutions or submissions.
         calibrate: also measure what time limit suits Python.
     """
-    checkups = {id(problem): Checkup(problem) for problem in problems}
-    pending: dict[int, int] = {}
-    items = []
-    for problem in problems:
-        programs = _programs(problem)
-        pending[id(problem)] = len(programs)
-        try:
-            judge.check(problem)
-        except InputError as error:
-            checkups[id(problem)].fault = str(error)
-            programs = []
-        if not programs:
-            yield checkups[id(problem)]
-        items += [(problem, code, (id(problem), name, want)) for name, want, code in programs]
-    for (key, name, want), verdict in judge.judge_stream(items):
-        checkup = checkups[key]
-        checkup.trials.append(Trial(name, want, verdict))
-        pending[key] -= 1
-        if pending[key] == 0:
-            checkup.trials.sort(key=lambda trial: (trial.name != "solution", trial.name))
-            _weigh(checkup)
-            if calibrate:
-                _calibrate(judge, checkup)
+    checkups = [Checkup(problem) for problem in problems]
+    pending: Counter[int] = Counter()
+    items: dict[str, list[tuple[Problem, str, tuple[Checkup, _Program]]]] = {}
+    for checkup in checkups:
+        for program in _programs_to_run(judge, checkup):
+            pending[id(checkup)] += 1
+            item = (checkup.problem, program.code, (checkup, program))
+            items.setdefault(program.language, []).append(item)
+        if not pending[id(checkup)]:
             yield checkup
+    for language, programs in items.items():
+        for (checkup, program), verdict in judge.judge_stream(programs, language):
+            checkup.trials.append(Trial(program.name, program.expected, verdict, language))
+            pending[id(checkup)] -= 1
+            if pending[id(checkup)] == 0:
+                checkup.trials.sort(key=lambda trial: (trial.name != "solution", trial.name))
+                checkup.slowest_s = _slowest(checkup.trials)
+                if calibrate:
+                    _calibrate(judge, checkup)
+                yield checkup
 
 
-def _programs(problem: Problem) -> list[tuple[str, str, str]]:
-    """(name, expected verdict, code) of everything a problem brings to be checked with."""
-    programs = [] if problem.solution is None else [("solution", "AC", problem.solution)]
+def _programs_to_run(judge: Judge, checkup: Checkup) -> list[_Program]:
+    """A problem's programs; those in a language that is not installed here are noted instead."""
+    try:
+        judge.check(checkup.problem)
+    except InputError as error:
+        checkup.fault = str(error)
+        return []
+    found = []
+    for program in _programs(checkup.problem):
+        try:
+            find_language(program.language)
+        except InputError as error:
+            checkup.skipped.append(f"{program.name}: {error}")
+        else:
+            found.append(program)
+    return found
+
+
+def _programs(problem: Problem) -> list[_Program]:
+    programs = [] if problem.solution is None else [_Program("solution", "AC", problem.solution)]
+    known = {problem.solution}
     for number, submission in enumerate(problem.submissions, start=1):
+        if submission.verdict == "AC" and submission.code in known:
+            continue  # a package's solution is one of its submissions
         name = f"submission {number} ({submission.verdict})"
-        programs.append((name, submission.verdict, submission.code))
+        programs.append(_Program(name, submission.verdict, submission.code, submission.language))
     return programs
 
 
-def _weigh(checkup: Checkup) -> None:
-    accepted = [t for t in checkup.trials if t.expected == "AC"]
-    times = [t.verdict.time_s for t in accepted if t.good]
-    checkup.slowest_s = max(times, default=None)
-    checkup.unsolved = bool(accepted) and not times
+def _slowest(trials: Sequence[Trial]) -> float | None:
+    """Processor time of the slowest Python program that was accepted as it should be."""
+    right = [t for t in trials if t.expected == "AC" and t.good and t.language == "python"]
+    return max((trial.verdict.time_s for trial in right), default=None)
 
 
 def _calibrate(judge: Judge, checkup: Checkup) -> None:
     """Run the accepted programs with time to spare, and the slow ones against the new limit."""
     problem = checkup.problem
+    programs = [one for one in _programs(problem) if one.language == "python"]
+    right = [one for one in programs if one.expected == "AC"]
+    if not right:
+        checkup.unsolved = "no accepted program in Python: its time limit cannot be calibrated"
+        return
     patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * problem.limits.time_s)
-    programs = _programs(problem)
-    right = [code for _, want, code in programs if want == "AC"]
-    patient = _with_limit(problem, patience_s)
-    verdicts = [v for _, v in judge.judge_stream([(patient, code, None) for code in right])]
+    verdicts = [verdict for _, verdict in _judge_within(judge, problem, patience_s, right)]
     times = [verdict.time_s for verdict in verdicts if verdict.accepted]
+    if checkup.slowest_s is None:
+        within = f"even within {patience_s:g} s" if not times else "within its time limit"
+        checkup.unsolved = f"no Python program is accepted {within}"
     if not times:
         return
     checkup.slowest_s = max(times)
     checkup.suggested_s = _nice(_ROOM * max(times))
-    slow = [(name, code) for name, want, code in programs if want == "TLE"]
-    hurried = _with_limit(problem, _MARGIN * checkup.suggested_s)
-    for name, verdict in judge.judge_stream([(hurried, code, name) for name, code in slow]):
+    slow = [one for one in programs if one.expected == "TLE"]
+    margin_s = _MARGIN * checkup.suggested_s
+    for program, verdict in _judge_within(judge, problem, margin_s, slow):
         if verdict.status != "TLE":
-            checkup.inseparable.append(name)
+            checkup.inseparable.append(program.name)
+
+
+def _judge_within(
+    judge: Judge, problem: Problem, time_s: float, programs: Sequence[_Program]
+) -> Iterator[tuple[_Program, Verdict]]:
+    """Judge Python programs with another time limit than the problem's own."""
+    limited = _with_limit(problem, time_s)
+    return judge.judge_stream([(limited, program.code, program) for program in programs])
 
 
 def _with_limit(problem: Problem, time_s: float) -> Problem:
