@@ -166,7 +166,7 @@ def test_a_package_with_a_validator_and_flags_by_group(judge: Judge, tmp_path: P
         assert judge.judge(problem, "print(4)").status == "WA"
 
 
-PACKAGE = {
+DOUBLE = {
     "problem.yaml": "name: Double\n",
     ".timelimit": "1\n",
     "problem_statement/problem.en.md": "Double it.\n",
