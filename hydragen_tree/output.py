@@ -154,7 +154,10 @@ class SampleWriter:
         except OSError as error:
             self._cut_off(written)
             where = "stdout" if self.path is None else self.path
-            safe = f"the {self.tally.samples} samples written before are intact"
+            before = self.tally.samples
+            safe = (
+                f"the {before} samples written before are intact" if before else "nothing is lost"
+            )
             remedy = "; make room and repeat the command with --resume"
             rest = remedy if self._has_manifest else ""
             raise OutputError(f"{where}: {error.strerror}; {safe}{rest}") from error

@@ -3,14 +3,16 @@
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from hydragen_cli import progress
 from hydragen_cli.console import count, duration, size
-from hydragen_cli.progress import Progress, describe
+from hydragen_cli.progress import Progress
 from hydragen_tree.ledger import RunStats
+from hydragen_tree.output import Tally
 
 
 def stats_of(done: int, elapsed_s: float = 10.0) -> RunStats:
@@ -19,39 +21,59 @@ def stats_of(done: int, elapsed_s: float = 10.0) -> RunStats:
         samples_done=done,
         samples_live=488,
         rows_live=321,
-        tokens_sampled=12_345 * bool(done),
+        tokens_sampled=20_000 * bool(done),
         started=time.perf_counter() - elapsed_s,
     )
 
 
-def test_describe() -> None:
-    assert describe(stats_of(250)) == "1,234 tokens/s, 321 rows for 488 samples, 30.0 s left"
-    assert describe(stats_of(0)) == "computing the prompts"
+def progress_of(done: int, *, before: int = 0, quiet: bool = False) -> Progress:
+    """A run that continues a file of `before` samples, each of 50 tokens, and has done `done`."""
+    tally = Tally()
+    tally.samples, tally.tokens = before, 50 * before
+    view = Progress(lambda: stats_of(done), tally, to_stdout=False, quiet=quiet)
+    tally.samples, tally.tokens = before + done, 50 * (before + done)
+    return view
+
+
+@pytest.mark.parametrize("before", [0, 1000])
+def test_time_left_counts_what_the_living_have_drawn(before: int) -> None:
+    """750 samples of 50 tokens are to come, of which 7,500 tokens are drawn: 30,000 remain."""
+    view = progress_of(250, before=before)
+    expected = "2,000 tokens/s, 321 rows for 488 samples, 15.0 s left"
+    assert view._describe(stats_of(250)) == expected
+
+
+def test_before_there_is_much_to_say() -> None:
+    assert progress_of(0)._describe(stats_of(0)) == "computing the prompts"
+    drawing = replace(stats_of(1), samples_done=0)
+    assert progress_of(0)._describe(drawing) == "2,000 tokens/s, 321 rows for 488 samples"
+    long_ones = replace(stats_of(999), tokens_sampled=100_000)
+    assert progress_of(999)._describe(long_ones).endswith(", 0.0 s left")
 
 
 @pytest.mark.parametrize("width", [60, 160])
 def test_live_lines_fit(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    view = Progress(lambda: stats_of(250), 1_000, to_stdout=False, quiet=False)
+    view = progress_of(250, before=1000)
     screen = Console(file=io.StringIO(), width=width, force_terminal=False)
     screen.print(view._render())
     assert isinstance(screen.file, io.StringIO)
     bar, figures = screen.file.getvalue().splitlines()
     assert bar.rstrip().endswith("1,250/2,000 samples")
     assert len(bar) <= min(width, 100)
-    assert figures == "1,234 tokens/s, 321 rows for 488 samples, 30.0 s left"
+    assert figures == "2,000 tokens/s, 321 rows for 488 samples, 15.0 s left"
 
 
 def test_plain_lines_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "_PLAIN_INTERVAL_S", 0.01)
-    with Progress(lambda: stats_of(250), 0, to_stdout=True, quiet=False):
+    with progress_of(250):
         time.sleep(0.2)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("250/1,000 samples, 1,234 tokens/s, 321 rows for 488 samples, 30.")
-    with Progress(lambda: stats_of(250), 0, to_stdout=True, quiet=True):
+    assert err.startswith("250/1,000 samples, 2,000 tokens/s, 321 rows for 488 samples, 15.")
+    with progress_of(250, quiet=True):
         time.sleep(0.05)
     assert capsys.readouterr().err == ""
 

@@ -22,14 +22,26 @@ def note(message: str, *, quiet: bool = False) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def hide_loading_bars(*, quiet: bool) -> None:
-    """Keeps transformers from drawing over our progress; downloads keep their bars."""
+def prepare_libraries(model: str, *, quiet: bool) -> None:
+    """Keeps transformers and the hub from writing over our own messages; downloads keep their bars.
+
+    Args:
+        model: what is about to be loaded; where it has to come from the hub, that is said, since
+            without a network the hub's client tries for half a minute.
+        quiet: say nothing, and show no bars either.
+    """
+    import logging
+    from pathlib import Path
+
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if not quiet:
         enable_progress_bars()
+        if "/" in model and not Path(model).expanduser().exists():
+            print(f"looking for {model} on the hub", file=sys.stderr, flush=True)
 
 
 def show(terminal: "Console", facts: Sequence[tuple[str, str]]) -> None:

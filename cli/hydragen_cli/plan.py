@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli import arguments
-from hydragen_cli.console import count, show, size
+from hydragen_cli.console import count, prepare_libraries, show, size
 from hydragen_cli.inputs import Inputs
 from hydragen_tree.settings import SamplingSettings
 
@@ -47,6 +47,7 @@ def plan(
     from hydragen_tree.outline import Outline
     from hydragen_tree.sampler import Sampler
 
+    prepare_libraries(model, quiet=as_json)
     sampler = Sampler.from_pretrained(
         model, revision=revision, dtype=dtype, device=device, max_rows=max_rows
     )

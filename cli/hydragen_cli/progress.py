@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hydragen_tree.ledger import RunStats
+    from hydragen_tree.output import Tally
 
 _PLAIN_INTERVAL_S = 5.0
 _WIDTH = 100
@@ -22,16 +23,17 @@ class Progress:
 
     Args:
         stats: reads the figures of now.
-        n_before: samples that earlier sessions left.
+        tally: counts of what stands in the file, earlier sessions included.
         to_stdout: the samples go to stdout.
         quiet: show nothing.
     """
 
     def __init__(
-        self, stats: "Callable[[], RunStats]", n_before: int, *, to_stdout: bool, quiet: bool
+        self, stats: "Callable[[], RunStats]", tally: "Tally", *, to_stdout: bool, quiet: bool
     ) -> None:
         self._stats = stats
-        self._n_before = n_before
+        self._tally = tally
+        self._before = (tally.samples, tally.tokens)
         self._to_stdout = to_stdout
         self._quiet = quiet
         self._stop: Callable[[], None] = lambda: None
@@ -64,7 +66,7 @@ class Progress:
             while not stopped.wait(_PLAIN_INTERVAL_S):
                 stats = self._stats()
                 done, total = self._done(stats)
-                note(f"{done:,}/{total:,} samples, {describe(stats)}" if total else _LOADING)
+                note(f"{done:,}/{total:,} samples, {self._describe(stats)}" if total else _LOADING)
 
         thread = Thread(target=report, daemon=True)
         thread.start()
@@ -90,22 +92,30 @@ class Progress:
         line.add_column(ratio=1)
         line.add_column(no_wrap=True)
         line.add_row(ProgressBar(total=total, completed=done), f"{done:,}/{total:,} samples")
-        return Group(line, Text(describe(stats), style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(
+            line, Text(self._describe(stats), style="dim", no_wrap=True, overflow="ellipsis")
+        )
 
     def _done(self, stats: "RunStats") -> tuple[int, int]:
-        return self._n_before + stats.samples_done, self._n_before + stats.samples_total
+        before = self._before[0]
+        return before + stats.samples_done, before + stats.samples_total
 
+    def _describe(self, stats: "RunStats") -> str:
+        """Speed, rows against samples, and time left."""
+        if not stats.tokens_sampled:
+            return "computing the prompts"
+        speed = f"{stats.tokens_sampled / stats.elapsed_s:,.0f} tokens/s"
+        rows = f"{count(stats.rows_live, 'row')} for {count(stats.samples_live, 'sample')}"
+        if not self._tally.samples:
+            return f"{speed}, {rows}"
+        return f"{speed}, {rows}, {duration(self._rest_s(stats))} left"
 
-def describe(stats: "RunStats") -> str:
-    """Speed, rows against samples, and time left."""
-    if not stats.tokens_sampled:
-        return "computing the prompts"
-    speed = f"{stats.tokens_sampled / stats.elapsed_s:,.0f} tokens/s"
-    rows = f"{count(stats.rows_live, 'row')} for {count(stats.samples_live, 'sample')}"
-    if not stats.samples_done:
-        return f"{speed}, {rows}"
-    rest_s = stats.elapsed_s * (stats.samples_total / stats.samples_done - 1)
-    return f"{speed}, {rows}, {duration(rest_s)} left"
+    def _rest_s(self, stats: "RunStats") -> float:
+        """Seconds left, if the samples that are not done become as long as those that are."""
+        usual = self._tally.tokens / self._tally.samples
+        drawn = stats.tokens_sampled - (self._tally.tokens - self._before[1])  # of unfinished ones
+        rest = (stats.samples_total - stats.samples_done) * usual - drawn
+        return max(rest, 0.0) / stats.tokens_sampled * stats.elapsed_s
 
 
 def _can_live(to_stdout: bool) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli import arguments
-from hydragen_cli.console import console, count, duration, hide_loading_bars, note, show, size
+from hydragen_cli.console import console, count, duration, note, prepare_libraries, show, size
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_cli.options import parse_bytes
@@ -63,7 +63,7 @@ def sample(
     def prepare() -> "tuple[Sampler, list[Prompt]]":
         from hydragen_tree.sampler import Sampler  # torch comes with it: seconds
 
-        hide_loading_bars(quiet=quiet)
+        prepare_libraries(model, quiet=quiet)
         sampler = Sampler.from_pretrained(
             model,
             revision=revision,
@@ -108,7 +108,7 @@ def sample(
         try:
             with Progress(
                 lambda: sampler.stats,
-                writer.tally.samples,
+                writer.tally,
                 to_stdout=path is None,
                 quiet=quiet,
             ):
