@@ -141,6 +141,20 @@ def test_a_stop_does_not_wait_for_an_input_that_never_comes(judge: Judge) -> Non
     never.set()
 
 
+def test_items_that_are_no_longer_wanted_are_dropped(judge: Judge, runs: list[str]) -> None:
+    asked: list[int] = []
+
+    def wanted(tag: int) -> bool:
+        asked.append(tag)
+        return tag % 2 == 0
+
+    items = [(SUM, RIGHT + f"\n# {i}", i) for i in range(20)]
+    answers = dict(judge.judge_stream(items, wanted=wanted))
+    assert sorted(answers) == list(range(0, 20, 2))
+    assert sorted(asked) == list(range(20))
+    assert len(runs) == 10
+
+
 def test_errors_of_the_source_arrive_after_the_verdicts(judge: Judge) -> None:
     def items() -> Iterator[tuple[Problem, str, int]]:
         yield SUM, RIGHT, 0

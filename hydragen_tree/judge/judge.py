@@ -100,8 +100,8 @@ class _Job:
     case: _Case
     code: str
     language: Language
+    begin: Callable[[], bool]
     done: Callable[[Verdict], None]
-    abandoned: threading.Event
 
 
 class Judge:
@@ -168,6 +168,7 @@ class Judge:
         language: str = "python",
         *,
         stop: threading.Event | None = None,
+        wanted: Callable[[Tag], bool] | None = None,
     ) -> Iterator[tuple[Tag, Verdict]]:
         """Judge programs as they come.
 
@@ -175,6 +176,7 @@ class Judge:
             items: (problem, code, tag); read only a little ahead.
             language: of all of them.
             stop: when set, no further item is read, and the stream ends after those in hand.
+            wanted: asked once, by a worker, when an item's turn to run comes; False drops it.
 
         Yields:
             (tag, verdict) in the order of completion.
@@ -182,7 +184,8 @@ class Judge:
         Raises:
             InputError: as for `judge`, when the item's turn comes.
         """
-        return _Stream(self, items, find_language(language), stop or threading.Event()).run()
+        stop = stop or threading.Event()
+        return _Stream(self, items, find_language(language), stop, wanted).run()
 
     def close(self) -> None:
         """End the sandboxes and keep what was learnt."""
@@ -226,7 +229,7 @@ class Judge:
         examiner = Examiner(self.isolation.container, self._quiet)
         try:
             while (job := self._jobs.get()) is not None:
-                if not job.abandoned.is_set():
+                if job.begin():
                     job.done(self._examine(examiner, job))
         finally:
             examiner.close()
@@ -253,8 +256,10 @@ class _Stream(Generic[Tag]):
         items: Iterable[Item[Tag]],
         language: Language,
         stop: threading.Event,
+        wanted: Callable[[Tag], bool] | None,
     ) -> None:
         self._judge, self._items, self._language, self._stop = judge, items, language, stop
+        self._wanted = wanted
         self._slots = threading.Semaphore(_WAITING_PER_WORKER * judge.workers)
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Tag]] = {}
@@ -262,7 +267,8 @@ class _Stream(Generic[Tag]):
         self._fed = False
         self._abandoned = threading.Event()
         self._failure: BaseException | None = None
-        self._results: queue.SimpleQueue[tuple[Tag, Verdict] | None] = queue.SimpleQueue()
+        # Without a verdict: the item was dropped. None: nothing but a reason to look up.
+        self._results: queue.SimpleQueue[tuple[Tag, Verdict | None] | None] = queue.SimpleQueue()
 
     def run(self) -> Iterator[tuple[Tag, Verdict]]:
         threading.Thread(target=self._feed, daemon=True).start()
@@ -270,10 +276,13 @@ class _Stream(Generic[Tag]):
         try:
             while not (self._ended() and answered == self._accepted):
                 result = self._next()
-                if result is not None:
-                    answered += 1
-                    self._slots.release()
-                    yield result
+                if result is None:
+                    continue
+                answered += 1
+                self._slots.release()
+                tag, verdict = result
+                if verdict is not None:
+                    yield tag, verdict
         finally:
             self._abandoned.set()
             self._stop.set()
@@ -282,7 +291,7 @@ class _Stream(Generic[Tag]):
         if self._failure is not None:
             raise self._failure
 
-    def _next(self) -> tuple[Tag, Verdict] | None:
+    def _next(self) -> tuple[Tag, Verdict | None] | None:
         # Woken now and then: a `stop` that somebody sets brings no result of its own.
         try:
             return self._results.get(timeout=_GLANCE_S)
@@ -322,8 +331,25 @@ class _Stream(Generic[Tag]):
         if known is not None:
             self._results.put((tag, replace(known, cached=True)))
             return
-        done = partial(self._answer, key)
-        self._judge._submit(_Job(case, code, self._language, done, self._abandoned))
+        begin, done = partial(self._begin, key), partial(self._answer, key)
+        self._judge._submit(_Job(case, code, self._language, begin, done))
+
+    def _begin(self, key: str) -> bool:
+        """Whether a program is to be run now that its turn has come."""
+        if self._abandoned.is_set():
+            return False
+        if self._wanted is None:
+            return True
+        kept: list[Tag] = []
+        with self._lock:
+            for tag in self._waiting.pop(key):
+                if self._wanted(tag):
+                    kept.append(tag)
+                else:
+                    self._results.put((tag, None))
+            if kept:
+                self._waiting[key] = kept
+        return bool(kept)
 
     def _answer(self, key: str, verdict: Verdict) -> None:
         with self._lock:
