@@ -313,13 +313,13 @@ MAPS = (
     ),
     _each(
         "halve-even",
-        ("halve the even {v} and leave the others", "divide all even {v} by two"),
+        ("halve the even {v}, leaving the others", "divide all even {v} by two"),
         "$x // 2 if $x % 2 == 0 else $x",
         lambda x, k: x if x & 1 else x // 2,
     ),
     _each(
         "collatz",
-        ("halve the even {v} and replace each odd x by 3x + 1",),
+        ("halve the even {v}, replacing each odd x by 3x + 1",),
         "$x // 2 if $x % 2 == 0 else 3 * $x + 1",
         lambda x, k: 3 * x + 1 if x & 1 else x // 2,
     ),

@@ -123,7 +123,7 @@ LIST_STEPS = (
             "for _ in range($k):\n    $a.append($a.pop(0))",
         ),
         lambda a, k: [a[(i + k) % len(a)] for i in range(len(a))],
-        k=(1, 3),
+        k=(2, 3),
         needs_items=True,
     ),
     _whole(
@@ -139,7 +139,7 @@ LIST_STEPS = (
         ("drop the first {k} items", "remove the first {k} of the {v}"),
         ("$a = $a[$k:]",),
         lambda a, k: [x for i, x in enumerate(a) if i >= k],
-        k=(1, 3),
+        k=(2, 3),
         shrinks=True,
     ),
     _whole(
@@ -228,7 +228,7 @@ LIST_STEPS = (
     ),
     _whole(
         "drop-extremes",
-        ("sort the {v} and drop the smallest and the largest",),
+        ("sort the {v}, leaving out the smallest and the largest",),
         ("$a = sorted($a)[1:-1]",),
         lambda a, k: sorted(a)[1 : len(a) - 1],
         shrinks=True,

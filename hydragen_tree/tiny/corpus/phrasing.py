@@ -31,8 +31,10 @@ SHAPE_STORIES = {
     "lists": ("{name} and a friend have equally long lists of numbers, a and b.",),
 }
 PLAIN_NOUNS = ("integers", "numbers", "values")
+SIGNED_NOUNS = frozenset({"scores", "temperatures", "numbers", "readings"})
 QUESTION_WORDS = ("how ", "what ", "which ", "where ", "who ", "in ")
 TAKES_QUESTIONS = frozenset({"Print {ask}.", "Report {ask}.", "Output {ask}."})
+BOUNDS = (" n is at most 100.", " 1 <= n <= 1000.", " n is not above 100000.")
 STORY_SOURCES = frozenset({"count-line", "line", "count-lines", "commas"})
 
 
@@ -50,6 +52,7 @@ def _sentence(text: str) -> str:
 
 def _third_person(phrase: str) -> str:
     verb, _, rest = phrase.partition(" ")
+    verb = "multiplie" if verb == "multiply" else verb
     return f"{verb}s {rest}"
 
 
@@ -69,7 +72,8 @@ def _steps_text(rng: Random, phrases: list[str], name: str | None) -> str:
 def _layout(task: Task, rng: Random, noun: str, unseen: bool) -> str:
     text = _choose(rng, task.source.layout, unseen).format(v=noun)
     if task.source.counted and rng.random() < 0.25:
-        text += rng.choice((" n is at most 100.", " 1 <= n <= 1000.", " n is not above 100000."))
+        fitting = BOUNDS[1:] if task.source.kind == "number" else BOUNDS
+        text += rng.choice(fitting)
     if task.reads is not None:
         if task.k_follows_n:
             text += rng.choice((" k follows n on the first line.", " The first line also holds k."))
@@ -106,7 +110,8 @@ def statement(task: Task, rng: Random, unseen: bool = False) -> str:
         name = _choose(rng, NAMES, unseen)
         if task.source.name in STORY_SOURCES:
             stories = INT_STORIES[-2:] if unseen else INT_STORIES[:-2]
-            intro, noun = rng.choice(stories)
+            fitting = [s for s in stories if s[1] in SIGNED_NOUNS or not task.signed]
+            intro, noun = rng.choice(fitting)
         elif task.family.kind in SHAPE_STORIES:
             intro = rng.choice(SHAPE_STORIES[task.family.kind])
         else:

@@ -146,7 +146,7 @@ WORD_STEPS = (
         ("keep only the words with more than {k} letters", "drop the words of at most {k} letters"),
         "len($u) > $k",
         lambda u, k: len(u[k:]) > 0,
-        k=(1, 4),
+        k=(2, 4),
     ),
     _keep_words(
         "words-shorter",

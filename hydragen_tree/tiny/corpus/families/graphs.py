@@ -129,7 +129,7 @@ GRAPHS = (
         ("the number of nodes at most {k} edges away from node 1 (itself too)",),
         (SEARCH + "$r = sum(d <= $k for d in dist.values())",),
         lambda n, adj, k: sum(len(layer) for layer in _layers(adj, 1)[: k + 1]),
-        k=(1, 3),
+        k=(2, 3),
     ),
     value(
         "triangles",

@@ -202,7 +202,10 @@ NUMBERS = (
     ),
     value(
         "josephus",
-        ("who of n people in a circle remains when every {k}-th leaves (counted from 1)",),
+        (
+            "the last of n people in a circle (numbered from 1), if counting to {k} again and "
+            "again takes out the one it ends at",
+        ),
         (
             "ring = list(range(1, $n + 1))\ni = 0\nwhile len(ring) > 1:\n"
             "    i = (i + $k - 1) % len(ring)\n    ring.pop(i)\n$r = ring[0]",

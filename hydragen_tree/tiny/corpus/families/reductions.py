@@ -139,7 +139,10 @@ REDUCTIONS = (
     ),
     value(
         "kth-smallest",
-        ("the item number {k} in ascending order", "the {k}-th smallest item, counted from 1"),
+        (
+            "the item number {k} in ascending order",
+            "the item at place {k} (from 1) of the sorted list",
+        ),
         ("sorted($a)[$k - 1]", "$a.sort()\n$r = $a[$k - 1]"),
         lambda a, k: next(x for x in sorted(a) if sum(y <= x for y in a) >= k),
         k=(1, 3),

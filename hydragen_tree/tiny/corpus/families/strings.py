@@ -179,7 +179,7 @@ STRINGS = (
         lambda s, k: s.translate(
             {97 + i: "abcdefghijklmnopqrstuvwxyz"[(i + k) % 26] for i in range(26)}
         ),
-        k=(1, 12),
+        k=(2, 12),
     ),
     pair_check(
         "anagram",

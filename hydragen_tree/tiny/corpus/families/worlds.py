@@ -205,7 +205,10 @@ WORLDS = (
     ),
     moves(
         "home-distance",
-        ("how many steps the robot is from its start at the end", "|x| + |y| at the end"),
+        (
+            "how many steps the robot is from its start at the end",
+            "the value of |x| + |y| at the end",
+        ),
         (WALK + "$r = abs(x) + abs(y)", SHORT_WALK + "$r = abs(x) + abs(y)"),
         lambda s: sum(map(abs, _places(s)[-1])),
     ),
