@@ -6,7 +6,6 @@ the plan says who sees whom.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from hydragen_tree.attention import tree_attention
 from hydragen_tree.cache import KVCache
 from hydragen_tree.plan import Plan
+from hydragen_tree.projections import fuse_projections
 
 IMPLEMENTATION = "hydragen_tree"
 
@@ -25,19 +25,19 @@ Attend = Callable[..., Tensor]
 """`attend(queries, keys, values, scale=, softcap=, sinks=)`: `tree_attention` of some plan."""
 
 
-@dataclass(frozen=True, slots=True)
 class Step:
     """What attention needs to know of the tokens going through the model.
 
-    Attributes:
+    An ordinary class: torch.compile looks into frozen dataclasses, and would compile anew for each.
+
+    Args:
         cache: where new keys and values go.
         slots: `[tokens]` int32 or int64, the slot of each token.
         attend: attention over what the tokens see, those just written included.
     """
 
-    cache: KVCache
-    slots: Tensor
-    attend: Attend
+    def __init__(self, cache: KVCache, slots: Tensor, attend: Attend) -> None:
+        self.cache, self.slots, self.attend = cache, slots, attend
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -100,10 +100,11 @@ class TreeModel:
         return torch.device(self.model.device)
 
     def compile(self) -> None:
-        """Compiles the layers: one compilation serves all of them, and any number of tokens.
+        """Makes the layers fast: fused products, compiled once for all layers and token counts.
 
         Attention stays as it is. What was compiled once is kept on disk by torch.
         """
+        fuse_projections(self.model)
         depth = self.model.config.get_text_config(decoder=True).num_hidden_layers
         lists = (m for m in self.model.modules() if isinstance(m, nn.ModuleList))
         for layer in next((layers for layers in lists if len(layers) == depth), ()):

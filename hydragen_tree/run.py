@@ -77,7 +77,7 @@ class Run:
         """Yields every sample as it finishes."""
         self.engine.check_capacity(self.settings.max_tokens)
         while self.batch.size or self.waiting:
-            self._admit()
+            self.admit()
             if self.decoder is not None and self._is_steady():
                 from hydragen_tree.stream import Stream  # imports Triton
 
@@ -85,14 +85,23 @@ class Run:
                 yield from Stream(self, self.decoder).samples()
                 if self.stats.tokens_sampled > before:
                     continue  # else it found no pages, and rows must be parked
-            logits = self._decode()
-            drawn = self._draw(logits)
-            yield from self._extend(drawn)
-            self.update_stats()
+            yield from self._step()
+
+    def steps_until_steady(self) -> Iterator[Sample]:
+        """Steps by the host, for as long as rows may fork; the batch is not refilled."""
+        while self.batch.size and not self._is_steady():
+            yield from self._step()
+
+    def _step(self) -> Iterator[Sample]:
+        """One token of every sample."""
+        logits = self._decode()
+        drawn = self._draw(logits)
+        yield from self._extend(drawn)
+        self.update_stats()
 
     # -- admitting ---------------------------------------------------------------------------
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
         """Fills the batch from the waiting branches, as far as rows and pages allow."""
         if not self.wants_to_admit():
             return

@@ -48,10 +48,10 @@ def draw(
 @pytest.mark.parametrize(
     ("settings", "n", "options"),
     [
-        (SamplingSettings(temperature=1.0, max_tokens=24, logprobs=True), 6, {}),
-        (SamplingSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=21), 5, {"max_rows": 4}),
-        (SamplingSettings(temperature=0.0, max_tokens=37), 3, {}),
-        (SamplingSettings(temperature=1.0, max_tokens=30), 6, {"memory_bytes": 80_000}),
+        (SamplingSettings(temperature=1.0, max_tokens=12, logprobs=True), 4, {}),
+        (SamplingSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=11), 4, {"max_rows": 3}),
+        (SamplingSettings(temperature=0.0, max_tokens=19), 3, {}),
+        (SamplingSettings(temperature=1.0, max_tokens=20), 4, {"memory_bytes": 80_000 if INTERPRETED else 250_000}),
     ],
     ids=["all at once", "rows that wait", "greedy", "little memory"],
 )

@@ -183,7 +183,7 @@ def best_config(
     """
     portable = tile_config(head_dim, dtype.itemsize, group)
     device = torch.device(device)
-    if device.type != "cuda" or dtype == torch.float32 or head_dim % 16:
+    if device.type != "cuda" or dtype == torch.float32 or head_dim % 16 or head_dim < 64:
         return portable
     if torch.cuda.get_device_capability(device) != (9, 0) or _hopper_kernel() is None:
         return portable
