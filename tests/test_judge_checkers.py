@@ -221,6 +221,35 @@ def test_a_directory_of_cpp_files(judge: Judge, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("protocol", "main", "code"),
+    [
+        ("python", "check.py", "def check(input, answer, output):\n    return right(output)"),
+        ("kattis", "main.py", "import sys\nsys.exit(42 if right(sys.stdin.read()) else 43)"),
+        ("kattis", "__main__.py", "import sys\nsys.exit(42 if right(input()) else 43)"),
+    ],
+)
+def test_a_directory_of_python_files(
+    judge: Judge, tmp_path: Path, protocol: str, main: str, code: str
+) -> None:
+    folder = tmp_path / "validator"
+    (folder / "words" / "deep").mkdir(parents=True)
+    (folder / "words" / "deep" / "five.py").write_text("WORD = 'five'\n")
+    (folder / "words" / "numbers.py").write_text("from .deep.five import WORD\n")
+    (folder / "about.py").write_text(
+        "from words.numbers import WORD\ndef right(text): return text.strip() == WORD\n"
+    )
+    (folder / "notes.txt").write_text("not a program\n")
+    problem = with_checker(tmp_path, f"validator/{main}", f"from about import *\n{code}", protocol)
+    checker = problem.checker.model_copy(update={"source": "validator"})
+    problem = problem.model_copy(update={"checker": checker})
+    assert judge.judge(problem, "print('five')").accepted
+    assert judge.judge(problem, "print('six')").status == "WA"
+    (folder / main).rename(folder / "other.py")
+    with pytest.raises(InputError, match=r"__main__\.py or main\.py or check\.py"):
+        judge.judge(problem.model_copy(), "print('six')")
+
+
+@pytest.mark.parametrize(
     ("output", "status"),
     [("five", "AC"), ("six", "WA"), ("", "WA"), ("fail", "IE"), ("points", "IE")],
 )
@@ -264,7 +293,7 @@ def test_a_checker_that_never_ends_is_an_infrastructure_error(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hydragen_tree.judge import validators
-    from hydragen_tree.judge.box import Limits as BoxLimits
+    from hydragen_tree.judge.request import Limits as BoxLimits
 
     quick = BoxLimits(cpu_s=0.3, wall_s=2, memory_bytes=256 << 20)
     monkeypatch.setattr(validators, "LIMITS", quick)

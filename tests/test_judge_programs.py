@@ -9,9 +9,10 @@ import pytest
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge, Verdict
-from hydragen_tree.judge.box import Box, Limits, Request
+from hydragen_tree.judge.box import Box
 from hydragen_tree.judge.interpreter import find_interpreter
 from hydragen_tree.judge.languages import find_language
+from hydragen_tree.judge.request import Limits, Request
 from hydragen_tree.problem import Limits as ProblemLimits
 from hydragen_tree.problem import Problem, Test
 
@@ -152,7 +153,7 @@ STATUSES = {
 def test_every_verdict(judge: Judge, status: str) -> None:
     verdict = judge.judge(echo(time_s=0.3 if status == "TLE" else 2), STATUSES[status])
     assert verdict.status == status, verdict
-    assert verdict.failed_test == (None if status in ("AC",) else 0)
+    assert verdict.failed_test == (None if status in ("AC", "CE") else 0)
     assert (verdict.message == "") == (status == "AC")
 
 

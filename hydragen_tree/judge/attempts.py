@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydragen_tree.judge.box import Box, Limits, Outcome, Request
+from hydragen_tree.judge.box import Box
+from hydragen_tree.judge.request import Limits, Outcome, Request
 
 _LIMITS = Limits(cpu_s=4, wall_s=8, memory_bytes=256 << 20, processes=64)
 _FORKS = 300

@@ -14,16 +14,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hydragen_tree.errors import HydragenError
 from hydragen_tree.judge.cgroup import Cage, make_cage, unique_name
 from hydragen_tree.judge.levels import ENVIRONMENT, Container, launch_command
+from hydragen_tree.judge.request import Limits, Outcome, Request
+from hydragen_tree.judge.streams import Streams, input_pipe, memory_file, output_pipe
 
-FIRST_FILE_FD = 10  # as in guest/process.py
 _START_S = 20.0
 _GRACE_S = 5.0
 _CLOSE_S = 2.0
@@ -34,131 +33,6 @@ _BOX_NUMBERS = itertools.count()
 
 class BoxError(HydragenError):
     """The sandbox itself failed; never the fault of the program in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one program may use.
-
-    Args:
-        cpu_s: processor time, over all its threads and processes.
-        wall_s: elapsed time.
-        memory_bytes: resident memory, over all its processes.
-        output_bytes: standard output, and standard error too.
-        processes: processes at a time.
-        file_bytes: the size of any one file.
-    """
-
-    cpu_s: float
-    wall_s: float
-    memory_bytes: int
-    output_bytes: int = 8 << 20
-    processes: int = 64
-    file_bytes: int = 32 << 20
-
-
-Role = Literal["program", "serve", "serve_with_prelude", "harness", "verify"]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One program to run.
-
-    Args:
-        limits: what it may use.
-        argv: its arguments, its own name first.
-        sources: (name, text) of Python code.
-        role: what is done with Python code: run it as a program, serve calls of its functions,
-            run it as a test of another program's functions, or ask it as a checker.
-        image: descriptor of an executable; with neither sources nor image, `argv[0]` is executed.
-        files: contents of files, at `file_path(0)`, `file_path(1)`, ...
-        make: directories to make first.
-        collect: a file that the program may leave a note in.
-        scratch: it is a tool (compiler, validator) that needs a directory to write to; `{scratch}`
-            in `argv`, `make` and `collect` stands for it.
-    """
-
-    limits: Limits
-    argv: Sequence[str] = ("solution.py",)
-    sources: Sequence[tuple[str, str]] = ()
-    role: Role = "program"
-    image: int | None = None
-    files: Sequence[bytes] = ()
-    make: Sequence[str] = ()
-    collect: str = ""
-    scratch: bool = False
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a program ended.
-
-    Args:
-        exit_status: its exit status; None when a signal ended it.
-        signal: that signal.
-        killed: the limit that we ended it for: cpu, wall, memory, processes or output.
-        refused: why the interpreter did not accept its source.
-        cpu_s: processor time.
-        wall_s: elapsed time.
-        memory_bytes: the most resident memory seen.
-        stdout: its output, up to the limit.
-        stderr: the start of its error output, and where that was long, its end.
-        note: the start of the file named in `collect`.
-        ended_at: when it ended, on the machine's monotonic clock.
-    """
-
-    exit_status: int | None = None
-    signal: int | None = None
-    killed: str = ""
-    refused: str = ""
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    memory_bytes: int = 0
-    stdout: bytes = b""
-    stderr: bytes = b""
-    note: str = ""
-    ended_at: float = 0.0
-
-    @property
-    def succeeded(self) -> bool:
-        return self.exit_status == 0 and not self.killed and not self.refused
-
-
-def file_path(index: int) -> str:
-    """Where a program finds the file with this index."""
-    return f"/proc/self/fd/{FIRST_FILE_FD + index}"
-
-
-@dataclass(slots=True)
-class _Streams:
-    """The judge's ends of one program's pipes, and what came through them."""
-
-    stdin: int | None
-    pending: memoryview
-    stdout: int | None
-    stderr: int
-    limit_bytes: int
-    out: list[bytes] = field(default_factory=list)
-    out_bytes: int = 0
-    err_head: bytearray = field(default_factory=bytearray)
-    err_tail: bytearray = field(default_factory=bytearray)
-    err_bytes: int = 0
-
-    def take_output(self, chunk: bytes) -> None:
-        self.out_bytes += len(chunk)
-        if self.out_bytes <= self.limit_bytes:
-            self.out.append(chunk)
-
-    def take_error(self, chunk: bytes) -> None:
-        self.err_bytes += len(chunk)
-        room = _EXCERPT - len(self.err_head)
-        self.err_head += chunk[:room]
-        self.err_tail += chunk[room:]
-        del self.err_tail[:-_EXCERPT]
-
-    @property
-    def too_much(self) -> bool:
-        return max(self.out_bytes, self.err_bytes) > self.limit_bytes
 
 
 class Box:
@@ -211,9 +85,7 @@ class Box:
             self.close()
             raise BoxError(f"the sandbox was lost: {error}") from error
         finally:
-            for end in (streams.stdin, streams.stdout, streams.stderr):
-                if end is not None:
-                    os.close(end)
+            streams.close()
         soiled = request.scratch and self.container.has_own_files and not self.container.nested
         if soiled or answer["left"]:
             self.close()
@@ -302,25 +174,25 @@ class Box:
 
     def _send(
         self, control: socket.socket, request: Request, stdin: bytes | int, stdout: int | None
-    ) -> _Streams:
+    ) -> Streams:
         with contextlib.ExitStack() as sent, contextlib.ExitStack() as kept:
-            in_r, in_w = _input_pipe(stdin, sent, kept)
-            out_r, out_w = _output_pipe(stdout, sent, kept)
-            err_r, err_w = _output_pipe(None, sent, kept)
+            in_r, in_w = input_pipe(stdin, sent, kept)
+            out_r, out_w = output_pipe(stdout, sent, kept)
+            err_r, err_w = output_pipe(None, sent, kept)
             assert err_r is not None
             fds = [in_r, out_w, err_w]
             if os.getuid() == 0:  # the program is somebody else, and may open /dev/stdin
                 for fd in fds:
                     os.fchmod(fd, 0o666)
             for _, text in request.sources:
-                fds.append(_memory_file(text.encode(errors="surrogateescape"), sent))
+                fds.append(memory_file(text.encode(errors="surrogateescape"), sent))
             if request.image is not None:
                 fds.append(request.image)
-            fds += [_memory_file(content, sent) for content in request.files]
+            fds += [memory_file(content, sent) for content in request.files]
             socket.send_fds(control, [json.dumps(self._message(request)).encode()], fds)
             kept.pop_all()
         pending = memoryview(stdin if isinstance(stdin, bytes) else b"")
-        return _Streams(in_w, pending, out_r, err_r, request.limits.output_bytes)
+        return Streams(in_w, pending, out_r, err_r, request.limits.output_bytes)
 
     def _message(self, request: Request) -> dict[str, Any]:
         limits = request.limits
@@ -363,20 +235,14 @@ class Box:
             shutil.rmtree(self._desk, ignore_errors=True)
             self._desk = None
 
-    def _converse(
-        self, control: socket.socket, streams: _Streams, limits: Limits
-    ) -> dict[str, Any]:
+    def _converse(self, control: socket.socket, streams: Streams, limits: Limits) -> dict[str, Any]:
         """Feed and read the program until the runner tells how it ended and its pipes are dry."""
         deadline = time.monotonic() + limits.wall_s + _GRACE_S
         answer: dict[str, Any] | None = None
         asked = False
         with selectors.DefaultSelector() as selector:
             selector.register(control, selectors.EVENT_READ)
-            for fd in (streams.stdout, streams.stderr):
-                if fd is not None:
-                    selector.register(fd, selectors.EVENT_READ)
-            if streams.stdin is not None:
-                selector.register(streams.stdin, selectors.EVENT_WRITE)
+            streams.register(selector)
             while len(selector.get_map()) > 0:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 and answer is None:
@@ -394,16 +260,16 @@ class Box:
                         answer = json.loads(data)
                         deadline = time.monotonic() + 0.5
                         selector.unregister(control)
-                        _stop_writing(selector, streams)
+                        streams.stop_feeding(selector)
                     else:
-                        _move(selector, streams, key.fd)
+                        streams.move(selector, key.fd)
                 if streams.too_much and not asked and answer is None:
                     control.send(b"kill")
                     asked = True
         assert answer is not None
         return answer
 
-    def _outcome(self, answer: dict[str, Any], streams: _Streams, *, starved: bool) -> Outcome:
+    def _outcome(self, answer: dict[str, Any], streams: Streams, *, starved: bool) -> Outcome:
         status = answer["status"]
         killed = "output" if streams.too_much else answer["killed"]
         if starved and not killed:
@@ -422,63 +288,3 @@ class Box:
             note=answer["note"],
             ended_at=answer["ended_at"],
         )
-
-
-def _input_pipe(
-    stdin: bytes | int, sent: contextlib.ExitStack, kept: contextlib.ExitStack
-) -> tuple[int, int | None]:
-    if isinstance(stdin, int):
-        return stdin, None
-    read, write = os.pipe()
-    sent.callback(os.close, read)
-    kept.callback(os.close, write)
-    os.set_blocking(write, False)
-    return read, write
-
-
-def _output_pipe(
-    stdout: int | None, sent: contextlib.ExitStack, kept: contextlib.ExitStack
-) -> tuple[int | None, int]:
-    if stdout is not None:
-        return None, stdout
-    read, write = os.pipe()
-    sent.callback(os.close, write)
-    kept.callback(os.close, read)
-    return read, write
-
-
-def _memory_file(content: bytes, sent: contextlib.ExitStack) -> int:
-    fd = os.memfd_create("hydragen")
-    sent.callback(os.close, fd)
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
-    return fd
-
-
-def _stop_writing(selector: selectors.BaseSelector, streams: _Streams) -> None:
-    if streams.stdin is not None:
-        selector.unregister(streams.stdin)
-        os.close(streams.stdin)
-        streams.stdin = None
-
-
-def _move(selector: selectors.BaseSelector, streams: _Streams, fd: int) -> None:
-    """Move one portion through the pipe that is ready."""
-    if fd == streams.stdin:
-        try:
-            streams.pending = streams.pending[os.write(fd, streams.pending[:_CHUNK]) :]
-        except BlockingIOError:
-            return
-        except BrokenPipeError:  # it does not read its input to the end: its own affair
-            streams.pending = memoryview(b"")
-        if not streams.pending:
-            _stop_writing(selector, streams)
-        return
-    chunk = os.read(fd, _CHUNK)
-    if not chunk:
-        selector.unregister(fd)
-    elif fd == streams.stdout:
-        streams.take_output(chunk)
-    else:
-        streams.take_error(chunk)

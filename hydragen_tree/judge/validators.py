@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.judge.box import Box, Limits, Outcome, Request, file_path
+from hydragen_tree.judge.box import Box
 from hydragen_tree.judge.languages import (
     CompileError,
     Language,
@@ -24,11 +24,14 @@ from hydragen_tree.judge.languages import (
     fingerprint,
     language_of,
 )
+from hydragen_tree.judge.request import Limits, Outcome, Request, file_path
 from hydragen_tree.judge.store import Store
 from hydragen_tree.problem import Problem, ProgramChecker, Test
 
 LIMITS = Limits(cpu_s=60, wall_s=120, memory_bytes=2 << 30)
 _FEEDBACK = "{scratch}/feedback"
+_MAIN_FILES = ("__main__.py", "main.py", "check.py")
+_MOST_FILES = 100
 _HEADERS = (".h", ".hh", ".hpp")
 _ACCEPTED, _REJECTED = 42, 43
 _POLYGON_ACCEPTED, _POLYGON_REJECTED = (0,), (1, 2, 4, 8)  # WA, PE, dirt, unexpected end
@@ -45,13 +48,13 @@ class Validator:
     Args:
         checker: as the problem says.
         name: for messages.
-        source: its text, of a Python one.
+        sources: (name, text) of its files, the main one first, of a Python one.
         image: descriptor of its executable, of a compiled one.
     """
 
     checker: ProgramChecker
     name: str
-    source: str = ""
+    sources: tuple[tuple[str, str], ...] = ()
     image: int | None = None
 
     def check(self, box: Box, test: Test, output: bytes) -> str | None:
@@ -115,7 +118,7 @@ class Validator:
         return Request(
             limits or LIMITS,
             argv=[self.name, *paths, *feedback, *self.checker.args, *test.checker_args],
-            sources=() if self.image is not None else [(self.name, self.source)],
+            sources=self.sources,
             role="verify" if role == "verify" else "program",
             image=self.image,
             files=files,
@@ -136,7 +139,7 @@ def checker_files(problem: Problem) -> Mapping[str, bytes]:
     path = problem.directory / problem.checker.source
     try:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file())
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc")
             return {str(p.relative_to(path)): p.read_bytes() for p in inside}
         headers = [p for p in sorted(path.parent.iterdir()) if p.suffix in _HEADERS]
         return {p.name: p.read_bytes() for p in (path, *headers)}
@@ -158,7 +161,10 @@ def refuse_unusable(problem: Problem) -> None:
             f"{problem.source or problem.id}: checker: an interactive one must speak the kattis "
             f"protocol, not {checker.protocol}"
         )
-    language = _language(problem, checker_files(problem))
+    files = checker_files(problem)
+    language = _language(problem, files)
+    if not language.compiler:
+        _python_files(problem, files)
     if checker.protocol == "python" and language.compiler:
         raise InputError(f"{problem.source or problem.id}: checker: {checker.source} is no Python")
 
@@ -182,8 +188,9 @@ def prepare_validator(problem: Problem, box: Box, store: Store) -> Validator | N
     language = _language(problem, files)
     name = Path(problem.checker.source).name
     if not language.compiler:
-        [source] = [text for file, text in files.items() if file.endswith(language.suffixes)]
-        return Validator(problem.checker, name, source=source.decode("utf-8", "replace"))
+        names = _python_files(problem, files)
+        sources = tuple((file, files[file].decode("utf-8", "replace")) for file in names)
+        return Validator(problem.checker, name, sources)
     parts = [fingerprint(language).encode(), *(f.encode() + b"\0" + c for f, c in files.items())]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()
     executable = store.executable(key)
@@ -210,6 +217,20 @@ def image_of(executable: bytes) -> int:
     return reading
 
 
+def _python_files(problem: Problem, files: Mapping[str, bytes]) -> list[str]:
+    """The names of a Python program's files, the one that is run first."""
+    assert isinstance(problem.checker, ProgramChecker)
+    names = [name for name in files if language_of(name) is not None]
+    main = names[0] if len(names) == 1 else next((m for m in _MAIN_FILES if m in names), None)
+    if main is None or len(names) > _MOST_FILES:
+        raise InputError(
+            f"{problem.source or problem.id}: checker: {problem.checker.source}: Python of "
+            f"{len(names)} files, expected one of them to be {' or '.join(_MAIN_FILES)}, "
+            f"and at most {_MOST_FILES}"
+        )
+    return [main, *(name for name in names if name != main)]
+
+
 def _language(problem: Problem, files: Mapping[str, bytes]) -> Language:
     where = f"{problem.source or problem.id}: checker"
     assert isinstance(problem.checker, ProgramChecker)
@@ -222,8 +243,6 @@ def _language(problem: Problem, files: Mapping[str, bytes]) -> Language:
             f"{where}: {problem.checker.source}: expected a program in Python, C or C++"
         )
     language = next(iter(found.values()))
-    if not language.compiler and len(found) > 1:
-        raise InputError(f"{where}: {problem.checker.source}: Python of several files")
     try:
         return find_language(language.name)
     except InputError as error:

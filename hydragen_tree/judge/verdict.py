@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from hydragen_tree.judge.box import Outcome
+from hydragen_tree.judge.request import Outcome
 
 Status = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE", "IE"]
 EXCERPT = 400  # characters of output that a verdict carries
@@ -62,7 +62,7 @@ def verdict_on(outcome: Outcome, status: Status, message: str, *, test: int | No
     """
     return Verdict(
         status=status,
-        failed_test=None if status == "AC" else test,
+        failed_test=None if status in ("AC", "CE") else test,
         time_s=outcome.cpu_s,
         memory_bytes=outcome.memory_bytes,
         exit_status=outcome.exit_status,

@@ -28,13 +28,13 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
-from . import harness, kernel, landlock, layout, seccomp, serve, verify
+from . import harness, kernel, landlock, layout, neighbours, seccomp, serve, verify
 from .process import Tree, take_place
 
 CONTROL_FD = 3
 _TICK_MS = 10
 _MAX_REQUEST_BYTES = 65536
-_MAX_FDS = 16
+_MAX_FDS = 128
 _THREAD_STACK_BYTES = 8 << 20
 
 
@@ -76,6 +76,7 @@ def _role(role: str, code: list[CodeType]) -> Callable[[], None]:
         return lambda: serve.main(code, prelude=True)
     if role == "harness":
         return lambda: harness.main(code)
+    neighbours.offer(code[1:])
     if role == "verify":
         return lambda: verify.main(code)
     return lambda: exec(code[0], sys.modules["__main__"].__dict__)

@@ -1,0 +1,117 @@
+"""The judge's ends of a program's pipes: its input is fed, its output read up to a limit."""
+
+import contextlib
+import os
+import selectors
+from dataclasses import dataclass, field
+
+_CHUNK = 1 << 16
+_EXCERPT = 4096
+
+
+@dataclass(slots=True)
+class Streams:
+    """The judge's ends of one program's pipes, and what came through them."""
+
+    stdin: int | None
+    pending: memoryview
+    stdout: int | None
+    stderr: int
+    limit_bytes: int
+    out: list[bytes] = field(default_factory=list)
+    out_bytes: int = 0
+    err_head: bytearray = field(default_factory=bytearray)
+    err_tail: bytearray = field(default_factory=bytearray)
+    err_bytes: int = 0
+
+    @property
+    def too_much(self) -> bool:
+        return max(self.out_bytes, self.err_bytes) > self.limit_bytes
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Have a selector watch every pipe that is ours."""
+        for fd in (self.stdout, self.stderr):
+            if fd is not None:
+                selector.register(fd, selectors.EVENT_READ)
+        if self.stdin is not None:
+            selector.register(self.stdin, selectors.EVENT_WRITE)
+
+    def move(self, selector: selectors.BaseSelector, fd: int) -> None:
+        """Move one portion through the pipe that is ready."""
+        if fd == self.stdin:
+            self._feed(selector, fd)
+            return
+        chunk = os.read(fd, _CHUNK)
+        if not chunk:
+            selector.unregister(fd)
+        elif fd == self.stdout:
+            self._take_output(chunk)
+        else:
+            self._take_error(chunk)
+
+    def stop_feeding(self, selector: selectors.BaseSelector) -> None:
+        """Close the program's input."""
+        if self.stdin is not None:
+            selector.unregister(self.stdin)
+            os.close(self.stdin)
+            self.stdin = None
+
+    def close(self) -> None:
+        """Close every pipe that is still open."""
+        for end in (self.stdin, self.stdout, self.stderr):
+            if end is not None:
+                os.close(end)
+
+    def _feed(self, selector: selectors.BaseSelector, fd: int) -> None:
+        try:
+            self.pending = self.pending[os.write(fd, self.pending[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # it does not read its input to the end: its own affair
+            self.pending = memoryview(b"")
+        if not self.pending:
+            self.stop_feeding(selector)
+
+    def _take_output(self, chunk: bytes) -> None:
+        self.out_bytes += len(chunk)
+        if self.out_bytes <= self.limit_bytes:
+            self.out.append(chunk)
+
+    def _take_error(self, chunk: bytes) -> None:
+        self.err_bytes += len(chunk)
+        room = _EXCERPT - len(self.err_head)
+        self.err_head += chunk[:room]
+        self.err_tail += chunk[room:]
+        del self.err_tail[:-_EXCERPT]
+
+
+def input_pipe(
+    stdin: bytes | int, sent: contextlib.ExitStack, kept: contextlib.ExitStack
+) -> tuple[int, int | None]:
+    if isinstance(stdin, int):
+        return stdin, None
+    read, write = os.pipe()
+    sent.callback(os.close, read)
+    kept.callback(os.close, write)
+    os.set_blocking(write, False)
+    return read, write
+
+
+def output_pipe(
+    stdout: int | None, sent: contextlib.ExitStack, kept: contextlib.ExitStack
+) -> tuple[int | None, int]:
+    if stdout is not None:
+        return None, stdout
+    read, write = os.pipe()
+    sent.callback(os.close, write)
+    kept.callback(os.close, read)
+    return read, write
+
+
+def memory_file(content: bytes, sent: contextlib.ExitStack) -> int:
+    fd = os.memfd_create("hydragen")
+    sent.callback(os.close, fd)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
