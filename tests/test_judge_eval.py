@@ -141,8 +141,8 @@ def test_faults_are_named_and_the_rest_is_judged() -> None:
         "line 3: sum: no code",
         "'unheard-of'",
         "missing.yaml: no such",
-        "2 broken lines",
-        "2 samples without a problem",
+        "broken lines: 2",
+        "samples without a problem: 2",
     ):
         assert part in said
 
@@ -154,7 +154,7 @@ def test_a_problem_that_cannot_be_judged(home: Path) -> None:
     verdicts, said = evaluate("-", "bare.yaml", "sum.yaml", lines=given, code=3)
     assert [verdict["task_id"] for verdict in verdicts] == ["sum"]
     assert said.count("bare.yaml: no tests to judge with") == 1
-    assert "2 samples of a problem that cannot be judged" in said
+    assert "samples of a problem that cannot be judged: 2" in said
 
 
 def test_resuming(home: Path) -> None:
@@ -179,6 +179,23 @@ def test_resuming(home: Path) -> None:
     (home / "s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in given))
     _, said = evaluate(*args, "--resume", code=2)
     assert "other samples" in said
+
+
+def test_a_checker_that_crashes_is_nobodys_wrong_answer(home: Path) -> None:
+    text = (home / "sum.yaml").read_text()
+    text += "checker: {type: program, source: check.py, protocol: python}\n"
+    (home / "sum.yaml").write_text(text)
+    (home / "check.py").write_text("def check(input, answer, output):\n    return right(output)\n")
+    flags = ("-", "sum.yaml", "-o", "v.jsonl", "--summary", "s.json")
+    _, said = evaluate(*flags, lines=samples(RIGHT), code=3)
+    assert "sum: check.py ended with exit status 1: NameError: name 'right'" in said
+    assert "infrastructure errors: 1" in said
+    assert json.loads((home / "s.json").read_text())["overall"]["estimates"] == []
+    (home / "check.py").write_text("def check(input, answer, output):\n    return True\n")
+    evaluate(*flags, "--resume", lines=samples(RIGHT))
+    lines = [json.loads(line) for line in (home / "v.jsonl").read_text().splitlines()]
+    assert [line["verdict"] for line in lines] == ["IE", "AC"]
+    assert json.loads((home / "s.json").read_text())["overall"]["samples"] == 1
 
 
 def test_old_verdicts_are_used_and_can_be_left_alone() -> None:

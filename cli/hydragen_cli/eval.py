@@ -47,7 +47,11 @@ def evaluate(
         typer.Option("-o", "--output", metavar="FILE", help="Verdicts. Default: stdout."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the output; judge what is not in it.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the output: judge what is not in it, or met an infrastructure error.",
+        ),
     ] = False,
     force: arguments.Force = False,
     k: Annotated[

@@ -143,7 +143,7 @@ class Grading:
         if not quiet:
             note(self.progress())
         for kind, number in self.faults.items():
-            note(f"{number:,} {kind}")
+            note(f"{kind}: {number:,}")
         if summary is not None:
             record = {
                 **result.to_json(),

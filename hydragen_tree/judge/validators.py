@@ -98,7 +98,8 @@ class Validator:
         if not end and outcome.signal is not None:
             end = f"was ended by signal {outcome.signal}"
         end = end or f"ended with exit status {outcome.exit_status}"
-        raise ValidatorError(f"{self.name} {end}: {said[-200:]}" if said else f"{self.name} {end}")
+        last = said.rpartition("\n")[2][:200]
+        raise ValidatorError(f"{self.name} {end}: {last}" if last else f"{self.name} {end}")
 
     def close(self) -> None:
         if self.image is not None:

@@ -23,7 +23,8 @@ class VerdictFile:
 
     Args:
         path: the file, or None for stdout.
-        resume: continue the file, where there is one.
+        resume: continue the file, where there is one. Infrastructure errors in it count as
+            missing; a sample that had one is judged again, and its later line is the one to read.
         force: start anew, whatever stands in it.
 
     Attributes:
@@ -139,10 +140,12 @@ class VerdictFile:
                 if line is None:
                     torn = True  # unless it turns out not to be the last
                     continue
+                intact += len(raw)
+                if line["verdict"] == "IE":
+                    continue  # the judge's own fault: the sample is judged again
                 key = (line["task_id"], line["sample_index"])
                 self._done[key] = _digest(str(line.get("solution") or ""))
                 self._count(line)
-                intact += len(raw)
         if torn and not intact:
             raise InputError(f"{path}: holds no verdicts; is it another file?")
         if torn:
