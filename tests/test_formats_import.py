@@ -78,11 +78,13 @@ def test_a_single_file_checker_keeps_its_name(tmp_path: Path) -> None:
     (folder / "output_validators/check/primes.py").unlink()
     (folder / "output_validators/check/check.py").rename(folder / "output_validators/only.py")
     (folder / "output_validators/check").rmdir()
+    (folder / "output_validators/validate.h").write_text("\n")
     assert run("import", folder, "-o", tmp_path / "out") == 0
     [problem] = load_problems([str(tmp_path / "out")])
     assert isinstance(problem.checker, ProgramChecker)
     assert problem.checker.source == "guess-checker/only.py"
     assert (problem.directory / problem.checker.source).is_file()
+    assert (problem.directory / "guess-checker/validate.h").is_file()
 
 
 @pytest.mark.parametrize("inner", ["", "guess/"])

@@ -266,17 +266,21 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
             "submissions/accepted/many/a.py": "import b\n",
             "submissions/accepted/many/b.py": "\n",
             "submissions/accepted/one/main.py": "print(1)\n",
-            "submissions/submissions.yaml": "{}\n",
+            "submissions/submissions.yaml": (
+                "run_time_error: {permitted: [AC, TLE, RTE]}\naccepted/*: {language: python3}\n"
+            ),
         },
     )
     found, skipped = read_submissions(folder, {})
-    assert [s["verdict"] for s in found] == ["AC", "AC", "AC", "RE", "TLE", "WA"]
+    assert [s["verdict"] for s in found] == ["AC", "AC", "AC", "TLE", "WA"]
     assert skipped == [
         "submissions/accepted/many: a program of several files",
         "submissions/accepted/old.py: Python 2, or not Python at all",
         "submissions/accepted/sum.java: .java: not Python, C or C++",
         "submissions/accepted/two.py: Python 2",
         "submissions/rejected/any.py: rejected names no single verdict",
+        "submissions/run_time_error/crash.py: submissions.yaml has rules of its own for "
+        "run_time_error",
     ]
 
 
@@ -340,6 +344,22 @@ def test_a_package_without_secret_data_is_refused(tmp_path: Path) -> None:
     base = {name: text for name, text in LEGACY.items() if "secret" not in name}
     with pytest.raises(InputError, match="no secret test case"):
         load_package(package(tmp_path, base))
+
+
+def test_constants_stand_for_values_in_the_settings_of_groups(tmp_path: Path) -> None:
+    settings = "output_validator_args: [float_tolerance, '1e-{{digits}}']\n"
+    changes = {f"data/{group}/test_group.yaml": settings for group in ("sample", "secret")}
+    metadata = MODERN["problem.yaml"].replace("max_n: 1000", "max_n: 9, digits: 5")
+    folder = package(tmp_path, MODERN, **{"problem.yaml": metadata}, **changes)
+    assert load_package(folder).checker == FloatChecker(
+        type="float", abs_tol=1e-5, rel_tol=1e-5, case_sensitive=False
+    )
+
+
+def test_a_static_validator_is_refused(tmp_path: Path) -> None:
+    folder = package(tmp_path, MODERN, **{"static_validator/check.py": "\n"})
+    with pytest.raises(InputError, match="static_validator: judging the source"):
+        load_package(folder)
 
 
 def test_constants_in_a_validator_are_refused(tmp_path: Path) -> None:

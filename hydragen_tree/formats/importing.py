@@ -18,6 +18,7 @@ from hydragen_tree.problem import problem_from_document
 
 _ARCHIVES = (".zip", ".kpp")
 _MOST_UNPACKED_BYTES = 8 << 30
+_HEADERS = (".h", ".hh", ".hpp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +169,6 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, target)
     else:
         target.mkdir()
-        shutil.copy2(source, target)
+        headers = [path for path in source.parent.iterdir() if path.suffix in _HEADERS]
+        for path in (source, *headers):
+            shutil.copy2(path, target)

@@ -2,9 +2,9 @@
 
 Read: the statement, sample and secret data, limits, the output validator with its flags, and the
 submissions in Python, C and C++. Refused by name, because judging would be wrong without it:
-multi-pass and submit-answer problems, scores that a validator decides, test cases with command-line
-arguments or files, and code from `include/`. Test groups of scoring problems are judged as one: all
-must pass.
+multi-pass and submit-answer problems, scores that a validator decides, static validators, test
+cases with command-line arguments or files, and code from `include/`. Test groups of scoring
+problems are judged as one: all must pass.
 
 Source: the Problem Package Format, versions legacy and 2025-09.
 """
@@ -64,9 +64,11 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
     constants = {name: str(value) for name, value in (metadata.get("constants") or {}).items()}
     statement, own_title = read_statement(package, constants)
     interactive = "interactive" in kinds
-    data = read_tests(package, legacy=legacy, interactive=interactive)
+    data = read_tests(package, constants, legacy=legacy, interactive=interactive)
     if (package / "include").is_dir() and any((package / "include").rglob("*.*")):
         raise InputError(f"{package}/include: code added to submissions is not supported")
+    if not legacy and (package / "static_validator").is_dir():
+        raise InputError(f"{package}/static_validator: judging the source is not supported")
     submissions, _ = read_submissions(package, constants)
     accepted = [s for s in submissions if s["verdict"] == "AC" and "language" not in s]
     document = {

@@ -33,11 +33,14 @@ class _Case:
     flags: tuple[str, ...]
 
 
-def read_tests(package: Path, *, legacy: bool, interactive: bool) -> CaseData:
+def read_tests(
+    package: Path, constants: Mapping[str, str], *, legacy: bool, interactive: bool
+) -> CaseData:
     """Read `data/sample` and `data/secret`.
 
     Args:
         package: the package's directory.
+        constants: values for `{{name}}` in the settings of groups.
         legacy: its format, which decides where flags are kept.
         interactive: samples are then shown as conversations.
 
@@ -46,9 +49,10 @@ def read_tests(package: Path, *, legacy: bool, interactive: bool) -> CaseData:
             needs arguments or files.
     """
     data = package / "data"
-    root = _group_flags(data, legacy, ())
-    samples = list(_cases(data / "sample", legacy, root))
-    secret = list(_cases(data / "secret", legacy, root))
+    reader = _Reader(legacy, constants)
+    root = reader.group_flags(data, ())
+    samples = list(reader.cases(data / "sample", root))
+    secret = list(reader.cases(data / "secret", root))
     if not secret:
         raise InputError(f"{data}/secret: no secret test case: the package cannot judge anything")
     cases = [*samples, *secret]
@@ -84,45 +88,52 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded or {}
 
 
-def _cases(folder: Path, legacy: bool, inherited: tuple[str, ...]) -> Iterator[_Case]:
-    """Every case below a folder, in order, with the flags its groups and itself give it."""
-    if not folder.is_dir():
-        return
-    flags = _group_flags(folder, legacy, inherited)
-    entries = sorted(folder.iterdir(), key=lambda path: path.name)
-    for entry in entries:
-        if entry.is_dir() and entry.suffix != ".files":
-            yield from _cases(entry, legacy, flags)
-        elif entry.suffix == ".in":
-            stem = entry.with_suffix("")
-            yield _Case(stem, flags if legacy else _case_flags(stem, flags))
-        elif entry.suffix == ".files":
-            raise InputError(f"{entry}: test cases with files of their own are not supported")
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Walks through the groups of cases, which hand their flags down."""
 
+    legacy: bool
+    constants: Mapping[str, str]
 
-def _group_flags(folder: Path, legacy: bool, inherited: tuple[str, ...]) -> tuple[str, ...]:
-    path = folder / ("testdata.yaml" if legacy else "test_group.yaml")
-    return _flags(path, read_yaml(path), legacy, inherited) if path.is_file() else inherited
+    def cases(self, folder: Path, inherited: tuple[str, ...]) -> Iterator[_Case]:
+        """Every case below a folder, in order, with the flags its groups and itself give it."""
+        if not folder.is_dir():
+            return
+        flags = self.group_flags(folder, inherited)
+        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+        for entry in entries:
+            if entry.is_dir() and entry.suffix != ".files":
+                yield from self.cases(entry, flags)
+            elif entry.suffix == ".in":
+                stem = entry.with_suffix("")
+                yield _Case(stem, flags if self.legacy else self._case_flags(stem, flags))
+            elif entry.suffix == ".files":
+                raise InputError(f"{entry}: test cases with files of their own are not supported")
 
+    def group_flags(self, folder: Path, inherited: tuple[str, ...]) -> tuple[str, ...]:
+        """The output validator's flags for a folder's cases."""
+        path = folder / ("testdata.yaml" if self.legacy else "test_group.yaml")
+        if not path.is_file():
+            return inherited
+        flags = self._flags(path, inherited)
+        for name, value in self.constants.items():
+            flags = tuple(flag.replace(f"{{{{{name}}}}}", value) for flag in flags)
+        return flags
 
-def _case_flags(stem: Path, inherited: tuple[str, ...]) -> tuple[str, ...]:
-    path = stem.with_name(stem.name + ".yaml")
-    if not path.is_file():
-        return inherited
-    return _flags(path, read_yaml(path), False, inherited)
+    def _case_flags(self, stem: Path, inherited: tuple[str, ...]) -> tuple[str, ...]:
+        path = stem.with_name(stem.name + ".yaml")
+        return self._flags(path, inherited) if path.is_file() else inherited
 
-
-def _flags(
-    where: Path, settings: Mapping[str, Any], legacy: bool, inherited: tuple[str, ...]
-) -> tuple[str, ...]:
-    if settings.get("args"):
-        raise InputError(f"{where}: args: command-line arguments for programs are not supported")
-    given = settings.get("output_validator_flags" if legacy else "output_validator_args")
-    if given is None:
-        return inherited
-    if isinstance(given, dict):  # legacy: {name, flags}
-        given = given.get("flags") or ""
-    return tuple(shlex.split(given) if isinstance(given, str) else map(str, given))
+    def _flags(self, path: Path, inherited: tuple[str, ...]) -> tuple[str, ...]:
+        settings = read_yaml(path)
+        if settings.get("args"):
+            raise InputError(f"{path}: args: command-line arguments for programs are not supported")
+        given = settings.get("output_validator_flags" if self.legacy else "output_validator_args")
+        if given is None:
+            return inherited
+        if isinstance(given, dict):  # legacy: {name, flags}
+            given = given.get("flags") or ""
+        return tuple(shlex.split(given) if isinstance(given, str) else map(str, given))
 
 
 def _answer(stem: Path) -> str:
