@@ -9,6 +9,9 @@ Segments are taken from the low end and tail pages from the high end, which keep
 On a CPU the arena is reserved, not touched: memory is used as pages are.
 """
 
+import math
+import mmap
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -48,8 +51,8 @@ class KVCache:
         self._fused = fused
         size = (shape.layers, shape.kv_heads, n_pages * page_tokens, shape.head_dim)
         # zeros, not empty: slots past a tail's end are masked, but 0 * NaN would still be NaN.
-        self.keys = torch.zeros(size, dtype=dtype, device=device)
-        self.values = torch.zeros(size, dtype=dtype, device=device)
+        self.keys = _zeros(size, dtype, device)
+        self.values = _zeros(size, dtype, device)
         self._users = np.zeros(n_pages, np.int32)
         self.peak_pages = 0
 
@@ -135,3 +138,15 @@ class KVCache:
         source = torch.from_numpy(slots + offsets % self.page_tokens).to(self.keys.device)
         for arena in (self.keys, self.values):
             arena[:, :, slot : slot + n_tokens] = arena[:, :, source]
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on a CPU they take memory only where something is written.
+
+    torch's own are written at once, and numpy asks for huge pages, of which little would be used.
+    """
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    n_bytes = math.prod(size) * dtype.itemsize
+    reserved = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(reserved, dtype=torch.uint8, count=n_bytes).view(dtype).view(size)
