@@ -8,7 +8,9 @@ Part one, no forks: 256 samples of one prompt on a 3-million-parameter Llama wit
     unshared     our own decode with a private copy of the prefix for each row (decode alone)
 
 Part two, forks: n samples of a shipped problem from the shipped model at temperature 0.8, against
-a replay of the same samples with one row each.
+a replay of the same samples with one row each; the median of several runs.
+
+Part three, memory: what the process grows by, see `memory.py`.
 """
 
 import statistics
@@ -23,7 +25,9 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
+from hydragen_tree.bench import memory
 from hydragen_tree.cache import KVCache
 from hydragen_tree.choice import draw
 from hydragen_tree.engine import Engine
@@ -40,6 +44,7 @@ NEW_TOKENS = 32
 PREFIXES = (512, 2048)
 _PAGE = 16
 _WARM = SamplingSettings(temperature=1.0)
+_PROBLEM = Path("problems/dry-spell.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,8 @@ class Row:
 
 
 def run(console: Console, problem: Path | None = None, repeats: int = 3) -> dict[str, Any]:
-    """Runs both parts, prints their tables, and returns the figures."""
+    """Runs all parts, prints what they found, and returns the figures."""
+    disable_progress_bar()
     rows = prefix_rows(repeats)
     table = Table(title=f"{SAMPLES} samples x {NEW_TOKENS} tokens, no forks, random 3M Llama")
     for heading in (
@@ -95,10 +101,32 @@ def run(console: Console, problem: Path | None = None, repeats: int = 3) -> dict
         }
         for row in rows
     ]
-    if problem is not None:
-        figures["forks"] = forks(problem)
-        console.print_json(data=figures["forks"])
+    problem = problem or _PROBLEM
+    if problem.exists():
+        figures["forks"] = forks(problem, repeats)
+        console.print(_describe_forks(figures["forks"]), highlight=False)
+    else:
+        console.print(f"forks are not measured: {problem} is not here; name a --problem")
+    figures["memory"] = memory.measure()
+    console.print(_describe_memory(figures["memory"]), highlight=False)
     return figures
+
+
+def _describe_forks(figures: dict[str, float]) -> str:
+    return (
+        "forks: {samples:,} samples, {tokens:,} tokens, {rows_per_token:.2f} rows a token; "
+        "{seconds:.1f} s, {seconds_without_forks:.1f} s with a row for each sample: "
+        "{gain:.2f} times as fast".format(**figures)
+    )
+
+
+def _describe_memory(figures: dict[str, float]) -> str:
+    mib = {name: value / 2**20 for name, value in figures.items() if name.endswith("_bytes")}
+    return (
+        "memory: {peak_bytes:,.0f} MiB at the peak for {distinct_kv_bytes:,.0f} MiB of distinct "
+        "keys and values and {weights_bytes:,.0f} MiB of weights".format(**mib)
+        + f": {figures['ratio']:.2f} times"
+    )
 
 
 def prefix_rows(repeats: int) -> list[Row]:
@@ -122,7 +150,7 @@ def prefix_rows(repeats: int) -> list[Row]:
     with TemporaryDirectory() as folder:
         LlamaForCausalLM(config).save_pretrained(folder)
         source = find_model(folder)
-        plain = load_weights(source).eval()  # type: ignore[no-untyped-call]
+        plain = load_weights(source).eval()
         model = TreeModel(load_weights(source))
     rng = np.random.default_rng(0)
     result = []
@@ -139,10 +167,10 @@ def prefix_rows(repeats: int) -> list[Row]:
             engine.evict(0)
             return spent
 
-        def generate(prompt: Any = prompt) -> float:
+        def generate(prompt: Any = prompt) -> None:
             ids = torch.from_numpy(prompt.astype(np.int64))[None]
             with torch.inference_mode():
-                out = plain.generate(  # type: ignore[operator]
+                out = plain.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
                     do_sample=True,
@@ -151,7 +179,6 @@ def prefix_rows(repeats: int) -> list[Row]:
                     max_new_tokens=NEW_TOKENS,
                 )
             assert out.shape == (SAMPLES, prompt.size + NEW_TOKENS)
-            return 0.0
 
         copies = KVCache(
             source.shape, SAMPLES * (prefix // _PAGE) + tails, _PAGE, source.dtype, source.device
@@ -171,8 +198,8 @@ def prefix_rows(repeats: int) -> list[Row]:
             return spent
 
         tree_s, tree_decode_s = _median(tree, repeats)
-        generate_s, _ = _median(generate, repeats if prefix <= 512 else 1)
-        _, unshared_decode_s = _median(unshared, 1)
+        generate_s, _ = _median(generate, repeats)
+        _, unshared_decode_s = _median(unshared, repeats)
         result.append(Row(prefix, tree_s, generate_s, tree_decode_s, unshared_decode_s))
     return result
 
@@ -195,31 +222,30 @@ def _decode(engine: Engine, logits: torch.Tensor, segments: Any, position: int) 
     return spent
 
 
-def _median(work: Callable[[], float], repeats: int) -> tuple[float, float]:
-    """Median seconds of the whole, and of the part that `work` returns."""
+def _median(work: Callable[[], float | None], repeats: int) -> tuple[float, float]:
+    """Median seconds of the whole, and of the part that `work` returns, where it does."""
     whole, parts = [], []
     for _ in range(repeats):
         start = time.perf_counter()
-        parts.append(work())
+        parts.append(work() or 0.0)
         whole.append(time.perf_counter() - start)
     return statistics.median(whole), statistics.median(parts)
 
 
-def forks(path: Path, n: int = 1000) -> dict[str, float]:
+def forks(path: Path, repeats: int, n: int = 1000) -> dict[str, float]:
     """Part two: the shipped model with forks, and the same samples with a row each."""
     sampler = Sampler.from_pretrained()
     problem = load_problem(path)
     settings = SamplingSettings(temperature=0.8)
-    list(sampler.sample([problem], 8, settings))  # warm up
-    start = time.perf_counter()
     samples = list(sampler.sample([problem], n, settings))
-    forked_s = time.perf_counter() - start
+
+    def draw_all() -> None:
+        for _ in sampler.sample([problem], n, settings):
+            pass
+
+    forked_s, _ = _median(draw_all, repeats)
+    replayed_s, _ = _median(lambda: replay(sampler, samples, problem), repeats)
     stats = sampler.stats
-    start = time.perf_counter()
-    replay(sampler, samples, problem)
-    replayed_s = time.perf_counter() - start
-    weights = sum(p.nbytes for p in sampler.model.model.parameters())
-    distinct = (stats.prompt_tokens + stats.rows_computed) * sampler.source.shape.token_bytes
     return {
         "samples": n,
         "distinct_programs": len({sample.solution for sample in samples}),
@@ -228,8 +254,6 @@ def forks(path: Path, n: int = 1000) -> dict[str, float]:
         "seconds": forked_s,
         "seconds_without_forks": replayed_s,
         "gain": replayed_s / forked_s,
-        "peak_kv_bytes": stats.kv_bytes_peak,
-        "peak_over_weights_and_distinct_kv": (weights + stats.kv_bytes_peak) / (weights + distinct),
     }
 
 
