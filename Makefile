@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROBLEM ?= problems/dry-spell.yaml
 BIN := .venv/bin
 
-.PHONY: sample test check clean
+.PHONY: sample test lint check clean
 
 # Installed once, and again when the dependencies change.
 .venv/installed: pyproject.toml
@@ -24,12 +24,13 @@ sample: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n auto
 
-check: .venv/installed-dev
+lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n auto
+
+check: lint test
 
 clean:
 	rm -rf .venv runs
