@@ -17,7 +17,7 @@ from hydragen_tree.errors import InputError
 from hydragen_tree.plan import Plan, Tails
 from hydragen_tree.tails import attend_tails
 
-BACKENDS = ("auto", "triton", "torch", "reference")
+BACKENDS = ("auto", "triton", "flash", "torch", "reference")
 
 _FLASH_CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _SCORES_CHUNK = 1 << 24  # scores of one product of the unfused form, in elements
@@ -44,7 +44,8 @@ def tree_attention(
         scale: factor on the scores; `head_dim ** -0.5` by default.
         softcap: scores become `softcap * tanh(score / softcap)` (Gemma 2).
         sinks: `[q_heads]`, one more score per head that has no value (GPT-OSS).
-        backend: `auto`, `triton`, `torch` or `reference`.
+        backend: `auto`, `triton`, `flash` (CUDA, 16-bit types, no soft-capping), `torch` or
+            `reference`.
 
     Returns:
         `[queries, q_heads, head_dim]` in the queries' dtype. A query that meets no key gives 0.
@@ -54,13 +55,14 @@ def tree_attention(
     """
     _check(queries, keys, values, plan, backend)
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    if resolve_backend(backend, queries.device) == "triton":
+    backend = resolve_backend(backend, queries.device)
+    if backend in ("triton", "flash"):
         from hydragen_tree.fused import Heads, fuse
 
         heads = Heads(
             queries.shape[1], keys.shape[0], queries.shape[2], queries.dtype, queries.device
         )
-        return fuse(plan, heads).attend(
+        return fuse(plan, heads, backend == "flash").attend(
             queries, keys, values, scale=scale, softcap=softcap, sinks=sinks
         )
     if backend == "reference":
@@ -74,7 +76,11 @@ def tree_attention(
 
 
 def resolve_backend(backend: str, device: torch.device) -> str:
-    """What `auto` means: Triton's kernels on a CUDA device that has Triton, else torch."""
+    """What `auto` means: Triton's kernels on a CUDA device that has Triton, else torch.
+
+    Flash attention is never chosen: it was slower than our kernel wherever both were measured
+    (BENCHMARKS.md, the segment kernel).
+    """
     if backend != "auto":
         return backend
     return "triton" if device.type == "cuda" and find_spec("triton") else "torch"

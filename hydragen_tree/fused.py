@@ -1,6 +1,7 @@
 """Tree attention on a GPU: two launches a layer, whatever the tree.
 
-All segments of a plan are one persistent launch of `segment_attention`; every row's tail and the
+All segments of a plan are one persistent launch of `segment_attention` (or a call a level of flash
+attention, for comparison and where it is faster); every row's tail and the
 merge of its partials are one launch of `tail_attention`. The tables they read depend on the plan
 alone, so they are built once a step and used by every layer.
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from hydragen_kernels.schedule import Schedule, schedule_segments
 from hydragen_kernels.segment import SegmentTables, best_config, segment_attention
 from hydragen_kernels.tail import tail_attention, tail_splits
+from hydragen_tree.flash import FlashSegments
 from hydragen_tree.plan import Int, Plan
 
 
@@ -83,7 +85,7 @@ class FusedPlan:
     """A plan on the device, with the room its partials need. Layers use it one after the other.
 
     Attributes:
-        segments: tiles of all segments.
+        segments: tiles of all segments, or calls of flash attention.
         partials: as `Heads.partials` makes them.
         pages: `[rows, max_pages]` int32.
         lengths: `[rows]` int32, tokens of each tail.
@@ -91,7 +93,7 @@ class FusedPlan:
         splits: programs a tail is split into.
     """
 
-    segments: SegmentTables
+    segments: SegmentTables | FlashSegments
     partials: tuple[Tensor, Tensor]
     pages: Tensor
     lengths: Tensor
@@ -109,9 +111,12 @@ class FusedPlan:
         sinks: Tensor | None,
     ) -> Tensor:
         """`tree_attention` of this plan; arguments and result as there."""
-        segment_attention(
-            queries, keys, values, self.segments, *self.partials, scale=scale, softcap=softcap
-        )
+        if isinstance(self.segments, FlashSegments):
+            self.segments.attend(queries, keys, values, self.partials, scale=scale, softcap=softcap)
+        else:
+            segment_attention(
+                queries, keys, values, self.segments, *self.partials, scale=scale, softcap=softcap
+            )
         return tail_attention(
             queries,
             keys,
@@ -129,17 +134,24 @@ class FusedPlan:
 
 
 @lru_cache(maxsize=1)  # plans compare by identity: every layer of a step asks with the same one
-def fuse(plan: Plan, heads: Heads) -> FusedPlan:
-    """Puts a plan on the device."""
+def fuse(plan: Plan, heads: Heads, flash: bool = False) -> FusedPlan:
+    """Puts a plan on the device, its segments for our own kernel or for flash attention."""
     rows = plan.n_queries
-    schedule = heads.schedule(plan.items, rows, None)
+    segments: SegmentTables | FlashSegments
+    if flash:
+        group = heads.q_heads // heads.kv_heads
+        segments = FlashSegments(plan.items, rows, group, heads.device)
+        partial_slots = segments.partial_slots
+    else:
+        schedule = heads.schedule(plan.items, rows, None)
+        segments, partial_slots = SegmentTables(schedule, heads.device), schedule.partial_slots
     pages, lengths, page_tokens = np.zeros((rows, 1), np.int32), np.zeros(rows, np.int32), 16
     if plan.tails is not None:
         page_tokens, lengths = plan.tails.page_tokens, plan.tails.lengths
         pages = plan.tails.pages.clip(min=0)
     return FusedPlan(
-        segments=SegmentTables(schedule, heads.device),
-        partials=heads.partials(max(1, schedule.partial_slots), rows),
+        segments=segments,
+        partials=heads.partials(max(1, partial_slots), rows),
         pages=torch.from_numpy(pages.astype(np.int32)).to(heads.device),
         lengths=torch.from_numpy(lengths.astype(np.int32)).to(heads.device),
         page_tokens=page_tokens,

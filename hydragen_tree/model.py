@@ -5,11 +5,13 @@ ours. A step's tokens are packed into one sequence of batch size 1, with explici
 the plan says who sees whom.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
@@ -105,6 +107,9 @@ class TreeModel:
         Attention stays as it is. What was compiled once is kept on disk by torch.
         """
         fuse_projections(self.model)
+        os.environ.setdefault(
+            "TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("hydragen") / "inductor")
+        )
         depth = self.model.config.get_text_config(decoder=True).num_hidden_layers
         lists = (m for m in self.model.modules() if isinstance(m, nn.ModuleList))
         for layer in next((layers for layers in lists if len(layers) == depth), ()):

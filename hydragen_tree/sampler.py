@@ -14,9 +14,10 @@ import torch
 
 from hydragen_tree.attention import BACKENDS, resolve_backend
 from hydragen_tree.cache import KVCache
+from hydragen_tree.costs import find_cost
 from hydragen_tree.engine import Engine
 from hydragen_tree.errors import CapacityError, InputError
-from hydragen_tree.fold import CPU, CUDA, CostModel, fold
+from hydragen_tree.fold import CostModel, fold
 from hydragen_tree.ledger import Ledger, RunStats
 from hydragen_tree.loading import ModelSource, find_model, fingerprint, load_tokenizer, load_weights
 from hydragen_tree.model import TreeModel
@@ -53,6 +54,7 @@ class Sampler:
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
+        compiled: bool = True,
     ) -> None:
         if attention not in BACKENDS:
             raise InputError(f"--attention {attention}: expected one of {', '.join(BACKENDS)}")
@@ -63,6 +65,7 @@ class Sampler:
         self.stats = RunStats()
         self._attention = attention
         self._memory_bytes = memory_bytes
+        self._compiled = compiled
         rows, self._page_tokens, self._prefill_tokens = _DEFAULTS.get(
             source.device.type, _GPU_DEFAULTS
         )
@@ -80,6 +83,7 @@ class Sampler:
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
+        compiled: bool = True,
     ) -> "Sampler":
         """Finds a model and makes a sampler of it.
 
@@ -92,12 +96,19 @@ class Sampler:
             memory_bytes: for keys and values; by default measured: half of the free memory of a
                 CPU, nine tenths of a GPU's.
             max_rows: branches in the batch at the most.
+            compiled: compile the model's layers on a GPU: half a minute once, then from a cache.
 
         Raises:
             ModelError: the model is missing, broken or not supported.
         """
         source = find_model(model, revision=revision, dtype=dtype, device=device)
-        return cls(source, attention=attention, memory_bytes=memory_bytes, max_rows=max_rows)
+        return cls(
+            source,
+            attention=attention,
+            memory_bytes=memory_bytes,
+            max_rows=max_rows,
+            compiled=compiled,
+        )
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -109,12 +120,14 @@ class Sampler:
         """The adapted model; loads the weights on first use."""
         if self._model is None:
             self._model = TreeModel(load_weights(self.source), self._attention)
+            if self._compiled and self.source.device.type == "cuda":
+                self._model.compile()
         return self._model
 
     @property
     def cost(self) -> CostModel:
-        """The device's constants."""
-        return CPU if self.source.device.type == "cpu" else CUDA
+        """The device's constants: as fitted by `hydragen bench fit`, else those that ship."""
+        return find_cost(self.source.device)
 
     def sample(
         self,

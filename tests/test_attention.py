@@ -227,6 +227,20 @@ def test_wrong_shapes_are_named() -> None:
         tree_attention(case.queries, case.keys, case.values, case.plan, backend="fast")
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize("prefill", [False, True])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_flash_equals_dense_attention(seed: int, prefill: bool, group: int) -> None:
+    case = build_case(np.random.default_rng(seed), prefill=prefill, group=group, head_dim=64)
+    moved = [x.to("cuda", torch.float16) for x in (case.queries, case.keys, case.values)]
+    out = tree_attention(*moved, case.plan, backend="flash").cpu()
+    ours = tree_attention(*moved, case.plan, backend="triton").cpu()
+    truth = dense(case, torch.float64)
+    assert error(out, truth) < max(2 * error(ours, truth), 1e-3)
+
+
 @pytest.mark.parametrize("group", [1, 2, 4])
 @pytest.mark.parametrize("prefill", [False, True])
 @pytest.mark.parametrize("seed", [0, 1, 2])

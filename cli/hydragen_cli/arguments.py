@@ -119,7 +119,15 @@ Attention = Annotated[
         "--attention",
         metavar="BACKEND",
         rich_help_panel=_MODEL,
-        help="auto, triton, torch, or reference (plain and slow).",
+        help="auto, triton, flash, torch, or reference (plain and slow).",
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile/--no-compile",
+        rich_help_panel=_MODEL,
+        help="On a GPU, compile the model's layers: half a minute once, then from a cache.",
     ),
 ]
 Seed = Annotated[

@@ -46,6 +46,7 @@ def sample(
     dtype: arguments.Dtype = "auto",
     device: arguments.Device = "auto",
     attention: arguments.Attention = "auto",
+    compile: arguments.Compile = True,
     memory: arguments.Memory = None,
     max_rows: arguments.MaxRows = None,
     quiet: arguments.Quiet = False,
@@ -72,6 +73,7 @@ def sample(
             attention=attention,
             memory_bytes=memory_bytes,
             max_rows=max_rows,
+            compiled=compile,
         )
         built = inputs.prompts(sampler.tokenizer, seed)
         sampler.check(built, settings)

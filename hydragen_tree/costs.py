@@ -1,0 +1,53 @@
+"""The cost constants that `hydragen bench fit` has measured, kept by the device's name."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from platformdirs import user_config_path
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.fold import CPU, CUDA, CostModel
+
+
+def costs_file() -> Path:
+    """Where fitted constants are kept."""
+    return user_config_path("hydragen") / "costs.json"
+
+
+def device_name(device: torch.device) -> str:
+    """What a device's constants are kept under."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def find_cost(device: torch.device) -> CostModel:
+    """The constants fitted for a device, else those that ship for its kind.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    found = _read(costs_file()).get(device_name(device))
+    if found is not None:
+        return CostModel(device_name(device), found["bandwidth"], found["item_s"])
+    return CPU if device.type == "cpu" else CUDA
+
+
+def save_cost(cost: CostModel) -> Path:
+    """Keeps constants for later runs; returns the file."""
+    path = costs_file()
+    known = _read(path)
+    known[cost.device] = {k: v for k, v in asdict(cost).items() if k != "device"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    try:
+        known: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; run `hydragen bench fit` anew or delete it") from None
+    return known
