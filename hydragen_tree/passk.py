@@ -171,7 +171,7 @@ class ProblemSummary:
         samples: verdicts that count (infrastructure errors are not among them).
         accepted: how many of them are AC.
         infrastructure_errors: samples the judge could not judge.
-        until_solved: stopped early by `--until-solved`; then it has no curve.
+        until_solved: judged only until `--until-solved` was met; then it has no curve.
         distinct_programs: different programs among the samples.
         distinct_accepted: different programs among the accepted ones.
         majority: samples that are the most frequent program.

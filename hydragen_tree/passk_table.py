@@ -111,7 +111,7 @@ def _remarks(summary: Summary) -> list[str]:
         )
     stopped = [p.task_id for p in summary.problems if p.until_solved]
     if stopped:
-        remarks.append(f"left out of the estimates, stopped early: {_names(stopped)}")
+        remarks.append(f"left out of the estimates, judged only until solved: {_names(stopped)}")
     unjudged = [p.task_id for p in summary.problems if not p.samples]
     if unjudged:
         remarks.append(f"left out of the estimates, nothing could be judged: {_names(unjudged)}")

@@ -241,6 +241,7 @@ def test_summary_and_plot(home: Path) -> None:
         (("-", "-k", "0"), "-k 0"),
         (("-", "-k", "a,b"), "-k a,b"),
         (("-", "--plot", "x.gif"), "--plot x.gif"),
+        (("-", "--plot", "x.png", "--until-solved", "1"), "no estimate is made"),
         (("-", "--summary", "no/such/dir/s.json"), "--summary"),
         (("-", "-o", "no/such/dir/v.jsonl"), "cannot be written"),
         (("-", "--resume"), "--resume"),

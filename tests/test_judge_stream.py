@@ -113,9 +113,9 @@ def test_items_are_read_a_little_ahead_only(judge: Judge) -> None:
     assert judge.judge(SUM, RIGHT).accepted
 
 
-def test_a_stop_ends_the_stream_after_what_is_in_hand(judge: Judge) -> None:
+def test_a_stop_ends_the_stream_after_what_runs(judge: Judge, runs: list[str]) -> None:
     stop = threading.Event()
-    endless = ((SUM, RIGHT + f"\n# {i}", i) for i in itertools.count())
+    endless = ((SUM, RIGHT + f"\n# stop {i}", i) for i in itertools.count())
     answered = []
     for tag, verdict in judge.judge_stream(endless, stop=stop):
         answered.append(tag)
@@ -123,6 +123,7 @@ def test_a_stop_ends_the_stream_after_what_is_in_hand(judge: Judge) -> None:
         if len(answered) == 5:
             stop.set()
     assert sorted(answered) == list(range(len(answered)))
+    assert len(answered) == len(runs) < 64 * judge.workers
 
 
 def test_a_stop_does_not_wait_for_an_input_that_never_comes(judge: Judge) -> None:
@@ -148,7 +149,7 @@ def test_items_that_are_no_longer_wanted_are_dropped(judge: Judge, runs: list[st
         asked.append(tag)
         return tag % 2 == 0
 
-    items = [(SUM, RIGHT + f"\n# {i}", i) for i in range(20)]
+    items = [(SUM, RIGHT + f"\n# wanted {i}", i) for i in range(20)]
     answers = dict(judge.judge_stream(items, wanted=wanted))
     assert sorted(answers) == list(range(0, 20, 2))
     assert sorted(asked) == list(range(20))

@@ -262,7 +262,7 @@ def test_table_fits_and_names_what_is_missing(width: int) -> None:
     assert all(len(line) <= width for line in shown.splitlines())
     for expected in ("running-maximum", "variant 1", "hard", "pass@500 is refused", "0.250"):
         assert expected in shown
-    assert "stopped early: stopped" in shown
+    assert "only until solved: stopped" in shown
     assert "nothing could be judged: lost" in shown
     assert "1 samples met an infrastructure error" in shown
 

@@ -102,7 +102,7 @@ def evaluate(
     from hydragen_tree.judge.verdict_file import VerdictFile
 
     ks = _parse_ks(k)
-    _check_outputs(summary, plot)
+    _check_outputs(summary, plot, until_solved)
     if resume and force:
         raise InputError("--force: would throw away what --resume continues; choose one")
     find_language(language)
@@ -193,7 +193,7 @@ def _parse_ks(text: str | None) -> list[int] | None:
     return ks
 
 
-def _check_outputs(summary: Path | None, plot: Path | None) -> None:
+def _check_outputs(summary: Path | None, plot: Path | None, until_solved: int | None) -> None:
     """Find out now, not after hours, that a result cannot be written."""
     from hydragen_tree.passk_plot import FORMATS
 
@@ -202,3 +202,5 @@ def _check_outputs(summary: Path | None, plot: Path | None) -> None:
             raise InputError(f"{flag} {path}: there is no directory {path.parent}")
     if plot is not None and plot.suffix.lower() not in FORMATS:
         raise InputError(f"--plot {plot}: expected a name ending in .png or .svg")
+    if plot is not None and until_solved is not None:
+        raise InputError("--plot: no estimate is made with --until-solved; choose one")

@@ -175,7 +175,7 @@ class Judge:
         Args:
             items: (problem, code, tag); read only a little ahead.
             language: of all of them.
-            stop: when set, no further item is read, and the stream ends after those in hand.
+            stop: when set, no further item is read or begun; the stream ends after those that run.
             wanted: asked once, by a worker, when an item's turn to run comes; False drops it.
 
         Yields:
@@ -338,12 +338,13 @@ class _Stream(Generic[Tag]):
         """Whether a program is to be run now that its turn has come."""
         if self._abandoned.is_set():
             return False
-        if self._wanted is None:
+        stopped = self._stop.is_set()
+        if self._wanted is None and not stopped:
             return True
         kept: list[Tag] = []
         with self._lock:
             for tag in self._waiting.pop(key):
-                if self._wanted(tag):
+                if not stopped and (self._wanted is None or self._wanted(tag)):
                     kept.append(tag)
                 else:
                     self._results.put((tag, None))

@@ -27,7 +27,7 @@ class Language:
     """One language.
 
     Args:
-        name: its name in samples (`language`) and problems.
+        name: its name on the command line and in problems.
         suffixes: of its source files.
         compiler: the compiler's program; empty for Python, which the sandbox's runner is itself.
         arguments: the compiler's, before the names of the source files.
