@@ -1,0 +1,82 @@
+"""Bad input, as real processes: exit code 2, one clear message, nothing overwritten or left."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROBLEM = """
+id: doubles
+statement: Read an integer n and print 2n.
+tests:
+  - {input: "3\\n", output: "6\\n", sample: true}
+"""
+SAMPLE = [sys.executable, "-c", "from hydragen_cli.main import run_sample; run_sample()"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "doubles.yaml").write_text(PROBLEM)
+    (folder / "misspelt.yaml").write_text(PROBLEM.replace("statement", "statment"))
+    (folder / "blank.yaml").write_text('statement: "  "\n')
+    (folder / "alien.yaml").write_text("statement: Print \N{SNOWMAN}.\n")
+    (folder / "none").mkdir()
+    (folder / "empty.jsonl").write_text('{"prompt": ""}\n')
+    (folder / "long.jsonl").write_text(json.dumps({"prompt": "word " * 20_000}) + "\n")
+    (folder / "taken.jsonl").write_text("somebody's work\n")
+    _save_model_that_knows_letters(folder / "letters")
+    return folder
+
+
+def _save_model_that_knows_letters(path: Path) -> None:
+    """A configuration and a tokenizer without a token for anything but ASCII; no weights."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+    vocabulary = {chr(code): code - 9 for code in range(9, 127)}
+    tokenizer = Tokenizer(models.WordLevel({**vocabulary, "<unk>": 120}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(path)
+    LlamaConfig(vocab_size=121, hidden_size=16, num_attention_heads=2).save_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "no problems: name PROBLEM files, or give prompts with --prompts FILE"),
+        (["none"], "none: no problem here, expected *.yaml or packages"),
+        (["blank.yaml"], "blank.yaml:1: statement: got '  ', expected text that is not blank"),
+        (["--prompts", "empty.jsonl"], "--prompts: line 1: the prompt is empty, expected text"),
+        (["misspelt.yaml"], "misspelt.yaml:3: statment: unknown key, did you mean 'statement'?"),
+        (["alien.yaml", "--model", "letters"], "alien: the tokenizer of letters cannot encode"),
+        (["doubles.yaml", "-n", "0"], "'-n' / '--samples': Input should be greater than or"),
+        (["doubles.yaml", "-n", "-5"], "'-n' / '--samples': Input should be greater than or"),
+        (["doubles.yaml", "-t", "-0.5"], "--temperature -0.5: expected a finite number >= 0"),
+        (["doubles.yaml", "--top-p", "0"], "--top-p 0.0: expected a number in (0, 1]"),
+        (["doubles.yaml", "--top-p", "1.5"], "--top-p 1.5: expected a number in (0, 1]"),
+        (["--prompts", "long.jsonl"], "tokens with --max-tokens, but tiny holds"),
+        (["doubles.yaml", "-o", "none"], "none: cannot be written: Is a directory (--output)"),
+        (["doubles.yaml", "-o", "no/x"], "no/x: cannot be written: No such file or directory"),
+        (["doubles.yaml", "-o", "taken.jsonl"], "taken.jsonl: exists; --resume continues it, --f"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_refused(folder: Path, args: list[str], message: str) -> None:
+    before = {file: file.is_file() and file.read_bytes() for file in folder.rglob("*")}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HYDRAGEN_")}
+    ran = subprocess.run(
+        [*SAMPLE, *args],
+        cwd=folder,
+        env={**inherited, "XDG_CONFIG_HOME": os.devnull},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
+    assert message in ran.stderr
+    assert ran.stderr.count("hydragen-sample: ") == 1
+    assert len(ran.stderr.splitlines()) <= 2
+    assert {file: file.is_file() and file.read_bytes() for file in folder.rglob("*")} == before
