@@ -279,9 +279,12 @@ def _drawn_sets(path: Path, samples: int) -> list[tuple[str, Problem, list[str]]
 
 
 def _draw(path: Path, samples: int, temperature: float) -> list[str]:
+    from transformers.utils.logging import disable_progress_bar
+
     from hydragen_tree.sampler import Sampler
     from hydragen_tree.settings import SamplingSettings
 
+    disable_progress_bar()
     sampler = Sampler.from_pretrained()
     settings = SamplingSettings(temperature=temperature)
     return [s.solution for s in sampler.sample([load_problem(path)], samples, settings)]
