@@ -56,7 +56,8 @@ def import_(
         for skipped in found.notes:
             note(f"{found.where}/{skipped}: left out", quiet=quiet)
     if not written:
-        raise InputError("nothing was imported: every problem was refused")
+        why = "every problem was refused" if refused else "there is no problem in it"
+        raise InputError(f"nothing was imported: {why}")
     rest = f"; {count(refused, 'problem')} refused" if refused else ""
     note(f"{output}: {count(len(written), 'problem file')} written{rest}", quiet=quiet)
     return PARTIAL if refused else 0

@@ -11,13 +11,18 @@ Source: the Problem Package Format, versions legacy and 2025-09.
 
 import configparser
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.formats.kattis_data import CaseData, read_tests, read_yaml
+from hydragen_tree.formats.kattis_data import (
+    CaseData,
+    mapping_of,
+    read_tests,
+    read_yaml,
+    words_of,
+)
 from hydragen_tree.formats.kattis_submissions import read_submissions
 from hydragen_tree.formats.shared import slug
 from hydragen_tree.formats.statement import read_statement, statement_languages
@@ -26,6 +31,7 @@ from hydragen_tree.problem import Problem, problem_from_document
 _LEGACY = ("legacy", "legacy-icpc")
 _VERSIONS = (*_LEGACY, "2023-07", "2023-07-draft", "2025-09", "2025-09-draft", "draft")
 _TYPICAL_MEMORY_MIB = 2048  # what the specification calls the typical system default
+_TYPES = ("pass-fail", "scoring", "interactive", "multi-pass", "submit-answer")
 _UNSUPPORTED_TYPES = {
     "multi-pass": "runs the program several times, which is not supported",
     "submit-answer": "asks for answers instead of a program",
@@ -58,10 +64,11 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
 
     Paths in it are relative to the package.
     """
-    metadata = read_yaml(package / "problem.yaml")
+    where = package / "problem.yaml"
+    metadata = read_yaml(where)
     legacy = _is_legacy(package, metadata)
     kinds = _types(package, metadata, legacy)
-    constants = {name: str(value) for name, value in (metadata.get("constants") or {}).items()}
+    constants = {n: str(value) for n, value in mapping_of(where, metadata, "constants").items()}
     statement, own_title = read_statement(package, constants)
     interactive = "interactive" in kinds
     data = read_tests(package, constants, legacy=legacy, interactive=interactive)
@@ -81,7 +88,7 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
         "solution": accepted[0]["code"] if accepted else None,
         "submissions": submissions,
     }
-    return {k: v for k, v in document.items() if v not in (None, [])}, str(package / "problem.yaml")
+    return {k: v for k, v in document.items() if v not in (None, [])}, str(where)
 
 
 def _is_legacy(package: Path, metadata: Mapping[str, Any]) -> bool:
@@ -97,7 +104,12 @@ def _is_legacy(package: Path, metadata: Mapping[str, Any]) -> bool:
 def _types(package: Path, metadata: Mapping[str, Any], legacy: bool) -> set[str]:
     """pass-fail or scoring, and `interactive`, `custom` where they hold."""
     given = metadata.get("type") or "pass-fail"
-    kinds = set([given] if isinstance(given, str) else given)
+    kinds = set(given) if isinstance(given, list) else {str(given)}
+    if unknown := kinds - set(_TYPES):
+        raise InputError(
+            f"{package}/problem.yaml: type: {', '.join(sorted(map(str, unknown)))}: "
+            f"expected some of {', '.join(_TYPES)}"
+        )
     for kind, why in _UNSUPPORTED_TYPES.items():
         if kind in kinds:
             raise InputError(f"{package}/problem.yaml: type: {kind}: the problem {why}")
@@ -120,6 +132,8 @@ def _types(package: Path, metadata: Mapping[str, Any], legacy: bool) -> set[str]
 
 def _title(package: Path, metadata: Mapping[str, Any]) -> str | None:
     name = metadata.get("name")
+    if isinstance(name, list):
+        raise InputError(f"{package}/problem.yaml: name: expected text, or a name a language")
     if isinstance(name, dict):
         languages = [code for code in statement_languages(package) if code in name]
         name = name[languages[0]] if languages else next(iter(name.values()), None)
@@ -131,7 +145,7 @@ def _limits(package: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
     The time limit is, in this order: in problem.yaml, in `.timelimit`, in DOMjudge's own file.
     """
-    given = metadata.get("limits") or {}
+    given = mapping_of(package / "problem.yaml", metadata, "limits")
     limits: dict[str, Any] = {}
     time = given.get("time_limit")
     hidden = package / ".timelimit"
@@ -179,7 +193,8 @@ def _checker(
     data: CaseData,
     constants: Mapping[str, str],
 ) -> dict[str, Any]:
-    flags = [*shlex.split(str(metadata.get("validator_flags") or "")), *data.flags]
+    own = metadata.get("validator_flags") or ""
+    flags = [*words_of(package / "problem.yaml", "validator_flags", own), *data.flags]
     if "custom" not in kinds:
         if any("checker_args" in test for test in data.tests):
             raise InputError(

@@ -88,6 +88,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded or {}
 
 
+def mapping_of(where: Path, document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping below a key; empty without it.
+
+    Raises:
+        InputError: there is something else.
+    """
+    value = document.get(key)
+    if not isinstance(value, dict | None):
+        got = type(value).__name__
+        raise InputError(f"{where}: {key}: expected keys with values, got {got}")
+    return value or {}
+
+
+def words_of(where: Path, key: str, value: Any) -> tuple[str, ...]:
+    """Arguments of a program, from a list or from one string in a shell's form.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(value, list):
+        return tuple(map(str, value))
+    if not isinstance(value, str):
+        got = type(value).__name__
+        raise InputError(f"{where}: {key}: expected arguments as a list or a string, got {got}")
+    try:
+        return tuple(shlex.split(value))
+    except ValueError as error:
+        raise InputError(f"{where}: {key}: {value!r}: {error}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Walks through the groups of cases, which hand their flags down."""
@@ -128,12 +158,13 @@ class _Reader:
         settings = read_yaml(path)
         if settings.get("args"):
             raise InputError(f"{path}: args: command-line arguments for programs are not supported")
-        given = settings.get("output_validator_flags" if self.legacy else "output_validator_args")
+        key = "output_validator_flags" if self.legacy else "output_validator_args"
+        given = settings.get(key)
         if given is None:
             return inherited
-        if isinstance(given, dict):  # legacy: {name, flags}
+        if self.legacy and isinstance(given, dict):  # {name, flags}
             given = given.get("flags") or ""
-        return tuple(shlex.split(given) if isinstance(given, str) else map(str, given))
+        return words_of(path, key, given)
 
 
 def _answer(stem: Path) -> str:

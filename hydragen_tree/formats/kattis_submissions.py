@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydragen_tree.formats.kattis_data import read_yaml
+from hydragen_tree.formats.kattis_data import mapping_of, read_yaml
 from hydragen_tree.formats.shared import why_not_python3
 
 # What a folder promises. `rejected`, `brute_force`, `partially_accepted` and `mixed` promise no
@@ -39,7 +39,8 @@ def read_submissions(
     found: list[dict[str, Any]] = []
     skipped: list[str] = []
     root = package / "submissions"
-    rules = read_yaml(path) if (path := root / "submissions.yaml").is_file() else {}
+    metadata = root / "submissions.yaml"
+    rules = read_yaml(metadata) if metadata.is_file() else {}
     folders = sorted(
         (path for path in root.glob("*") if path.is_dir()),
         key=lambda path: (path.name != "accepted", path.name),
@@ -52,7 +53,7 @@ def read_submissions(
             program = _program(entry)
             if folder.name not in VERDICTS:
                 skipped.append(f"{name}: {folder.name} names no single verdict")
-            elif {"permitted", "required"} & (rules.get(folder.name) or {}).keys():
+            elif {"permitted", "required"} & mapping_of(metadata, rules, folder.name).keys():
                 skipped.append(f"{name}: submissions.yaml has rules of its own for {folder.name}")
             elif isinstance(program, str):
                 skipped.append(f"{name}: {program}")
