@@ -1,8 +1,8 @@
 """Measures pass@k of the tiny model: python -m hydragen_tree.tiny.evaluate --out FIGURES.json
 
 Samples programs, two-shot, for exercises of each split of the corpus, runs them on generated tests
-and writes one table a split. The sampling loop is transformers' own, so that the figures do not
-depend on the code they are used to show off.
+and writes a table for each model and split. The sampling loop is transformers' own, so that the
+figures do not depend on the code they are used to show off.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from hydragen_tree.tiny.running import Test, solve_all
 KS = (1, 10, 100)
 STOP = f"\n{FENCE}"
 SHOTS = 2
-MAX_TOKENS = 256
+MAX_TOKENS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,11 @@ def sample(
         rows: sequences sampled at a time.
     """
     fence = tokenizer.convert_tokens_to_ids(FENCE)
-    completions: list[list[str]] = []
+    completions: dict[str, list[str]] = {}
+    by_length = sorted(dict.fromkeys(prompts), key=len)  # neighbours need little padding
     together = max(1, rows // n)
-    for start in range(0, len(prompts), together):
-        group = list(prompts[start : start + together])
+    for start in range(0, len(by_length), together):
+        group = by_length[start : start + together]
         encoded = tokenizer(group, return_tensors="pt", padding=True, return_token_type_ids=False)
         drawn = model.generate(
             **encoded.to(model.device),
@@ -94,9 +95,9 @@ def sample(
         )
         new = drawn[:, encoded["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-        cut = [text.partition(STOP)[0] for text in texts]
-        completions += [cut[i : i + n] for i in range(0, len(cut), n)]
-    return completions
+        for i, prompt in enumerate(group):
+            completions[prompt] = [text.partition(STOP)[0] for text in texts[i * n : (i + 1) * n]]
+    return [completions[prompt] for prompt in prompts]
 
 
 def table(
@@ -130,38 +131,45 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure pass@k of the tiny model.")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--model", type=Path, default=MODEL_DIR)
+    parser.add_argument("--model", type=Path, nargs="+", default=[MODEL_DIR])
     parser.add_argument("--splits", nargs="+", default=[split.name for split in Split])
     parser.add_argument("--tasks", type=int, default=100, help="exercises a split")
     parser.add_argument("-n", "--samples", type=int, default=200, help="samples an exercise")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=4000, help="sequences sampled at a time")
+    parser.add_argument("--rows", type=int, default=3000, help="sequences sampled at a time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Samples, runs, writes the tables."""
+    """Samples, runs, and writes the tables, after every split those so far."""
     options = parse(arguments)
     torch.manual_seed(options.seed)
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModelForCausalLM.from_pretrained(options.model).to(options.device).eval()
-    figures: dict[str, Any] = {"temperature": options.temperature, "shots": SHOTS}
-    for name in options.splits:
-        items = draw_items(Split[name], options.tasks, options.seed)
-        completions = sample(
-            model,
-            tokenizer,
-            [item.prompt for item in items],
-            options.samples,
-            temperature=options.temperature,
-            rows=options.rows,
-        )
-        figures[name.lower()] = table(items, completions, options.workers)
-        print(name, figures[name.lower()]["pass@k"], flush=True)
-    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    splits = [Split[name] for name in options.splits]
+    items = {split: draw_items(split, options.tasks, options.seed) for split in splits}
+    figures: dict[str, Any] = {
+        "temperature": options.temperature,
+        "shots": SHOTS,
+        "models": {path.name: {} for path in options.model},
+    }
+    for path in options.model:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path).to(options.device).eval()
+        for split in splits:
+            completions = sample(
+                model,
+                tokenizer,
+                [item.prompt for item in items[split]],
+                options.samples,
+                temperature=options.temperature,
+                rows=options.rows,
+            )
+            result = table(items[split], completions, options.workers)
+            figures["models"][path.name][split.name.lower()] = result
+            print(path.name, split.value, json.dumps(result["pass@k"]), flush=True)
+            options.out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,43 +1,40 @@
 """Trains the model that ships: python -m hydragen_tree.tiny.train --out DIR
 
-One command, seeded: draws the corpus, trains the tokenizer and the weights in two phases, and
-writes a model directory and a log of figures. It runs on any device torch offers; a phase whose
-result lies in DIR already is not repeated, so phases may run on different machines.
+One command, seeded: draws the corpus, trains the tokenizer and the weights, and writes a model
+directory a checkpoint, with a log of figures beside them. It runs on any device torch offers.
 """
 
 import argparse
+import copy
 import json
-import math
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AttentionInterface,
+    GenerationConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
-from hydragen_tree.tiny.corpus.documents import draw_document
 from hydragen_tree.tiny.corpus.families import FAMILIES, HELD_OUT_FAMILIES
-from hydragen_tree.tiny.model import FENCE, llama_config, train_tokenizer
+from hydragen_tree.tiny.drawing import Chunk, batches, draw_corpus, pack
+from hydragen_tree.tiny.model import FENCE, llama_config
 
-CHUNK = 500
-TOKENIZER_CHUNKS = 16
 PROSE_WEIGHT = 0.1
-WARM_STEPS = 100
-REPORT_STEPS = 10
+REPORT_STEPS = 50
+PRINT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
-    """One stretch of training on a corpus of its own.
+class Plan:
+    """What is drawn and how it is trained on.
 
     Args:
         seed: of corpus, order and first weights.
@@ -45,9 +42,10 @@ class Phase:
         steps: optimizer steps.
         batch: rows a step.
         context: tokens a row.
-        peak: highest learning rate.
-        cool: how many of the steps, the last ones, also fall linearly to zero.
-        average: steps after which the weights are taken; their mean is the result. None: the last.
+        peak: the learning rate between warm-up and cooling.
+        warm: how many steps, the first ones, rise to the peak.
+        cool: how many steps, the last ones, fall to zero.
+        checkpoints: numbers of steps after which the model is written.
     """
 
     seed: int
@@ -56,86 +54,22 @@ class Phase:
     batch: int
     context: int
     peak: float
-    cool: int = 0
-    average: tuple[int, ...] = ()
+    warm: int
+    cool: int
+    checkpoints: tuple[int, ...]
 
 
-PHASES = (
-    Phase(seed=1, chunks=256, steps=550, batch=64, context=2048, peak=2e-3, average=(500, 550)),
-    Phase(seed=2, chunks=8, steps=280, batch=4, context=2048, peak=6e-4, cool=200),
+PLAN = Plan(
+    seed=1,
+    chunks=640,
+    steps=2000,
+    batch=64,
+    context=2048,
+    peak=3e-3,
+    warm=150,
+    cool=400,
+    checkpoints=(400, 800, 1400, 2000),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some documents of the corpus as tokens.
-
-    Args:
-        tokens: uint16, all documents one after the other, each ended by the end token.
-        starts: int64, where each document begins.
-        characters: their length as text.
-        compositions: those that occur.
-    """
-
-    tokens: NDArray[np.uint16]
-    starts: NDArray[np.int64]
-    characters: int
-    compositions: frozenset[str]
-
-
-def draw_texts(seed: int) -> tuple[list[str], frozenset[str]]:
-    """CHUNK documents, and the compositions in them."""
-    rng = Random(seed)
-    drawn = [draw_document(rng) for _ in range(CHUNK)]
-    return [text for text, _ in drawn], frozenset(name for _, names in drawn for name in names)
-
-
-def draw_chunk(seed: int, tokenizer: PreTrainedTokenizerFast) -> Chunk:
-    """CHUNK documents as tokens."""
-    texts, compositions = draw_texts(seed)
-    documents = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
-    lengths = np.array([len(ids) for ids in documents])
-    return Chunk(
-        np.concatenate([np.array(ids, dtype=np.uint16) for ids in documents]),
-        np.cumsum(lengths) - lengths,
-        sum(map(len, texts)),
-        compositions,
-    )
-
-
-def draw_corpus(
-    phase: Phase, workers: int, tokenizer: PreTrainedTokenizerFast | None
-) -> tuple[list[Chunk], PreTrainedTokenizerFast]:
-    """The corpus, drawn by several processes, and its tokenizer: trained on it if none is given."""
-    seeds = [phase.seed * 1_000_000 + i for i in range(phase.chunks)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        if tokenizer is None:
-            first = pool.map(draw_texts, seeds[:TOKENIZER_CHUNKS])
-            tokenizer = train_tokenizer(text for texts, _ in first for text in texts)
-        return list(pool.map(partial(draw_chunk, tokenizer=tokenizer), seeds)), tokenizer
-
-
-def pack(chunks: list[Chunk], length: int) -> NDArray[np.uint16]:
-    """Rows `[rows, length]` of documents: each begins with a document and is cut at its end."""
-    rows = []
-    for chunk in chunks:
-        start = 0
-        while start + length <= len(chunk.tokens):
-            rows.append(chunk.tokens[start : start + length])
-            following = np.searchsorted(chunk.starts, start + length)
-            if following == len(chunk.starts):
-                break
-            start = int(chunk.starts[following])
-    return np.stack(rows)
-
-
-def batches(rows: NDArray[np.uint16], size: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Endless batches `[size, context + 1]`, shuffled anew in every epoch."""
-    rng = np.random.default_rng(seed)
-    while True:
-        order = rng.permutation(len(rows))
-        for start in range(0, len(order) - size + 1, size):
-            yield rows[order[start : start + size]].astype(np.int64)
 
 
 def token_weights(tokens: torch.Tensor, fence: int) -> torch.Tensor:
@@ -153,65 +87,82 @@ def token_weights(tokens: torch.Tensor, fence: int) -> torch.Tensor:
     return torch.where(opened, 1.0, PROSE_WEIGHT)
 
 
-def learning_rate(step: int, phase: Phase) -> float:
-    """Linear warm-up, then falling with the square root of the steps, at last linearly to zero."""
-    done = step + 1
-    rate = phase.peak * min(done / WARM_STEPS, math.sqrt(WARM_STEPS / done))
-    return rate * min(1.0, (phase.steps - step) / (phase.cool + 1))
+def learning_rate(step: int, plan: Plan) -> float:
+    """Rises linearly, stays, falls linearly."""
+    return plan.peak * min(1.0, (step + 1) / plan.warm, (plan.steps - step) / (plan.cool + 1))
 
 
-def fit(
-    model: LlamaForCausalLM,
-    rows: NDArray[np.uint16],
-    fence: int,
-    phase: Phase,
-    compiled: bool,
-) -> list[dict[str, float]]:
-    """Trains the model in place; returns the losses along the way."""
-    device = model.device
-    on_gpu = device.type == "cuda"
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-        betas=(0.9, 0.95),
-        fused=on_gpu,
+def causal_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """torch's attention without a mask.
+
+    When compiled, transformers' own builds masks of [rows, tokens, tokens], and flash attention,
+    which takes none, is not used.
+    """
+    out = functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scaling, enable_gqa=True
     )
-    forward = torch.compile(model) if compiled else model
-    losses, running, start = [], torch.zeros((), device=device), time.monotonic()
-    taken: list[dict[str, torch.Tensor]] = []
-    for step, batch in zip(
-        range(phase.steps), batches(rows, phase.batch, phase.seed), strict=False
-    ):
-        tokens = torch.from_numpy(batch).to(device, non_blocking=True)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, phase)
-        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
-            logits = forward(input_ids=tokens[:, :-1], use_cache=False).logits
-        weights = token_weights(tokens, fence)[:, 1:]
+    return out.transpose(1, 2), None
+
+
+AttentionInterface.register("tiny-causal", causal_attention)
+
+
+class Fit:
+    """Trains a model in place, and keeps an average of its weights over the last steps.
+
+    The average (with a horizon of a twentieth of the steps so far) does what a falling learning
+    rate would, so that every checkpoint is as good as the end of a run of its length.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, fence: int, plan: Plan, compiled: bool) -> None:
+        self.model, self.plan, self.fence = model, plan, fence
+        self.averaged = copy.deepcopy(model)
+        model.set_attn_implementation("tiny-causal")
+        decayed = [p for p in model.parameters() if p.dim() > 1]
+        others = [p for p in model.parameters() if p.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+            betas=(0.9, 0.95),
+            fused=model.device.type == "cuda",
+        )
+        self.loss = torch.compile(self._loss) if compiled else self._loss
+
+    def _loss(self, tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The weighted mean of the cross entropies of int64 `[rows, tokens]`."""
+        logits = self.model(input_ids=tokens[:, :-1], use_cache=False).logits
         each = functional.cross_entropy(
             logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
         )
-        loss = (each * weights.flatten()).sum() / weights.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        running += loss.detach()
-        done = step + 1
-        if done % REPORT_STEPS == 0:
-            seconds = round(time.monotonic() - start, 1)
-            mean = round(running.item() / REPORT_STEPS, 4)
-            losses.append({"step": done, "loss": mean, "seconds": seconds})
-            running.zero_()
-            print(json.dumps(losses[-1]), flush=True)
-        if done in phase.average:
-            taken.append({name: value.clone() for name, value in model.state_dict().items()})
-    if taken:
-        model.load_state_dict(
-            {name: torch.stack([w[name] for w in taken]).mean(0) for name in taken[0]}
-        )
-    return losses
+        return (each * weights.flatten()).sum() / weights.sum()
+
+    def step(self, number: int, batch: NDArray[np.int64]) -> torch.Tensor:
+        """One optimizer step, the number counted from 0; returns the loss."""
+        device = self.model.device
+        tokens = torch.from_numpy(batch).to(device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(number, self.plan)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss: torch.Tensor = self.loss(tokens, token_weights(tokens, self.fence)[:, 1:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._average(1 / max(1, (number + 1) // 20))
+        return loss.detach()
+
+    @torch.no_grad()
+    def _average(self, share: float) -> None:
+        pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
+        for mean, weights in pairs:
+            mean.lerp_(weights, share)
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -224,38 +175,76 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
-def run_phase(phase: Phase, start: Path | None, out: Path, options: argparse.Namespace) -> None:
-    """Trains one phase, from the model in `start` or from nothing, and writes model and log."""
-    begun = time.monotonic()
-    torch.manual_seed(phase.seed)
-    known = PreTrainedTokenizerFast.from_pretrained(start) if start else None
-    chunks, tokenizer = draw_corpus(phase, options.workers, known)
-    rows = pack(chunks, phase.context + 1)
-    drawn = time.monotonic()
-    if start:
-        model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
-    else:
-        model = LlamaForCausalLM(llama_config(tokenizer.eos_token_id))
-    model.to(options.device)
-    fence = tokenizer.convert_tokens_to_ids(FENCE)
-    losses = fit(model, rows, fence, phase, options.compile)
-    save(model, tokenizer, out)
-    figures: dict[str, Any] = {
-        "phase": asdict(phase),
+class Log:
+    """The losses along the way, and what is written of them.
+
+    Args:
+        out: the directory of `training.json`.
+        figures: what is known before training.
+    """
+
+    def __init__(self, out: Path, figures: dict[str, Any]) -> None:
+        self.path, self.figures = out / "training.json", figures
+        self.losses: list[dict[str, float]] = []
+        self.begun = self.printed = time.monotonic()
+        self.pending: list[torch.Tensor] = []
+
+    def add(self, done: int, loss: torch.Tensor) -> None:
+        """Notes the loss of step `done`, counted from 1; reads it from the device now and then."""
+        self.pending.append(loss)
+        if done % REPORT_STEPS:
+            return
+        now = time.monotonic()
+        mean = torch.stack(self.pending).mean().item()
+        self.pending.clear()
+        entry = {"step": done, "loss": round(mean, 4), "seconds": round(now - self.begun, 1)}
+        self.losses.append(entry)
+        if now - self.printed > PRINT_S:
+            self.printed = now
+            print(json.dumps(entry), flush=True)
+
+    def write(self, tokens: int) -> None:
+        """Writes the figures so far, of which `tokens` were trained on."""
+        seconds = round(time.monotonic() - self.begun, 1)
+        figures = {**self.figures, "trained_tokens": tokens, "trained_s": seconds}
+        self.path.write_text(json.dumps({**figures, "losses": self.losses}, indent=1) + "\n")
+
+
+def corpus_figures(chunks: list[Chunk]) -> dict[str, Any]:
+    """How much was drawn, of what."""
+    return {
         "families": len(FAMILIES) - len(HELD_OUT_FAMILIES),
         "families_held_out": len(HELD_OUT_FAMILIES),
         "documents": sum(len(chunk.starts) for chunk in chunks),
         "compositions": len(frozenset().union(*(chunk.compositions for chunk in chunks))),
         "corpus_tokens": sum(len(chunk.tokens) for chunk in chunks),
         "corpus_characters": sum(chunk.characters for chunk in chunks),
-        "corpus_s": round(drawn - begun, 1),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trained_tokens": phase.steps * phase.batch * phase.context,
-        "trained_s": round(time.monotonic() - drawn, 1),
-        "device": torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu",
-        "losses": losses,
     }
-    (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def run(plan: Plan, options: argparse.Namespace) -> None:
+    """Draws, trains, and writes a directory `step-N` a checkpoint and the log `training.json`."""
+    torch.manual_seed(plan.seed)
+    begun = time.monotonic()
+    chunks, tokenizer = draw_corpus(plan.seed, plan.chunks, options.workers)
+    figures = {
+        "plan": asdict(plan),
+        **corpus_figures(chunks),
+        "corpus_s": round(time.monotonic() - begun, 1),
+    }
+    print(json.dumps(figures), flush=True)
+    model = LlamaForCausalLM(llama_config(tokenizer.eos_token_id)).to(options.device)
+    figures["parameters"] = sum(p.numel() for p in model.parameters())
+    on_gpu = model.device.type == "cuda"
+    figures["device"] = torch.cuda.get_device_name() if on_gpu else model.device.type
+    fit = Fit(model, tokenizer.convert_tokens_to_ids(FENCE), plan, options.compile)
+    log = Log(options.out, figures)
+    drawn = batches(pack(chunks, plan.context + 1), plan.batch, plan.seed)
+    for done, batch in zip(range(1, plan.steps + 1), drawn, strict=False):
+        log.add(done, fit.step(done - 1, batch))
+        if done in plan.checkpoints:
+            save(fit.averaged, tokenizer, options.out / f"step-{done}")
+            log.write(done * plan.batch * plan.context)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -268,16 +257,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | None = None, phases: tuple[Phase, ...] = PHASES) -> None:
-    """Runs the phases that have not been run; the last one's directory is the model."""
-    options = parse(arguments)
+def main(arguments: list[str] | None = None, plan: Plan = PLAN) -> None:
+    """Trains by the plan."""
     torch.set_float32_matmul_precision("high")
-    start = None
-    for number, phase in enumerate(phases, 1):
-        out = options.out / f"phase-{number}"
-        if not (out / "training.json").exists():
-            run_phase(phase, start, out, options)
-        start = out
+    run(plan, parse(arguments))
 
 
 if __name__ == "__main__":

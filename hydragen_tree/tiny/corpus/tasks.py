@@ -22,6 +22,9 @@ SOURCES = (*INT_SOURCES, *SHAPE_SOURCES)
 STEPS = (*ITEM_STEPS, *LIST_STEPS, *TEXT_STEPS, *WORD_STEPS, *PAIR_STEPS, *MATRIX_STEPS)
 HELD_OUT_SHARE = 8
 LARGEST = 100_000
+INT_DEPTHS = (10, 30, 38, 22)  # weights of 0, 1, ... steps in training
+OTHER_DEPTHS = (35, 45, 20)
+LONGER_BY = 3
 MAKES_NATURAL = frozenset({"absolute", "square", "modulo", "distance", "floor", "positive"})
 WANTS_SIGNED = frozenset({"absolute", "positive", "negative"})
 
@@ -34,6 +37,7 @@ class Split(Enum):
 
     TRAIN = "train"
     COMPOSITIONS = "held-out compositions"
+    LONGER = "held-out compositions of more steps than any in training"
     FAMILIES = "held-out families"
     PHRASINGS = "held-out phrasings"
 
@@ -118,12 +122,27 @@ def is_held_out(task: Task) -> bool:
     return any(_held_out_pair(task.family.name, part.name) for part in parts)
 
 
+def _draw_depth(rng: Random, split: Split, kind: str) -> int:
+    """How many steps a task has.
+
+    Raises:
+        UnsuitableError: this kind of input has no steps, and the split wants some.
+    """
+    weights = INT_DEPTHS if kind == "ints" else OTHER_DEPTHS
+    if split is not Split.LONGER:
+        return rng.choices(range(len(weights)), weights=weights)[0] if steps_of(kind) else 0
+    longest = len(weights) - 1
+    if len(steps_of(kind)) < longest + LONGER_BY:
+        raise UnsuitableError
+    return rng.randint(longest + 1, longest + LONGER_BY)
+
+
 def _fits(split: Split, task: Task) -> bool:
     if split is Split.FAMILIES:
         return task.family.name in HELD_OUT_FAMILIES
     if task.family.name in HELD_OUT_FAMILIES:
         return False
-    return is_held_out(task) == (split is Split.COMPOSITIONS)
+    return split is Split.LONGER or is_held_out(task) == (split is Split.COMPOSITIONS)
 
 
 def _weight(family: Family) -> int:
@@ -157,10 +176,7 @@ def _draw_composition(rng: Random, split: Split, family: Family | None) -> Task:
     source = rng.choice(sources_of(family.kind))
     if family.kind == "ints" and rng.random() < 0.35:
         source = rng.choice(INT_SOURCES[:3])
-    options = steps_of(family.kind)
-    shares = (10, 30, 38, 22) if family.kind == "ints" else (35, 45, 20)
-    depth = rng.choices(range(len(shares)), weights=shares)[0] if options else 0
-    steps = tuple(rng.sample(options, depth))
+    steps = tuple(rng.sample(steps_of(family.kind), _draw_depth(rng, split, family.kind)))
     signed = rng.random() < 0.35
     if not _meaningful(source, steps, family, signed):
         raise UnsuitableError

@@ -72,7 +72,7 @@ SEQUENCES = (
         "from-both-ends",
         (
             "the {v} taken in turn from the front and the back",
-            "the {v} in the order first, last, second, last but one and so on",
+            "the {v} from the outside in (first, last, second, last but one, ...)",
         ),
         (
             "$r = []\nwhile $a:\n    $r.append($a.pop(0))\n    if $a:\n        $r.append($a.pop())",
