@@ -61,14 +61,14 @@ class Plan:
 
 PLAN = Plan(
     seed=1,
-    chunks=640,
-    steps=2000,
+    chunks=400,
+    steps=1000,
     batch=64,
     context=2048,
     peak=3e-3,
-    warm=150,
-    cool=400,
-    checkpoints=(400, 800, 1400, 2000),
+    warm=100,
+    cool=200,
+    checkpoints=(60, 100, 150, 250, 400, 650, 1000),
 )
 
 
