@@ -46,7 +46,7 @@ def save_cost(cost: CostModel) -> Path:
 def _read(path: Path) -> dict[str, dict[str, float]]:
     try:
         known: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}; run `hydragen bench fit` anew or delete it") from None
