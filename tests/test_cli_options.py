@@ -162,3 +162,29 @@ finally:
     assert ran.returncode == 0, ran.stderr
     assert "Usage: hydragen" in ran.stdout
     assert ran.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("hydragen sam", ["sample"]),
+        ("hydragen sample --max", ["--max-tokens", "--max-rows"]),
+        ("hydragen-sample --dtype ", ["auto", "float32", "bfloat16", "float16"]),
+    ],
+)
+def test_shells_complete(words: str, expected: list[str]) -> None:
+    program, *rest = words.split(" ")
+    function = {"hydragen": "run", "hydragen-sample": "run_sample"}[program]
+    asked = f"_{program.upper().replace('-', '_')}_COMPLETE"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"from hydragen_cli import main; main.{function}()"],
+        env={
+            **os.environ,
+            asked: "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": f"{len(rest)}",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.split() == expected, ran.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -105,7 +106,15 @@ def test_lines_and_summary(cli: Cli, whole: list[str]) -> None:
     assert code == 0
     assert out.splitlines() == whole
     assert "samples   60 of 1 problem\n" in err
-    assert "without sharing" in err
+    figures = err.replace(",", "")
+    found = re.search(r"rows +(\d+) computed for (\d+) tokens: (\d+) saved\n", figures)
+    assert found, err
+    rows, tokens, saved = map(int, found.groups())
+    assert rows + saved == tokens == sum(line["n_tokens"] for line in lines)
+    found = re.search(r"keys +of (\d+) tokens (\d+) without sharing: (\d+) saved\n", figures)
+    assert found, err
+    kept, unshared, saved = map(int, found.groups())
+    assert kept + saved == unshared
     assert "\x1b" not in err
     assert "Loading" not in err
 

@@ -181,7 +181,8 @@ def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[s
         f"{tally.finish_reasons[r]:,} {how}" for r, how in ends.items() if tally.finish_reasons[r]
     ]
     drawn, rows = figures["tokens_sampled"], figures["rows_computed"]
-    computed, unshared = figures["prompt_tokens"], figures["prompt_tokens_unshared"]
+    kept = figures["prompt_tokens"] + rows
+    unshared = figures["prompt_tokens_unshared"] + drawn
     elapsed_s = figures["elapsed_s"]
     model = writer.manifest.model
     resumed = figures["samples_done"] < tally.samples
@@ -192,8 +193,11 @@ def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[s
         ("programs", f"{tally.distinct_programs:,} distinct"),
         ("ended", ", ".join(ended)),
         ("drawn", f"{count(drawn, 'token')}, {drawn / elapsed_s:,.0f} a second"),
-        ("rows", f"{rows:,} computed, one for {drawn / rows:,.1f} tokens"),
-        ("prompts", f"{count(computed, 'token')} computed, {unshared:,} without sharing"),
+        ("rows", f"{rows:,} computed for {count(drawn, 'token')}: {drawn - rows:,} saved"),
+        (
+            "keys",
+            f"of {count(kept, 'token')}, {unshared:,} without sharing: {unshared - kept:,} saved",
+        ),
         ("time", duration(elapsed_s)),
     ]
     return lines if writer.path is None else [*lines, ("output", str(writer.path))]
