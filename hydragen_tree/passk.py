@@ -1,15 +1,9 @@
 """pass@k: the chance that at least one of k samples solves a problem, and how sure that is.
 
-With n samples of a problem, c of them accepted, the unbiased estimate is
-
-    pass@k = 1 - C(n - c, k) / C(n, k)
-
-averaged over the problems of a set. For k > n there is no unbiased estimate: it is refused, never
-extrapolated. 95 % intervals come from the problems drawn again (a set), or from the exact interval
-of the binomial carried through 1 - (1 - p)^k (one problem). Infrastructure errors are no samples;
-problems stopped early by `--until-solved` have no fixed n, and stay out of every estimate.
-
-Source: Chen et al. 2021, Evaluating Large Language Models Trained on Code, section 2.1.
+Verdicts are counted; the unbiased estimate of each problem is averaged over the problems of a set.
+95 % intervals come from the problems drawn again (a set), or from the exact interval of the
+binomial carried through 1 - (1 - p)^k (one problem). Infrastructure errors are no samples; problems
+judged only until solved (`--until-solved`) have no fixed n, and stay out of every estimate.
 """
 
 import hashlib
@@ -20,9 +14,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtr, stdtrit
 
 from hydragen_tree.errors import InputError
+from hydragen_tree.passk_estimate import (
+    CONFIDENCE,
+    RESAMPLES,
+    bootstrap_interval,
+    exact_interval,
+    log_spaced_k,
+    pass_at_k,
+)
 from hydragen_tree.passk_plot import plot_curve
 from hydragen_tree.passk_table import render_summary
 
@@ -42,94 +43,6 @@ __all__ = [
 ]
 
 Counts = tuple[str, int, int]  # task_id, samples, accepted
-
-CONFIDENCE = 0.95
-RESAMPLES = 4000
-_RESAMPLES_AT_ONCE = 1 << 21  # drawn problem indices held at a time: 16 MiB of int64
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """The unbiased estimate of pass@k from n samples, c of them accepted.
-
-    Exact to a few units in the last place for any n: it is computed as a sum of logarithms of the
-    shorter of the two equal products, never through factorials.
-
-    Raises:
-        InputError: k > n (there is no unbiased estimate), k < 1, or c outside 0 .. n.
-    """
-    if not 0 <= c <= n:
-        raise InputError(f"pass@k: {c} accepted of {n} samples: expected 0 <= accepted <= samples")
-    if k < 1:
-        raise InputError(f"pass@k: k = {k}: expected an integer >= 1")
-    if k > n:
-        raise InputError(
-            f"pass@{k} cannot be estimated from {n} samples: draw at least {k}, or ask for less"
-        )
-    if c == 0:
-        return 0.0
-    if n - c < k:
-        return 1.0
-    # C(n-c, k) / C(n, k) is symmetric in c and k: both are a product of min(c, k) factors.
-    factors, drop = min(c, k), max(c, k)
-    remaining = n - np.arange(factors, dtype=np.float64)
-    return float(-np.expm1(np.log1p(-drop / remaining).sum()))
-
-
-def log_spaced_k(n: int) -> list[int]:
-    """1, 2, 5, 10, 20, 50, ... up to n, and n itself."""
-    steps = (mantissa * 10**power for power in range(len(str(n))) for mantissa in (1, 2, 5))
-    return sorted({k for k in steps if k < n} | ({n} if n >= 1 else set()))
-
-
-def exact_interval(n: int, c: int, k: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval for one problem's pass@k: Clopper and Pearson's for p, through 1 - (1 - p)^k.
-
-    The map is monotone, so the coverage is at least `confidence` for every p and k. Where the
-    unbiased estimate lies outside (it can for k near n), the interval is widened to hold it.
-    """
-    tail = (1.0 - confidence) / 2.0
-    p_low = float(betaincinv(c, n - c + 1, tail)) if c > 0 else 0.0
-    p_high = float(betaincinv(c + 1, n - c, 1.0 - tail)) if c < n else 1.0
-    low, high = (float(-np.expm1(k * np.log1p(-p))) if p < 1.0 else 1.0 for p in (p_low, p_high))
-    estimate = pass_at_k(n, c, k)
-    return min(low, estimate), max(high, estimate)
-
-
-def bootstrap_interval(
-    values: NDArray[np.float64], confidence: float = CONFIDENCE, seed: int = 0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Interval for the mean over problems, by drawing whole problems again with replacement.
-
-    A problem is the cluster: its samples stay together, so both the spread between problems and
-    the spread of each problem's own estimate are in the interval. The percentiles are widened for
-    a small number of problems with Student's t, as the plain ones are too narrow there.
-
-    Args:
-        values: float64 `[problems, ks]`, at least two problems.
-        confidence: in (0, 1).
-        seed: of the resampling; equal input gives equal intervals.
-
-    Returns:
-        (low, high), each float64 `[ks]`.
-
-    Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, section 5.3 (the
-        expanded percentile interval).
-    """
-    problems, ks = values.shape
-    if problems < 2:
-        raise InputError("a bootstrap over problems needs at least two problems")
-    generator = np.random.default_rng(seed)
-    means = np.empty((RESAMPLES, ks))
-    step = max(1, _RESAMPLES_AT_ONCE // problems)
-    for start in range(0, RESAMPLES, step):
-        rows = min(step, RESAMPLES - start)
-        drawn = generator.integers(problems, size=(rows, problems))
-        for column in range(ks):
-            means[start : start + rows, column] = values[drawn, column].mean(axis=1)
-    student = stdtrit(problems - 1, (1.0 - confidence) / 2.0)
-    tail = float(ndtr(student * np.sqrt(problems / (problems - 1))))
-    low, high = np.quantile(means, [tail, 1.0 - tail], axis=0)
-    return low, high
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +87,7 @@ class ProblemSummary:
         until_solved: judged only until `--until-solved` was met; then it has no curve.
         distinct_programs: different programs among the samples.
         distinct_accepted: different programs among the accepted ones.
+        distinct_verdicts: different verdicts among the samples.
         majority: samples that are the most frequent program.
         majority_verdict: that program's verdict.
         verdicts: count by verdict.
@@ -188,6 +102,7 @@ class ProblemSummary:
     until_solved: bool
     distinct_programs: int
     distinct_accepted: int
+    distinct_verdicts: int
     majority: int
     majority_verdict: str | None
     verdicts: dict[str, int]
@@ -209,6 +124,7 @@ class Summary:
         by_difficulty: the same over the problems of one difficulty.
         problems: one a problem, in the order of their first verdict.
         verdicts: count by verdict, infrastructure errors (`IE`) included.
+        asked: the k that were asked for; every curve holds log-spaced ones besides.
     """
 
     overall: Curve
@@ -216,6 +132,7 @@ class Summary:
     by_difficulty: dict[str, Curve]
     problems: tuple[ProblemSummary, ...]
     verdicts: dict[str, int]
+    asked: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON types."""
@@ -272,16 +189,16 @@ class Tally:
         counts.programs[program] += 1
         counts.verdict_of.setdefault(program, status)
 
-    def summary(self, ks: Sequence[int] | None = None) -> Summary:
+    def summary(self, ks: Sequence[int] = ()) -> Summary:
         """Estimates from what was counted so far.
 
         Args:
-            ks: the k to estimate; log-spaced up to the fewest samples of any problem by default.
+            ks: the k to estimate, besides log-spaced ones up to the fewest samples of any problem.
 
         Raises:
             InputError: a k below 1.
         """
-        for k in ks or ():
+        for k in ks:
             if k < 1:
                 raise InputError(f"-k {k}: expected an integer >= 1")
         problems = tuple(
@@ -305,16 +222,15 @@ class Tally:
             },
             problems=problems,
             verdicts=dict(verdicts.most_common()),
+            asked=tuple(sorted(set(ks))),
         )
 
-    def _curve_of_variant(
-        self, variant: int, names: Collection[str], ks: Sequence[int] | None
-    ) -> Curve:
+    def _curve_of_variant(self, variant: int, names: Collection[str], ks: Sequence[int]) -> Curve:
         counts = ((name, self._problems[name].by_variant.get(variant)) for name in names)
         return _curve([(name, found[0], found[1]) for name, found in counts if found], ks)
 
 
-def summarise(records: Iterable[Mapping[str, Any]], ks: Sequence[int] | None = None) -> Summary:
+def summarise(records: Iterable[Mapping[str, Any]], ks: Sequence[int] = ()) -> Summary:
     """Read verdict records to their end and estimate pass@k: see `Tally`."""
     tally = Tally()
     for record in records:
@@ -322,7 +238,7 @@ def summarise(records: Iterable[Mapping[str, Any]], ks: Sequence[int] | None = N
     return tally.summary(ks)
 
 
-def _problem_summary(task_id: str, counts: _Counts, ks: Sequence[int] | None) -> ProblemSummary:
+def _problem_summary(task_id: str, counts: _Counts, ks: Sequence[int]) -> ProblemSummary:
     infrastructure_errors = counts.verdicts["IE"]
     samples, accepted = counts.verdicts.total() - infrastructure_errors, counts.verdicts["AC"]
     estimable = samples > 0 and not counts.until_solved
@@ -336,6 +252,7 @@ def _problem_summary(task_id: str, counts: _Counts, ks: Sequence[int] | None) ->
         until_solved=counts.until_solved,
         distinct_programs=len(counts.programs),
         distinct_accepted=sum(status == "AC" for status in counts.verdict_of.values()),
+        distinct_verdicts=len(set(counts.verdict_of.values())),
         majority=majority,
         majority_verdict=counts.verdict_of.get(program),
         verdicts={s: count for s, count in counts.verdicts.most_common() if count},
@@ -343,12 +260,12 @@ def _problem_summary(task_id: str, counts: _Counts, ks: Sequence[int] | None) ->
     )
 
 
-def _curve(counts: Sequence[Counts], ks: Sequence[int] | None) -> Curve:
+def _curve(counts: Sequence[Counts], ks: Sequence[int]) -> Curve:
     """The curve over problems given as (task_id, samples, accepted)."""
     if not counts:
         return Curve(problems=0, samples=0, estimates=(), refused=(), interval="none")
     scarcest, fewest, _ = min(counts, key=lambda entry: entry[1])
-    wanted = log_spaced_k(fewest) if ks is None else sorted(set(ks))
+    wanted = sorted({*log_spaced_k(fewest), *ks})
     possible = [k for k in wanted if k <= fewest]
     why = f"{scarcest} has only {fewest} samples"
     values = np.array([[pass_at_k(n, c, k) for k in possible] for _, n, c in counts])

@@ -33,9 +33,8 @@ def render_summary(summary: Summary, console: Console) -> None:
 
 
 def _columns(summary: Summary, most: int) -> list[int]:
-    """The k shown: at most `most`, evenly picked, the first and last always among them."""
-    curve = summary.overall
-    ks = sorted({e.k for e in curve.estimates} | {k for k, _ in curve.refused})
+    """The k shown: those asked for, or all; at most `most`, the first and last among them."""
+    ks = list(summary.asked) or [e.k for e in summary.overall.estimates]
     if len(ks) <= most:
         return ks
     return [ks[round(i * (len(ks) - 1) / (most - 1))] for i in range(most)]

@@ -226,7 +226,7 @@ def test_summary_and_plot(home: Path) -> None:
     evaluate("-", "sum.yaml", "total.yaml", *flags, lines=given)
     summary = json.loads((home / "s.json").read_text())
     estimates = {e["k"]: e["value"] for e in summary["overall"]["estimates"]}
-    assert estimates == pytest.approx({1: 0.5, 2: 5 / 6})
+    assert estimates == pytest.approx({1: 0.5, 2: 5 / 6, 3: 1})
     assert [k for k, _ in summary["overall"]["refused"]] == [50]
     assert set(summary["by_difficulty"]) == {"easy", "hard"}
     assert summary["isolation"]["attempts"]["udp out"]["stopped"]

@@ -157,10 +157,13 @@ def test_summary_counts_and_estimates() -> None:
     )
     a, b = summary.problems
     assert (a.samples, a.accepted, a.infrastructure_errors) == (4, 2, 1)
-    assert [e.value for e in a.curve.estimates] == pytest.approx([1 / 2, 5 / 6])
+    assert [e.k for e in a.curve.estimates] == [1, 2, 4]
+    assert [e.value for e in a.curve.estimates] == pytest.approx([1 / 2, 5 / 6, 1])
+    assert (a.distinct_programs, a.distinct_verdicts) == (4, 3)
     assert (b.samples, b.accepted, b.curve.interval) == (4, 0, "exact")
-    assert [e.k for e in summary.overall.estimates] == [1, 2]
-    assert [e.value for e in summary.overall.estimates] == pytest.approx([1 / 4, 5 / 12])
+    assert [e.k for e in summary.overall.estimates] == [1, 2, 4]
+    assert [e.value for e in summary.overall.estimates] == pytest.approx([1 / 4, 5 / 12, 1 / 2])
+    assert summary.asked == (1, 2, 5)
     assert summary.overall.refused == ((5, "a has only 4 samples"),)
     assert summary.overall.interval == "bootstrap"
     assert list(summary.by_difficulty) == ["easy", "hard"]
@@ -206,7 +209,7 @@ def test_distinct_programs_ignore_trailing_space() -> None:
 
 def test_unanimous_problems_do_not_claim_certainty() -> None:
     summary = summarise([*records("a", "WA WA WA"), *records("b", "WA WA WA")], ks=[1])
-    [estimate] = summary.overall.estimates
+    estimate = summary.overall.estimates[0]
     assert estimate.value == estimate.low == 0.0
     assert estimate.high == pytest.approx(exact_interval(3, 0, 1)[1])
 

@@ -60,7 +60,8 @@ def evaluate(
             "-k",
             metavar="K,K,...",
             rich_help_panel=_RESULTS,
-            help="The k of pass@k. Default: log-spaced up to the samples there are.",
+            help="Show these k of pass@k, and write them besides log-spaced ones up to the "
+            "samples there are.",
         ),
     ] = None,
     until_solved: Annotated[
@@ -181,9 +182,9 @@ def _file_of(samples: str) -> Path | None:
     return None if samples == "-" else Path(samples)
 
 
-def _parse_ks(text: str | None) -> list[int] | None:
+def _parse_ks(text: str | None) -> list[int]:
     if text is None:
-        return None
+        return []
     try:
         ks = [int(word) for word in text.split(",")]
     except ValueError:

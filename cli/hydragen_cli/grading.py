@@ -132,7 +132,7 @@ class Grading:
             note(message)
 
     def report(
-        self, ks: list[int] | None, summary: Path | None, plot: Path | None, *, quiet: bool
+        self, ks: list[int], summary: Path | None, plot: Path | None, *, quiet: bool
     ) -> None:
         """Print the table, and write what was asked for."""
         from hydragen_tree.passk import plot_curve, render_summary
