@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 STDIN = "<stdin>"
+_TO_IMPORT = (".jsonl", ".gz", ".zip", ".kpp")
 
 
 def load_problem(path: str | Path) -> Problem:
@@ -167,6 +168,11 @@ class _Reader:
 
                 self._keep(load_package(package), str(package))
                 return True
+            if path.name.endswith(_TO_IMPORT):
+                raise InputError(
+                    f"{path}: a data set or an archive, expected a problem file; "
+                    f"`hydragen import {path} -o DIRECTORY` makes such files of it"
+                )
             document, *others = read_yaml(path)
             if not named and _is_pool(document):
                 return False

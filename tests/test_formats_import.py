@@ -88,13 +88,34 @@ def test_a_single_file_checker_keeps_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inner", ["", "guess/"])
-def test_an_archive_is_a_package(tmp_path: Path, inner: str) -> None:
+def test_an_archive_is_a_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], inner: str
+) -> None:
     with zipfile.ZipFile(tmp_path / "guess.zip", "w") as archive:
         for name, text in PACKAGE.items():
             archive.writestr(inner + name, text)
     assert run("import", tmp_path / "guess.zip", "-o", tmp_path / "out") == 0
     assert load_problems([str(tmp_path / "out")])[0].id == "guess"
     assert (tmp_path / "out/guess-checker/check.py").is_file()
+    skipped = f"{tmp_path}/guess.zip/{inner}submissions/accepted/a.java: .java: not Python, C or"
+    assert skipped in capsys.readouterr().err
+
+
+def test_an_archive_stands_for_its_folder_in_messages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "guess.zip", "w") as archive:
+        for name, text in PACKAGE.items():
+            if "secret" not in name:
+                archive.writestr(name, text)
+    with pytest.raises(InputError, match="every problem was refused"):
+        run("import", tmp_path / "guess.zip", "-o", tmp_path / "out")
+    assert f"{tmp_path}/guess.zip: {tmp_path}/guess.zip/data/secret: no" in capsys.readouterr().err
+
+
+def test_a_data_set_in_place_of_a_problem_is_told_from_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="hydragen import"):
+        load_problems([str(jsonl(tmp_path / "apps.jsonl", APPS))])
 
 
 def test_a_directory_of_anything(tmp_path: Path) -> None:
@@ -145,6 +166,7 @@ def test_sources_that_are_nothing(tmp_path: Path) -> None:
         (tmp_path / "empty", "no problem package"),
         (tmp_path / "bad.zip", "cannot be unpacked"),
         (jsonl(tmp_path / "a.jsonl", {**APPS, "input_output": ""}), "every problem was refused"),
+        (jsonl(tmp_path / "none.jsonl"), "there is no problem in it"),
     ]:
         with pytest.raises(InputError, match=message):
             run("import", source, "-o", tmp_path / "out")

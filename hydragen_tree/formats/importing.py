@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +157,17 @@ def _archive(path: Path) -> Iterator[Imported | Refused]:
             if not parts:
                 raise InputError(f"{path}: no problem package in it")
             for part in parts:
-                yield _package(part)
+                yield _in_archive(_package(part), home, path)
     except (OSError, zipfile.BadZipFile, RuntimeError) as error:
         raise InputError(f"{path}: cannot be unpacked: {error}") from None
+
+
+def _in_archive(found: Imported | Refused, home: Path, path: Path) -> Imported | Refused:
+    """The same, named by the archive instead of the folder that it was unpacked to."""
+    where = found.where.replace(str(home), str(path))
+    if isinstance(found, Refused):
+        return Refused(where, found.reason.replace(str(home), str(path)))
+    return replace(found, where=where)
 
 
 def _copy(source: Path, target: Path) -> None:
