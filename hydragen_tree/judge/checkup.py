@@ -156,7 +156,8 @@ def check_problems(
             checkup.trials.append(Trial(program.name, program.expected, verdict, language))
             pending[id(checkup)] -= 1
             if pending[id(checkup)] == 0:
-                checkup.trials.sort(key=lambda trial: (trial.name != "solution", trial.name))
+                names = [one.name for one in _programs(checkup.problem)]
+                checkup.trials.sort(key=lambda trial: names.index(trial.name))
                 checkup.slowest_s = _slowest(checkup.trials)
                 if calibrate:
                     _calibrate(judge, checkup)
