@@ -244,6 +244,7 @@ def test_summary_and_plot(home: Path) -> None:
         (("-", "--plot", "x.png", "--until-solved", "1"), "no estimate is made"),
         (("-", "--summary", "no/such/dir/s.json"), "--summary"),
         (("-", "-o", "no/such/dir/v.jsonl"), "cannot be written"),
+        (("sum.yaml", "-o", "./sum.yaml", "--force"), "is the file of the samples"),
         (("-", "--resume"), "--resume"),
         (("-", "--sandbox", "castle"), "castle"),
         (("-", "--sandbox", "rlimits"), "--unsandboxed"),

@@ -103,14 +103,16 @@ def evaluate(
     from hydragen_tree.judge.verdict_file import VerdictFile
 
     ks = _parse_ks(k)
-    _check_outputs(summary, plot, until_solved)
+    source = open_samples(samples)
+    _check_outputs({"--output": output, "--summary": summary, "--plot": plot}, samples)
+    if plot is not None and until_solved is not None:
+        raise InputError("--plot: no estimate is made with --until-solved; choose one")
     if resume and force:
         raise InputError("--force: would throw away what --resume continues; choose one")
     find_language(language)
     library = Library([*(problems or ()), *(more_problems or ())], _file_of(samples))
     for reason in library.refused[:_REFUSED]:
         note(f"{reason}; its samples cannot be judged")
-    source = open_samples(samples)
     with (
         VerdictFile(output, resume=resume, force=force) as verdicts,
         open_judge(
@@ -194,14 +196,16 @@ def _parse_ks(text: str | None) -> list[int]:
     return ks
 
 
-def _check_outputs(summary: Path | None, plot: Path | None, until_solved: int | None) -> None:
-    """Find out now, not after hours, that a result cannot be written."""
+def _check_outputs(outputs: dict[str, Path | None], samples: str) -> None:
+    """Find out now, not after hours, that a result cannot be written or would cover its input."""
     from hydragen_tree.passk_plot import FORMATS
 
-    for flag, path in (("--summary", summary), ("--plot", plot)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InputError(f"{flag} {path}: there is no directory {path.parent}")
-    if plot is not None and plot.suffix.lower() not in FORMATS:
-        raise InputError(f"--plot {plot}: expected a name ending in .png or .svg")
-    if plot is not None and until_solved is not None:
-        raise InputError("--plot: no estimate is made with --until-solved; choose one")
+    for flag, path in outputs.items():
+        if path is None:
+            continue
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"{flag} {path}: cannot be written: no directory {path.parent}")
+        if path.exists() and samples != "-" and path.samefile(samples):
+            raise InputError(f"{flag} {path}: is the file of the samples")
+        if flag == "--plot" and path.suffix.lower() not in FORMATS:
+            raise InputError(f"--plot {path}: expected a name ending in .png or .svg")

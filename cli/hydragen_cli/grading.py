@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hydragen_tree.judge.verdict_file import VerdictFile
     from hydragen_tree.problem import Problem
 
-_NAMED = 10  # faults that are named; the rest is counted
+_NAMED = 10  # faults of one kind that are named; the rest is counted
 _GLANCE_MS = 200
 _CHUNK = 1 << 16
 
@@ -39,7 +39,8 @@ class Grading:
     ) -> None:
         self._judge, self._library, self.verdicts = judge, library, verdicts
         self._until_solved = until_solved
-        self._named: set[str] = set()
+        self._named: dict[str, set[str]] = {}
+        self._changed: set[str] = set()
         self._lock = threading.Lock()
         self.faults: Counter[str] = Counter()
         self.judged = 0
@@ -91,8 +92,8 @@ class Grading:
         except InputError as error:
             self._fault("samples of a problem that cannot be judged", str(error))
             return False
-        if self._library.changed(problem) and problem.id not in self._named:
-            self._named.add(problem.id)
+        if self._library.changed(problem) and problem.id not in self._changed:
+            self._changed.add(problem.id)
             note(f"{problem.source}: has changed since its samples were drawn")
         return True
 
@@ -125,25 +126,20 @@ class Grading:
         return record
 
     def _fault(self, kind: str, message: str) -> None:
-        """Count a fault, and name it if it is one of the first and new."""
+        """Count a fault, and name it if it is new and one of the first of its kind."""
         self.faults[kind] += 1
-        if message not in self._named and len(self._named) < _NAMED:
-            self._named.add(message)
+        named = self._named.setdefault(kind, set())
+        if message not in named and len(named) < _NAMED:
+            named.add(message)
             note(message)
 
     def report(
         self, ks: list[int], summary: Path | None, plot: Path | None, *, quiet: bool
     ) -> None:
-        """Print the table, and write what was asked for."""
+        """Write what was asked for, and print the table."""
         from hydragen_tree.passk import plot_curve, render_summary
 
         result = self.verdicts.tally.summary(ks)
-        if not quiet and result.problems:
-            render_summary(result, console())
-        if not quiet:
-            note(self.progress())
-        for kind, number in self.faults.items():
-            note(f"{kind}: {number:,}")
         if summary is not None:
             record = {
                 **result.to_json(),
@@ -156,6 +152,12 @@ class Grading:
             _write(summary, json.dumps(record, indent=1) + "\n")
         if plot is not None:
             plot_curve(result, plot)
+        if not quiet and result.problems:
+            render_summary(result, console())
+        note(self.progress(), quiet=quiet)
+        for kind, number in self.faults.items():
+            more = f", {_NAMED} of them named above" if number > _NAMED else ""
+            note(f"{kind}: {number:,}{more}")
 
     def progress(self) -> str:
         """How far it has come, in one line."""
