@@ -34,11 +34,11 @@ def _measure(n: int) -> dict[str, float]:
     prompt = np.random.default_rng(0).integers(300, 500, PROMPT_TOKENS).tolist()
     settings = SamplingSettings(temperature=1.5, max_tokens=NEW_TOKENS)
     list(sampler.sample([prompt], 2, settings))  # libraries, weights, buffers
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     for _ in sampler.sample([prompt], n, settings):
         pass
-    grown = _resident_bytes("VmHWM") - before
+    grown = resident_bytes("VmHWM") - before
     weights = sum(parameter.nbytes for parameter in sampler.model.model.parameters())
     stats = sampler.stats
     distinct = (stats.prompt_tokens + stats.rows_computed) * sampler.source.shape.token_bytes
@@ -51,7 +51,7 @@ def _measure(n: int) -> dict[str, float]:
     }
 
 
-def _resident_bytes(name: str) -> int:
+def resident_bytes(name: str) -> int:
     """A line of the process's status that counts memory: `VmRSS` now, `VmHWM` at most."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
