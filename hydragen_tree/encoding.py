@@ -62,7 +62,7 @@ def encode(
     return encoded
 
 
-def packed(ids: Sequence[int]) -> NDArray[np.int32]:
+def packed(ids: Sequence[int] | NDArray[Any]) -> NDArray[np.int32]:
     """Token ids as int32 `[tokens]`, read-only."""
     array = np.array(ids, np.int32)
     array.flags.writeable = False

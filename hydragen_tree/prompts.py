@@ -22,6 +22,7 @@ from hydragen_tree.problem import Example, Problem
 from hydragen_tree.template import PLAIN_STOP, render_block, render_task
 
 _FENCE = re.compile(r"^```[ \t]*(\w*)[^\n]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL)
+_MAX_ID = 2**31 - 1
 _PROGRAM = "a Python 3 program that reads standard input and writes standard output"
 _FUNCTION = "this in Python 3, with the names given"
 Messages = list[Mapping[str, Any]]
@@ -209,7 +210,7 @@ def _parse_line(line: str, default: str) -> tuple[str, Any]:
     return task_id, _checked(record["prompt"])
 
 
-def _checked(content: Any) -> str | Messages | tuple[int, ...]:
+def _checked(content: Any) -> str | Messages | NDArray[np.int32]:
     """Text, messages or token ids; a ValueError for anything else, and for what is empty."""
     expected = "expected text, messages with a role each, or token ids from 0 on"
     if not isinstance(content, Sequence | np.ndarray) or isinstance(content, bytes):
@@ -221,7 +222,9 @@ def _checked(content: Any) -> str | Messages | tuple[int, ...]:
     if all(isinstance(item, Mapping) and isinstance(item.get("role"), str) for item in content):
         return list(content)
     if all((type(i) is int or isinstance(i, np.integer)) and i >= 0 for i in content):
-        return tuple(int(item) for item in content)
+        if max(content) > _MAX_ID:
+            raise ValueError(f"token id {max(content)}, expected less than {_MAX_ID + 1}")
+        return packed(content)  # Python integers take ten times the memory
     raise ValueError(f"got a list of other things, {expected}")
 
 
@@ -234,10 +237,10 @@ def _of_content(name: str, content: Any, tokenizer: Tokenizer) -> Prompt | _Draf
         return _Draft(name, 0, checked)
     if isinstance(checked, list):
         return _Draft(name, 0, render_chat(tokenizer, checked, name), special=False)
-    if max(checked) >= len(tokenizer):
+    if checked.max() >= len(tokenizer):
         size = f"expected less than {len(tokenizer)}, the size of the vocabulary"
-        raise InputError(f"{name}: token id {max(checked)}, {size}")
-    return Prompt(name, 0, packed(checked), ())
+        raise InputError(f"{name}: token id {checked.max()}, {size}")
+    return Prompt(name, 0, checked, ())
 
 
 def _of_problem(

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from hydragen_tree.errors import InputError
@@ -16,11 +17,9 @@ def test_lines_of_every_kind() -> None:
         json.dumps({"prompt": messages}),
         json.dumps({"prompt": [1, 2]}) + "\r\n",
     ]
-    assert read_prompt_lines(lines) == [
-        ("HumanEval/0", "a"),
-        ("prompt-1", messages),
-        ("prompt-2", (1, 2)),
-    ]
+    *texts, (name, tokens) = read_prompt_lines(lines)
+    assert texts == [("HumanEval/0", "a"), ("prompt-1", messages)]
+    assert (name, tokens.dtype, tokens.tolist()) == ("prompt-2", np.int32, [1, 2])
 
 
 def test_all_broken_lines_are_named() -> None:
