@@ -1,0 +1,200 @@
+"""`hydragen-eval` while it runs: streams, pipes that close, signals, being killed."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROBLEM = """\
+id: sum
+statement: Add the numbers.
+tests:
+- {input: "1 2\\n", output: "3\\n", sample: true}
+- {input: "4 5\\n", output: "9\\n"}
+limits: {time_s: 1}
+"""
+RIGHT = "print(sum(map(int, input().split())))"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory to work in, with a cache of its own and a problem."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("HYDRAGEN_")]:
+        monkeypatch.delenv(name)
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    (tmp_path / "sum.yaml").write_text(PROBLEM)
+    return tmp_path
+
+
+def command(entry: str, *args: str) -> list[str]:
+    return [sys.executable, "-c", f"from hydragen_cli.main import {entry}; {entry}()", *args]
+
+
+def sample(index: int, solution: str) -> dict[str, Any]:
+    return {"task_id": "sum", "sample_index": index, "solution": solution}
+
+
+def start(*args: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command("run_eval", *args),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def send(process: "subprocess.Popen[str]", *lines: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("".join(json.dumps(line) + "\n" for line in lines))
+    process.stdin.flush()
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within a minute: {what}")
+        time.sleep(0.02)
+
+
+def wait_for_lines(path: Path, count: int) -> None:
+    wait_until(
+        lambda: path.exists() and path.read_text().count("\n") >= count, f"{count} lines in {path}"
+    )
+
+
+def sleeper(seconds: float) -> tuple[str, str]:
+    """A right program that sleeps first, and the name that its process goes by meanwhile."""
+    name = f"hy{secrets.token_hex(6)}"
+    rename = f"import ctypes, time\nctypes.CDLL(None).prctl(15, b'{name}', 0, 0, 0)\n"
+    return f"{rename}time.sleep({seconds})\n{RIGHT}", name
+
+
+def is_running(name: str) -> bool:
+    for entry in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if entry.read_text().strip() == name:
+                return True
+    return False
+
+
+def catches(pid: int, signum: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    [line] = [x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in x]
+    return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_lets_verdicts_finish(home: Path, signum: int, code: int) -> None:
+    slow, name = sleeper(1)
+    with start("-", "sum.yaml", "-o", "v.jsonl") as process:
+        send(process, sample(0, RIGHT), sample(1, slow))
+        wait_until(lambda: is_running(name), "the program runs")
+        process.send_signal(signum)  # stdin stays open: it must not wait for more
+        assert process.wait(60) == code
+        assert process.stderr is not None
+        said = process.stderr.read()
+    lines = [json.loads(line) for line in (home / "v.jsonl").read_text().splitlines()]
+    assert [line["verdict"] for line in lines] == ["AC", "AC"]
+    assert "interrupted: 2 verdicts written" in said
+    assert "--resume continues" in said
+
+
+def test_the_second_signal_ends_it_at_once(home: Path) -> None:
+    slow, name = sleeper(30)
+    with start("-", "sum.yaml", "-o", "v.jsonl") as process:
+        send(process, sample(0, RIGHT), sample(1, slow))
+        wait_until(lambda: is_running(name), "the program runs")
+        wait_for_lines(home / "v.jsonl", 1)
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: not catches(process.pid, signal.SIGINT), "the first signal is seen")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == -signal.SIGINT
+    wait_until(lambda: not is_running(name), "the program is dead")
+    assert_resumes(home)
+
+
+def test_a_killed_run_is_resumed(home: Path) -> None:
+    slow, name = sleeper(30)
+    with start("-", "sum.yaml", "-o", "v.jsonl") as process:
+        send(process, sample(0, RIGHT), sample(1, slow))
+        wait_until(lambda: is_running(name), "the program runs")
+        wait_for_lines(home / "v.jsonl", 1)
+        process.kill()
+        assert process.wait(60) == -signal.SIGKILL
+    wait_until(lambda: not is_running(name), "the program is dead")
+    assert_resumes(home)
+
+
+def assert_resumes(home: Path) -> None:
+    """The first of three samples is judged; the others follow, and nothing twice."""
+    with start("-", "sum.yaml", "-o", "v.jsonl", "--resume") as process:
+        send(process, sample(0, RIGHT), sample(1, "print(3)"), sample(2, RIGHT + "#"))
+        _, said = process.communicate()
+    assert process.returncode == 0, said
+    lines = [json.loads(line) for line in (home / "v.jsonl").read_text().splitlines()]
+    lines.sort(key=lambda line: line["sample_index"])
+    assert [line["verdict"] for line in lines] == ["AC", "WA", "AC"]
+    assert "2 samples judged, 2 accepted, 1 judged before" in said
+
+
+def test_verdicts_appear_while_samples_still_arrive() -> None:
+    with start("-", "sum.yaml") as process:
+        send(process, sample(0, RIGHT))
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["verdict"] == "AC"
+        send(process, sample(1, "print(3)"))
+        assert json.loads(process.stdout.readline())["verdict"] == "WA"
+        process.communicate()
+    assert process.returncode == 0
+
+
+def test_a_closed_pipe_ends_it_quietly() -> None:
+    with start("-", "sum.yaml") as process:
+        send(process, sample(0, RIGHT))
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):  # it may end at the first of them
+            for i in range(1, 4):
+                send(process, sample(i, f"{RIGHT}  # {i}"))
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    assert "Traceback" not in said
+    assert "rror" not in said
+
+
+@pytest.mark.slow
+def test_samples_are_judged_as_they_are_drawn(home: Path) -> None:
+    flags = ("sum.yaml", "-n", "3", "--max-tokens", "12", "--device", "cpu")
+    with (
+        subprocess.Popen(
+            command("run_sample", *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as sampler,
+        subprocess.Popen(
+            command("run_eval", "-"), stdin=sampler.stdout, stdout=subprocess.PIPE
+        ) as judge,
+    ):
+        assert sampler.stdout is not None
+        sampler.stdout.close()
+        verdicts = [json.loads(line) for line in judge.communicate()[0].splitlines()]
+        assert sampler.wait() == 0
+    assert judge.returncode == 0
+    assert sorted(verdict["sample_index"] for verdict in verdicts) == [0, 1, 2]
+    assert all(verdict.keys() >= {"verdict", "completion", "seed"} for verdict in verdicts)
