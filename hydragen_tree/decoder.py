@@ -83,8 +83,9 @@ class Decoder:
         self._state = torch.zeros(_STATE_FIELDS, room, dtype=torch.int64, device=device)
         self._pages = torch.zeros(room, max_pages, dtype=torch.int32, device=device)
         self._row_numbers = torch.arange(room, dtype=torch.int32, device=device)
-        self._ring_tokens = torch.zeros(_RING_STEPS, room, dtype=torch.int32, device=device)
-        self._ring_logprobs = torch.zeros(2, _RING_STEPS, room, device=device)
+        # one step more than is used, for the run before a capture when the ring stands at its end
+        self._ring_tokens = torch.zeros(_RING_STEPS + 1, room, dtype=torch.int32, device=device)
+        self._ring_logprobs = torch.zeros(2, _RING_STEPS + 1, room, device=device)
         self._at = torch.zeros(1, dtype=torch.int64, device=device)  # the ring's next step
         self._next_chunk = 0
         nothing = heads.schedule(np.empty((0, 6), np.int32), room, None)

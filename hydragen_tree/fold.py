@@ -43,9 +43,9 @@ class CostModel:
         return rows * merge_bytes / self.bandwidth + self.item_s
 
 
-# Estimates, not yet fitted to measurements: a memory-bound read, and the start of one more product.
-CPU = CostModel("cpu", bandwidth=8e9, item_s=30e-6)
-CUDA = CostModel("cuda", bandwidth=4.0e12, item_s=1e-6)
+# As `hydragen bench fit` found them, rounded: one thread of a 2-core AMD EPYC, and an H200.
+CPU = CostModel("cpu", bandwidth=4e9, item_s=40e-6)
+CUDA = CostModel("cuda", bandwidth=4.5e12, item_s=0.1e-6)
 
 
 @dataclass(frozen=True, slots=True)

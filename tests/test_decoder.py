@@ -38,7 +38,7 @@ def draw(
     model: Path, settings: SamplingSettings, backend: str, n: int, **options: int
 ) -> dict[tuple[str, int], Sample]:
     sampler = Sampler.from_pretrained(
-        str(model), device=DEVICE, dtype="float32", attention=backend, **options
+        str(model), device=DEVICE, dtype="float32", attention=backend, compiled=False, **options
     )
     samples = list(sampler.sample(prompts(), n, settings))
     assert sampler.stats.tokens_sampled == sum(sample.n_tokens for sample in samples)
@@ -51,7 +51,11 @@ def draw(
         (SamplingSettings(temperature=1.0, max_tokens=12, logprobs=True), 4, {}),
         (SamplingSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=11), 4, {"max_rows": 3}),
         (SamplingSettings(temperature=0.0, max_tokens=19), 3, {}),
-        (SamplingSettings(temperature=1.0, max_tokens=20), 4, {"memory_bytes": 80_000 if INTERPRETED else 250_000}),
+        (
+            SamplingSettings(temperature=1.0, max_tokens=20),
+            4,
+            {"memory_bytes": 80_000 if INTERPRETED else 250_000},
+        ),
     ],
     ids=["all at once", "rows that wait", "greedy", "little memory"],
 )
