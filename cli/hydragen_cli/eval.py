@@ -130,7 +130,7 @@ def evaluate(
             run.judge(source, language, drain.stop)
     run.report(ks, summary, plot, quiet=quiet)
     if drain.signum:
-        how = "the same command with --resume continues" if output else "verdicts are complete"
+        how = "the same command with --resume continues" if output else "with -o it could be resumed"
         note(f"interrupted: {count(verdicts.lines, 'verdict')} written; {how}", quiet=quiet)
         return 128 + drain.signum
     return _PARTIAL if run.faults.total() else 0
@@ -165,12 +165,16 @@ class _Drain:
 
 @contextmanager
 def _progress(run: Grading, *, quiet: bool) -> Iterator[None]:
-    """A plain line now and then; nothing in the first seconds."""
+    """A plain line now and then, where there is news; nothing in the first seconds."""
     ended = threading.Event()
 
     def report() -> None:
+        told = ""
         while not ended.wait(_PLAIN_INTERVAL_S):
-            note(run.progress())
+            news = run.progress()
+            if news != told:
+                note(news)
+            told = news
 
     if not quiet:
         threading.Thread(target=report, daemon=True).start()
