@@ -156,7 +156,7 @@ class Grading:
             render_summary(result, console())
         note(self.progress(), quiet=quiet)
         for kind, number in self.faults.items():
-            more = f", {_NAMED} of them named above" if number > _NAMED else ""
+            more = ", the first of them named above" if number > len(self._named[kind]) else ""
             note(f"{kind}: {number:,}{more}")
 
     def progress(self) -> str:
