@@ -7,12 +7,15 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hydragen_cli.grading import read_lines
 
 PROBLEM = """\
 id: sum
@@ -43,6 +46,30 @@ def command(entry: str, *args: str) -> list[str]:
 
 def sample(index: int, solution: str) -> dict[str, Any]:
     return {"task_id": "sum", "sample_index": index, "solution": solution}
+
+
+def test_lines_are_whole_however_they_arrive() -> None:
+    read, write = os.pipe()
+    lines = read_lines(os.fdopen(read, "rb", buffering=0), threading.Event())
+    long = b"x" * 200_000
+    for portion in (b"one\ntw", b"o\n", b"\nthr"):
+        os.write(write, portion)
+    assert [next(lines) for _ in range(3)] == [b"one\n", b"two\n", b"\n"]
+    writer = threading.Thread(target=lambda: (os.write(write, b"ee\n" + long), os.close(write)))
+    writer.start()
+    assert list(lines) == [b"three\n", long]
+    writer.join()
+
+
+def test_a_stop_ends_the_reading_of_a_pipe_that_stays_open() -> None:
+    read, write = os.pipe()
+    stop = threading.Event()
+    lines = read_lines(os.fdopen(read, "rb", buffering=0), stop)
+    os.write(write, b"whole\npart")
+    assert next(lines) == b"whole\n"
+    threading.Timer(0.1, stop.set).start()
+    assert list(lines) == []
+    os.close(write)
 
 
 def start(*args: str) -> "subprocess.Popen[str]":

@@ -63,7 +63,7 @@ def verdict_on(outcome: Outcome, status: Status, message: str, *, test: int | No
     return Verdict(
         status=status,
         failed_test=None if status in ("AC", "CE") else test,
-        time_s=outcome.cpu_s,
+        time_s=round(outcome.cpu_s, 6),
         memory_bytes=outcome.memory_bytes,
         exit_status=outcome.exit_status,
         signal=outcome.signal,
