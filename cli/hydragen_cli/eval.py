@@ -19,6 +19,7 @@ _PARTIAL = 3
 _REFUSED = 10  # records of data sets that are named
 _PLAIN_INTERVAL_S = 5.0
 _RESULTS = "Results"
+_OUTPUT = "Output"  # as in arguments.py, so that --force stands with them
 
 
 def evaluate(
@@ -44,12 +45,19 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Verdicts. Default: stdout."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            rich_help_panel=_OUTPUT,
+            help="Verdicts. Default: stdout.",
+        ),
     ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
+            rich_help_panel=_OUTPUT,
             help="Continue the output: judge what is not in it, or met an infrastructure error.",
         ),
     ] = False,
@@ -130,7 +138,9 @@ def evaluate(
             run.judge(source, language, drain.stop)
     run.report(ks, summary, plot, quiet=quiet)
     if drain.signum:
-        how = "the same command with --resume continues" if output else "with -o it could be resumed"
+        how = (
+            "the same command with --resume continues" if output else "with -o it could be resumed"
+        )
         note(f"interrupted: {count(verdicts.lines, 'verdict')} written; {how}", quiet=quiet)
         return 128 + drain.signum
     return _PARTIAL if run.faults.total() else 0
