@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from hydragen_tree.tiny import MODEL_DIR, drawing, evaluate, train
@@ -23,6 +24,7 @@ PLAN = train.Plan(
     warm=1,
     cool=1,
     checkpoints=(1, 2),
+    blended=(1, 2, 0.25),
 )
 
 
@@ -52,13 +54,26 @@ def test_training_writes_checkpoints_and_figures(trained: Path) -> None:
     assert weights[0] != weights[1]
 
 
+def test_what_ships_lies_between_two_checkpoints(trained: Path) -> None:
+    first, second, mean = (
+        load_file(trained / name / "model.safetensors") for name in ("step-1", "step-2", "blended")
+    )
+    for name, weights in mean.items():
+        expected = 0.75 * first[name].float() + 0.25 * second[name].float()
+        torch.testing.assert_close(weights, expected.to(torch.bfloat16), rtol=1e-2, atol=0)
+    files = [sorted(p.name for p in (trained / d).iterdir()) for d in ("step-2", "blended")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("loop", ["transformers", "tree"])
 def test_evaluation_writes_a_table_a_split(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
     monkeypatch.setattr(evaluate, "MAX_TOKENS", 4)
     out = tmp_path / "figures.json"
     model = str(trained / "step-2")
     options = ["--splits", "TRAIN", "LONGER", "--tasks", "2", "-n", "3", "--device", "cpu"]
+    options += ["--loop", loop]
     evaluate.main(["--out", str(out), "--model", model, *options])
     tables = json.loads(out.read_text())["models"]["step-2"]
     assert set(tables) == {"train", "longer"}

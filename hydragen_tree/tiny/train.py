@@ -1,12 +1,14 @@
 """Trains the model that ships: python -m hydragen_tree.tiny.train --out DIR
 
 One command, seeded: draws the corpus, trains the tokenizer and the weights, and writes a model
-directory a checkpoint, with a log of figures beside them. It runs on any device torch offers.
+directory a checkpoint, with a log of figures beside them, and the mean of two checkpoints, which
+is what ships. It runs on any device torch offers.
 """
 
 import argparse
 import copy
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import (
     AttentionInterface,
@@ -46,6 +49,7 @@ class Plan:
         warm: how many steps, the first ones, rise to the peak.
         cool: how many steps, the last ones, fall to zero.
         checkpoints: numbers of steps after which the model is written.
+        blended: two of the checkpoints, and the share of the second in the mean that ships.
     """
 
     seed: int
@@ -57,6 +61,7 @@ class Plan:
     warm: int
     cool: int
     checkpoints: tuple[int, ...]
+    blended: tuple[int, int, float]
 
 
 PLAN = Plan(
@@ -69,6 +74,7 @@ PLAN = Plan(
     warm=100,
     cool=200,
     checkpoints=(60, 100, 150, 250, 400, 650, 1000),
+    blended=(400, 650, 0.5),
 )
 
 
@@ -175,6 +181,22 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
+def blend(first: Path, second: Path, share: float, out: Path) -> None:
+    """Writes the mean of two models' weights, taken in float32: a model between them.
+
+    Args:
+        first: a model directory.
+        second: another, of the same run.
+        share: how far the mean lies from the first to the second, 0 to 1.
+        out: the directory written, but for the weights a copy of the second.
+    """
+    shutil.copytree(second, out, dirs_exist_ok=True)
+    begin, end = (load_file(path / "model.safetensors") for path in (first, second))
+    mean = {name: begin[name].float().lerp(end[name].float(), share) for name in begin}
+    half = {name: weights.to(torch.bfloat16) for name, weights in mean.items()}
+    save_file(half, out / "model.safetensors", metadata={"format": "pt"})
+
+
 class Log:
     """The losses along the way, and what is written of them.
 
@@ -223,7 +245,8 @@ def corpus_figures(chunks: list[Chunk]) -> dict[str, Any]:
 
 
 def run(plan: Plan, options: argparse.Namespace) -> None:
-    """Draws, trains, and writes a directory `step-N` a checkpoint and the log `training.json`."""
+    """Draws, trains, and writes a directory `step-N` a checkpoint, the log `training.json`, and
+    `blended`, the mean of two checkpoints."""
     torch.manual_seed(plan.seed)
     begun = time.monotonic()
     chunks, tokenizer = draw_corpus(plan.seed, plan.chunks, options.workers)
@@ -245,6 +268,9 @@ def run(plan: Plan, options: argparse.Namespace) -> None:
         if done in plan.checkpoints:
             save(fit.averaged, tokenizer, options.out / f"step-{done}")
             log.write(done * plan.batch * plan.context)
+    first, second, share = plan.blended
+    out = options.out
+    blend(out / f"step-{first}", out / f"step-{second}", share, out / "blended")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
