@@ -5,14 +5,12 @@ for sample in sampler.sample(["def add(a, b):"], n=100):
     print(sample.completion)
 """
 
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from hydragen_tree.attention import BACKENDS, resolve_backend
+from hydragen_tree.budget import kv_budget_bytes
 from hydragen_tree.cache import KVCache
 from hydragen_tree.costs import find_cost
 from hydragen_tree.engine import Engine
@@ -94,7 +92,7 @@ class Sampler:
             device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
             attention: backend, see `tree_attention`.
             memory_bytes: for keys and values; by default measured: half of the free memory of a
-                CPU, nine tenths of a GPU's.
+                CPU, on a GPU what weights and a step's own needs leave.
             max_rows: branches in the batch at the most.
             compiled: compile the model's layers on a GPU: half a minute once, then from a cache.
 
@@ -208,9 +206,13 @@ class Sampler:
         shape, source = self.source.shape, self.source
         heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, source.dtype, source.device)
         pages = cache.pages_for(settings.max_tokens) + 1
-        # every full page of a tail may be frozen into a segment of its own, one below the other
-        levels = 1 + max((segment.depth for segment in trie), default=0) + pages
+        levels = self._levels(trie, settings)
         return Decoder(self.model, cache, heads, settings, self.max_rows, pages, levels)
+
+    def _levels(self, trie: Trie, settings: SamplingSettings) -> int:
+        """Segments on a path at the most: each page of a tail may be frozen into one of its own."""
+        depth = max((segment.depth for segment in trie), default=0)
+        return depth + 2 + settings.max_tokens // self._page_tokens
 
     def trie(self, prompts: Sequence[Prompt], n: int) -> Trie:
         """The tree that a run of n samples a task works on: folded where sharing does not pay."""
@@ -226,7 +228,9 @@ class Sampler:
         tail = -(-settings.max_tokens // page) + 1
         rows = min(self.max_rows, n_samples)
         useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
-        budget = self._memory_bytes or free_memory_bytes(self.source.device)
+        budget = self._memory_bytes or kv_budget_bytes(
+            self.source, self._prefill_tokens, rows, self._levels(trie, settings)
+        )
         n_pages = min(useful, budget // page_bytes)
         if n_pages < 1:
             raise CapacityError(
@@ -236,11 +240,4 @@ class Sampler:
         return KVCache(source.shape, n_pages, page, source.dtype, source.device, self.is_fused)
 
 
-def free_memory_bytes(device: torch.device) -> int:
-    """Memory that keys and values may take: half of a CPU's free memory, most of a GPU's."""
-    if device.type == "cuda":
-        return int(0.9 * torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-__all__: list[Any] = ["Sampler", "free_memory_bytes"]
+__all__ = ["Sampler"]

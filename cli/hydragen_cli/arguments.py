@@ -122,6 +122,12 @@ Attention = Annotated[
         help="auto, triton, flash, torch, or reference (plain and slow).",
     ),
 ]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain", help="Also say which attention code the device would run, and by what costs."
+    ),
+]
 Compile = Annotated[
     bool,
     typer.Option(

@@ -35,6 +35,8 @@ def plan(
     dtype: arguments.Dtype = "auto",
     device: arguments.Device = "auto",
     max_rows: arguments.MaxRows = None,
+    attention: arguments.Attention = "auto",
+    explain: arguments.Explain = False,
     as_json: arguments.AsJson = False,
     config: arguments.Config = None,
 ) -> None:
@@ -44,17 +46,26 @@ def plan(
     """
     inputs = Inputs.read(problems, prompts, chat, variants)
 
+    from hydragen_tree.explain import explain as explanation
     from hydragen_tree.outline import Outline
     from hydragen_tree.sampler import Sampler
 
     prepare_libraries(model, quiet=as_json)
     sampler = Sampler.from_pretrained(
-        model, revision=revision, dtype=dtype, device=device, max_rows=max_rows
+        model,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        max_rows=max_rows,
+        attention=attention,
     )
     built = inputs.prompts(sampler.tokenizer, seed)
     outline = Outline.draw(built, samples, sampler.source.shape, sampler.cost, sampler.max_rows)
     if as_json:
-        print(json.dumps(outline.record(), indent=1))
+        record = outline.record()
+        if explain:
+            record["explanation"] = dict(explanation(sampler.source, attention, sampler.cost))
+        print(json.dumps(record, indent=1))
         return
 
     from rich.console import Console
@@ -62,6 +73,8 @@ def plan(
     console = Console(file=sys.stdout, highlight=False, emoji=False)
     console.print(draw_tree(outline, sampler.tokenizer))
     show(console, describe(outline))
+    if explain:
+        show(console, explanation(sampler.source, attention, sampler.cost))
 
 
 def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":

@@ -147,8 +147,8 @@ def _rehearse(
     quiet: bool,
 ) -> None:
     """Prints the prompts as JSON lines, and what the run would share and need."""
+    from hydragen_tree.budget import free_memory_bytes
     from hydragen_tree.outline import Outline
-    from hydragen_tree.sampler import free_memory_bytes
 
     for prompt in prompts:
         line = {"task_id": prompt.task_id, "prompt_variant": prompt.variant, "text": prompt.text}

@@ -1,0 +1,54 @@
+"""Which code a run would use on a device, and why: for `hydragen plan --explain`."""
+
+from hydragen_tree.attention import resolve_backend
+from hydragen_tree.costs import costs_file
+from hydragen_tree.fold import CPU, CUDA, CostModel
+from hydragen_tree.loading import ModelSource
+
+_BACKENDS = {
+    "torch": "torch, a flash or plain product a segment, merged level by level",
+    "flash": "flash attention, one call a level; tails and merging by Triton",
+    "reference": "the plain recursion that defines the result",
+}
+
+
+def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[str, str]]:
+    """Names and what they stand for.
+
+    Args:
+        source: the model and its device.
+        attention: the backend asked for.
+        cost: the constants that folding goes by.
+    """
+    backend = resolve_backend(attention, source.device)
+    asked = "chosen for this device" if attention == "auto" else "asked for"
+    what = _kernels(source) if backend == "triton" else _BACKENDS[backend]
+    steps = "one at a time by the host"
+    if backend == "triton":
+        steps = "CUDA graphs, drawing included, in chunks once no sample can fork"
+    origin = "that ship" if cost in (CPU, CUDA) else f"of {costs_file()}"
+    return [
+        ("device", f"{source.device}, {str(source.dtype).removeprefix('torch.')}"),
+        ("attention", f"{what} ({asked})"),
+        ("steps", steps),
+        (
+            "costs",
+            f"constants {origin}: {cost.bandwidth / 1e9:,.0f} GB/s, "
+            f"{cost.item_s * 1e6:.1f} us a segment",
+        ),
+    ]
+
+
+def _kernels(source: ModelSource) -> str:
+    """The segment kernel and its tiles."""
+    from hydragen_kernels.segment import best_config
+
+    shape = source.shape
+    config = best_config(
+        source.device, source.dtype, shape.head_dim, shape.q_heads // shape.kv_heads
+    )
+    form = "Hopper form, " if config.specialized else ""
+    return (
+        f"Triton: all segments in one launch ({form}tiles of {config.block_q} rows x "
+        f"{config.block_k} keys), tails and merging in one more"
+    )
