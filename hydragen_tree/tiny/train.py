@@ -74,7 +74,7 @@ PLAN = Plan(
     warm=100,
     cool=200,
     checkpoints=(60, 100, 150, 250, 400, 650, 1000),
-    blended=(400, 650, 0.5),
+    blended=(400, 650, 0.65),
 )
 
 
