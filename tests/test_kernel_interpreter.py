@@ -12,7 +12,12 @@ pytest.importorskip("triton")
 
 @pytest.mark.parametrize(
     ("module", "tests"),
-    [("test_kernel_attention", ""), ("test_kernel_choose", ""), ("test_attention", "fused")],
+    [
+        ("test_kernel_attention", ""),
+        ("test_kernel_choose", ""),
+        ("test_attention", "fused"),
+        ("test_decoder", ""),
+    ],
 )
 def test_tables_under_the_interpreter(module: str, tests: str) -> None:
     path = Path(__file__).with_name(f"{module}.py")
