@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.random import uniforms
 from hydragen_tree.settings import SamplingSettings
 
 _CHUNK = 1 << 22  # probabilities held in float64 at a time
@@ -37,45 +38,6 @@ def stream_key(seed: int, task_id: str, variant: int, sample_index: int) -> int:
     """The 64-bit key of a sample's random numbers."""
     name = f"{seed}\0{task_id}\0{variant}\0{sample_index}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
-
-
-def philox4x32(
-    key: NDArray[np.uint64], counter: NDArray[np.uint32], rounds: int = 10
-) -> NDArray[np.uint32]:
-    """Philox4x32, a counter-based random number generator.
-
-    Args:
-        key: `[n]` uint64; its low half is the first key word.
-        counter: `[n, 4]` uint32.
-        rounds: 10 in all uses.
-
-    Returns:
-        `[n, 4]` uint32.
-
-    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-    """
-    low = np.uint64(0xFFFFFFFF)
-    word = [counter[:, i].astype(np.uint64) for i in range(4)]
-    key_0, key_1 = key & low, key >> np.uint64(32)
-    for _ in range(rounds):
-        product_0 = np.uint64(0xD2511F53) * word[0]
-        product_1 = np.uint64(0xCD9E8D57) * word[2]
-        word = [
-            (product_1 >> np.uint64(32)) ^ word[1] ^ key_0,
-            product_1 & low,
-            (product_0 >> np.uint64(32)) ^ word[3] ^ key_1,
-            product_0 & low,
-        ]
-        key_0 = (key_0 + np.uint64(0x9E3779B9)) & low
-        key_1 = (key_1 + np.uint64(0xBB67AE85)) & low
-    return np.stack(word, axis=1).astype(np.uint32)
-
-
-def uniforms(keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The random number in (0, 1) of each sample at its position, from Philox's first word."""
-    counter = np.zeros((keys.size, 4), np.uint32)
-    counter[:, 0] = positions
-    return (philox4x32(keys, counter)[:, 0].astype(np.float64) + 0.5) * 2.0**-32
 
 
 def filtered(logits: Tensor, settings: SamplingSettings) -> Tensor:

@@ -12,7 +12,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from hydragen_tree.choice import draw, filtered, philox4x32, stream_key, uniforms
+from hydragen_kernels.random import philox4x32, uniforms
+from hydragen_tree.choice import draw, filtered, stream_key
 from hydragen_tree.settings import SamplingSettings
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hydragen_tree.choice import filtered, stream_key, uniforms
+from hydragen_kernels.random import uniforms
+from hydragen_tree.choice import filtered, stream_key
 from hydragen_tree.errors import CapacityError, InputError
 from hydragen_tree.prompts import Prompt
 from hydragen_tree.sampler import Sampler

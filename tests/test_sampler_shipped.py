@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import hydragen_tree
-from hydragen_tree.choice import filtered, stream_key, uniforms
+from hydragen_kernels.random import uniforms
+from hydragen_tree.choice import filtered, stream_key
 from hydragen_tree.problem import load_problem
 from hydragen_tree.prompts import build_prompts
 from hydragen_tree.sampler import Sampler

@@ -1,21 +1,15 @@
-"""Choice in numpy and torch: random words, filters and draw that `choose.py` is tested against.
+"""Choice in torch: the filters and the draw that `choose.py` is tested against.
 
 The definition is in the docstring of `choose.py`; here each filter is written out by sorting.
-
-Source: Philox4x32-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-_LOW = np.uint64(0xFFFFFFFF)
-_ROUNDS = 10
+from hydragen_kernels.random import uniforms
 
 
 class Drawn(NamedTuple):
@@ -24,41 +18,6 @@ class Drawn(NamedTuple):
     tokens: Tensor
     raw_logprobs: Tensor
     sampled_logprobs: Tensor
-
-
-def philox4x32(
-    key: npt.NDArray[np.uint32], counter: npt.NDArray[np.uint32]
-) -> npt.NDArray[np.uint32]:
-    """Ten rounds of Philox4x32: four random words for each key and counter.
-
-    Args:
-        key: `[..., 2]` uint32, low word first.
-        counter: `[..., 4]` uint32, low word first.
-
-    Returns:
-        `[..., 4]` uint32.
-    """
-    low, high = (key[..., i].astype(np.uint64) for i in range(2))
-    a, b, c, d = (counter[..., i].astype(np.uint64) for i in range(4))
-    shift = np.uint64(32)
-    for _ in range(_ROUNDS):
-        from_a, from_c = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]  # 32 x 32 bits: no overflow
-        a, b = (from_c >> shift) ^ b ^ low, from_c & _LOW
-        c, d = (from_a >> shift) ^ d ^ high, from_a & _LOW
-        low = (low + np.uint64(_WEYL[0])) & _LOW
-        high = (high + np.uint64(_WEYL[1])) & _LOW
-    return np.stack(np.broadcast_arrays(a, b, c, d), axis=-1).astype(np.uint32)
-
-
-def uniforms(
-    stream_keys: npt.NDArray[np.int64], positions: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float64]:
-    """One number in (0, 1) for each sample: `(word + 0.5) / 2^32` of its stream at its position."""
-    bits = np.asarray(stream_keys).astype(np.int64).view(np.uint64)
-    key = np.stack([bits & _LOW, bits >> np.uint64(32)], axis=-1).astype(np.uint32)
-    counter = np.zeros((len(key), 4), dtype=np.uint32)
-    counter[:, 0] = np.asarray(positions).astype(np.uint32)
-    return (philox4x32(key, counter)[:, 0].astype(np.float64) + 0.5) * 2.0**-32
 
 
 def kept(
@@ -106,7 +65,7 @@ def choose(
 ) -> Drawn:
     """Draw one token for each sample, arguments as `hydragen_kernels.choose.choose` takes them."""
     logits = logits.float()
-    numbers = uniforms(stream_keys.numpy(), positions.numpy())
+    numbers = uniforms(stream_keys.numpy().view(np.uint64), positions.numpy())
     raw = torch.log_softmax(logits.double(), dim=-1)
     tokens = torch.empty(len(sample_rows), dtype=torch.int32)
     sampled = torch.zeros(len(sample_rows))
