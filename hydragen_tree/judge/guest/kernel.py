@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import signal
+from typing import NoReturn
 
 # PyDLL keeps the interpreter lock during a call, so that the child of `clone` holds it too.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -115,8 +116,18 @@ def pivot_root(new_root: str) -> None:
     os.chdir("/")
 
 
+def exit(status: int) -> NoReturn:
+    """End the process through the C library, which writes what C code has left in its buffers."""
+    _libc.exit(ctypes.c_int(status))
+    raise AssertionError
+
+
 class _CapHeader(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+# Made here, as ctypes keeps weak references to types of arrays; see `ending.py`.
+_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 
 
 def drop_capabilities() -> None:
@@ -128,5 +139,4 @@ def drop_capabilities() -> None:
             break
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = _CapHeader(version=0x20080522, pid=0)
-    nothing = (ctypes.c_uint32 * 6)()
-    _check(_libc.capset(ctypes.byref(header), nothing), "capset")
+    _check(_libc.capset(ctypes.byref(header), _NO_CAPABILITIES), "capset")

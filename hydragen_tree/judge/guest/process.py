@@ -22,7 +22,8 @@ _ABOVE_ALL = 64
 _SWEEP_S = 5.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CLOCK_HZ = os.sysconf("SC_CLK_TCK")
-_OWN_MODULES = (__package__, *(f"{__package__}.{m}" for m in ("runner", "serve", "verify")))
+_OWN = ("ending", "runner", "serve", "verify")
+_OWN_MODULES = (__package__, *(f"{__package__}.{name}" for name in _OWN))
 
 
 class Tree:

@@ -25,10 +25,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import CodeType
 from typing import Any
 
-from . import harness, kernel, landlock, layout, neighbours, seccomp, serve, verify
+from . import ending, harness, kernel, landlock, layout, neighbours, seccomp, serve, verify
 from .process import Tree, take_place
 
 CONTROL_FD = 3
@@ -71,15 +72,15 @@ def main(argument: str) -> Callable[[], None]:
 def _role(role: str, code: list[CodeType]) -> Callable[[], None]:
     """What a Python process is there for."""
     if role == "serve":
-        return lambda: serve.main(code, prelude=False)
+        return partial(ending.run, serve.main, code, prelude=False)
     if role == "serve_with_prelude":
-        return lambda: serve.main(code, prelude=True)
+        return partial(ending.run, serve.main, code, prelude=True)
     if role == "harness":
         return lambda: harness.main(code)
     neighbours.offer(code[1:])
     if role == "verify":
         return lambda: verify.main(code)
-    return lambda: exec(code[0], sys.modules["__main__"].__dict__)
+    return partial(ending.run, exec, code[0], sys.modules["__main__"].__dict__)
 
 
 def _warm_up() -> None:

@@ -189,13 +189,12 @@ def bare_filter(pid: int, *, tools: bool = False) -> bytes:
 
 def install(filter_code: bytes) -> None:
     """Apply a filter to this process and its children, for good. Needs no_new_privs set."""
-    buffer = ctypes.create_string_buffer(filter_code, len(filter_code))
-
-    class SockFprog(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-    program = SockFprog(len(filter_code) // 8, ctypes.addressof(buffer))
+    program = _SockFprog(len(filter_code) // 8, filter_code)
     kernel.prctl(kernel.PR_SET_SECCOMP, 2, ctypes.byref(program))
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
 def _numbers(table: _Table) -> list[int]:
