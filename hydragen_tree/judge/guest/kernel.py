@@ -130,13 +130,17 @@ class _CapHeader(ctypes.Structure):
 _NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 
 
-def drop_capabilities() -> None:
-    """Give up every capability, for good where the kernel lets us (the bounding set)."""
+def bound_capabilities() -> None:
+    """Let neither this process nor any below it gain a capability by executing a file."""
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError:  # not ours to drop, or no such capability
             break
+
+
+def drop_capabilities() -> None:
+    """Give up every capability."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = _CapHeader(version=0x20080522, pid=0)
     _check(_libc.capset(ctypes.byref(header), _NO_CAPABILITIES), "capset")

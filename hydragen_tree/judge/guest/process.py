@@ -125,8 +125,8 @@ def take_place(
     os.setsid()
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # where memory is short, the program goes first
+    with open("/proc/self/oom_score_adj", "wb", 0) as file:
+        file.write(b"1000")  # where memory is short, the program goes first
     if ruleset is not None:
         ruleset = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, _ABOVE_ALL)
     sources = _arrange(fds, report_fd, len(request["sources"]) or (1 if request["image"] else 0))

@@ -12,6 +12,7 @@ import errno
 import platform
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 
 from . import kernel
 
@@ -154,12 +155,23 @@ _PRCTL = {"x86_64": 157, "aarch64": 167}
 _FCNTL_OWNER = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to anybody through SIGIO
 _IOCTL_OWNER = (0x8901, 0x8902, 0x5412)  # FIOSETOWN, SIOCSPGRP; TIOCSTI types into a terminal
 
+# Stands for the process in a filter that is the same for all; nothing else in one looks like it.
+_ANY_PID = b"\xa9\xcb\xed\x7f"
+
 
 def supported() -> bool:
     """Whether this architecture's call numbers are known here."""
     return platform.machine() in _ARCHITECTURE
 
 
+def prepare() -> None:
+    """Assemble all filters, once instead of in every process that needs one."""
+    namespaced_filter()
+    for tools in (False, True):
+        _bare_template(tools)
+
+
+@lru_cache
 def namespaced_filter() -> bytes:
     """The filter for a program inside namespaces of its own."""
     return _assemble(_Program(), [_ALWAYS])
@@ -172,8 +184,14 @@ def bare_filter(pid: int, *, tools: bool = False) -> bytes:
         pid: the process that will install the filter; the only one it may signal.
         tools: for a compiler: may start processes and set the attributes of its files.
     """
+    return _bare_template(tools).replace(_ANY_PID, struct.pack("<I", pid))
+
+
+@lru_cache
+def _bare_template(tools: bool) -> bytes:
     program = _Program()
-    program.allow_argument(_numbers(_SIGNALS), 0, (0, pid), errno.EPERM)
+    [any_pid] = struct.unpack("<I", _ANY_PID)
+    program.allow_argument(_numbers(_SIGNALS), 0, (0, any_pid), errno.EPERM)
     program.refuse_argument([_FCNTL[platform.machine()]], 1, _FCNTL_OWNER, errno.EPERM)
     program.refuse_argument([_IOCTL[platform.machine()]], 1, _IOCTL_OWNER, errno.EPERM)
     # The program dies with the runner, whatever it thinks of that.
