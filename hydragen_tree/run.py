@@ -74,25 +74,18 @@ class Run:
         return [Waiting(leaf, np.empty(0, np.int32), group) for leaf, group in roots][::-1]
 
     def samples(self) -> Iterator[Sample]:
-        """Yields every sample as it finishes."""
+        """Yields every sample as it finishes, one step after the other."""
         self.engine.check_capacity(self.settings.max_tokens)
-        while self.batch.size or self.waiting:
+        while self.unfinished:
             self.admit()
-            if self.decoder is not None and self._is_steady():
-                from hydragen_tree.stream import Stream  # imports Triton
+            yield from self.step()
 
-                before = self.stats.tokens_sampled
-                yield from Stream(self, self.decoder).samples()
-                if self.stats.tokens_sampled > before:
-                    continue  # else it found no pages, and rows must be parked
-            yield from self._step()
+    @property
+    def unfinished(self) -> bool:
+        """Whether samples are left to draw."""
+        return bool(self.batch.size or self.waiting)
 
-    def steps_until_steady(self) -> Iterator[Sample]:
-        """Steps by the host, for as long as rows may fork; the batch is not refilled."""
-        while self.batch.size and not self._is_steady():
-            yield from self._step()
-
-    def _step(self) -> Iterator[Sample]:
+    def step(self) -> Iterator[Sample]:
         """One token of every sample."""
         logits = self._decode()
         drawn = self._draw(logits)
@@ -238,7 +231,7 @@ class Run:
             self.engine.table.path_items(batch.segment[rows], np.ones_like(drawn)),
         )
 
-    def _is_steady(self) -> bool:
+    def is_steady(self) -> bool:
         """Whether no row can fork any more: it carries one sample, or nothing is left to chance."""
         batch = self.batch
         alone = batch.samples.size == batch.size or self.settings.temperature == 0.0

@@ -192,7 +192,12 @@ class Sampler:
         stats.prompt_tokens = trie.n_tokens
         stats.prompt_tokens_unshared = sum(lengths[i] for i in ledger.prompt.tolist())
         stats.started = time.perf_counter()
-        yield from run.samples()
+        if decoder is None:
+            yield from run.samples()
+        else:
+            from hydragen_tree.stream import stream_samples  # imports Triton
+
+            yield from stream_samples(run, decoder)
 
     @property
     def is_fused(self) -> bool:

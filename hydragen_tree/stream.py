@@ -22,6 +22,19 @@ from hydragen_tree.run import Run
 from hydragen_tree.samples import Sample
 
 
+def stream_samples(run: Run, decoder: Decoder) -> Iterator[Sample]:
+    """Yields every sample of a run: by the host's steps while rows may fork, else by a stream."""
+    run.engine.check_capacity(run.settings.max_tokens)
+    while run.unfinished:
+        run.admit()
+        if run.is_steady():
+            before = run.stats.tokens_sampled
+            yield from Stream(run, decoder).samples()
+            if run.stats.tokens_sampled > before:
+                continue  # else it found no pages, and rows must be parked
+        yield from run.step()
+
+
 class _Flight(NamedTuple):
     """A chunk on its way.
 

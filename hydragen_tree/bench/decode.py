@@ -163,11 +163,17 @@ def time_tree(rig: Rig, rows: int, prefix: int) -> tuple[float, float, float]:
         decoder = run.decoder
         assert decoder is not None
         prefill_s = seconds(run.admit)
-        forking_s = seconds(partial(list, run.steps_until_steady()))
+        forking_s = seconds(partial(_fork, run))
         before = run.stats.rows_computed
         steady_s = seconds(partial(list, Stream(run, decoder).samples()))
         step_s = steady_s * rows / (run.stats.rows_computed - before)
     return prefill_s, forking_s, step_s
+
+
+def _fork(run: Run) -> None:
+    """The host's steps, for as long as rows may fork."""
+    while not run.is_steady():
+        list(run.step())
 
 
 def time_private(rig: Rig, rows: int, length: int) -> float:

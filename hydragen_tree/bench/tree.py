@@ -21,6 +21,7 @@ from hydragen_tree.bench.configs import random_model
 from hydragen_tree.bench.decode import PAGE_TOKENS, Rig
 from hydragen_tree.prompts import Prompt
 from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.stream import stream_samples
 
 ROOT_TOKENS, OWN_TOKENS = 2400, 350
 SAMPLES, NEW_TOKENS = 128, 512
@@ -76,7 +77,8 @@ def run(
     for way, shared, rows, count in ways:
         start = time.perf_counter()
         batch = rig.run(prompts(count, rig.vocabulary, shared), SAMPLES, _SETTINGS, rows, cache)
-        drawn = sum(sample.n_tokens for sample in batch.samples())
+        assert batch.decoder is not None
+        drawn = sum(sample.n_tokens for sample in stream_samples(batch, batch.decoder))
         seconds = time.perf_counter() - start
         if way == "warm-up":  # compiles
             continue
