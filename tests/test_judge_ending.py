@@ -81,6 +81,9 @@ ENDINGS = {
     "    f.out.write('6')\nf()",
     "file not closed, in a module": "import sys\nsys.out = open(1, 'w', closefd=False)\n"
     "sys.out.write('6')",
+    "text over a plain file": "import io\nf = io.TextIOWrapper(io.FileIO(1, 'w'))\nf.write('6')",
+    "bytes not flushed": "import io\nf = io.BufferedWriter(io.FileIO(1, 'w'))\nf.write(b'6')",
+    "open for both": "f = open('/dev/stdout', 'ab+', 0)\nf.write(b'6')\n",
     "open for reading": "f = open(0)\nprint(f.read())",
     "stdout of its own": "import io, sys\n"
     "sys.stdout = io.TextIOWrapper(io.FileIO(1, 'w'))\nprint(6)",

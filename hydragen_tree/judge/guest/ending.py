@@ -132,7 +132,7 @@ def _own_streams() -> Iterable[object]:
 def _is_reader(thing: object) -> bool:
     if type(thing) is io.TextIOWrapper:
         try:
-            return type(thing.buffer) in _READERS
+            return type(thing.buffer) in (io.BufferedReader, io.BytesIO)
         except ValueError:
             return True
     return type(thing) in _READERS
