@@ -1,9 +1,11 @@
 """How much memory keys and values may take, and what the rest of a run needs beside them."""
 
+import gc
 import os
 
 import torch
 
+from hydragen_tree.engine import TAIL_LEVELS
 from hydragen_tree.loading import ModelSource
 
 _KEPT_SHARE = 0.05  # of a GPU's free memory, for what the allocator cannot use
@@ -13,21 +15,23 @@ _FIXED_BYTES = 512 << 20  # libraries' own buffers, captured graphs
 def free_memory_bytes(device: torch.device) -> int:
     """Memory that a run may take: half of a CPU's free memory, nearly all of a GPU's."""
     if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # what earlier runs have freed counts as free
         return int((1 - _KEPT_SHARE) * torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def workspace_bytes(source: ModelSource, prefill_tokens: int, max_rows: int, levels: int) -> int:
+def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:
     """What a run needs on a GPU beside weights, keys and values.
 
     Args:
         source: the model.
         prefill_tokens: tokens of a prefill pass at the most.
-        max_rows: rows of the batch at the most.
+        rows: rows of the batch at the most.
         levels: segments on a row's path at the most.
 
     Returns:
-        Bytes: activations and partials of a prefill pass, logits and partials of a decode step.
+        Bytes: activations and partials of a prefill pass, logits and partials of decode steps.
     """
     if source.device.type != "cuda":
         return 0
@@ -35,12 +39,15 @@ def workspace_bytes(source: ModelSource, prefill_tokens: int, max_rows: int, lev
     hidden = int(config.hidden_size)
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
     partial = source.shape.merge_bytes // 2
-    prefill = prefill_tokens * ((6 * hidden + 3 * inner) * size + (levels + 1) * partial)
-    decode = max_rows * (2 * int(config.vocab_size) * size + (levels + 1) * partial)
+    prefill = prefill_tokens * (
+        (6 * hidden + 3 * inner) * size + max(levels, TAIL_LEVELS) * partial
+    )
+    graph_rows = rows * 5 // 4 + 8
+    decode = graph_rows * (3 * int(config.vocab_size) * size + (levels + 2) * partial)
     return prefill + decode + _FIXED_BYTES
 
 
-def kv_budget_bytes(source: ModelSource, prefill_tokens: int, max_rows: int, levels: int) -> int:
+def kv_budget_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:
     """Bytes left for keys and values once the weights are loaded; never below zero."""
-    workspace = workspace_bytes(source, prefill_tokens, max_rows, levels)
+    workspace = workspace_bytes(source, prefill_tokens, rows, levels)
     return max(0, free_memory_bytes(source.device) - workspace)

@@ -125,19 +125,19 @@ class KVCache:
         self.values[layer].index_copy_(1, slots, values.to(self.values.dtype))
 
     def copy_pages(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> None:
-        """Copies whole pages, all layers."""
-        for arena in (self.keys, self.values):
-            paged = arena.unflatten(2, (self.n_pages, self.page_tokens))
-            at = torch.from_numpy(np.stack([source, target]).astype(np.int64)).to(arena.device)
-            paged[:, :, at[1]] = paged[:, :, at[0]]
+        """Copies whole pages, layer by layer: all at once would hold a second copy of them."""
+        at = torch.from_numpy(np.stack([source, target]).astype(np.int64)).to(self.keys.device)
+        for layer in (*self.keys, *self.values):
+            paged = layer.unflatten(1, (self.n_pages, self.page_tokens))
+            paged[:, at[1]] = paged[:, at[0]]
 
     def copy_to_run(self, pages: NDArray[np.int32], n_tokens: int, slot: int) -> None:
         """Copies the first `n_tokens` tokens of a tail into a run that starts at `slot`."""
         offsets = np.arange(n_tokens)
         slots = pages[offsets // self.page_tokens].astype(np.int64) * self.page_tokens
         source = torch.from_numpy(slots + offsets % self.page_tokens).to(self.keys.device)
-        for arena in (self.keys, self.values):
-            arena[:, :, slot : slot + n_tokens] = arena[:, :, source]
+        for layer in (*self.keys, *self.values):
+            layer[:, slot : slot + n_tokens] = layer[:, source]
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -1,7 +1,6 @@
 """The cost constants that `hydragen bench fit` has measured, kept by the device's name."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -28,26 +27,30 @@ def find_cost(device: torch.device) -> CostModel:
         InputError: the file cannot be read.
     """
     found = _read(costs_file()).get(device_name(device))
-    if found is not None:
-        return CostModel(device_name(device), found["bandwidth"], found["item_s"])
-    return CPU if device.type == "cpu" else CUDA
+    return found or (CPU if device.type == "cpu" else CUDA)
 
 
 def save_cost(cost: CostModel) -> Path:
     """Keeps constants for later runs; returns the file."""
     path = costs_file()
     known = _read(path)
-    known[cost.device] = {k: v for k, v in asdict(cost).items() if k != "device"}
+    known[cost.device] = cost
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    plain = {
+        name: {"bandwidth": one.bandwidth, "item_s": one.item_s} for name, one in known.items()
+    }
+    path.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     return path
 
 
-def _read(path: Path) -> dict[str, dict[str, float]]:
+def _read(path: Path) -> dict[str, CostModel]:
     try:
-        known: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: CostModel(name, float(cost["bandwidth"]), float(cost["item_s"]))
+            for name, cost in known.items()
+        }
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise InputError(f"{path}: {error}; run `hydragen bench fit` anew or delete it") from None
-    return known

@@ -3,7 +3,7 @@
 One step sends the last token of every row through the model, adds its key and value to the row's
 tail, draws the next token and moves the row on. All it reads lies in buffers of fixed place: the
 rows' state, their pages, and the tiles of the plan. So a step is captured once for each number of
-rows and replayed for any tree; rows beyond the real ones do nothing and own nothing.
+rows, rounded up, and replayed for any tree; rows beyond the real ones do nothing and own nothing.
 
 Drawn tokens collect in a ring on the device and leave it a chunk at a time, on a stream of their
 own, while the next chunk runs.
@@ -31,12 +31,12 @@ CHUNK_STEPS = 8
 IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
 _RING_STEPS = CHUNK_STEPS * (IN_FLIGHT + 1)
 _STATE_FIELDS = 6  # as `_body` unpacks them
-_SPARE_LEVELS = 2  # partial slots beyond one a level, so that long keys of few rows can be split
+SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
 _SPLIT_BYTES = 64 << 20  # more such slots where rows are few: as many as these bytes hold
 
 
 def padded_rows(rows: int) -> int:
-    """The number of rows of the graph that serves `rows`: at most a quarter more, or 8."""
+    """The number of rows of the graph that serves `rows`: a quarter more, or 7, at the most."""
     step = max(8, 1 << max(0, rows.bit_length() - 3))
     return -(-rows // step) * step
 
@@ -90,12 +90,13 @@ class Decoder:
         self._next_chunk = 0
         nothing = heads.schedule(np.empty((0, 6), np.int32), room, None)
         self._tables = SegmentTables(nothing, device, capacity=1 << 14)
-        self._levels = max_levels + _SPARE_LEVELS
+        self._levels = max_levels + SPARE_SLOTS
         partials = max(self._levels * room * heads.partial_bytes, _SPLIT_BYTES)
         self._partials = torch.empty(partials // 4, dtype=torch.float32, device=device)
         self._items = np.empty((0, 6), np.int32)
         self._longest = 0
-        self._graphs: dict[tuple[int, int, bool], Callable[[], Tensor]] = {}
+        self._logits: Tensor | None = None  # of the steps that draw nothing; made by the first
+        self._graphs: dict[tuple[int, int, bool], Callable[[], object]] = {}
         self._captured = device.type == "cuda"
         if self._captured:
             self._pool = torch.cuda.graph_pool_handle()
@@ -152,7 +153,9 @@ class Decoder:
 
     def logits(self) -> Tensor:
         """One step that draws nothing: logits `[rows, vocabulary]`, overwritten by the next."""
-        return self._step(draws=False)()[: self.rows]
+        self._step(draws=False)()
+        assert self._logits is not None
+        return self._logits[: self.rows]
 
     def launch(self, steps: int) -> Callable[[], Chunk]:
         """Starts up to `CHUNK_STEPS` steps; returns what waits for their tokens.
@@ -171,7 +174,7 @@ class Decoder:
 
     # -- the step ----------------------------------------------------------------------------
 
-    def _step(self, draws: bool) -> Callable[[], Tensor]:
+    def _step(self, draws: bool) -> Callable[[], object]:
         """The graph for the present number of rows; captured on first use."""
         splits = self.heads.splits(self.padded, self._longest + 1)
         splits = 1 << (splits.bit_length() - 1)
@@ -181,7 +184,7 @@ class Decoder:
         return self._graphs[key]
 
     @torch.inference_mode()
-    def _capture(self, rows: int, splits: int, draws: bool) -> Callable[[], Tensor]:
+    def _capture(self, rows: int, splits: int, draws: bool) -> Callable[[], object]:
         if not self._captured:
             return torch.inference_mode()(lambda: self._body(rows, splits, draws))
         saved = self._state.clone()
@@ -190,15 +193,10 @@ class Decoder:
         self._state.copy_(saved)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            logits = self._body(rows, splits, draws)
+            self._body(rows, splits, draws)
+        return graph.replay
 
-        def replay() -> Tensor:
-            graph.replay()
-            return logits
-
-        return replay
-
-    def _body(self, rows: int, splits: int, draws: bool) -> Tensor:
+    def _body(self, rows: int, splits: int, draws: bool) -> None:
         """One step of `rows` rows; what a graph captures."""
         tokens, positions, lengths, limits, drawn, keys = self._state[:, :rows]
         pages, size = self._pages[:rows], self.cache.page_tokens
@@ -234,7 +232,10 @@ class Decoder:
             tokens.copy_(torch.where(live, choice.tokens, tokens))
             for count in (positions, lengths, drawn):
                 count += live
-        return logits
+        else:
+            if self._logits is None:
+                self._logits = logits.new_empty(self._state.shape[1], logits.shape[1])
+            self._logits[:rows].copy_(logits)
 
     # -- buffers -----------------------------------------------------------------------------
 
@@ -257,6 +258,8 @@ class Decoder:
         schedule = self.heads.schedule(items, rows, self._partial_slots(self.padded))
         if len(schedule.tiles) > len(self._tables.tiles):
             self._graphs.clear()  # they know the old tables' place
+            if self._captured:  # a pool that no graph uses any more cannot be used again
+                self._pool = torch.cuda.graph_pool_handle()
             capacity = 2 * len(schedule.tiles)
             self._tables = SegmentTables(
                 schedule, self.heads.device, capacity, self._state.shape[1]

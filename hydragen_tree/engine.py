@@ -17,6 +17,8 @@ from hydragen_tree.model import TreeModel
 from hydragen_tree.plan import Int, Item, Plan, SegmentTable, Tails
 from hydragen_tree.trie import Trie
 
+TAIL_LEVELS = 8  # pages of tails that a full prefill pass may have; longer ones take more passes
+
 
 class Engine:
     """Runs segments, tails and rows of one trie.
@@ -130,38 +132,59 @@ class Engine:
             pages: `[rows, max_pages]` pages taken for them.
             starts: `[rows]` position of each tail's first token.
         """
-        row = 0
-        while row < len(tails):
-            stop, total = row, 0
-            while stop < len(tails) and (
-                stop == row or total + tails[stop].size <= self.prefill_tokens
-            ):
-                total += tails[stop].size
-                stop += 1
-            counts = np.array([tail.size for tail in tails[row:stop]], np.int32)
-            items = [self.table.path_items(segments[row:stop], counts)]
-            positions, slots, first = [], [], 0
-            for at, count in zip(range(row, stop), counts.tolist(), strict=True):
-                level = int(self.table.depth[segments[at]]) + 1
-                items.append(self._tail_items(pages[at], first, count, level))
-                offsets = np.arange(count)
-                positions.append(starts[at] + offsets)
-                slots.append(self._tail_slots(pages[at], offsets))
-                first += count
-            self._forward(tails[row:stop], positions, slots, [], items)
-            row = stop
+        for pack in self._tail_packs([tail.size for tail in tails]):
+            counts = np.array([stop - start for _, start, stop in pack], np.int32)
+            items = [self.table.path_items(segments[[row for row, _, _ in pack]], counts)]
+            tokens, positions, slots, first = [], [], [], 0
+            for row, start, stop in pack:
+                level = int(self.table.depth[segments[row]]) + 1
+                items.append(self._tail_items(pages[row], first, start, stop, level))
+                offsets = np.arange(start, stop)
+                tokens.append(tails[row][start:stop])
+                positions.append(starts[row] + offsets)
+                slots.append(self._tail_slots(pages[row], offsets))
+                first += stop - start
+            self._forward(tokens, positions, slots, [], items)
 
-    def _tail_items(self, pages: Int, first: int, count: int, level: int) -> Int:
-        """Items for one tail's tokens: each page causal in itself, and whole to later tokens."""
+    def _tail_packs(self, sizes: list[int]) -> Iterator[list[tuple[int, int, int]]]:
+        """Pieces (row, start, stop) of one pass each; they start with a page.
+
+        Every page of a tail is a level of its own, so a pass is bounded by tokens times pages.
+        """
+        size = self.cache.page_tokens
+        pack: list[tuple[int, int, int]] = []
+        total, deepest = 0, 1
+        for row, length in enumerate(sizes):
+            start = 0
+            while start < length:
+                levels = max(deepest, self.cache.pages_for(length))
+                room = self.prefill_tokens * TAIL_LEVELS // levels - total
+                stop = min(length, start + max(size, room // size * size))
+                if pack and (room < size or stop < length):
+                    yield pack
+                    pack, total, deepest = [], 0, 1
+                    continue
+                pack.append((row, start, stop))
+                total, deepest, start = total + stop - start, levels, stop
+        if pack:
+            yield pack
+
+    def _tail_items(self, pages: Int, first: int, start: int, stop: int, level: int) -> Int:
+        """Items for tokens start .. stop - 1 of a tail, `start` being the first of a page.
+
+        Earlier pages are met whole; each page is causal in itself, and whole to later tokens.
+        """
         size = self.cache.page_tokens
         items = []
-        for at in range(0, count, size):
-            slot, inside = int(pages[at // size]) * size, min(size, count - at)
-            items.append(Item(first + at, inside, slot, inside, 1, level + at // size))
-            if at + size < count:
-                items.append(
-                    Item(first + at + size, count - at - size, slot, size, 0, level + at // size)
-                )
+        for at in range(0, stop, size):
+            slot, depth = int(pages[at // size]) * size, level + at // size
+            if at < start:
+                items.append(Item(first, stop - start, slot, size, 0, depth))
+                continue
+            here, inside = first + at - start, min(size, stop - at)
+            items.append(Item(here, inside, slot, inside, 1, depth))
+            if at + size < stop:
+                items.append(Item(here + size, stop - at - size, slot, size, 0, depth))
         return np.array(items, np.int32).reshape(-1, 6)
 
     def _tail_slots(self, pages: Int, offsets: NDArray[np.int64]) -> NDArray[np.int64]:

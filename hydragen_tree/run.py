@@ -10,6 +10,7 @@ again when its turn comes, depth-first, so that n is bounded by neither.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,8 @@ from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from hydragen_tree.decoder import Decoder
+
+FROZEN_LEVELS = 16  # frozen tails one below the other; each costs every row below one more partial
 
 
 class Run:
@@ -98,14 +101,13 @@ class Run:
         """Fills the batch from the waiting branches, as far as rows and pages allow."""
         if not self.wants_to_admit():
             return
-        room = self.max_rows - self._expected_rows(self.batch.samples.size, self.batch.size)
+        room = self._room()
         admitted: list[tuple[Waiting, NDArray[np.int32], int]] = []
         new_segments: list[int] = []
-        while self.waiting:
-            branch = self.waiting[-1]
-            expected = self._expected_rows(branch.samples.size, 1)
+        while True:
             first = not self.batch.size and not admitted
-            if not first and (expected > room or not self._fits(branch)):
+            branch = self._next(room, first)
+            if branch is None:
                 break
             missing = self.engine.missing(branch.leaf)
             tail = max(0, branch.drawn.size - 1)
@@ -114,10 +116,44 @@ class Run:
                     break
                 self._start_over(branch, missing)
             pages = self.cache.take(self.cache.pages_for(tail))
-            admitted.append((self.waiting.pop(), pages, tail))
+            self._take_waiting(branch)
+            admitted.append((branch, pages, tail))
             new_segments += missing
-            room -= expected
+            room -= self._expected_rows(branch.samples.size, 1)
         self._compute(admitted, new_segments)
+
+    def _room(self) -> int:
+        """Rows that the batch's samples will leave free."""
+        return self.max_rows - self._expected_rows(self.batch.samples.size, self.batch.size)
+
+    def _next(self, room: int, first: bool) -> Waiting | None:
+        """The waiting branch that fits next, or as many of its samples as there is room for.
+
+        Args:
+            room: free rows.
+            first: the batch is empty; it takes any branch.
+        """
+        if not self.waiting:
+            return None
+        branch = self.waiting[-1]
+        if first:
+            return branch
+        if self._expected_rows(branch.samples.size, 1) > room:
+            if room < self._least_room():
+                return None
+            branch = replace(branch, samples=branch.samples[:room])
+        return branch if self._fits(branch) else None
+
+    def _take_waiting(self, taken: Waiting) -> None:
+        """Takes a branch, or a part of one, from those that wait."""
+        whole = self.waiting.pop()
+        rest = whole.samples[taken.samples.size :]
+        if rest.size:
+            self.waiting.append(replace(whole, samples=rest))
+
+    def _least_room(self) -> int:
+        """Free rows that are worth the work of admitting."""
+        return max(1, self.max_rows // 8)
 
     def _expected_rows(self, samples: int, rows: int) -> int:
         """Rows that samples will spread over: one each, unless nothing is left to chance."""
@@ -238,9 +274,11 @@ class Run:
         return alone and bool((batch.n_drawn > 0).all())
 
     def wants_to_admit(self) -> bool:
-        """Whether branches wait and the batch has room enough to be worth the work."""
-        room = self.max_rows - self._expected_rows(self.batch.samples.size, self.batch.size)
-        return bool(self.waiting) and (not self.batch.size or room >= max(1, self.max_rows // 8))
+        """Whether a branch waits that would fit, and there is room enough to be worth the work."""
+        if not self.batch.size:
+            return bool(self.waiting)
+        room = self._room()
+        return room >= self._least_room() and self._next(room, first=False) is not None
 
     def _take_pages(self) -> None:
         """A page for every row whose tail fills its pages; parks the last rows if none is left."""
@@ -334,13 +372,24 @@ class Run:
         living = np.bincount(children.parent[alive], minlength=batch.size)
         samples = np.bincount(batch.row_of, minlength=batch.size)
         forked = np.flatnonzero((living > 1) & (batch.tail >= self.cache.page_tokens))
+        copies = batch.copies_needed(children, self.cache.page_tokens)  # `grow` will take these
         for row in forked.tolist():
+            if not self._may_freeze(row, copies):
+                continue
             tail, readers = int(batch.tail[row]), int(samples[row])
             saved = self.cost.saved_s(tail, readers, self.shape.layer_token_bytes)
             if saved > self.cost.spent_s(readers, self.shape.merge_bytes):
                 segment = self.engine.freeze(int(batch.segment[row]), batch.pages[row], tail)
                 if segment is not None:
                     batch.replace_tails(np.array([row]), segment, self.cache)
+
+    def _may_freeze(self, row: int, copies: int) -> bool:
+        """Whether a row's tail may become a segment: pages and levels are left for it."""
+        batch, depth = self.batch, self.engine.table.depth
+        leaf = int(self.trie.leaf_segments[batch.leaf[row]])
+        pages = self.cache.pages_for(int(batch.tail[row]))
+        frozen = int(depth[batch.segment[row]] - depth[leaf])
+        return frozen < FROZEN_LEVELS and self.cache.free_pages - pages >= copies
 
     def update_stats(self) -> None:
         """Brings the live figures up to date."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from hydragen_tree.attention import BACKENDS, resolve_backend
 from hydragen_tree.budget import kv_budget_bytes
 from hydragen_tree.cache import KVCache
@@ -21,7 +23,7 @@ from hydragen_tree.loading import ModelSource, find_model, fingerprint, load_tok
 from hydragen_tree.model import TreeModel
 from hydragen_tree.problem import Problem
 from hydragen_tree.prompts import Prompt, prompts_from_sources
-from hydragen_tree.run import Run
+from hydragen_tree.run import FROZEN_LEVELS, Run
 from hydragen_tree.samples import Sample
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.text import Detokenizer
@@ -117,6 +119,8 @@ class Sampler:
     def model(self) -> TreeModel:
         """The adapted model; loads the weights on first use."""
         if self._model is None:
+            if self.source.device.type == "cuda":
+                torch.cuda.set_device(self.source.device)  # kernels start on the current device
             self._model = TreeModel(load_weights(self.source), self._attention)
             if self._compiled and self.source.device.type == "cuda":
                 self._model.compile()
@@ -178,13 +182,14 @@ class Sampler:
         self.stats = stats = RunStats(started=time.perf_counter())
         trie = self.trie(prompts, n)
         model = self.model
-        cache = self._allocate(trie, n * len({p.task_id for p in prompts}), settings)
+        cache = self._allocate(trie, self._rows(n, prompts), settings)
         engine = Engine(model, trie, cache, self._prefill_tokens)
         vocabulary = int(self.source.config.vocab_size)
         stop = tuple(dict.fromkeys([*settings.stop, *(s for p in prompts for s in p.stop)]))
         detokenizer = Detokenizer(self.tokenizer, vocabulary, stop)
         ledger = Ledger(prompts, n, settings, detokenizer, self.source.eos_ids, done, stats)
-        decoder = self._decoder(cache, settings, trie) if self.is_fused else None
+        rows = self._rows(n, prompts)
+        decoder = self._decoder(cache, settings, trie, rows) if self.is_fused else None
         run = Run(
             engine, ledger, settings, self.cost, self.source.shape, self.max_rows, stats, decoder
         )
@@ -204,7 +209,9 @@ class Sampler:
         """Whether attention runs in Triton's kernels, and with it the whole decode step."""
         return resolve_backend(self._attention, self.source.device) == "triton"
 
-    def _decoder(self, cache: KVCache, settings: SamplingSettings, trie: Trie) -> "Decoder":
+    def _decoder(
+        self, cache: KVCache, settings: SamplingSettings, trie: Trie, rows: int
+    ) -> "Decoder":
         from hydragen_tree.decoder import Decoder  # imports Triton
         from hydragen_tree.fused import Heads
 
@@ -212,26 +219,28 @@ class Sampler:
         heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, source.dtype, source.device)
         pages = cache.pages_for(settings.max_tokens) + 1
         levels = self._levels(trie, settings)
-        return Decoder(self.model, cache, heads, settings, self.max_rows, pages, levels)
+        return Decoder(self.model, cache, heads, settings, rows, pages, levels)
+
+    def _rows(self, n: int, prompts: Sequence[Prompt]) -> int:
+        """Rows of the batch at the most."""
+        return min(self.max_rows, n * len({prompt.task_id for prompt in prompts}))
 
     def _levels(self, trie: Trie, settings: SamplingSettings) -> int:
-        """Segments on a path at the most: each page of a tail may be frozen into one of its own."""
+        """Segments on a path at the most, frozen tails included."""
         depth = max((segment.depth for segment in trie), default=0)
-        return depth + 2 + settings.max_tokens // self._page_tokens
+        return depth + 1 + min(FROZEN_LEVELS, settings.max_tokens // self._page_tokens)
 
     def trie(self, prompts: Sequence[Prompt], n: int) -> Trie:
         """The tree that a run of n samples a task works on: folded where sharing does not pay."""
         exact = Trie.build(prompt.token_ids for prompt in prompts)
-        tasks = len({prompt.task_id for prompt in prompts})
-        rows = min(n * tasks, self.max_rows) / len(exact.leaf_segments)
-        return fold(exact, self.source.shape, self.cost, rows)[0]
+        rows_per_leaf = self._rows(n, prompts) / len(exact.leaf_segments)
+        return fold(exact, self.source.shape, self.cost, rows_per_leaf)[0]
 
-    def _allocate(self, trie: Trie, n_samples: int, settings: SamplingSettings) -> KVCache:
+    def _allocate(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
         """An arena for what the run can use at the most, within the budget."""
         page = self._page_tokens
         page_bytes = page * self.source.shape.token_bytes
         tail = -(-settings.max_tokens // page) + 1
-        rows = min(self.max_rows, n_samples)
         useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
         budget = self._memory_bytes or kv_budget_bytes(
             self.source, self._prefill_tokens, rows, self._levels(trie, settings)

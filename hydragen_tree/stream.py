@@ -136,9 +136,14 @@ class Stream:
         self.run.stats.tokens_sampled += int(np.count_nonzero(counted))
 
     def _retire(self) -> bool:
-        """Drops ended rows once the others fit a smaller graph; True if there are no others."""
+        """Drops ended rows once the others fit a smaller graph, or many wait for their place.
+
+        Returns:
+            Whether all rows have ended.
+        """
         living = int(np.count_nonzero(~self.ended))
-        if living and padded_rows(living) < self.decoder.padded:
+        in_the_way = self.run.waiting and 8 * (self.ended.size - living) >= self.run.max_rows
+        if living and (in_the_way or padded_rows(living) < self.decoder.padded):
             kept = self._drop_ended()
             batch = self.batch
             items = self.run.engine.table.path_items(batch.segment, np.ones_like(batch.n_drawn))

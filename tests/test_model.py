@@ -121,6 +121,25 @@ def test_logits_equal_dense_transformers(name: str, tmp_path: Path) -> None:
             tails += 1
 
 
+def test_fused_projections_are_right_in_any_order() -> None:
+    torch.manual_seed(0)
+    block = torch.nn.Module()
+    for name in ("gate_proj", "up_proj"):
+        block.add_module(name, torch.nn.Linear(8, 6))
+    x, y = torch.randn(2, 3, 8)
+    truth = [(block.gate_proj(z), block.up_proj(z)) for z in (x, y)]
+    assert fuse_projections(block) == 1
+    with torch.inference_mode():
+        up, other, gate, again = (
+            block.up_proj(x),
+            block.up_proj(y),
+            block.gate_proj(x),
+            block.gate_proj(y),
+        )
+    torch.testing.assert_close((gate, up), truth[0])
+    torch.testing.assert_close((again, other), truth[1])
+
+
 def refused(directory: Path, config: dict[str, object]) -> str:
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config))

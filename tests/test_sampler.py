@@ -1,5 +1,6 @@
 """A forked run equals independent runs, for any batch and any memory."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from hydragen_kernels.random import uniforms
 from hydragen_tree.choice import filtered, stream_key
+from hydragen_tree.engine import Engine
 from hydragen_tree.errors import CapacityError, InputError
 from hydragen_tree.prompts import Prompt
 from hydragen_tree.sampler import Sampler
@@ -158,6 +160,26 @@ def test_token_logprobs_add_up(random_model: Path) -> None:
         assert sample.token_logprobs is not None
         assert len(sample.token_logprobs) == sample.n_tokens
         assert sum(sample.token_logprobs) == pytest.approx(sample.logprob)
+
+
+def test_long_tails_come_back_in_pieces(
+    samples: dict[tuple[str, int], Sample], random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parked branches are computed anew, a page at a time where a pass has room for no more."""
+    pieces = []
+    packs = Engine._tail_packs
+
+    def watched(engine: Engine, sizes: list[int]) -> Iterator[list[tuple[int, int, int]]]:
+        for pack in packs(engine, sizes):
+            pieces.extend(pack)
+            yield pack
+
+    monkeypatch.setattr("hydragen_tree.engine.TAIL_LEVELS", 1)
+    monkeypatch.setattr(Engine, "_tail_packs", watched)
+    monkeypatch.setattr("hydragen_tree.sampler._DEFAULTS", {"cpu": (256, 16, 16)})
+    again = run(random_model, 24, memory_bytes=160 * 1024)
+    assert any(start > 0 for _, start, _ in pieces)
+    assert all(samples[name].token_ids == sample.token_ids for name, sample in again.items())
 
 
 def test_bad_requests(random_model: Path) -> None:

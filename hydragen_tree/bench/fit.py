@@ -20,6 +20,7 @@ from scipy.optimize import nnls
 
 from hydragen_tree.attention import resolve_backend, tree_attention
 from hydragen_tree.costs import device_name, save_cost
+from hydragen_tree.errors import HydragenError
 from hydragen_tree.fold import CostModel, KVShape
 from hydragen_tree.plan import Plan, Tails
 
@@ -81,6 +82,8 @@ def measure(device: torch.device) -> tuple[CostModel, float]:
     found, _ = nnls(np.array(terms) / wanted[:, None], np.ones(wanted.size))
     error = float(np.median(np.abs(np.array(terms) @ found / wanted - 1)))
     _, item_s, s_a_byte, _ = found.tolist()
+    if s_a_byte == 0.0:
+        raise HydragenError("the time of reading keys drowned in noise: measure on a quiet machine")
     return CostModel(device_name(device), 1 / s_a_byte, item_s), error
 
 
