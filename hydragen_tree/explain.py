@@ -24,8 +24,8 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
     asked = "chosen for this device" if attention == "auto" else "asked for"
     what = _kernels(source) if backend == "triton" else _BACKENDS[backend]
     steps = "one at a time by the host"
-    if backend == "triton":
-        steps = "CUDA graphs, drawing included, in chunks once no sample can fork"
+    if backend == "triton" and source.device.type == "cuda":
+        steps = "CUDA graphs; once no sample can fork with drawing included, in chunks"
     origin = "that ship" if cost in (CPU, CUDA) else f"of {costs_file()}"
     return [
         ("device", f"{source.device}, {str(source.dtype).removeprefix('torch.')}"),
