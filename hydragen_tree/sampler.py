@@ -119,7 +119,7 @@ class Sampler:
     def model(self) -> TreeModel:
         """The adapted model; loads the weights on first use."""
         if self._model is None:
-            if self.source.device.type == "cuda":
+            if self.source.device.type == "cuda" and self.source.device.index is not None:
                 torch.cuda.set_device(self.source.device)  # kernels start on the current device
             self._model = TreeModel(load_weights(self.source), self._attention)
             if self._compiled and self.source.device.type == "cuda":
