@@ -1,10 +1,16 @@
 """Shared test setup: no deadlines, since machines are noisy; the same examples every time."""
 
 import os
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.judge import Judge, Verdict
+from hydragen_tree.problem import Limits, Problem, Test
 
 # Tests run side by side, one a core: threads of their own would only wait for each other. Set
 # before torch is imported, and inherited by the processes that tests start.
@@ -43,3 +49,47 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "unshare", "landlock", "rlimits"])
+def judge_of_each_level(request: pytest.FixtureRequest) -> Iterator[Judge]:
+    try:
+        judge = Judge(request.param, workers=1, cache=False)
+    except InputError as reason:
+        pytest.skip(f"this machine does not offer {request.param}: {reason}")
+    with judge:
+        yield judge
+
+
+@pytest.fixture
+def isolated(judge_of_each_level: Judge) -> Judge:
+    """A judge of each level that promises isolation."""
+    if judge_of_each_level.isolation.level == "rlimits":
+        pytest.skip("promised by isolating levels only")
+    return judge_of_each_level
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Verdict]:
+    """Judges a program that should print 42, in half a second and 128 MiB if not told otherwise."""
+
+    def judged(
+        judge: Judge, code: str, time_s: float = 0.5, memory_mib: int = 128, output: str = "42\n"
+    ) -> Verdict:
+        limits = Limits(time_s=time_s, memory_mib=memory_mib, output_mib=1)
+        tests = (Test(input="", output=output),)
+        problem = Problem(id="hostile", statement="Print 42.", tests=tests, limits=limits)
+        return judge.judge(problem, code)
+
+    return judged
+
+
+@pytest.fixture(scope="session")
+def assert_well(run: Callable[..., Verdict]) -> Callable[[Judge], None]:
+    """Asserts that a judge goes on as if nothing had happened."""
+
+    def check(judge: Judge) -> None:
+        verdict = run(judge, f"print(42)  # {secrets.token_hex(8)}")
+        assert verdict.status == "AC", verdict
+
+    return check
