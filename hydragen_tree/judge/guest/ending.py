@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import gc
 import io
+import resource
 import sys
 import types
 import weakref
@@ -23,6 +24,8 @@ from typing import Any
 from . import kernel
 
 _INT = 1 << 31
+# A list of all objects could bring a program that holds more than this over its limit.
+_MUCH_KIB = 64 << 10
 _TRACKED = 1 << 14  # Py_TPFLAGS_HAVE_GC: the collector knows all objects of the type
 # To close one of these writes nothing.
 _READERS = (io.FileIO, io.BufferedReader, io.BytesIO, io.StringIO)
@@ -86,7 +89,9 @@ def _leave(status: int) -> None:
 
 
 def _something_would_notice() -> bool:
-    """Whether the destruction of any object could be seen from outside."""
+    """Whether the destruction of any object could be seen from outside, or there are too many."""
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MUCH_KIB:
+        return True
     objects = gc.get_objects()
     kinds = set(map(type, objects))
     # A program may have called `gc.freeze` too, or wait for collections.
