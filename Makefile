@@ -1,6 +1,6 @@
 # Two commands do everything: `make sample` runs the main job, `make test` the tests.
 PYTHON ?= python3
-PROBLEM ?= problems/dry-spell.yaml
+PROBLEM ?= problems/clock-digits.yaml
 BIN := .venv/bin
 
 .PHONY: sample test lint check clean

@@ -44,7 +44,7 @@ NEW_TOKENS = 32
 PREFIXES = (512, 2048)
 _PAGE = 16
 _WARM = SamplingSettings(temperature=1.0)
-_PROBLEM = Path("problems/dry-spell.yaml")
+_PROBLEM = Path("problems/clock-digits.yaml")
 
 
 @dataclass(frozen=True, slots=True)
