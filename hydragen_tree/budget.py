@@ -10,6 +10,13 @@ from hydragen_tree.loading import ModelSource
 
 _KEPT_SHARE = 0.05  # of a GPU's free memory, for what the allocator cannot use
 _FIXED_BYTES = 512 << 20  # libraries' own buffers, captured graphs
+SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
+
+
+def padded_rows(rows: int) -> int:
+    """The number of rows of the graph that serves `rows`: a quarter more, or 7, at the most."""
+    step = max(8, 1 << max(0, rows.bit_length() - 3))
+    return -(-rows // step) * step
 
 
 def free_memory_bytes(device: torch.device) -> int:
@@ -42,8 +49,8 @@ def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels:
     prefill = prefill_tokens * (
         (6 * hidden + 3 * inner) * size + max(levels, TAIL_LEVELS) * partial
     )
-    graph_rows = rows * 5 // 4 + 8
-    decode = graph_rows * (3 * int(config.vocab_size) * size + (levels + 2) * partial)
+    row = 3 * int(config.vocab_size) * size + (levels + SPARE_SLOTS) * partial
+    decode = padded_rows(rows) * row
     return prefill + decode + _FIXED_BYTES
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hydragen_kernels.choose import choose
 from hydragen_kernels.segment import SegmentTables
+from hydragen_tree.budget import SPARE_SLOTS, padded_rows
 from hydragen_tree.cache import KVCache
 from hydragen_tree.fused import FusedPlan, Heads
 from hydragen_tree.model import TreeModel
@@ -31,14 +32,7 @@ CHUNK_STEPS = 8
 IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
 _RING_STEPS = CHUNK_STEPS * (IN_FLIGHT + 1)
 _STATE_FIELDS = 6  # as `_body` unpacks them
-SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
 _SPLIT_BYTES = 64 << 20  # more such slots where rows are few: as many as these bytes hold
-
-
-def padded_rows(rows: int) -> int:
-    """The number of rows of the graph that serves `rows`: a quarter more, or 7, at the most."""
-    step = max(8, 1 << max(0, rows.bit_length() - 3))
-    return -(-rows // step) * step
 
 
 class Chunk(NamedTuple):
@@ -90,8 +84,7 @@ class Decoder:
         self._next_chunk = 0
         nothing = heads.schedule(np.empty((0, 6), np.int32), room, None)
         self._tables = SegmentTables(nothing, device, capacity=1 << 14)
-        self._levels = max_levels + SPARE_SLOTS
-        partials = max(self._levels * room * heads.partial_bytes, _SPLIT_BYTES)
+        partials = max((max_levels + SPARE_SLOTS) * room * heads.partial_bytes, _SPLIT_BYTES)
         self._partials = torch.empty(partials // 4, dtype=torch.float32, device=device)
         self._items = np.empty((0, 6), np.int32)
         self._longest = 0

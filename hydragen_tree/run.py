@@ -213,6 +213,7 @@ class Run:
         return self.trie.segments[int(self.trie.leaf_segments[leaf])].tokens
 
     def prompt_length(self, leaves: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Tokens of the prompts that these leaves end."""
         return np.array(
             [self.trie.end(int(self.trie.leaf_segments[leaf])) for leaf in leaves], np.int32
         )

@@ -182,13 +182,13 @@ class Sampler:
         self.stats = stats = RunStats(started=time.perf_counter())
         trie = self.trie(prompts, n)
         model = self.model
-        cache = self._allocate(trie, self._rows(n, prompts), settings)
+        rows = self._rows(n, prompts)
+        cache = self._allocate(trie, rows, settings)
         engine = Engine(model, trie, cache, self._prefill_tokens)
         vocabulary = int(self.source.config.vocab_size)
         stop = tuple(dict.fromkeys([*settings.stop, *(s for p in prompts for s in p.stop)]))
         detokenizer = Detokenizer(self.tokenizer, vocabulary, stop)
         ledger = Ledger(prompts, n, settings, detokenizer, self.source.eos_ids, done, stats)
-        rows = self._rows(n, prompts)
         decoder = self._decoder(cache, settings, trie, rows) if self.is_fused else None
         run = Run(
             engine, ledger, settings, self.cost, self.source.shape, self.max_rows, stats, decoder

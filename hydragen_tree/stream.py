@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_tree.budget import padded_rows
 from hydragen_tree.choice import Drawn
-from hydragen_tree.decoder import CHUNK_STEPS, IN_FLIGHT, Chunk, Decoder, padded_rows
+from hydragen_tree.decoder import CHUNK_STEPS, IN_FLIGHT, Chunk, Decoder
 from hydragen_tree.run import Run
 from hydragen_tree.samples import Sample
 
