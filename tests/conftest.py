@@ -51,6 +51,17 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory to work in, with caches and settings of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("HYDRAGEN_")]:
+        monkeypatch.delenv(name)
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
 @pytest.fixture(scope="module", params=["bubblewrap", "unshare", "landlock", "rlimits"])
 def judge_of_each_level(request: pytest.FixtureRequest) -> Iterator[Judge]:
     try:

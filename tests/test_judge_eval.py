@@ -1,7 +1,6 @@
 """`hydragen-eval` and `hydragen check` as real processes: results, faults, resuming."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,17 +28,12 @@ WRONG = "print(3)"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty directory to work in, with a cache of its own and two problems."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("HYDRAGEN_")]:
-        monkeypatch.delenv(name)
-    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
+def home(own_home: Path) -> Path:
+    """A home of its own, with two problems."""
     for name, difficulty in (("sum", "easy"), ("total", "hard")):
         text = PROBLEM.format(id=name, difficulty=difficulty)
-        (tmp_path / f"{name}.yaml").write_text(text)
-    return tmp_path
+        (own_home / f"{name}.yaml").write_text(text)
+    return own_home
 
 
 def command(entry: str, *args: str) -> list[str]:

@@ -29,15 +29,10 @@ RIGHT = "print(sum(map(int, input().split())))"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty directory to work in, with a cache of its own and a problem."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("HYDRAGEN_")]:
-        monkeypatch.delenv(name)
-    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    (tmp_path / "sum.yaml").write_text(PROBLEM)
-    return tmp_path
+def home(own_home: Path) -> Path:
+    """A home of its own, with a problem."""
+    (own_home / "sum.yaml").write_text(PROBLEM)
+    return own_home
 
 
 def command(entry: str, *args: str) -> list[str]:
