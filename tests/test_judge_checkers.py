@@ -376,6 +376,8 @@ while True:
         ("for i in range(1000):\n    print(i, flush=True)\n    if input() == 'right': break", "WA"),
         ("print('what?', flush=True)\ninput()", "WA"),
         ("print(1, flush=True)\n1/0", "RE"),
+        # The interactor must not hear of the program's end before that is on record.
+        ("import os, time\nprint(1, flush=True)\nos.close(1)\ntime.sleep(0.1)\n1/0", "RE"),
         ("while True: pass", "TLE"),
         ("input()", "TLE"),  # both wait
         ("print(", "CE"),

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from hydragen_tree.judge.box import Box, BoxError
 from hydragen_tree.judge.checkers import check_text, check_value
+from hydragen_tree.judge.conversation import converse
 from hydragen_tree.judge.guest import harness, wire
 from hydragen_tree.judge.languages import CompileError, Language, compile_program
 from hydragen_tree.judge.levels import Container
@@ -244,7 +245,8 @@ class Examiner:
         """Test code runs in a process of its own, and asks the program's."""
         limits = replace(limits, wall_s=limits.wall_s + _HARNESS.wall_s)
         tests = Request(_HARNESS, argv=["tests.py"], sources=[("tests.py", code)], role="harness")
-        outcome, asked = self._converse(program.request(limits, role="serve"), tests)
+        asking = program.request(limits, role="serve")
+        outcome, asked = converse(self.box, asking, self._partner, tests)
         said = asked.stderr.decode("utf-8", "replace").strip()
         # A program that was ended, or ended itself, leaves the test without an answer.
         fault = find_fault(outcome, problem, ignore_exit=asked.exit_status != harness.GONE)
@@ -273,7 +275,9 @@ class Examiner:
         limits: Limits,
     ) -> Judged:
         interactor = validator.interactor(test, replace(_HARNESS, wall_s=limits.wall_s + 10))
-        outcome, asked = self._converse(program.request(limits), interactor)
+        outcome, asked = converse(
+            self.box, program.request(limits), self._partner, interactor, in_order=True
+        )
         # Who ends first is in the right: a program may die of a pipe that a rejection closed.
         rejected = asked.exit_status == 43 and asked.ended_at <= outcome.ended_at
         fault = find_fault(outcome, problem, ignore_exit=rejected)
@@ -281,31 +285,6 @@ class Examiner:
             return outcome, *fault
         wrong = validator.word(asked)
         return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
-
-    def _converse(self, program: Request, partner: Request) -> tuple[Outcome, Outcome]:
-        """Run a program and its partner, each reading what the other writes."""
-        self.box.ensure()
-        self._partner.ensure()
-        from_program, to_partner = os.pipe()
-        from_partner, to_program = os.pipe()
-        ended: list[Outcome | BoxError] = []
-
-        def accompany() -> None:
-            try:
-                ended.append(self._partner.run(partner, from_program, to_program))
-            except BoxError as error:
-                ended.append(error)
-
-        thread = threading.Thread(target=accompany)
-        thread.start()
-        try:
-            outcome = self.box.run(program, from_partner, to_partner)
-        finally:
-            thread.join()
-        [asked] = ended
-        if isinstance(asked, BoxError):
-            raise asked
-        return outcome, asked
 
 
 def limits_of(problem: Problem, patience: float) -> Limits:
