@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation for sm_90, which needs no GPU: registers, spills, instructions."""
+"""Ahead-of-time compilation, which needs no GPU: registers, spills, instructions."""
 
 import os
 import re
@@ -16,6 +16,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 from triton.experimental.gluon._runtime import GluonASTSource  # noqa: E402
 
+from hydragen_kernels.append import _append_kernel  # noqa: E402
 from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
@@ -34,6 +35,7 @@ POINTERS = {
     "sample_rows": "*i32",
     "stream_keys": "*i64",
     "positions": "*i32",
+    "slots": "*i32",
     "floors": "*fp32",
     "peaks": "*fp32",
     "raw_lses": "*fp32",
@@ -47,9 +49,14 @@ NUMBERS = dict.fromkeys(("scale", "cap", "rate", "top_p", "least", "lowest", "nu
 
 
 def machine_code(
-    kernel: Any, types: dict[str, str], constants: dict[str, Any], tmp_path: Path, **options: int
+    kernel: Any,
+    types: dict[str, str],
+    constants: dict[str, Any],
+    tmp_path: Path,
+    capability: int = 90,
+    **options: int,
 ) -> tuple[str, str]:
-    """Compile for sm_90 with aligned arguments; return the resource report and the disassembly."""
+    """Compile for aligned arguments; return the resource report and the disassembly."""
     types = {**POINTERS, **NUMBERS, **types}
     signature, constexprs, attributes = {}, {}, {}
     for index, name in enumerate(kernel.arg_names):
@@ -62,7 +69,7 @@ def machine_code(
             attributes[(index,)] = [["tt.divisibility", 16]]
     kind = GluonASTSource if kernel.is_gluon() else ASTSource
     source = kind(kernel, signature, constexprs, attributes)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     binary = tmp_path / "kernel.cubin"
     binary.write_bytes(compiled.asm["cubin"])
     report, disassembly = (
@@ -81,11 +88,13 @@ def _fused_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # unset, Triton 3.9 warns
 
 
-@pytest.mark.parametrize("head_dim", [64, 128, 256])
-def test_segments_use_the_tensor_cores_and_the_copy_engine(head_dim: int, tmp_path: Path) -> None:
+def segment_code(
+    head_dim: int, kv_type: str, tmp_path: Path, capability: int = 90
+) -> tuple[str, str]:
+    """The portable segment kernel for bf16 queries."""
     config = tile_config(head_dim, element_bytes=2)
-    arena = f"tensordesc<bf16[1, {config.block_k}, {head_dim}]>"
-    report, disassembly = machine_code(
+    arena = f"tensordesc<{kv_type}[1, {config.block_k}, {head_dim}]>"
+    return machine_code(
         _segment_kernel,
         {"queries": "*bf16", "keys": arena, "values": arena},
         {
@@ -98,12 +107,63 @@ def test_segments_use_the_tensor_cores_and_the_copy_engine(head_dim: int, tmp_pa
             "PRECISION": "tf32",
         },
         tmp_path,
+        capability,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )
+
+
+def tail_code(group: int, kv_type: str, tmp_path: Path, capability: int = 90) -> tuple[str, str]:
+    """The tail kernel for bf16 queries and heads of 128."""
+    block_k, num_warps, num_stages = block_shape(128, group, 10_000)
+    return machine_code(
+        _tail_kernel,
+        {"queries": "*bf16", "keys": f"*{kv_type}", "values": f"*{kv_type}", "out": "*bf16"},
+        {
+            "sinks": None,
+            "GROUP": group,
+            "HEAD_DIM": 128,
+            "BLOCK_G": 1 if group == 1 else 16,
+            "BLOCK_K": block_k,
+            "BLOCK_D": 128,
+            "PAGE": 64,
+            "SPLITS": 1,
+            "CAPPED": False,
+            "PRECISION": "tf32",
+        },
+        tmp_path,
+        capability,
+        num_warps=num_warps,
+        num_stages=num_stages,
+    )
+
+
+def append_code(kv_type: str, tmp_path: Path, capability: int = 90) -> tuple[str, str]:
+    """The kernel that stores bf16 keys and values, without rotation."""
+    return machine_code(
+        _append_kernel,
+        {"keys": f"*{kv_type}", "values": f"*{kv_type}"}
+        | dict.fromkeys(("k", "v", "cos", "sin"), "*bf16"),
+        {"HEAD_DIM": 128, "ROTARY_DIM": 0, "BLOCK_H": 8, "BLOCK_D": 128},
+        tmp_path,
+        capability,
+        num_warps=4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "kv_type"),
+    [(64, "bf16"), (128, "bf16"), (256, "bf16"), (64, "fp8e4nv"), (128, "fp8e4nv")],
+)
+def test_segments_use_the_tensor_cores_and_the_copy_engine(
+    head_dim: int, kv_type: str, tmp_path: Path
+) -> None:
+    config = tile_config(head_dim, element_bytes=2)
+    report, disassembly = segment_code(head_dim, kv_type, tmp_path)
     assert_no_spills(report)
     assert "HGMMA" in disassembly
     assert "UTMALDG" in disassembly
+    assert "F2F.BF16.F16" not in disassembly  # fp8 by pairs, none of its numbers alone
     registers = int(re.search(r"REG:(\d+)", report)[1])  # type: ignore[index]
     assert registers * config.num_warps * 32 * config.programs_per_sm <= 65536
 
@@ -136,33 +196,31 @@ def test_hopper_segments_keep_products_in_flight(tmp_path: Path) -> None:
     assert "USETMAXREG" in disassembly
 
 
+@pytest.mark.parametrize("kv_type", ["bf16", "fp8e4nv"])
 @pytest.mark.parametrize("group", [1, 4])
-def test_tails_load_16_bytes_a_thread(group: int, tmp_path: Path) -> None:
-    block_k, num_warps, num_stages = block_shape(128, group, 10_000)
-    pointers = dict.fromkeys(("queries", "keys", "values", "out"), "*bf16")
-    report, disassembly = machine_code(
-        _tail_kernel,
-        pointers,
-        {
-            "sinks": None,
-            "GROUP": group,
-            "HEAD_DIM": 128,
-            "BLOCK_G": 1 if group == 1 else 16,
-            "BLOCK_K": block_k,
-            "BLOCK_D": 128,
-            "PAGE": 64,
-            "SPLITS": 1,
-            "CAPPED": False,
-            "PRECISION": "tf32",
-        },
-        tmp_path,
-        num_warps=num_warps,
-        num_stages=num_stages,
-    )
+def test_tails_load_16_bytes_a_thread(group: int, kv_type: str, tmp_path: Path) -> None:
+    report, disassembly = tail_code(group, kv_type, tmp_path)
     assert_no_spills(report)
     wide = "LDG.E.128" if group == 1 else "LDGSTS.E.BYPASS.128"
     assert wide in disassembly
     assert ("HMMA" in disassembly) == (group > 1)
+    assert "F2F.BF16.F16" not in disassembly
+
+
+def test_new_keys_are_stored_without_spills(tmp_path: Path) -> None:
+    for kv_type in ("bf16", "u8"):
+        report, _ = append_code(kv_type, tmp_path)
+        assert_no_spills(report)
+
+
+def test_fp8_as_bits_where_the_device_has_no_such_type(tmp_path: Path) -> None:
+    for capability in (80, 86):
+        _, disassembly = segment_code(128, "u8", tmp_path, capability)
+        assert "HMMA" in disassembly
+        for group in (1, 4):
+            report, _ = tail_code(group, "u8", tmp_path, capability)
+            assert_no_spills(report)
+        append_code("u8", tmp_path, capability)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])

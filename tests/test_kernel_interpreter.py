@@ -15,6 +15,7 @@ pytest.importorskip("triton")
     [
         ("test_kernel_attention", ""),
         ("test_kernel_choose", ""),
+        ("test_kernel_fp8", ""),
         ("test_attention", "fused"),
         ("test_decoder", ""),
     ],

@@ -3,6 +3,8 @@
     keys[h, slots[t]] = k[t, h] cos[t] + rotate_half(k[t, h]) sin[t]
     values[h, slots[t]] = v[t, h]
 
+Converted to the arena's type; to 8 bits with saturation.
+
 Rotary embedding as in Su et al., arXiv:2104.09864, in the half-split form transformers uses.
 Memory-bound: reads and writes each element once.
 """
@@ -11,7 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
-from hydragen_kernels.inputs import check_int32, check_last_contiguous
+from hydragen_kernels.fp8 import e4m3_bits
+from hydragen_kernels.inputs import FLOATS, FP8, check_int32, check_last_contiguous
 
 
 @triton.jit
@@ -57,8 +60,9 @@ def _append_kernel(
         other = tl.load(k + partner, mask=inside & is_rotary, other=0.0).to(tl.float32)
         c = tl.load(cos + token * stride_ct + dims, mask=is_rotary, other=1.0).to(tl.float32)
         s = tl.load(sin + token * stride_st + dims, mask=is_rotary, other=0.0).to(tl.float32)
-        turned = one_k.to(tl.float32) * c + tl.where(is_first, -other, other) * s
-        one_k = turned.to(keys.dtype.element_ty)
+        one_k = one_k.to(tl.float32) * c + tl.where(is_first, -other, other) * s
+    if keys.dtype.element_ty == tl.uint8:
+        one_k, one_v = e4m3_bits(one_k), e4m3_bits(one_v)
     tl.store(keys + head * stride_ak + slot * stride_as + dims, one_k, mask=inside)
     tl.store(values + head * stride_bk + slot * stride_bs + dims, one_v, mask=inside)
 
@@ -75,8 +79,10 @@ def append(
     """Store keys and values of new tokens.
 
     Args:
-        keys: `[kv_heads, slots, head_dim]`, the arena, written; last dimension contiguous.
-        values: `[kv_heads, slots, head_dim]`, the arena, written; last dimension contiguous.
+        keys: `[kv_heads, slots, head_dim]`, the arena, written: fp32, fp16, bf16 or fp8; last
+            dimension contiguous.
+        values: `[kv_heads, slots, head_dim]`, the arena, written; same dtype; last dimension
+            contiguous.
         k: `[tokens, kv_heads, head_dim]`; last dimension contiguous.
         v: `[tokens, kv_heads, head_dim]`; last dimension contiguous.
         slots: `[tokens]` int32, where each token goes, no two alike; negative: nowhere.
@@ -93,6 +99,8 @@ def append(
             f"expected keys and values {arena}, k and v alike; got {list(keys.shape)}, "
             f"{list(values.shape)}, {list(k.shape)}, {list(v.shape)}"
         )
+    if keys.dtype not in (*FLOATS, FP8) or values.dtype != keys.dtype:
+        raise ValueError(f"expected an arena of one dtype, got {keys.dtype} and {values.dtype}")
     check_int32("slots", slots, (tokens,))
     for name, tensor in (("keys", keys), ("values", values), ("k", k), ("v", v)):
         check_last_contiguous(name, tensor)
@@ -107,6 +115,8 @@ def append(
         check_last_contiguous("sin", sin)
     if tokens == 0:
         return
+    if keys.dtype == FP8:
+        keys, values = keys.view(torch.uint8), values.view(torch.uint8)
     block_h = min(8, triton.next_power_of_2(kv_heads))
     _append_kernel[(tokens, triton.cdiv(kv_heads, block_h))](
         keys,

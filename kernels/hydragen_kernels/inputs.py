@@ -3,6 +3,7 @@
 import torch
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+FP8 = torch.float8_e4m3fn  # what keys and values may be instead
 
 
 def check_attention_inputs(
@@ -29,9 +30,13 @@ def check_attention_inputs(
             "expected queries [tokens, q_heads, head_dim] and keys, values [kv_heads, slots, "
             f"head_dim], got {list(queries.shape)}, {list(keys.shape)}, {list(values.shape)}"
         )
-    if queries.dtype not in FLOATS or not queries.dtype == keys.dtype == values.dtype:
+    if (
+        queries.dtype not in FLOATS
+        or keys.dtype not in (queries.dtype, FP8)
+        or values.dtype != keys.dtype
+    ):
         raise ValueError(
-            "expected queries, keys and values all fp16, bf16 or fp32, got "
+            "expected queries of fp16, bf16 or fp32, keys and values of the same or of fp8, got "
             f"{queries.dtype}, {keys.dtype}, {values.dtype}"
         )
     if keys.shape[2] != queries.shape[2]:

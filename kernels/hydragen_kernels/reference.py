@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hydragen_kernels.inputs import FP8
+
 
 class Partial(NamedTuple):
     """Attention over some of the keys.
@@ -37,6 +39,17 @@ class Node(NamedTuple):
     slot_stop: int
     causal: bool
     children: "tuple[Node, ...]"
+
+
+def narrow(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers as an arena of `dtype` holds them: rounded; in fp8 those beyond its range saturate.
+
+    torch's own conversion gives NaN there in some versions and on some devices.
+    """
+    if dtype == FP8:
+        largest = torch.finfo(dtype).max
+        x = x.clamp(-largest, largest)
+    return x.to(dtype)
 
 
 def empty(queries: Tensor) -> Partial:

@@ -85,7 +85,7 @@ def tile_config(head_dim: int, element_bytes: int, group: int = 1) -> TileConfig
 
     Args:
         head_dim: elements of a head, at most 256.
-        element_bytes: size of a key element, in bytes.
+        element_bytes: size of an element of the products, in bytes: that of the queries.
         group: query heads that share a kv head, at most 128; those of a token share a tile.
 
     Raises:

@@ -25,7 +25,8 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from hydragen_kernels.inputs import check_attention_inputs, check_partials
+from hydragen_kernels.fp8 import readable, widen
+from hydragen_kernels.inputs import FP8, check_attention_inputs, check_partials
 from hydragen_kernels.merge import finish
 from hydragen_kernels.schedule import TILE_FIELDS, Schedule, TileConfig, tile_config
 
@@ -63,7 +64,7 @@ def _attend(
     """Fold keys first .. end - 1 of a tile's range into its running (peak, total, acc)."""
     cols = tl.arange(0, BLOCK_K)
     for start in range(first, end, BLOCK_K):
-        k = keys.load([kv_head, kv0 + start, 0]).reshape(BLOCK_K, BLOCK_D)
+        k = widen(keys.load([kv_head, kv0 + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [BLOCK_Q, BLOCK_K]
         if CAPPED:
             scores = soft_cap(scores * scale, cap)
@@ -81,7 +82,7 @@ def _attend(
         decay = tl.exp2(peak - shift)
         total = total * decay + tl.sum(weights, 1)
         acc = acc * decay[:, None]
-        v = values.load([kv_head, kv0 + start, 0]).reshape(BLOCK_K, BLOCK_D)
+        v = widen(values.load([kv_head, kv0 + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype)
         if MASKED:  # beyond the range lies anything, NaN too
             v = tl.where((start + cols < n_kv)[:, None], v, 0.0)
         acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)
@@ -168,15 +169,20 @@ def _hopper_kernel() -> Any:
 
 
 def best_config(
-    device: torch.device | str, dtype: torch.dtype, head_dim: int, group: int = 1
+    device: torch.device | str,
+    dtype: torch.dtype,
+    head_dim: int,
+    group: int = 1,
+    kv_dtype: torch.dtype | None = None,
 ) -> TileConfig:
     """Choose the tile shape, and with it the kernel, for a device.
 
     Args:
         device: where the kernel will run.
-        dtype: of queries, keys and values.
+        dtype: of queries.
         head_dim: elements of a head, at most 256.
         group: query heads that share a kv head, at most 128.
+        kv_dtype: of keys and values; None: that of the queries.
 
     Raises:
         ValueError: a head or a group is too wide.
@@ -184,6 +190,8 @@ def best_config(
     portable = tile_config(head_dim, dtype.itemsize, group)
     device = torch.device(device)
     if device.type != "cuda" or dtype == torch.float32 or head_dim % 16 or head_dim < 64:
+        return portable
+    if kv_dtype == FP8:  # the Hopper form multiplies what the copy engine brings, as it is
         return portable
     if torch.cuda.get_device_capability(device) != (9, 0) or _hopper_kernel() is None:
         return portable
@@ -258,8 +266,8 @@ def segment_attention(
 
     Args:
         queries: `[tokens, q_heads, head_dim]` fp16, bf16 or fp32; last dimension contiguous.
-        keys: `[kv_heads, slots, head_dim]`, same dtype; last dimension contiguous.
-        values: `[kv_heads, slots, head_dim]`, same dtype; last dimension contiguous.
+        keys: `[kv_heads, slots, head_dim]`, same dtype or fp8; last dimension contiguous.
+        values: like `keys`.
         tables: which queries meet which slots.
         partial_out: `[partial_slots, tokens, q_heads, head_dim]` fp32, written.
         partial_lse: `[partial_slots, tokens, q_heads]` fp32, natural logarithm, written.
@@ -278,6 +286,8 @@ def segment_attention(
         ):
             raise ValueError(f"{name}: expected rows aligned to 16 bytes, got {arena.stride()}")
     config = tables.config
+    if config.specialized and keys.dtype == FP8:
+        raise ValueError("schedule: its tiles are of the Hopper form, which reads no fp8")
     if config.specialized and any(
         step % 16 for step in (*queries.stride()[:2], queries.data_ptr())
     ):
@@ -312,8 +322,8 @@ def segment_attention(
     block = [1, config.block_k, block_d]
     _segment_kernel[grid](
         queries,
-        TensorDescriptor.from_tensor(keys, block),
-        TensorDescriptor.from_tensor(values, block),
+        TensorDescriptor.from_tensor(readable(keys), block),
+        TensorDescriptor.from_tensor(readable(values), block),
         *memory,
         *strides,
         scale,

@@ -8,13 +8,15 @@ With grouped heads the scores come from a 16-row tensor-core product. With one q
 every lane of keys runs an online softmax of its own, so that the loop needs no exchange between
 lanes; they are merged once at the end.
 
-Bound: memory. Each key and value is read once, 4 head_dim bytes a token, head and layer in bf16.
+Bound: memory. Each key and value is read once, 4 head_dim bytes a token, head and layer in bf16,
+half of that in fp8.
 """
 
 import torch
 import triton
 import triton.language as tl
 
+from hydragen_kernels.fp8 import readable, widen
 from hydragen_kernels.inputs import (
     check_attention_inputs,
     check_int32,
@@ -70,7 +72,7 @@ def _attend_lanes(
         inside = is_key[:, None] & (dims < HEAD_DIM)[None, :]
         k = tl.load(keys + slots[:, None] * stride_ks + dims[None, :], mask=inside, other=0.0)
         v = tl.load(values + slots[:, None] * stride_vs + dims[None, :], mask=inside, other=0.0)
-        scores = tl.sum(q * k.to(tl.float32), 1) * scale  # [BLOCK_K]
+        scores = tl.sum(q * widen(k, tl.float32), 1) * scale  # [BLOCK_K]
         if CAPPED:
             scores = soft_cap(scores, cap)
         scores = tl.where(is_key, scores * _LOG2_E, float("-inf"))
@@ -79,7 +81,7 @@ def _attend_lanes(
         decay = tl.exp2(lane_peak - shift)
         weight = tl.exp2(scores - shift)
         lane_total = lane_total * decay + weight
-        lane_acc = lane_acc * decay[:, None] + weight[:, None] * v.to(tl.float32)
+        lane_acc = lane_acc * decay[:, None] + weight[:, None] * widen(v, tl.float32)
         lane_peak = new_peak
     peak = tl.max(lane_peak, 0)
     weight = tl.exp2(lane_peak - tl.where(peak == float("-inf"), 0.0, peak))
@@ -121,6 +123,7 @@ def _attend_group(
         inside = is_key[:, None] & (dims < HEAD_DIM)[None, :]
         k = tl.load(keys + slots[:, None] * stride_ks + dims[None, :], mask=inside, other=0.0)
         v = tl.load(values + slots[:, None] * stride_vs + dims[None, :], mask=inside, other=0.0)
+        k, v = widen(k, q.dtype), widen(v, q.dtype)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale  # [BLOCK_G, BLOCK_K]
         if CAPPED:
             scores = soft_cap(scores, cap)
@@ -273,8 +276,8 @@ def tail_attention(
 
     Args:
         queries: `[rows, q_heads, head_dim]` fp16, bf16 or fp32; last dimension contiguous.
-        keys: `[kv_heads, slots, head_dim]`, same dtype; last dimension contiguous.
-        values: `[kv_heads, slots, head_dim]`, same dtype; last dimension contiguous.
+        keys: `[kv_heads, slots, head_dim]`, same dtype or fp8; last dimension contiguous.
+        values: like `keys`.
         page_table: `[rows, max_pages]` int32; page p covers slots p * page_tokens to
             (p + 1) * page_tokens - 1.
         lengths: `[rows]` int32, tokens of each tail; 0 leaves the merge of the partials.
@@ -320,8 +323,8 @@ def tail_attention(
     )
     _tail_kernel[(rows, q_heads // group, splits)](
         queries,
-        keys,
-        values,
+        readable(keys),
+        readable(values),
         page_table,
         lengths,
         partial_out,
