@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels import reference
+from hydragen_kernels.inputs import FP8
 from hydragen_tree.errors import InputError
 from hydragen_tree.plan import Plan, Tails
 from hydragen_tree.tails import attend_tails
@@ -38,29 +39,35 @@ def tree_attention(
 
     Args:
         queries: `[queries, q_heads, head_dim]`, rows in depth-first order; fp32, fp16, bf16.
-        keys: `[kv_heads, slots, head_dim]`, one layer's arena; `q_heads` a multiple of `kv_heads`.
+        keys: `[kv_heads, slots, head_dim]`, one layer's arena; `q_heads` a multiple of `kv_heads`;
+            in the queries' dtype, or in float8_e4m3fn, which is taken as it is.
         values: like `keys`.
         plan: which queries meet which slots.
         scale: factor on the scores; `head_dim ** -0.5` by default.
         softcap: scores become `softcap * tanh(score / softcap)` (Gemma 2).
         sinks: `[q_heads]`, one more score per head that has no value (GPT-OSS).
-        backend: `auto`, `triton`, `flash` (CUDA, 16-bit types, no soft-capping), `torch` or
+        backend: `auto`, `triton`, `flash` (CUDA, 16-bit types only, no soft-capping), `torch` or
             `reference`.
 
     Returns:
         `[queries, q_heads, head_dim]` in the queries' dtype. A query that meets no key gives 0.
 
     Raises:
-        InputError: shapes or the backend's name do not fit.
+        InputError: shapes, dtypes or the backend do not fit.
     """
     _check(queries, keys, values, plan, backend)
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    backend = resolve_backend(backend, queries.device)
+    backend = resolve_backend(backend, queries.device, keys.dtype)
     if backend in ("triton", "flash"):
         from hydragen_tree.fused import Heads, fuse
 
         heads = Heads(
-            queries.shape[1], keys.shape[0], queries.shape[2], queries.dtype, queries.device
+            queries.shape[1],
+            keys.shape[0],
+            queries.shape[2],
+            queries.dtype,
+            queries.device,
+            keys.dtype,
         )
         return fuse(plan, heads, backend == "flash").attend(
             queries, keys, values, scale=scale, softcap=softcap, sinks=sinks
@@ -75,12 +82,22 @@ def tree_attention(
     return out.to(queries.dtype)
 
 
-def resolve_backend(backend: str, device: torch.device) -> str:
+def resolve_backend(backend: str, device: torch.device, kv_dtype: torch.dtype | None = None) -> str:
     """What `auto` means: Triton's kernels on a CUDA device that has Triton, else torch.
 
     Flash attention is never chosen: it was slower than our kernel wherever both were measured
     (BENCHMARKS.md, the segment kernel).
+
+    Args:
+        backend: as asked for.
+        device: where attention runs.
+        kv_dtype: of keys and values, if known.
+
+    Raises:
+        InputError: flash attention is asked for, and keys and values are in fp8.
     """
+    if backend == "flash" and kv_dtype == FP8:
+        raise InputError("--attention flash: reads no fp8 keys and values; use triton or torch")
     if backend != "auto":
         return backend
     return "triton" if device.type == "cuda" and find_spec("triton") else "torch"
@@ -177,12 +194,11 @@ def _segment(
     if queries.device.type == "cpu" and softcap is None and queries.dtype in _FLASH_CPU_DTYPES:
         if causal:
             stacked = queries.transpose(0, 1)[None]
-            shared = keys[None], values[None]
         else:  # (row x group) queries against one kv head: one matrix-matrix product
             stacked = (
                 queries.view(rows, kv_heads, group, head_dim).transpose(0, 1).flatten(1, 2)[None]
             )
-            shared = keys[None], values[None]
+        shared = [arena.to(queries.dtype)[None] for arena in (keys, values)]
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             stacked, *shared, 0.0, causal, scale=scale
         )

@@ -3,7 +3,7 @@
 from hydragen_tree.attention import resolve_backend
 from hydragen_tree.costs import costs_file
 from hydragen_tree.fold import CPU, CUDA, CostModel
-from hydragen_tree.loading import ModelSource
+from hydragen_tree.loading import ModelSource, dtype_name
 
 _BACKENDS = {
     "torch": "torch, a flash or plain product a segment, merged level by level",
@@ -20,15 +20,18 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
         attention: the backend asked for.
         cost: the constants that folding goes by.
     """
-    backend = resolve_backend(attention, source.device)
+    backend = resolve_backend(attention, source.device, source.kv_dtype)
     asked = "chosen for this device" if attention == "auto" else "asked for"
     what = _kernels(source) if backend == "triton" else _BACKENDS[backend]
     steps = "one at a time by the host"
     if backend == "triton" and source.device.type == "cuda":
         steps = "CUDA graphs; once no sample can fork with drawing included, in chunks"
+    dtypes = dtype_name(source.dtype)
+    if source.kv_dtype != source.dtype:
+        dtypes += f", keys and values in {dtype_name(source.kv_dtype)}"
     origin = "that ship" if cost in (CPU, CUDA) else f"of {costs_file()}"
     return [
-        ("device", f"{source.device}, {str(source.dtype).removeprefix('torch.')}"),
+        ("device", f"{source.device}, {dtypes}"),
         ("attention", f"{what} ({asked})"),
         ("steps", steps),
         (
@@ -45,7 +48,11 @@ def _kernels(source: ModelSource) -> str:
 
     shape = source.shape
     config = best_config(
-        source.device, source.dtype, shape.head_dim, shape.q_heads // shape.kv_heads
+        source.device,
+        source.dtype,
+        shape.head_dim,
+        shape.q_heads // shape.kv_heads,
+        source.kv_dtype,
     )
     form = "Hopper form, " if config.specialized else ""
     return (

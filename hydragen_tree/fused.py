@@ -32,6 +32,7 @@ class Heads:
         head_dim: numbers a head.
         dtype: of queries, keys and values.
         device: where they are.
+        kv_dtype: of keys and values, where it is another.
     """
 
     q_heads: int
@@ -39,6 +40,7 @@ class Heads:
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    kv_dtype: torch.dtype | None = None
 
     @property
     def multiprocessors(self) -> int:
@@ -60,11 +62,15 @@ class Heads:
             q_heads=self.q_heads,
             kv_heads=self.kv_heads,
             head_dim=self.head_dim,
-            element_bytes=self.dtype.itemsize,
+            element_bytes=(self.kv_dtype or self.dtype).itemsize,
             multiprocessors=self.multiprocessors,
             max_partial_slots=max_partial_slots,
             config=best_config(
-                self.device, self.dtype, self.head_dim, self.q_heads // self.kv_heads
+                self.device,
+                self.dtype,
+                self.head_dim,
+                self.q_heads // self.kv_heads,
+                self.kv_dtype,
             ),
         )
 

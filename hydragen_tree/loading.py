@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
+from hydragen_kernels.inputs import FP8
 from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.fold import KVShape
 
@@ -27,6 +28,8 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_FP8_DEVICES = ("cpu", "cuda")
+_FP8_STEP = 16  # numbers of a head on a GPU, whose kernels read 16 bytes at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class ModelSource:
         revision: of the hub repository, if any.
         config: the text model's configuration.
         shape: sizes of keys and values.
-        dtype: weights, keys and values.
+        dtype: weights and activations.
+        kv_dtype: keys and values.
         device: where they will live.
         context_tokens: longest sequence the model was made for.
         window_tokens: length beyond which attention would need a sliding window or other rotary
@@ -53,6 +57,7 @@ class ModelSource:
     config: PreTrainedConfig
     shape: KVShape
     dtype: torch.dtype
+    kv_dtype: torch.dtype
     device: torch.device
     context_tokens: int
     window_tokens: int | None
@@ -80,7 +85,12 @@ class ModelSource:
 
 
 def find_model(
-    model: str, *, revision: str | None = None, dtype: str = "auto", device: str = "auto"
+    model: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    kv_dtype: str = "auto",
 ) -> ModelSource:
     """Reads a model's configuration and refuses what the tree cannot run, without its weights.
 
@@ -89,9 +99,11 @@ def find_model(
         revision: branch, tag or commit on the hub.
         dtype: `auto` (float32 on a CPU, else as stored), `float32`, `bfloat16`, `float16`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
+        kv_dtype: of keys and values: `auto` (like the rest), or `fp8`, which is not exact.
 
     Raises:
         ModelError: not found, not readable, or of a kind that is not supported.
+        InputError: a device or type there is not, or not for this model.
     """
     path = _locate(model)
     try:
@@ -102,13 +114,18 @@ def find_model(
     place = _device(device)
     stored = getattr(config, "dtype", None)
     kind = _dtype(dtype, stored if isinstance(stored, torch.dtype) else torch.float32, place)
+    kv_kind = _kv_dtype(kv_dtype, kind)
+    shape = _kv_shape(model, config, kv_kind)
+    if kv_kind == FP8:
+        _refuse_fp8(place, shape)
     return ModelSource(
         name=model,
         path=path,
         revision=revision,
         config=config,
-        shape=_kv_shape(model, config, kind),
+        shape=shape,
         dtype=kind,
+        kv_dtype=kv_kind,
         device=place,
         context_tokens=int(getattr(config, "max_position_embeddings", 0) or 1 << 62),
         window_tokens=_window(config),
@@ -152,7 +169,8 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
     """What identifies a model in a manifest.
 
     The digest covers the configuration and, of each weight file, the name, the size and its first
-    and last megabyte: enough to notice another checkpoint without reading tens of gigabytes.
+    and last megabyte: enough to notice another checkpoint without reading tens of gigabytes. The
+    dtype of keys and values is named where it is not that of the rest.
     """
     digest = hashlib.sha256(source.config.to_json_string(use_diff=False).encode())
     for file in _weight_files(source):
@@ -162,13 +180,20 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
             digest.update(stream.read(1 << 20))
             stream.seek(max(0, size - (1 << 20)))
             digest.update(stream.read(1 << 20))
+    own_kv = {} if source.kv_dtype == source.dtype else {"kv_dtype": dtype_name(source.kv_dtype)}
     return {
         "name": source.name,
         "revision": source.revision or "",
-        "dtype": str(source.dtype).removeprefix("torch."),
+        "dtype": dtype_name(source.dtype),
+        **own_kv,
         "device": source.device.type,
         "sha256": digest.hexdigest(),
     }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`bfloat16`, `float8_e4m3fn`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _locate(model: str) -> str:
@@ -271,6 +296,22 @@ def _dtype(dtype: str, stored: torch.dtype, device: torch.device) -> torch.dtype
     if dtype not in _DTYPES:
         raise InputError(f"--dtype {dtype}: expected auto, {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
+
+
+def _kv_dtype(kv_dtype: str, dtype: torch.dtype) -> torch.dtype:
+    if kv_dtype not in ("auto", "fp8"):
+        raise InputError(f"--kv-dtype {kv_dtype}: expected auto or fp8")
+    return FP8 if kv_dtype == "fp8" else dtype
+
+
+def _refuse_fp8(device: torch.device, shape: KVShape) -> None:
+    if device.type not in _FP8_DEVICES:
+        raise InputError(f"--kv-dtype fp8: not on {device}; expected {' or '.join(_FP8_DEVICES)}")
+    if device.type == "cuda" and shape.head_dim % _FP8_STEP:
+        raise InputError(
+            f"--kv-dtype fp8: the model has heads of {shape.head_dim} numbers, and a GPU reads "
+            f"multiples of {_FP8_STEP}; use auto"
+        )
 
 
 def _weight_files(source: ModelSource) -> list[Path]:

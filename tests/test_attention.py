@@ -1,7 +1,7 @@
 """Tree attention against float64 dense attention, by relative norm."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hydragen_kernels import reference
+from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention import tree_attention
 from hydragen_tree.errors import InputError
 from hydragen_tree.plan import Item, Plan, SegmentTable, Tails
@@ -184,6 +185,32 @@ def test_softcap_and_sinks(backend: str, prefill: bool) -> None:
     assert error(out, dense(case, torch.float64, softcap=2.0, sinks=sinks)) < 1e-6
 
 
+def in_fp8(case: Case) -> Case:
+    keys, values = (reference.narrow(arena, FP8) for arena in (case.keys, case.values))
+    return replace(case, keys=keys, values=values)
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("prefill", [False, True])
+def test_fp8_keys_and_values_are_exact_but_for_their_rounding(
+    prefill: bool, backend: str, softcap: float | None
+) -> None:
+    case = build_case(np.random.default_rng(5), prefill=prefill, head_dim=64, longest=90)
+    rounded = in_fp8(case)
+    out = tree_attention(
+        case.queries, rounded.keys, rounded.values, case.plan, softcap=softcap, backend=backend
+    )
+    assert error(out, dense(rounded, torch.float64, softcap)) < 1e-6
+    assert 0.01 < error(out, dense(case, torch.float64, softcap)) < 0.05
+
+
+def test_flash_attention_refuses_fp8() -> None:
+    case = in_fp8(build_case(np.random.default_rng(1)))
+    with pytest.raises(InputError, match="--attention flash: reads no fp8"):
+        tree_attention(case.queries, case.keys, case.values, case.plan, backend="flash")
+
+
 def test_strided_arena_and_queries() -> None:
     case = build_case(np.random.default_rng(3))
     truth = dense(case, torch.float64)
@@ -257,3 +284,15 @@ def test_fused_kernels_equal_dense_attention(seed: int, prefill: bool, group: in
             case, torch.float64, extra.get("softcap"), None if sinks is None else sinks.cpu()
         )
         assert error(out, truth) < 1e-5
+
+
+@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize("prefill", [False, True])
+@pytest.mark.skipif(not KERNELS_RUN, reason="needs CUDA or Triton's interpreter")
+def test_fused_kernels_read_fp8(prefill: bool, group: int) -> None:
+    rng = np.random.default_rng(3)
+    case = in_fp8(build_case(rng, prefill=prefill, group=group, head_dim=64))
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    moved = [x.to(place) for x in (case.queries, case.keys, case.values)]
+    out = tree_attention(*moved, case.plan, backend="triton").cpu()
+    assert error(out, dense(case, torch.float64)) < 1e-5
