@@ -1,8 +1,15 @@
 """Architectures to measure on. Weights are random: speed does not depend on what they say."""
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
 
+from hydragen_tree.bench.timing import bench_device, bench_dtype
 from hydragen_tree.fold import KVShape
 from hydragen_tree.model import TreeModel
 
@@ -42,12 +49,20 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 }
 
 
-def random_model(name: str, compiled: bool) -> tuple[TreeModel, KVShape]:
-    """A named architecture with random bf16 weights on the GPU, and the sizes of its cache."""
-    config = CONFIGS[name]
+def random_weights(name: str) -> PreTrainedModel:
+    """A named architecture with the same random weights each time: bf16, on the GPU."""
     torch.manual_seed(0)
-    with torch.device("cuda"):
-        model = TreeModel(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16))
+    with bench_device():
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            CONFIGS[name], dtype=bench_dtype()
+        )
+    return model
+
+
+def random_model(name: str, compiled: bool) -> tuple[TreeModel, KVShape]:
+    """Random weights behind our attention, and the sizes of their cache."""
+    config = CONFIGS[name]
+    model = TreeModel(random_weights(name))
     if compiled:
         model.compile()
     heads = config.num_attention_heads
@@ -56,6 +71,6 @@ def random_model(name: str, compiled: bool) -> tuple[TreeModel, KVShape]:
         heads,
         config.num_key_value_heads,
         config.hidden_size // heads,
-        itemsize=2,
+        itemsize=bench_dtype().itemsize,
     )
     return model, shape

@@ -8,9 +8,6 @@ seconds a layer. The terms are fitted by non-negative least squares to relative 
 the same whether segments are shared or not, so the cost model does without it.
 """
 
-import statistics
-import time
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -19,6 +16,7 @@ import torch
 from scipy.optimize import nnls
 
 from hydragen_tree.attention import resolve_backend, tree_attention
+from hydragen_tree.bench.timing import bench_device, median_us
 from hydragen_tree.costs import device_name, save_cost
 from hydragen_tree.errors import HydragenError
 from hydragen_tree.fold import CostModel, KVShape
@@ -27,22 +25,7 @@ from hydragen_tree.plan import Plan, Tails
 SEGMENTS = (1, 2, 4, 8, 16, 32, 64)
 TOKENS = (32, 128, 512, 1024)
 ROWS = 64
-_REPEATS = 15
 _PAGE = 16
-
-
-def _seconds(step: Callable[[], object], device: torch.device) -> float:
-    """The median time of a step."""
-    if device.type == "cuda":
-        from hydragen_tree.bench.timing import median_us
-
-        return median_us(step) / 1e6
-    times = []
-    for _ in range(_REPEATS + 2):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
 
 
 def _plan(segments: int, tokens: int) -> Plan:
@@ -55,12 +38,13 @@ def _plan(segments: int, tokens: int) -> Plan:
     return Plan(ROWS, np.array(items, np.int32), tails)
 
 
-def measure(device: torch.device) -> tuple[CostModel, float]:
-    """Fits the constants.
+def measure() -> tuple[CostModel, float]:
+    """Fits the constants to this machine's device.
 
     Returns:
         The cost model, and the median relative error of the fit.
     """
+    device = bench_device()
     on_gpu = device.type == "cuda"
     shape = KVShape(1, 32, 8, 128, 2) if on_gpu else KVShape(1, 8, 4, 32, 4)
     dtype = torch.bfloat16 if on_gpu else torch.float32
@@ -75,7 +59,7 @@ def measure(device: torch.device) -> tuple[CostModel, float]:
         def step(plan: Plan = plan) -> object:
             return tree_attention(queries, keys, values, plan, backend=backend)
 
-        times.append(_seconds(step, device))
+        times.append(median_us(step) / 1e6)
         read = segments * tokens * shape.layer_token_bytes
         terms.append((1.0, segments, read, ROWS * tokens))
     wanted = np.array(times)
@@ -89,8 +73,7 @@ def measure(device: torch.device) -> tuple[CostModel, float]:
 
 def run() -> dict[str, Any]:
     """Measures, keeps the constants for later runs, prints and returns them."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cost, error = measure(device)
+    cost, error = measure()
     path = save_cost(cost)
     print(
         f"{cost.device}: {cost.bandwidth / 1e9:.1f} GB/s, {cost.item_s * 1e6:.2f} us a segment, "

@@ -1,5 +1,10 @@
-"""How GPU code is timed here: CUDA graph replays, L2 flushed before each, the median of many."""
+"""How code is timed here: on a GPU CUDA graph replays, L2 flushed before each; the median of many.
 
+Without a GPU the same calls run on the CPU, kernels under Triton's interpreter: so the benchmarks
+are tested. Such times say nothing.
+"""
+
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,9 +33,48 @@ class Ceilings:
         """The time in which neither bytes nor products could be done faster, in microseconds."""
         return max(n_bytes / self.copy_tb_s, flops / self.matmul_tflops) / 1e6
 
+    def __str__(self) -> str:
+        """As the benchmarks print it."""
+        return (
+            f"{self.device}: copy {self.copy_tb_s:.2f} TB/s, "
+            f"bf16 product {self.matmul_tflops:.0f} TFLOP/s"
+        )
+
+
+def bench_device() -> torch.device:
+    """The current GPU; without one, the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def bench_dtype() -> torch.dtype:
+    """bf16; without a GPU float32, since the interpreter cannot multiply bf16."""
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
+def synchronize() -> None:
+    """Waits for the device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The time that some work takes, the device's included."""
+    synchronize()
+    start = time.perf_counter()
+    work()
+    synchronize()
+    return time.perf_counter() - start
+
 
 def median_us(step: Callable[[], object], repeats: int = _REPEATS) -> float:
-    """The median time of one call, in microseconds; the call is captured in a CUDA graph."""
+    """The median time of one call, in microseconds; on a GPU it is captured in a CUDA graph."""
+    if not torch.cuda.is_available():
+        times = [seconds(step) for _ in range(2 + repeats)]
+        return 1e6 * sorted(times[2:])[repeats // 2]
+    return _median_graph_us(step, repeats)
+
+
+def _median_graph_us(step: Callable[[], object], repeats: int) -> float:
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device="cuda")
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -53,7 +97,7 @@ def median_us(step: Callable[[], object], repeats: int = _REPEATS) -> float:
 
 
 def measure_ceilings() -> Ceilings:
-    """Measure copy bandwidth and matrix product rate of the current device."""
+    """Measures copy bandwidth and matrix product rate of the current GPU."""
     source = torch.randn(1 << 30, device="cuda")
     target = torch.empty_like(source)
     copy_us = median_us(lambda: torch.neg(source, out=target))  # a kernel, not the copy engine
