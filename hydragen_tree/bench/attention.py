@@ -1,22 +1,35 @@
 """Tree attention of one layer against per-sequence attention and the roofline.
 
 Shapes are those peers publish: Hydragen's figure, FastTree's and PAT's trees, FlashInfer's cascade
-case, DeFT's, and no sharing at all as control. Baseline: every sequence reads its own whole history
-through torch's flash attention, grouped heads packed as its queries.
+case, DeFT's, and no sharing at all as control. Baselines: every sequence reads its own whole
+history through torch's flash attention, grouped heads packed as its queries; and FlashInfer's
+multi-level cascade over the same keys, where it is installed.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hydragen_kernels.schedule import Schedule, schedule_segments
-from hydragen_kernels.segment import SegmentTables, best_config, segment_attention
-from hydragen_kernels.tail import tail_attention, tail_splits
-from hydragen_tree.bench.timing import Ceilings, measure_ceilings, median_us, relative_error
+from hydragen_kernels.segment import SegmentTables, segment_attention
+from hydragen_kernels.tail import tail_attention
+from hydragen_tree.bench import peer_flashinfer
+from hydragen_tree.bench.peer_flashinfer import Cascade, cascade_levels
+from hydragen_tree.bench.table import compared, line
+from hydragen_tree.bench.timing import (
+    Ceilings,
+    bench_device,
+    bench_dtype,
+    measure_ceilings,
+    median_us,
+    relative_error,
+)
+from hydragen_tree.fused import Heads
 
 PAGE_TOKENS = 64
 _BASELINE_BYTES = 50e9  # a baseline whose unshared keys need more is left out
@@ -99,7 +112,19 @@ SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One shape's result; times of one layer in microseconds, `None` where it was left out."""
+    """One shape's result; times of one layer in microseconds, `None` where it was left out.
+
+    Attributes:
+        shape: its name.
+        error: of ours against float64.
+        segments_us: our segments alone.
+        tails_us: our tails alone, with the merge.
+        total_us: both.
+        roofline_us: the serial limit.
+        per_sequence_us: flash attention over unshared histories.
+        flashinfer_us: FlashInfer's cascade.
+        flashinfer_error: of FlashInfer's against float64.
+    """
 
     shape: str
     error: float
@@ -108,53 +133,53 @@ class Row:
     total_us: float
     roofline_us: float
     per_sequence_us: float | None
+    flashinfer_us: float | None = None
+    flashinfer_error: float | None = None
 
-    @property
-    def of_roofline(self) -> float:
-        """The fraction of the serial limit reached."""
-        return self.roofline_us / self.total_us
+    def __str__(self) -> str:
+        """A line of the table, under `HEADING`."""
+        times = (self.segments_us, self.tails_us, self.total_us, self.roofline_us)
+        return f"{self.shape:58s}" + line(
+            (
+                *(f"{us:.1f}" for us in times),
+                f"{self.roofline_us / self.total_us:.0%}",
+                *compared(self.total_us, self.per_sequence_us),
+                *compared(self.total_us, self.flashinfer_us),
+            )
+        )
+
+
+_COLUMNS = ("segments", "tails", "total", "roofline", "reached")
+HEADING = f"{'shape':58s}" + line((*_COLUMNS, "per-seq", "ratio", "flashinf", "ratio"))
 
 
 class Layer:
     """Random keys, values and queries of a shape, with all that the kernels take."""
 
-    def __init__(self, shape: Shape, schedule: Schedule | None = None) -> None:
-        self.shape = shape
-        items = shape.items()
-        shared = int(items[:, 3].sum())
+    def __init__(self, shape: Shape) -> None:
+        self.shape, self.items = shape, shape.items()
+        device, dtype = bench_device(), bench_dtype()
+        shared = int(self.items[:, 3].sum())
         first_page = -(-shared // PAGE_TOKENS)
         row_pages = -(-shape.tokens[-1] // PAGE_TOKENS)
         slots = (first_page + shape.rows * row_pages) * PAGE_TOKENS
-        device = torch.device("cuda")
         size = (shape.kv_heads, slots, shape.head_dim)
-        self.keys, self.values = (
-            torch.randn(size, device=device, dtype=torch.bfloat16) for _ in range(2)
-        )
+        self.keys, self.values = (torch.randn(size, device=device, dtype=dtype) for _ in range(2))
         self.queries = torch.randn(
-            shape.rows, shape.q_heads, shape.head_dim, device=device, dtype=torch.bfloat16
+            shape.rows, shape.q_heads, shape.head_dim, device=device, dtype=dtype
         )
         pages = torch.arange(shape.rows * row_pages, dtype=torch.int32, device=device) + first_page
         self.page_table = pages.view(shape.rows, row_pages)
         self.lengths = torch.full((shape.rows,), shape.tokens[-1], dtype=torch.int32, device=device)
-        schedule = schedule or schedule_segments(
-            items,
-            shape.rows,
-            q_heads=shape.q_heads,
-            kv_heads=shape.kv_heads,
-            head_dim=shape.head_dim,
-            multiprocessors=torch.cuda.get_device_properties(device).multi_processor_count,
-            config=best_config(
-                device, torch.bfloat16, shape.head_dim, shape.q_heads // shape.kv_heads
-            ),
-        )
+        heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, dtype, device)
+        schedule = heads.schedule(self.items, shape.rows, None)
         self.tables = SegmentTables(schedule, device)
-        self.partial_slots = schedule.partial_slots
-        partials = (max(1, schedule.partial_slots), shape.rows, shape.q_heads)
-        self.partial_out = torch.full((*partials, shape.head_dim), torch.nan, device=device)
-        self.partial_lse = torch.full(partials, torch.nan, device=device)
+        self.partial_out, self.partial_lse = (
+            part.fill_(torch.nan)
+            for part in heads.partials(max(1, schedule.partial_slots), shape.rows)
+        )
         self.scale = shape.head_dim**-0.5
-        group = shape.q_heads // shape.kv_heads
-        self.splits = tail_splits(shape.rows, shape.kv_heads, shape.tokens[-1], group=group)
+        self.splits = heads.splits(shape.rows, shape.tokens[-1])
 
     def segments(self) -> None:
         """The partials of all segments."""
@@ -190,11 +215,17 @@ class Layer:
         self.segments()
         return self.tails()
 
+    def cascade(self) -> Cascade:
+        """The same by FlashInfer."""
+        tails = self.page_table.cpu().numpy(), self.lengths.cpu().numpy()
+        levels = cascade_levels(self.items, *tails, PAGE_TOKENS)
+        return Cascade(levels, self.queries, self.keys, self.values, self.scale)
+
     def row_slots(self, row: int) -> Tensor:
         """The slots of a row's whole history."""
         parts = [
             torch.arange(slot, slot + count)
-            for first, n, slot, count, _, _ in self.shape.items().tolist()
+            for first, n, slot, count, _, _ in self.items.tolist()
             if first <= row < first + n
         ]
         position = torch.arange(self.shape.tokens[-1])
@@ -202,9 +233,8 @@ class Layer:
         parts.append(pages[position // PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS)
         return torch.cat(parts).to(self.keys.device)
 
-    def error(self, rows: int = 16) -> float:
-        """The relative error of some rows against float64."""
-        out = self.both()
+    def error(self, out: Tensor, rows: int = 16) -> float:
+        """The relative error of some rows of an output against float64."""
         chosen = np.unique(np.linspace(0, self.shape.rows - 1, rows).astype(int)).tolist()
         found, expected = [], []
         for row in chosen:
@@ -222,20 +252,38 @@ class Layer:
         size = (shape.rows, shape.kv_heads, length, shape.head_dim)
         if 4 * np.prod(size, dtype=float) > _BASELINE_BYTES:
             return None
-        keys, values = (torch.randn(size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-        queries = self.queries.view(shape.rows, shape.kv_heads, -1, shape.head_dim)
+        like = self.queries
+        keys, values = (torch.randn(size, device=like.device, dtype=like.dtype) for _ in range(2))
+        queries = like.view(shape.rows, shape.kv_heads, -1, shape.head_dim)
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             return median_us(
                 lambda: torch.nn.functional.scaled_dot_product_attention(queries, keys, values), 5
             )
 
+    def flashinfer(self) -> tuple[float, float]:
+        """The time of FlashInfer's cascade, and its relative error.
 
-def measure(shape: Shape, ceilings: Ceilings) -> Row:
-    """Check one shape, then time it."""
+        Raises:
+            AssertionError: it is further off than rounding explains.
+        """
+        cascade = self.cascade()
+        error = self.error(cascade())
+        if not error < peer_flashinfer.TOLERANCE:
+            raise AssertionError(f"relative error {error}")
+        return median_us(cascade), error
+
+
+def measure(shape: Shape, ceilings: Ceilings, flashinfer: bool) -> Row:
+    """Check one shape, then time it; FlashInfer on the same keys, if asked.
+
+    Raises:
+        AssertionError: our own error is more than rounding explains.
+    """
     layer = Layer(shape)
-    error = layer.error()
+    error = layer.error(layer.both())
     if not error < 5e-3:
         raise AssertionError(f"{shape.name}: relative error {error}")
+    theirs = peer_flashinfer.attempt(shape.name, layer.flashinfer) if flashinfer else None
     return Row(
         shape.name,
         error,
@@ -244,37 +292,24 @@ def measure(shape: Shape, ceilings: Ceilings) -> Row:
         median_us(layer.both),
         shape.least_us(ceilings),
         layer.per_sequence_us(),
+        *(theirs or ()),
     )
 
 
-def run() -> list[dict[str, object]]:
-    """Measure all shapes, print a table, return its rows."""
+def run(shapes: Sequence[Shape] = SHAPES) -> dict[str, Any]:
+    """Measure shapes, print a table, return its figures."""
     torch.manual_seed(0)
     ceilings = measure_ceilings()
-    print(
-        f"{ceilings.device}: copy {ceilings.copy_tb_s:.2f} TB/s, "
-        f"bf16 product {ceilings.matmul_tflops:.0f} TFLOP/s"
-    )
+    print(ceilings)
+    version = peer_flashinfer.find_flashinfer()
     print("times of one layer in us; per-seq: flash attention over unshared histories")
-    heading = ("shape", "segments", "tails", "total", "roofline", "reached", "per-seq", "ratio")
-    print(f"{heading[0]:58s}" + "".join(f"{name:>10s}" for name in heading[1:]))
-    result = []
-    for shape in SHAPES:
-        row = measure(shape, ceilings)
+    print(HEADING, flush=True)
+    rows = []
+    for shape in shapes:
+        rows.append(measure(shape, ceilings, version is not None))
+        print(rows[-1], flush=True)
         torch.cuda.empty_cache()
-        times = (row.segments_us, row.tails_us, row.total_us, row.roofline_us)
-        baseline = row.per_sequence_us
-        ratio = (
-            f"{baseline:10.0f}{baseline / row.total_us:10.1f}" if baseline else f"{'-':>10s}" * 2
-        )
-        print(
-            f"{row.shape:58s}"
-            + "".join(f"{us:10.1f}" for us in times)
-            + f"{row.of_roofline:10.0%}{ratio}",
-            flush=True,
-        )
-        result.append(asdict(row))
-    return result
+    return {**asdict(ceilings), "flashinfer": version, "rows": [asdict(row) for row in rows]}
 
 
 if __name__ == "__main__":
