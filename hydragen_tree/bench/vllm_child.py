@@ -1,0 +1,81 @@
+"""Measures vLLM, in a process of its own: `python vllm_child.py JOB OUT`.
+
+Imports nothing of ours, so that any Python that has vLLM can run it. JOB is a JSON object:
+
+    model     directory of the weights
+    tokens    new tokens a sample
+    points    [{"rows": samples of the prompt, "prompt": token ids}, ...]
+
+OUT gets a line of JSON for the engine, {"version", "cascade"}, then one for each point,
+{"seconds": of all tokens, "prefill_s": of the first token alone}. The prefix is in vLLM's cache
+in both, as it is for us once the prompt has been computed.
+"""
+
+import importlib
+import json
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+
+def has_cascade() -> bool:
+    """Whether this vLLM still has cascade attention: where it was removed, nothing is the default.
+
+    Some versions without it warn of the option, later ones do not know it.
+    """
+    options = fields(importlib.import_module("vllm.engine.arg_utils").EngineArgs)
+    return any(o.name == "disable_cascade_attn" and isinstance(o.default, bool) for o in options)
+
+
+def build(job: dict[str, Any], cascade: bool) -> Any:
+    """vLLM with prefix caching and, where it exists, cascade attention; else its own defaults."""
+    longest = max(len(point["prompt"]) for point in job["points"]) + job["tokens"] + 1
+    options: dict[str, Any] = {"disable_cascade_attn": False} if cascade else {}
+    return importlib.import_module("vllm").LLM(
+        model=job["model"],
+        dtype="bfloat16",
+        skip_tokenizer_init=True,
+        generation_config="vllm",  # not the model's own settings
+        enable_prefix_caching=True,
+        max_model_len=longest,
+        max_num_seqs=max(point["rows"] for point in job["points"]),
+        **options,
+    )
+
+
+def draw(llm: Any, point: dict[str, Any], tokens: int) -> float:
+    """Seconds of `rows` samples of so many tokens each."""
+    settings = importlib.import_module("vllm").SamplingParams(
+        n=point["rows"], temperature=1.0, max_tokens=tokens, ignore_eos=True, detokenize=False
+    )
+    prompt = {"prompt_token_ids": point["prompt"]}
+    start = time.perf_counter()
+    (result,) = llm.generate([prompt], settings, use_tqdm=False)
+    spent = time.perf_counter() - start
+    drawn = [len(output.token_ids) for output in result.outputs]
+    assert drawn == [tokens] * point["rows"], f"expected {tokens} tokens of each sample: {drawn}"
+    return spent
+
+
+def main(job_path: str, out_path: str) -> None:
+    """Runs a job; every line of the answer is there as soon as it is known."""
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    cascade = has_cascade()
+    with Path(out_path).open("w", encoding="utf-8") as out:
+
+        def answer(**line: Any) -> None:
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+
+        llm = build(job, cascade)
+        answer(version=importlib.import_module("vllm").__version__, cascade=cascade)
+        for point in job["points"]:
+            draw(llm, point, 8)  # the prefix into the cache, and whatever vLLM does once
+            prefill_s = draw(llm, point, 1)
+            answer(seconds=draw(llm, point, job["tokens"] + 1), prefill_s=prefill_s)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
