@@ -1,14 +1,20 @@
 """`hydragen bench`: measurements, each printed as ratios against a baseline of the same run."""
 
 import json
+import platform
+import time
+from collections.abc import Mapping
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from hydragen_cli.arguments import Config
 from hydragen_tree.errors import InputError
+
+Points = tuple[tuple[int, int], ...]
 
 
 class Bench(StrEnum):
@@ -21,6 +27,17 @@ class Bench(StrEnum):
     decode = "decode"
     tree = "tree"
     fit = "fit"
+
+
+_ON_CPU = (Bench.cpu, Bench.judge, Bench.fit)
+_ONLY = {
+    "problem": (Bench.cpu, Bench.judge),
+    "architecture": (Bench.decode, Bench.tree),
+    "points": (Bench.decode,),
+    "against": (Bench.decode,),
+    "peer-python": (Bench.decode,),
+    "full": (Bench.tree,),
+}
 
 
 def bench(
@@ -39,33 +56,118 @@ def bench(
         str | None,
         typer.Option(help="decode, tree: codellama-7b, llama-3.1-8b, ...; random weights."),
     ] = None,
+    points: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWSxPREFIX,...", help="decode: these batches only, such as 32x1024,128x4096."
+        ),
+    ] = None,
+    against: Annotated[
+        Literal["vllm"] | None,
+        typer.Option(help="decode: a peer that runs the same weights and samples, if installed."),
+    ] = None,
+    peer_python: Annotated[
+        str | None,
+        typer.Option(metavar="PYTHON", help="decode: the Python that has the peer, if not ours."),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="tree: the paper's 120 problems; an hour.")
+    ] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Plot figures saved by --output; measure nothing."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the figures, .png or .svg; needs matplotlib."
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write figures as JSON.")
     ] = None,
     config: Config = None,
 ) -> None:
     """Measure, and print ratios against a baseline in the same run."""
-    figures = _measure(name, problem, architecture)
+    given = {
+        "problem": problem,
+        "architecture": architecture,
+        "points": points,
+        "against": against,
+        "peer-python": peer_python,
+        "full": full,
+    }
+    _check(name, given, figures, plot, output)
+    if figures is not None:
+        found = _read(name, figures)
+    else:
+        found = {"bench": name.value, "versions": _versions(), **_measure(name, given)}
     if output is not None:
-        output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        from hydragen_tree.bench.plot import plot as draw
+
+        draw(name, found, plot)
 
 
-def _measure(name: Bench, problem: Path | None, architecture: str | None) -> Any:
+def _check(
+    name: Bench,
+    given: Mapping[str, object],
+    figures: Path | None,
+    plot: Path | None,
+    output: Path | None,
+) -> None:
+    """Refuses what would fail only after measuring, or be ignored."""
+    for option, value in given.items():
+        if value and name not in _ONLY[option]:
+            raise InputError(f"--{option}: only bench {' or '.join(_ONLY[option])} takes it")
+    if given["peer-python"] and not given["against"]:
+        raise InputError("--peer-python: whose Python? name the peer, --against vllm")
+    if figures is not None and plot is None:
+        raise InputError(f"--figures {figures}: is drawn; name the picture, --plot FILE")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise InputError(f"--output {output}: cannot be written: no directory {output.parent}")
+    if plot is not None:
+        from hydragen_tree.bench.plot import check_plot
+
+        check_plot(name, plot)
+
+
+def _read(name: Bench, path: Path) -> dict[str, Any]:
+    """Figures saved earlier."""
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--figures {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"--figures {path}: not JSON: {error}") from None
+    found = figures.get("bench") if isinstance(figures, dict) else None
+    if found != name:
+        raise InputError(f"--figures {path}: expected figures of bench {name}, got {found}")
+    return dict(figures)
+
+
+def _versions() -> dict[str, str]:
+    """What the figures depend on."""
+    result = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version()}
+    for package in ("hydragen-tree", "torch", "triton", "transformers"):
+        try:
+            result[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return result
+
+
+def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of one benchmark, which prints its own table."""
-    from rich.console import Console
+    if name in _ON_CPU:
+        return _measure_without_gpu(name, given["problem"])
+    points = _parse_points(given["points"])
+    python = None
+    if given["against"]:
+        from hydragen_tree.bench.peer_vllm import find_vllm
 
-    if name is Bench.cpu:
-        from hydragen_tree.bench import cpu
-
-        return cpu.run(Console(), problem)
-    if name is Bench.judge:
-        from hydragen_tree.bench import judge
-
-        return judge.run(Console(), problem)
-    if name is Bench.fit:
-        from hydragen_tree.bench import fit
-
-        return fit.run()
+        python = find_vllm(given["peer-python"])
     import torch
 
     if not torch.cuda.is_available():
@@ -81,8 +183,37 @@ def _measure(name: Bench, problem: Path | None, architecture: str | None) -> Any
     from hydragen_tree.bench import decode, tree
     from hydragen_tree.bench.configs import CONFIGS
 
+    architecture = given["architecture"]
     if architecture is not None and architecture not in CONFIGS:
         raise InputError(f"--architecture {architecture}: expected one of {', '.join(CONFIGS)}")
-    if name is Bench.decode:
-        return decode.run(architecture or "llama-3.1-8b")
-    return tree.run(architecture or "codellama-7b")
+    if name is Bench.tree:
+        return tree.run(architecture or "codellama-7b", given["full"])
+    return decode.run(architecture or "llama-3.1-8b", points or decode.POINTS, vllm_python=python)
+
+
+def _measure_without_gpu(name: Bench, problem: Path | None) -> dict[str, Any]:
+    from rich.console import Console
+
+    if name is Bench.cpu:
+        from hydragen_tree.bench import cpu
+
+        return cpu.run(Console(), problem)
+    if name is Bench.judge:
+        from hydragen_tree.bench import judge
+
+        return judge.run(Console(), problem)
+    from hydragen_tree.bench import fit
+
+    return fit.run()
+
+
+def _parse_points(text: str | None) -> Points:
+    """Batches from `32x1024,128x4096`; none from None."""
+    try:
+        points = [part.split("x") for part in text.split(",")] if text else []
+        result = tuple((int(rows), int(prefix)) for rows, prefix in points)
+    except ValueError:
+        result = ((0, 0),)
+    if any(rows < 1 or prefix < 1 for rows, prefix in result):
+        raise InputError(f"--points {text}: expected ROWSxPREFIX, such as 32x1024,128x4096")
+    return result
