@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hydragen_kernels import reference
 from hydragen_kernels.inputs import FP8
+from hydragen_tree.cache import movable
 from hydragen_tree.errors import InputError
 from hydragen_tree.plan import Plan, Tails
 from hydragen_tree.tails import attend_tails
@@ -133,10 +134,13 @@ def _recursive(
         result.out[rows], result.lse[rows] = merged
     if plan.tails is not None:
         for row, slots in enumerate(_tail_slots(plan.tails)):
+            own_keys, own_values = (
+                movable(arena)[:, slots].view(arena.dtype) for arena in (keys, values)
+            )
             own = reference.partial(
                 queries[row : row + 1],
-                keys[:, slots],
-                values[:, slots],
+                own_keys,
+                own_values,
                 scale=scale,
                 softcap=softcap,
             )

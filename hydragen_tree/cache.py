@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.reference import narrow
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.fold import KVShape
 
@@ -121,13 +122,13 @@ class KVCache:
             arena = self.keys[layer], self.values[layer]
             append(*arena, keys.transpose(0, 1), values.transpose(0, 1), slots.int())
             return
-        self.keys[layer].index_copy_(1, slots, keys.to(self.keys.dtype))
-        self.values[layer].index_copy_(1, slots, values.to(self.values.dtype))
+        for whole, new in ((self.keys, keys), (self.values, values)):
+            movable(whole[layer]).index_copy_(1, slots, movable(narrow(new, whole.dtype)))
 
     def copy_pages(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> None:
         """Copies whole pages, layer by layer: all at once would hold a second copy of them."""
         at = torch.from_numpy(np.stack([source, target]).astype(np.int64)).to(self.keys.device)
-        for layer in (*self.keys, *self.values):
+        for layer in (*movable(self.keys), *movable(self.values)):
             paged = layer.unflatten(1, (self.n_pages, self.page_tokens))
             paged[:, at[1]] = paged[:, at[0]]
 
@@ -136,8 +137,13 @@ class KVCache:
         offsets = np.arange(n_tokens)
         slots = pages[offsets // self.page_tokens].astype(np.int64) * self.page_tokens
         source = torch.from_numpy(slots + offsets % self.page_tokens).to(self.keys.device)
-        for layer in (*self.keys, *self.values):
+        for layer in (*movable(self.keys), *movable(self.values)):
             layer[:, slot : slot + n_tokens] = layer[:, source]
+
+
+def movable(x: Tensor) -> Tensor:
+    """The same memory in a type that torch can index everywhere: fp8 as bytes."""
+    return x.view(torch.uint8) if x.dtype.itemsize == 1 else x
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

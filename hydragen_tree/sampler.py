@@ -60,6 +60,7 @@ class Sampler:
             raise InputError(f"--attention {attention}: expected one of {', '.join(BACKENDS)}")
         if max_rows is not None and max_rows < 1:
             raise InputError(f"--max-rows {max_rows}: expected an integer >= 1")
+        resolve_backend(attention, source.device, source.kv_dtype)  # refuses what does not fit
         self.source = source
         self.tokenizer = load_tokenizer(source)
         self.stats = RunStats()
@@ -80,6 +81,7 @@ class Sampler:
         revision: str | None = None,
         dtype: str = "auto",
         device: str = "auto",
+        kv_dtype: str = "auto",
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
@@ -92,6 +94,8 @@ class Sampler:
             revision: of the hub repository.
             dtype: `auto` (float32 on a CPU, else as stored), `float32`, `bfloat16`, `float16`.
             device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
+            kv_dtype: of keys and values: `auto` (as the rest), or `fp8`: float8_e4m3fn without
+                scales. Half the memory of 16 bits; samples are not exactly the model's.
             attention: backend, see `tree_attention`.
             memory_bytes: for keys and values; by default measured: half of the free memory of a
                 CPU, on a GPU what weights and a step's own needs leave.
@@ -101,7 +105,7 @@ class Sampler:
         Raises:
             ModelError: the model is missing, broken or not supported.
         """
-        source = find_model(model, revision=revision, dtype=dtype, device=device)
+        source = find_model(model, revision=revision, dtype=dtype, device=device, kv_dtype=kv_dtype)
         return cls(
             source,
             attention=attention,
@@ -216,7 +220,14 @@ class Sampler:
         from hydragen_tree.fused import Heads
 
         shape, source = self.source.shape, self.source
-        heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, source.dtype, source.device)
+        heads = Heads(
+            shape.q_heads,
+            shape.kv_heads,
+            shape.head_dim,
+            source.dtype,
+            source.device,
+            source.kv_dtype,
+        )
         pages = cache.pages_for(settings.max_tokens) + 1
         levels = self._levels(trie, settings)
         return Decoder(self.model, cache, heads, settings, rows, pages, levels)
@@ -251,7 +262,7 @@ class Sampler:
                 f"--memory {budget} bytes: less than one page of {page} tokens ({page_bytes} bytes)"
             )
         source = self.source
-        return KVCache(source.shape, n_pages, page, source.dtype, source.device, self.is_fused)
+        return KVCache(source.shape, n_pages, page, source.kv_dtype, source.device, self.is_fused)
 
 
 __all__ = ["Sampler"]

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def prompts() -> list[Prompt]:
 
 
 def draw(
-    model: Path, settings: SamplingSettings, backend: str, n: int, **options: int
+    model: Path, settings: SamplingSettings, backend: str, n: int, **options: Any
 ) -> dict[tuple[str, int], Sample]:
     sampler = Sampler.from_pretrained(
         str(model), device=DEVICE, dtype="float32", attention=backend, compiled=False, **options
@@ -71,18 +72,20 @@ def draw(
         (SamplingSettings(temperature=1.0, max_tokens=12, logprobs=True), 4, {}),
         (SamplingSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=11), 4, {"max_rows": 3}),
         (SamplingSettings(temperature=0.0, max_tokens=19), 3, {}),
+        (SamplingSettings(temperature=1.0, max_tokens=9), 4, {"kv_dtype": "fp8"}),
         (
             SamplingSettings(temperature=1.0, max_tokens=20),
             4,
             {"memory_bytes": 20_000 if INTERPRETED else 80_000},
         ),
     ],
-    ids=["together", "waiting", "greedy", "parked"],
+    ids=["together", "waiting", "greedy", "fp8", "parked"],
 )
 def test_device_steps_equal_host_steps(
-    settings: SamplingSettings, n: int, options: dict[str, int], small_model: Path
+    settings: SamplingSettings, n: int, options: dict[str, Any], small_model: Path
 ) -> None:
-    expected = draw(small_model, settings, "torch", n)
+    kv_dtype = options.get("kv_dtype", "auto")
+    expected = draw(small_model, settings, "torch", n, kv_dtype=kv_dtype)
     found = draw(small_model, settings, "triton", n, **options)
     assert sorted(found) == sorted(expected)
     for name, sample in found.items():

@@ -91,6 +91,15 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option("--dtype", metavar="DTYPE", rich_help_panel=_MODEL, help="Of the weights."),
 ]
+KvDtype = Annotated[
+    Literal["auto", "fp8"],
+    typer.Option(
+        "--kv-dtype",
+        metavar="DTYPE",
+        rich_help_panel=_MODEL,
+        help="Of keys and values; fp8 needs half the memory of 16 bits, and is not exact.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option("--device", metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, mps, ..."),

@@ -44,6 +44,7 @@ def sample(
     model: arguments.Model = "tiny",
     revision: arguments.Revision = None,
     dtype: arguments.Dtype = "auto",
+    kv_dtype: arguments.KvDtype = "auto",
     device: arguments.Device = "auto",
     attention: arguments.Attention = "auto",
     compile: arguments.Compile = True,
@@ -69,6 +70,7 @@ def sample(
             model,
             revision=revision,
             dtype=dtype,
+            kv_dtype=kv_dtype,
             device=device,
             attention=attention,
             memory_bytes=memory_bytes,
@@ -77,6 +79,8 @@ def sample(
         )
         built = inputs.prompts(sampler.tokenizer, seed)
         sampler.check(built, settings)
+        if kv_dtype == "fp8":
+            note(_NOT_EXACT, quiet=quiet)
         return sampler, built
 
     if dry_run:
@@ -135,6 +139,9 @@ def sample(
 _DEMONSTRATION = (
     "tiny is a small demonstration model; name a real one with --model DIRECTORY or OWNER/NAME"
 )
+_NOT_EXACT = (
+    "--kv-dtype fp8: keys and values are rounded to 8 bits; samples are not exactly the model's"
+)
 
 
 def _rehearse(
@@ -187,8 +194,10 @@ def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[s
     model = writer.manifest.model
     resumed = figures["samples_done"] < tally.samples
     now = f", {figures['samples_done']:,} of them now" if resumed else ""
+    rounded = f", keys and values in {model['kv_dtype']}" if "kv_dtype" in model else ""
+    about = "{name}, {dtype} on {device}, {attention} attention".format(**model, **figures)
     lines = [
-        ("model", "{name}, {dtype} on {device}, {attention} attention".format(**model, **figures)),
+        ("model", about + rounded),
         ("samples", f"{tally.samples:,} of {count(len(writer.manifest.tasks), 'problem')}{now}"),
         ("programs", f"{tally.distinct_programs:,} distinct"),
         ("ended", ", ".join(ended)),
