@@ -4,6 +4,7 @@ The public names load on first use, so that importing the package (for `--help`,
 problem file) never pays for importing torch.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +18,12 @@ _HOME = {
     "tree_attention": "attention",
 }
 __all__ = sorted(_HOME)
+
+# torch's threads wait for each other by spinning, for milliseconds. On a core that somebody else
+# uses too, that is time in which nobody gets on: a decode step took ten times as long. GNU OpenMP
+# reads this once, when torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def __getattr__(name: str) -> Any:

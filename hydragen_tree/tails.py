@@ -60,25 +60,31 @@ def attend_tails(
     kv_heads, size = keys.shape[0], tails.page_tokens
     group, width = q_heads // kv_heads, _width(tails)
     reads = _reads(tails, str(queries.device))
-    paged = (-1, size, head_dim)
+    paged = (kv_heads, -1, size, head_dim)
 
-    own = queries.new_zeros(kv_heads, rows + 1, group, head_dim, dtype=torch.float32)
-    own[:, :rows] = queries.view(rows, kv_heads, group, head_dim).transpose(0, 1)
+    # Row before head, as queries come: what belongs to a row is moved in one piece.
+    own = queries.new_zeros(rows + 1, kv_heads, group, head_dim, dtype=torch.float32)
+    own[:rows] = queries.view(rows, kv_heads, group, head_dim)
     own *= scale
-    scores = own.new_full((kv_heads, rows * width + 1, group, size), -torch.inf)
-    for part, keys_of in _matrices(keys.view(kv_heads, *paged), reads):
-        for head in range(kv_heads):
-            found = torch.bmm(own[head].index_select(0, part.rows), keys_of[head].mT)
-            scores[head].index_copy_(0, part.places, found)
+    scores = own.new_full((rows * width + 1, kv_heads, group, size), -torch.inf)
+    for part, keys_of in _matrices(keys.view(paged), reads):
+        found = _products(own.index_select(0, part.rows), keys_of.mT)
+        scores.index_copy_(0, part.places, found)
 
     weights, lse = _softmax(scores, tails, softcap, rows, width)
 
     out = torch.zeros_like(own)
-    for part, values_of in _matrices(values.view(kv_heads, *paged), reads):
-        for head in range(kv_heads):
-            added = torch.bmm(weights[head].index_select(0, part.places), values_of[head])
-            out[head].index_add_(0, part.rows, added)
-    return Partial(out[:, :rows].transpose(0, 1).flatten(1, 2), lse)
+    for part, values_of in _matrices(values.view(paged), reads):
+        out.index_add_(0, part.rows, _products(weights.index_select(0, part.places), values_of))
+    return Partial(out[:rows].flatten(1, 2), lse)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Products of `[reads, kv_heads, group, k]` and `[kv_heads, reads, k, n]`, head by head."""
+    out = left.new_empty(*left.shape[:3], right.shape[3])
+    for head in range(left.shape[1]):
+        out[:, head] = torch.bmm(left[:, head], right[head])
+    return out
 
 
 def _softmax(
@@ -87,7 +93,7 @@ def _softmax(
     """Softmax of each row over its pages.
 
     Args:
-        scores: `[kv_heads, rows * width + 1, group, page_tokens]`.
+        scores: `[rows * width + 1, kv_heads, group, page_tokens]`.
         tails: where they are from.
         softcap: as in `attend_tails`.
         rows: number of rows.
@@ -97,18 +103,19 @@ def _softmax(
         Weights shaped like `scores`, and the log-sum-exp `[rows, q_heads]`.
     """
     size = scores.shape[3]
-    flat = scores[:, :-1].unflatten(1, (rows, width)).transpose(2, 3).flatten(3)
+    flat = scores[:-1].unflatten(0, (rows, width)).movedim(1, 3).flatten(3)
     if softcap is not None:
         flat = torch.tanh(flat / softcap) * softcap
     inside = torch.arange(width * size) < torch.from_numpy(tails.lengths)[:, None]
-    flat = flat.masked_fill(~inside.to(flat.device)[None, :, None], -torch.inf)
+    flat = flat.masked_fill(~inside.to(flat.device)[:, None, None], -torch.inf)
     probabilities = flat.softmax(-1)
     lse = flat.amax(-1) - probabilities.amax(-1).log_()  # the best one is exp(its score - lse)
     if not tails.lengths.all():
         probabilities, lse = probabilities.nan_to_num(0.0), lse.nan_to_num(-torch.inf)
     weights = torch.zeros_like(scores)
-    weights[:, :-1] = probabilities.unflatten(3, (width, size)).transpose(2, 3).flatten(1, 2)
-    return weights, lse.transpose(0, 1).flatten(1, 2)
+    by_page = probabilities.unflatten(3, (width, size)).movedim(3, 1)
+    weights[:-1].unflatten(0, (rows, width)).copy_(by_page)
+    return weights, lse.flatten(1)
 
 
 def _matrices(paged: Tensor, reads: Sequence[Reads]) -> Iterator[tuple[Reads, Tensor]]:
