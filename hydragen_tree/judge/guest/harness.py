@@ -10,6 +10,7 @@ import builtins
 import importlib
 import json
 import os
+import random
 import sys
 from types import CodeType
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from . import wire
 
 ACCEPTED, WRONG, RAISED, GONE, UNDEFINED = 42, 43, 44, 45, 46
 _LONGEST_LINE = 1 << 26
+_NO_ANSWERS = "the program wrote to the channel of its answers"
 
 
 def main(sources: list[CodeType]) -> NoReturn:
@@ -26,6 +28,7 @@ def main(sources: list[CodeType]) -> NoReturn:
     Args:
         sources: the test code.
     """
+    random.seed()  # as after every `os.fork`, which this process may not come from
     link = _Link()
     status, message = ACCEPTED, ""
     try:
@@ -68,9 +71,11 @@ class _Link:
     def names(self, wanted: list[str]) -> dict[str, Any]:
         """What the program has under the names, where it has anything."""
         found: dict[str, Any] = {}
-        for name in wanted:
-            reply = self.ask({"do": "look", "name": name})
-            kind = reply.get("kind")
+        replies = self.ask({"do": "look", "names": wanted}).get("ok")
+        if not isinstance(replies, list):
+            raise _GoneError(_NO_ANSWERS)
+        for name, reply in zip(wanted, replies):
+            kind = reply.get("kind") if isinstance(reply, dict) else None
             if kind == "callable":
                 found[name] = _Function(self, name, name)
             elif kind == "value":
@@ -94,7 +99,7 @@ class _Link:
             reply = json.loads(line)
             raised = reply.get("raised")
         except (ValueError, RecursionError, AttributeError):
-            raise _GoneError("the program wrote to the channel of its answers") from None
+            raise _GoneError(_NO_ANSWERS) from None
         if raised:
             raise _rebuilt_error(raised, str(reply.get("text", "")))
         return dict(reply)

@@ -72,7 +72,9 @@ class _Service:
             return {"raised": kinds, "text": _text_of(error)}
 
     def _look(self, request: dict[str, Any]) -> dict[str, Any]:
-        name = request["name"]
+        return {"ok": [self._look_at(name) for name in request["names"]]}
+
+    def _look_at(self, name: str) -> dict[str, Any]:
         if name not in self._names:
             return {"kind": "absent"}
         value = self._names[name]

@@ -15,6 +15,9 @@ from fractions import Fraction
 from typing import Any
 
 _BIG = 1 << 63
+# Lists of nothing else, the most frequent of all, need no look at every item.
+_WORDS = {str, bool, type(None)}
+_NESTED = {list, dict}
 # Iterated as the plain type does it, whatever a subclass says.
 _COLLECTIONS: tuple[Any, ...] = (tuple, set, frozenset, collections.deque)
 # From the key, what rebuilds a value from its parts.
@@ -61,7 +64,7 @@ def encode(value: Any, refer: Callable[[Any], int | str]) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return encode(value.tolist(), refer)
     if isinstance(value, list):
-        return [encode(item, refer) for item in list.__iter__(value)]
+        return _encode_list(list(list.__iter__(value)), refer)
     if isinstance(value, (KeysView, ValuesView, ItemsView)):
         return [encode(item, refer) for item in value]
     if isinstance(value, dict):
@@ -73,6 +76,15 @@ def encode(value: Any, refer: Callable[[Any], int | str]) -> Any:
     if isinstance(value, Iterator):
         return {"iterator": [encode(item, refer) for item in value]}
     return _encode_scalar(value, refer)
+
+
+def _encode_list(items: list[Any], refer: Callable[[Any], int | str]) -> list[Any]:
+    kinds = set(map(type, items))
+    if kinds == {int} and -_BIG <= min(items) <= max(items) < _BIG:
+        return items
+    if kinds <= _WORDS or (kinds == {float} and all(map(math.isfinite, items))):
+        return items
+    return [encode(item, refer) for item in items]
 
 
 def _encode_scalar(value: Any, refer: Callable[[Any], int | str]) -> Any:
@@ -99,6 +111,8 @@ def decode(plain: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
         ValueError, TypeError, KeyError: it is not something `encode` writes.
     """
     if isinstance(plain, list):
+        if _NESTED.isdisjoint(map(type, plain)):
+            return plain.copy()
         return [decode(item, find) for item in plain]
     if not isinstance(plain, dict):
         return plain
