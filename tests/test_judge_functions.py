@@ -1,10 +1,14 @@
 """Function-style tests: calls, and test code that runs beside the program, never inside it."""
 
 import json
+import secrets
+import time
 from collections import Counter, OrderedDict, deque, namedtuple
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 
 from hydragen_tree.judge import Judge, Verdict
 from hydragen_tree.judge.guest import wire
+from hydragen_tree.judge.guest.kept import Kept
 from hydragen_tree.problem import Limits, Problem, Test
 
 
@@ -74,6 +79,7 @@ def test_values_of_derived_types_cross_as_plain_ones() -> None:
         (OrderedDict(a=1), {"a": 1}),
         ({1: 2}.keys(), [1]),
         (Liar(5), 5),
+        ([Liar(5), 6], [5, 6]),
     ):
         back = there_and_back(value)
         assert back == plain
@@ -84,6 +90,17 @@ def test_values_of_derived_types_cross_as_plain_ones() -> None:
     assert there_and_back(10**5000) == 10**5000
     assert there_and_back(Decimal("1.10")) == Decimal("1.10")
     assert there_and_back(Fraction(1, 3)) == Fraction(1, 3)
+
+
+def test_lists_that_need_a_look_at_every_item() -> None:
+    """Most do not: those of plain words, of integers that fit into 64 bits, of finite numbers."""
+    edge, infinite = 1 << 63, float("inf")
+    for value in ([edge], [-edge - 1, 1], [edge - 1, -edge], [True, 2], [0.5, infinite], [1, 0.5]):
+        back = there_and_back(value)
+        assert (back, list(map(type, back))) == (value, list(map(type, value)))
+    given = [1, 2]
+    assert wire.encode(given, lambda value: 0) is not given
+    assert wire.decode(given, lambda reference: None) is not given
 
 
 def calling(name: str, *tests: tuple[list[Any], Any]) -> Problem:
@@ -296,6 +313,84 @@ def test_the_time_of_the_test_is_not_the_programs(judge: Judge) -> None:
     verdict = judge.judge(coded(tests + "assert f() == 1", time_s=0.5), "def f(): return 1")
     assert verdict.accepted, verdict
     assert verdict.time_s < 0.4
+
+
+def test_what_a_test_expects_is_not_in_the_memory_of_the_next_program(judge: Judge) -> None:
+    """The test's compiled code is kept for the next sample, and not where a program can see it."""
+    halves = secrets.token_hex(12), secrets.token_hex(12)
+    tests = f"assert f() == '{halves[0]}{halves[1]}'\n" * 500
+    program = f"""
+def f():
+    first, second = {halves[0]!r}.encode(), {halves[1]!r}.encode()
+    memory = open("/proc/self/mem", "rb", 0)
+    for line in open("/proc/self/maps"):
+        span, rights = line.split()[:2]
+        start, end = (int(word, 16) for word in span.split("-"))
+        if rights[0] == "r" and end < 1 << 47 and "[v" not in line:
+            memory.seek(start)
+            data = memory.read(end - start)
+            if any(rest.startswith(second) for rest in data.split(first)[1:]):
+                return (first + second).decode()
+    raise LookupError("nowhere")
+"""
+    problem = coded(tests, time_s=5.0)
+    for number in range(2):
+        verdict = judge.judge(problem, f"{program}# {number}")
+        assert (verdict.status, verdict.message) == ("RE", "LookupError: nowhere"), verdict
+
+
+def test_tests_have_nothing_in_common(judge: Judge) -> None:
+    """Code is kept, by its text; the process that ran it is not."""
+    tests = (
+        "import builtins, random\n"
+        "assert not hasattr(builtins, 'mark'), 'an earlier test'\n"
+        "builtins.mark = f\nassert f(random.random()) == {}"
+    )
+    one, two = coded(tests.format(1)), coded(tests.format(2))
+    for number in range(3):
+        assert judge.judge(one, f"def f(x): return 1  # {number}").accepted
+        assert judge.judge(two, f"def f(x): return 1  # {number}").status == "WA"
+    drawn = {
+        judge.judge(two, f"def f(x): print(x)  # {number}").stderr_excerpt for number in range(2)
+    }
+    assert len(drawn) == 2
+
+
+def test_processes_that_a_test_leaves_end_with_it(judge: Judge) -> None:
+    argument = f"60.{secrets.randbelow(10**12)}"
+    tests = f"import subprocess\nsubprocess.Popen(['sleep', '{argument}'])\nassert f() == 1"
+    assert check_code(judge, tests, "def f(): return 1").accepted
+    end = time.monotonic() + 5
+    while _runs(argument) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not _runs(argument)
+
+
+def _runs(argument: str) -> bool:
+    def holds(process: Path) -> bool:
+        try:
+            return argument.encode() in (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+
+    return any(map(holds, Path("/proc").glob("[0-9]*")))
+
+
+def test_code_is_kept_up_to_a_size(tmp_path: Path) -> None:
+    def code(text: str) -> CodeType | None:
+        (tmp_path / "tests.py").write_text(text)
+        with (tmp_path / "tests.py").open("rb") as file:
+            return kept.code(file.fileno(), "tests.py")
+
+    kept = Kept()
+    assert code("no Python") is None
+    first = code("x = 1")
+    assert first is not None
+    assert code("x = 2") is not first
+    assert code("x = 1") is first
+    for number in range(2):
+        assert code(f"x = {number}  # {'x' * 600_000}") is not None
+    assert code("x = 1") is not first
 
 
 @pytest.mark.parametrize("tests", ["this is no Python", "import os\nos._exit(9)"])

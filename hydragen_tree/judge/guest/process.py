@@ -109,6 +109,7 @@ def take_place(
     report_fd: int,
     ruleset: int | None,
     filter_code: bytes | None,
+    kept: CodeType | None,
 ) -> list[CodeType]:
     """Turn this fork into the program of `request`: its files, its limits, its cage.
 
@@ -118,11 +119,12 @@ def take_place(
         report_fd: where the runner hears why a program was not started.
         ruleset: Landlock ruleset, if any.
         filter_code: seccomp filter, if any.
+        kept: the only source as it was compiled before, if it was.
 
     Returns:
         The compiled sources of a Python program. Any other is executed, and nothing returns.
     """
-    os.setsid()
+    os.setpgid(0, 0)  # no new session: the kernel would make a scheduling group for each
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     with open("/proc/self/oom_score_adj", "wb", 0) as file:
@@ -144,7 +146,8 @@ def take_place(
         if not request["sources"]:
             image = sources[0] if request["image"] else request["argv"][0]
             os.execve(image, request["argv"], dict(os.environ))
-        code = [_compile(fd, name) for fd, name in zip(sources, request["sources"])]
+        named = zip(sources, request["sources"])
+        code = [kept or compile_source(read_whole(fd), name) for fd, name in named]
     except OSError as error:
         _refuse({"fault": f"{request['argv'][0]} cannot be started: {error}"})
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
@@ -195,13 +198,19 @@ def _limit(limits: dict[str, Any]) -> None:
         resource.setrlimit(which, (value, value))
 
 
-def _compile(fd: int, name: str) -> CodeType:
+def read_whole(fd: int) -> bytes:
+    """The content of a file, wherever the descriptor stands in it."""
     size = os.fstat(fd).st_size
     parts, at = [], 0
     while at < size:
         parts.append(os.pread(fd, size - at, at))
         at += len(parts[-1])
-    return compile(b"".join(parts), name, "exec", dont_inherit=True)
+    return b"".join(parts)
+
+
+def compile_source(source: bytes, name: str) -> CodeType:
+    """Compile a program as the interpreter does a file."""
+    return compile(source, name, "exec", dont_inherit=True)
 
 
 def _describe(error: BaseException) -> str:
