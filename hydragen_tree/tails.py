@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.reference import Partial
+from hydragen_tree.cache import movable
 from hydragen_tree.plan import Tails
 
 _CHUNK_BYTES = 1 << 20  # copied keys or values of one chunk stay in the L2 cache
@@ -134,7 +135,8 @@ def _matrices(paged: Tensor, reads: Sequence[Reads]) -> Iterator[tuple[Reads, Te
         for pages, rows, places in zip(
             part.pages.split(step), part.rows.split(step), part.places.split(step), strict=True
         ):
-            yield Reads(pages, rows, places), paged.index_select(1, pages).float()
+            copied = movable(paged).index_select(1, pages).view(paged.dtype)
+            yield Reads(pages, rows, places), copied.float()
 
 
 @lru_cache(maxsize=1)  # plans compare by identity: every layer of a step asks with the same one

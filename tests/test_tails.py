@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hydragen_kernels import reference
+from hydragen_kernels.inputs import FP8
 from hydragen_tree.plan import Tails
 from hydragen_tree.tails import attend_tails
 
@@ -30,7 +31,7 @@ def tails_of(kind: str) -> Tails:
     return Tails(pages, lengths, PAGE)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, FP8], ids=str)
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("kind", ["own", "shared", "scattered", "some empty", "empty"])
 def test_equals_the_reference(kind: str, softcap: float | None, dtype: torch.dtype) -> None:
@@ -41,6 +42,7 @@ def test_equals_the_reference(kind: str, softcap: float | None, dtype: torch.dty
         return torch.randn(shape, generator=generator).to(dtype)
 
     queries = random(7, KV_HEADS * GROUP, HEAD_DIM)
+    queries = queries.float() if dtype == FP8 else queries
     keys, values = random(2, KV_HEADS, N_PAGES * PAGE, HEAD_DIM)
     found = attend_tails(queries, keys, values, tails, scale=0.3, softcap=softcap)
     assert found.out.dtype == found.lse.dtype == torch.float32
@@ -48,8 +50,8 @@ def test_equals_the_reference(kind: str, softcap: float | None, dtype: torch.dty
         slots = [int(tails.pages[row, at // PAGE]) * PAGE + at % PAGE for at in range(length)]
         expected = reference.partial(
             queries[row : row + 1].float(),
-            keys[:, slots].float(),
-            values[:, slots].float(),
+            keys.float()[:, slots],
+            values.float()[:, slots],
             scale=0.3,
             softcap=softcap,
         )
