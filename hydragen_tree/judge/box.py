@@ -8,23 +8,21 @@ import contextlib
 import itertools
 import json
 import os
-import selectors
 import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import HydragenError
 from hydragen_tree.judge.cgroup import Cage, make_cage, unique_name
 from hydragen_tree.judge.levels import ENVIRONMENT, Container, launch_command
-from hydragen_tree.judge.request import Limits, Outcome, Request
+from hydragen_tree.judge.request import Outcome, Request
+from hydragen_tree.judge.running import Running, attend
 from hydragen_tree.judge.streams import Streams, input_pipe, memory_file, output_pipe
 
 _START_S = 20.0
-_GRACE_S = 5.0
 _CLOSE_S = 2.0
 _CHUNK = 1 << 16
 _EXCERPT = 4096
@@ -50,6 +48,7 @@ class Box:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._desk: Path | None = None
+        self._kills = 0  # by the kernel, for want of memory, before the program that runs
 
     @property
     def caged(self) -> bool:
@@ -68,10 +67,23 @@ class Box:
         Raises:
             BoxError: the sandbox failed. The box can be used again.
         """
+        running = self.begin(request, stdin, stdout)
+        attend(running)
+        return self.end(request, running)
+
+    def begin(
+        self, request: Request, stdin: bytes | int = b"", stdout: int | None = None
+    ) -> Running:
+        """Start a program: `run` without waiting. The arguments are the same.
+
+        Raises:
+            BoxError: the sandbox failed. The box can be used again.
+        """
         handed = [fd for fd in (stdin, stdout) if isinstance(fd, int)]
         try:
             control = self._control or self._start()
-            kills = self._limit(request.limits)
+            if self._cage is not None:
+                self._cage.limit(request.limits.memory_bytes)
             streams = self._send(control, request, stdin, stdout)
         except OSError as error:
             self.close()
@@ -79,20 +91,26 @@ class Box:
         finally:
             for fd in handed:
                 os.close(fd)
-        try:
-            answer = self._converse(control, streams, request.limits)
-        except (OSError, ValueError) as error:
-            self.close()
-            raise BoxError(f"the sandbox was lost: {error}") from error
-        finally:
-            streams.close()
+        return Running(control, streams, request.limits.wall_s, self.close)
+
+    def end(self, request: Request, running: Running) -> Outcome:
+        """How a program ended that was started here and attended to.
+
+        Raises:
+            BoxError: the sandbox failed. The box can be used again.
+        """
+        running.streams.close()
+        answer = running.answer
+        if answer is None or running.error is not None:
+            raise BoxError(f"the sandbox was lost: {running.error}") from running.error
         soiled = request.scratch and self.container.has_own_files and not self.container.nested
         if soiled or answer["left"]:
             self.close()
         self._clear_desk()
+        known, self._kills = self._kills, self._count_kills()
         if answer.get("fault"):
             raise BoxError(str(answer["fault"]))
-        return self._outcome(answer, streams, starved=self._kills() > kills)
+        return self._outcome(answer, running.streams, starved=self._kills > known)
 
     def close(self) -> None:
         """Kill the container and everything in it."""
@@ -162,14 +180,10 @@ class Box:
             stack.pop_all()
             os.close(errors_r)
         self._control = ours
+        self._kills = self._count_kills()
         return ours
 
-    def _limit(self, limits: Limits) -> int:
-        if self._cage is not None:
-            self._cage.limit(limits.memory_bytes)
-        return self._kills()
-
-    def _kills(self) -> int:
+    def _count_kills(self) -> int:
         return self._cage.kills() if self._cage is not None else 0
 
     def _send(
@@ -234,40 +248,6 @@ class Box:
         if self._desk is not None:
             shutil.rmtree(self._desk, ignore_errors=True)
             self._desk = None
-
-    def _converse(self, control: socket.socket, streams: Streams, limits: Limits) -> dict[str, Any]:
-        """Feed and read the program until the runner tells how it ended and its pipes are dry."""
-        deadline = time.monotonic() + limits.wall_s + _GRACE_S
-        answer: dict[str, Any] | None = None
-        asked = False
-        with selectors.DefaultSelector() as selector:
-            selector.register(control, selectors.EVENT_READ)
-            streams.register(selector)
-            while len(selector.get_map()) > 0:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 and answer is None:
-                    raise TimeoutError(f"no answer within {limits.wall_s + _GRACE_S:.0f} s")
-                events = selector.select(max(0.0, left_s))
-                if answer is not None and not events:
-                    break  # a process that escaped our reach holds a pipe open
-                for key, _ in events:
-                    if key.fd not in selector.get_map():
-                        continue  # closed by an event before it
-                    if key.fileobj is control:
-                        data = control.recv(_CHUNK)
-                        if not data:
-                            raise ConnectionError("the runner has died")
-                        answer = json.loads(data)
-                        deadline = time.monotonic() + 0.5
-                        selector.unregister(control)
-                        streams.stop_feeding(selector)
-                    else:
-                        streams.move(selector, key.fd)
-                if streams.too_much and not asked and answer is None:
-                    control.send(b"kill")
-                    asked = True
-        assert answer is not None
-        return answer
 
     def _outcome(self, answer: dict[str, Any], streams: Streams, *, starved: bool) -> Outcome:
         status = answer["status"]

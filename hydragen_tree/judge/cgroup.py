@@ -15,6 +15,7 @@ _ROOT = Path("/sys/fs/cgroup")
 _PREFIX = "hydragen-judge-"
 _OVERHEAD_BYTES = 64 << 20  # runner, init, what the kernel keeps for the container
 _MAX_PROCESSES = 512
+_EVENTS_BYTES = 4096
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Cage:
     memory: Path
     pids: Path | None
     _limit_bytes: int = field(default=0, init=False)
+    _events: int = field(default=-1, init=False)
 
     @property
     def doors(self) -> list[str]:
@@ -53,15 +55,20 @@ class Cage:
 
     def kills(self) -> int:
         """How often the kernel has ended a process of this group for want of memory."""
-        name = "memory.events" if self.version == 2 else "memory.oom_control"
-        for line in (self.memory / name).read_text().splitlines():
-            key, _, value = line.partition(" ")
-            if key == "oom_kill":
+        if self._events < 0:
+            name = "memory.events" if self.version == 2 else "memory.oom_control"
+            self._events = os.open(self.memory / name, os.O_RDONLY | os.O_CLOEXEC)
+        for line in os.pread(self._events, _EVENTS_BYTES, 0).splitlines():
+            key, _, value = line.partition(b" ")
+            if key == b"oom_kill":
                 return int(value)
         return 0
 
     def remove(self) -> None:
         """Remove the group; its processes have ended or are about to."""
+        if self._events >= 0:
+            os.close(self._events)
+            self._events = -1
         for place in {self.memory, self.pids or self.memory}:
             for _ in range(50):
                 with contextlib.suppress(OSError):

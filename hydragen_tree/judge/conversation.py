@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import threading
 
 from hydragen_tree.judge.box import Box, BoxError
 from hydragen_tree.judge.request import Outcome, Request
+from hydragen_tree.judge.running import Running, attend
 
 
 def converse(
@@ -31,34 +31,39 @@ def converse(
     partner_box.ensure()
     from_program, to_partner = os.pipe()
     from_partner, to_program = os.pipe()
-    ended: list[Outcome | BoxError] = []
     with contextlib.ExitStack() as of_program, contextlib.ExitStack() as of_partner:
         if in_order:
             _hold(of_program, to_partner, from_partner)
             _hold(of_partner, to_program, from_program)
-
-        def accompany() -> None:
-            try:
-                ended.append(partner_box.run(partner, from_program, to_program))
-            except BoxError as error:
-                ended.append(error)
-            finally:
-                of_partner.close()
-
-        thread = threading.Thread(target=accompany)
-        thread.start()
         try:
-            outcome = box.run(program, from_partner, to_partner)
-        finally:
-            of_program.close()
-            thread.join()
-    [asked] = ended
-    if isinstance(asked, BoxError):
-        raise asked
-    return outcome, asked
+            judged = box.begin(program, from_partner, to_partner)
+        except BoxError:
+            _close(from_program, to_program)
+            raise
+        try:
+            asked = partner_box.begin(partner, from_program, to_program)
+        except BoxError:
+            box.close()
+            judged.streams.close()
+            raise
+
+        def let_go(told: Running) -> None:
+            (of_program if told is judged else of_partner).close()
+
+        attend(judged, asked, told=let_go)
+    try:
+        outcome = box.end(program, judged)
+    finally:
+        said = partner_box.end(partner, asked)
+    return outcome, said
 
 
 def _hold(held: contextlib.ExitStack, *ends: int) -> None:
     """Keep ends of pipes open for as long as the stack is."""
     for end in ends:
         held.callback(os.close, os.dup(end))
+
+
+def _close(*ends: int) -> None:
+    for end in ends:
+        os.close(end)

@@ -28,13 +28,13 @@ class Streams:
     def too_much(self) -> bool:
         return max(self.out_bytes, self.err_bytes) > self.limit_bytes
 
-    def register(self, selector: selectors.BaseSelector) -> None:
-        """Have a selector watch every pipe that is ours."""
+    def register(self, selector: selectors.BaseSelector, owner: object) -> None:
+        """Have a selector watch every pipe that is ours, with `owner` as its data."""
         for fd in (self.stdout, self.stderr):
             if fd is not None:
-                selector.register(fd, selectors.EVENT_READ)
+                selector.register(fd, selectors.EVENT_READ, owner)
         if self.stdin is not None:
-            selector.register(self.stdin, selectors.EVENT_WRITE)
+            selector.register(self.stdin, selectors.EVENT_WRITE, owner)
 
     def move(self, selector: selectors.BaseSelector, fd: int) -> None:
         """Move one portion through the pipe that is ready."""
