@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,6 +31,7 @@ _DTYPES = {
     "float16": torch.float16,
 }
 _FP8_DEVICES = ("cpu", "cuda")
+_HUB_S = 10  # seconds in which the hub has to answer
 _FP8_STEP = 16  # numbers of a head on a GPU, whose kernels read 16 bytes at a time
 
 
@@ -105,11 +108,11 @@ def find_model(
         ModelError: not found, not readable, or of a kind that is not supported.
         InputError: a device or type there is not, or not for this model.
     """
-    path = _locate(model)
+    path = _locate(model, revision)
     try:
         config = AutoConfig.from_pretrained(path, revision=revision).get_text_config(decoder=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"--model {model}: {_first_line(error)}{_offline_hint(path)}") from None
+        raise ModelError(f"--model {model}: {_first_line(error)}") from None
     _refuse_unsupported(model, config)
     place = _device(device)
     stored = getattr(config, "dtype", None)
@@ -196,7 +199,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _locate(model: str) -> str:
+def _locate(model: str, revision: str | None) -> str:
     if model == TINY:
         return str(Path(__file__).parent / "tiny")
     path = Path(model).expanduser()
@@ -207,17 +210,31 @@ def _locate(model: str) -> str:
             f"--model {model}: no such directory; expected `{TINY}`, a model directory "
             "(config.json, tokenizer, safetensors) or a hub id such as owner/name"
         )
+    return _on_hub(model, revision)
+
+
+def _on_hub(model: str, revision: str | None) -> str:
+    """The id itself where the hub answers, else the directory of the copy in the local cache.
+
+    Asked once: without a network, transformers would try half a minute for every file.
+    """
+    try:
+        HfApi().model_info(model, revision=revision, timeout=_HUB_S)
+    except HfHubHTTPError:
+        pass  # an answer; what is wrong is said where the model is loaded
+    except Exception as silence:  # of the library below the hub's, which has changed
+        try:
+            return snapshot_download(model, revision=revision, local_files_only=True)
+        except (OSError, ValueError):
+            raise ModelError(
+                f"--model {model}: not in the local cache, and the hub cannot be asked: "
+                f"{_first_line(silence)}; without a network, name a model's directory"
+            ) from None
     return model
 
 
-def _offline_hint(path: str) -> str:
-    if Path(path).is_dir():
-        return ""
-    return "; without a network, only models in the local cache or in a directory can be used"
-
-
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    return str(error).strip().split("\n")[0].rstrip(".")
 
 
 def _refuse_unsupported(model: str, config: PreTrainedConfig) -> None:
