@@ -121,6 +121,9 @@ def evaluate(
     library = Library([*(problems or ()), *(more_problems or ())], _file_of(samples))
     for reason in library.refused[:_REFUSED]:
         note(f"{reason}; its samples cannot be judged")
+    if len(library.refused) > _REFUSED:
+        more = len(library.refused) - _REFUSED
+        note(f"and {more:,} more records; their samples cannot be judged either")
     with (
         VerdictFile(output, resume=resume, force=force) as verdicts,
         open_judge(
