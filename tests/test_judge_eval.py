@@ -137,6 +137,53 @@ def test_faults_are_named_and_the_rest_is_judged() -> None:
         assert part in said
 
 
+def test_faults_beyond_the_first_are_counted() -> None:
+    broken = [f"{{broken {number}" for number in range(25)]
+    unknown = [sample("unheard-of", 0, RIGHT)] * 20
+    given = [*broken, *unknown, sample("sum", 0, RIGHT)]
+    flags = ("-", "--problems", "sum.yaml", "--summary", "s.json")
+    verdicts, said = evaluate(*flags, lines=given, code=3)
+    assert len(verdicts) == 1
+    assert said.count("not JSON") == 10
+    assert "broken lines: 25, 15 of them not named above\n" in said
+    assert said.count("'unheard-of'") == 1
+    assert "samples without a problem: 20\n" in said
+    faults = json.loads(Path("s.json").read_text())["faults"]
+    assert faults == {"broken lines": 25, "samples without a problem": 20}
+
+
+def test_records_beyond_the_first_that_are_refused(home: Path) -> None:
+    record = {"prompt": "", "entry_point": "f", "canonical_solution": "", "test": "f()\n"}
+    right = {"task_id": "HumanEval/0", **record}
+    wrong = [{"task_id": f"HumanEval/{n}", **record, "test": 5} for n in range(1, 15)]
+    (home / "he.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (right, *wrong)))
+    _, said = evaluate("-", "he.jsonl")
+    assert said.count("; its samples cannot be judged") == 10
+    assert "and 4 more records; their samples cannot be judged either" in said
+
+
+def test_a_line_may_name_its_language() -> None:
+    in_c = (
+        '#include <stdio.h>\nint main() { int a, b; scanf("%d%d", &a, &b); printf("%d", a + b); }'
+    )
+    given = [
+        sample("sum", 0, in_c),
+        sample("sum", 1, RIGHT, language="Python"),
+        sample("sum", 2, in_c, language=None),
+        sample("sum", 3, in_c, language="python"),
+        sample("sum", 4, RIGHT, language="cobol"),
+        sample("sum", 5, RIGHT, language=5),
+        sample("sum", 6, in_c, language="c++"),
+    ]
+    flags = ("-", "--problems", "sum.yaml", "--language", "c")
+    verdicts, said = evaluate(*flags, lines=given, code=3)
+    by_index = {verdict["sample_index"]: verdict["verdict"] for verdict in verdicts}
+    assert by_index == {0: "AC", 1: "AC", 2: "AC", 3: "CE", 6: "AC"}
+    assert "line 5: language 'cobol': expected one of python, c, c++" in said
+    assert "line 6: language '5'" in said
+    assert "samples in a language that cannot be judged: 2" in said
+
+
 def test_a_problem_that_cannot_be_judged(home: Path) -> None:
     (home / "bare.yaml").write_text("statement: No tests.\n")
     given = [*samples(RIGHT, WRONG, task_id="bare"), sample("sum", 0, RIGHT)]

@@ -27,6 +27,9 @@ SUM = Problem(
 RIGHT = "print(sum(map(int, input().split())))"
 
 
+IN_C = '#include <stdio.h>\nint main() { int a, b; scanf("%d%d", &a, &b); printf("%d", a + b); }'
+
+
 @pytest.fixture(scope="module")
 def judge() -> Iterator[Judge]:
     with Judge(workers=2, cache=False) as judge:
@@ -328,6 +331,27 @@ def test_calibration(judge: Judge) -> None:
     faults = "; ".join(checkup.faults())
     assert "no Python program is accepted within its time limit" in faults
     assert "submission 1 (TLE): is not too slow" in faults
+
+
+def test_an_items_tag_tells_its_language(judge: Judge, runs: list[str]) -> None:
+    """A program is a duplicate only of one in the same language."""
+    in_python = f"{RIGHT}  # not C"
+    codes = {"python": in_python, "c": IN_C, "C++": IN_C, "cpp": IN_C}
+    items = [(SUM, code, language) for language, code in codes.items()]
+    answers = dict(judge.judge_stream(items, str))
+    assert {tag: verdict.status for tag, verdict in answers.items()} == dict.fromkeys(codes, "AC")
+    assert sorted(runs) == sorted([in_python, IN_C, IN_C])
+    swapped = judge.judge_stream([(SUM, IN_C, "python"), (SUM, RIGHT, "c")], str)
+    assert [verdict.status for _, verdict in swapped] == ["CE", "CE"]
+
+
+def test_an_unknown_language_ends_the_stream(judge: Judge) -> None:
+    with pytest.raises(InputError, match="cobol"):
+        judge.judge_stream([], "cobol")
+    stream = judge.judge_stream([(SUM, RIGHT, "python"), (SUM, RIGHT, "cobol")], str)
+    assert next(stream)[0] == "python"
+    with pytest.raises(InputError, match="cobol"):
+        next(stream)
 
 
 def test_a_problem_is_refused_before_anything_runs(judge: Judge) -> None:

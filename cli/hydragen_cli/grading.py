@@ -24,7 +24,7 @@ _NAMED = 10  # faults of one kind that are named; the rest is counted
 _GLANCE_MS = 200
 _CHUNK = 1 << 16
 
-_Tag = tuple["SampleLine", "Problem", str]
+_Tag = tuple["SampleLine", "Problem", str, str]  # ..., program, language
 
 
 class Grading:
@@ -42,6 +42,7 @@ class Grading:
         self._named: dict[str, set[str]] = {}
         self._changed: set[str] = set()
         self._lock = threading.Lock()
+        self._unnamed: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.judged = 0
         self.from_cache = 0
@@ -52,12 +53,12 @@ class Grading:
 
         Args:
             source: unbuffered; closed here.
-            language: of the programs.
+            language: of the programs whose lines name none.
             stop: when set, no further sample is read.
         """
-        items = self._items(read_lines(source, stop))
-        for (line, problem, program), verdict in self._judge.judge_stream(
-            items, language, stop=stop, wanted=self._is_wanted
+        items = self._items(read_lines(source, stop), language)
+        for (line, problem, program, _), verdict in self._judge.judge_stream(
+            items, lambda tag: tag[3], stop=stop, wanted=self._is_wanted
         ):
             self.verdicts.write(self._record(line, problem, program, verdict))
             self.judged += 1
@@ -65,7 +66,7 @@ class Grading:
             if verdict.status == "IE":
                 self._fault("infrastructure errors", f"{line.task_id}: {verdict.message}")
 
-    def _items(self, lines: Iterable[bytes]) -> "Iterator[tuple[Problem, str, _Tag]]":
+    def _items(self, lines: Iterable[bytes], default: str) -> "Iterator[tuple[Problem, str, _Tag]]":
         from hydragen_tree.formats.samples import BrokenLine, read_samples
 
         for line in read_samples(lines):
@@ -76,14 +77,31 @@ class Grading:
             if isinstance(problem, str):
                 self._fault("samples without a problem", problem)
                 continue
-            if not self._can_be_judged(problem):
+            language = self._language(line, default)
+            if language is None or not self._can_be_judged(problem):
                 continue
             program = line.program(problem.starter)
             if self.verdicts.has(line.task_id, line.sample_index, program):
                 continue
-            tag = line, problem, program
+            tag = line, problem, program, language
             if self._is_wanted(tag):
                 yield problem, program, tag
+
+    def _language(self, line: "SampleLine", default: str) -> str | None:
+        """The name of a sample's language; one that cannot be judged here is a fault."""
+        from hydragen_tree.judge.languages import find_language
+
+        name = line.record.get("language")
+        if name is None:
+            return default
+        try:
+            find_language(name if isinstance(name, str) else json.dumps(name))
+        except InputError as error:
+            self._fault(
+                "samples in a language that cannot be judged", f"line {line.line_number}: {error}"
+            )
+            return None
+        return str(name)
 
     def _can_be_judged(self, problem: "Problem") -> bool:
         """Whether the judge takes the problem; a refusal is a fault of each of its samples."""
@@ -129,9 +147,13 @@ class Grading:
         """Count a fault, and name it if it is new and one of the first of its kind."""
         self.faults[kind] += 1
         named = self._named.setdefault(kind, set())
-        if message not in named and len(named) < _NAMED:
-            named.add(message)
-            note(message)
+        if message in named:
+            return
+        if len(named) == _NAMED:
+            self._unnamed[kind] += 1
+            return
+        named.add(message)
+        note(message)
 
     def report(
         self, ks: list[int], summary: Path | None, plot: Path | None, *, quiet: bool
@@ -156,8 +178,8 @@ class Grading:
             render_summary(result, console())
         note(self.progress(), quiet=quiet)
         for kind, number in self.faults.items():
-            more = ", the first of them named above" if number > len(self._named[kind]) else ""
-            note(f"{kind}: {number:,}{more}")
+            more = self._unnamed[kind]
+            note(f"{kind}: {number:,}" + (f", {more:,} of them not named above" if more else ""))
 
     def progress(self) -> str:
         """How far it has come, in one line."""

@@ -57,7 +57,7 @@ Language = Annotated[
         "--language",
         metavar="NAME",
         rich_help_panel=_JUDGE,
-        help="Of the programs: python, c, c++.",
+        help="Of the programs whose lines have no key `language`: python, c, c++.",
     ),
 ]
 

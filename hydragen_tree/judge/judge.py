@@ -165,7 +165,7 @@ class Judge:
     def judge_stream(
         self,
         items: Iterable[Item[Tag]],
-        language: str = "python",
+        language: str | Callable[[Tag], str] = "python",
         *,
         stop: threading.Event | None = None,
         wanted: Callable[[Tag], bool] | None = None,
@@ -174,7 +174,7 @@ class Judge:
 
         Args:
             items: (problem, code, tag); read only a little ahead.
-            language: of all of them.
+            language: of all of them, or what tells it from an item's tag.
             stop: when set, no further item is read or begun; the stream ends after those that run.
             wanted: asked once, by a worker, when an item's turn to run comes; False drops it.
 
@@ -185,7 +185,9 @@ class Judge:
             InputError: as for `judge`, when the item's turn comes.
         """
         stop = stop or threading.Event()
-        return _Stream(self, items, find_language(language), stop, wanted).run()
+        if isinstance(language, str):
+            find_language(language)
+        return _Stream(self, items, language, stop, wanted).run()
 
     def close(self) -> None:
         """End the sandboxes and keep what was learnt."""
@@ -254,7 +256,7 @@ class _Stream(Generic[Tag]):
         self,
         judge: Judge,
         items: Iterable[Item[Tag]],
-        language: Language,
+        language: str | Callable[[Tag], str],
         stop: threading.Event,
         wanted: Callable[[Tag], bool] | None,
     ) -> None:
@@ -306,12 +308,12 @@ class _Stream(Generic[Tag]):
         try:
             for problem, code, tag in self._items:
                 self._slots.acquire()
-                case = self._judge._case(problem)
+                case, language = self._judge._case(problem), self._language_of(tag)
                 with self._lock:
                     if self._stop.is_set():
                         break
                     self._accepted += 1
-                self._accept(case, code, tag)
+                self._accept(case, code, language, tag)
         except BaseException as error:
             self._failure = error
         finally:
@@ -319,8 +321,12 @@ class _Stream(Generic[Tag]):
                 self._fed = True
             self._results.put(None)
 
-    def _accept(self, case: _Case, code: str, tag: Tag) -> None:
-        key = self._judge._key(case, code, self._language)
+    def _language_of(self, tag: Tag) -> Language:
+        name = self._language
+        return find_language(name if isinstance(name, str) else name(tag))
+
+    def _accept(self, case: _Case, code: str, language: Language, tag: Tag) -> None:
+        key = self._judge._key(case, code, language)
         with self._lock:
             if key in self._waiting:
                 self._waiting[key].append(tag)
@@ -332,7 +338,7 @@ class _Stream(Generic[Tag]):
             self._results.put((tag, replace(known, cached=True)))
             return
         begin, done = partial(self._begin, key), partial(self._answer, key)
-        self._judge._submit(_Job(case, code, self._language, begin, done))
+        self._judge._submit(_Job(case, code, language, begin, done))
 
     def _begin(self, key: str) -> bool:
         """Whether a program is to be run now that its turn has come."""
