@@ -23,7 +23,7 @@ __all__ = sorted(_HOME)
 # uses too, that is time in which nobody gets on: a decode step took ten times as long. GNU OpenMP
 # reads this once, when torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 
 def __getattr__(name: str) -> Any:

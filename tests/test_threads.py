@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "10000"),
+        ({}, "30000"),
         ({"GOMP_SPINCOUNT": "7"}, "7"),
         ({"OMP_WAIT_POLICY": "active"}, "None"),
     ],
