@@ -9,10 +9,16 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from hydragen_kernels.segment import SegmentTables
+from hydragen_tree import decoder
+from hydragen_tree.cache import KVCache
+from hydragen_tree.engine import Engine
+from hydragen_tree.fused import Heads
 from hydragen_tree.prompts import Prompt
 from hydragen_tree.sampler import Sampler
 from hydragen_tree.samples import Sample
 from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.trie import Trie
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -95,3 +101,41 @@ def test_device_steps_equal_host_steps(
         assert sample.logprob == pytest.approx(expected[name].logprob, rel=1e-3)
         if settings.logprobs:
             assert sample.token_logprobs == pytest.approx(expected[name].token_logprobs, abs=1e-3)
+
+
+def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables hold the first batch's plan and no more; the second one's has more segments."""
+
+    class Tight(SegmentTables):
+        def __init__(self, plan: Any, device: Any, capacity: int = 0, rows: int = 0) -> None:
+            super().__init__(plan, device, 0, rows)
+
+    monkeypatch.setattr(decoder, "SegmentTables", Tight)
+    sampler = Sampler.from_pretrained(
+        str(small_model), device=DEVICE, dtype="float32", attention="triton", compiled=False
+    )
+    source, model = sampler.source, sampler.model
+    trie = Trie.build(prompt.token_ids for prompt in prompts())
+    cache = KVCache(source.shape, 32, 16, source.dtype, model.device, True)
+    engine = Engine(model, trie, cache, prefill_tokens=64)
+    segments = list(range(len(trie.segments)))
+    assert engine.place(segments)
+    engine.prefill(segments)
+    shape = source.shape
+    heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, source.dtype, model.device)
+    settings = SamplingSettings(max_tokens=8)
+    stepper = decoder.Decoder(model, cache, heads, settings, 4, 2, max_levels=3)
+    room = []
+    for leaves in ([0, 0], trie.leaf_segments.tolist()):
+        hung = np.array(leaves, np.int32)
+        tokens = np.arange(hung.size, dtype=np.int32) + 5
+        positions = np.array([trie.end(leaf) for leaf in leaves], np.int32)
+        none = np.zeros_like(tokens)
+        pages = cache.take(2 * hung.size).reshape(-1, 2)
+        items = engine.table.path_items(hung, np.ones_like(tokens))
+        stepper.load(tokens, positions, none, none + 8, none, none.astype(int), pages, items)
+        room.append(len(stepper._tables.tiles))
+        found = stepper.logits().clone()
+        expected = engine.decode(tokens, positions, hung, pages, none)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert room[0] < room[1]
