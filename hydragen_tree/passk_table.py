@@ -14,6 +14,8 @@ VERDICTS = ("AC", "WA", "TLE", "MLE", "OLE", "RE", "CE", "IE")
 MOST_PROBLEMS = 60
 FEW_PROBLEMS = 10
 NARROW = 100  # characters; below, fewer k are shown
+SHORT_NAME = 12  # characters of a problem's name that always have room on a line
+_COUNTS = ("distinct", "majority")
 
 
 def render_summary(summary: Summary, console: Console) -> None:
@@ -23,13 +25,20 @@ def render_summary(summary: Summary, console: Console) -> None:
         summary: of a run, finished or not.
         console: where to print; the judge's is on stderr.
     """
-    ks = _columns(summary, most=3 if console.width < NARROW else 5)
-    console.print(_problem_table(summary, ks))
+    narrow = console.width < NARROW and not summary.asked
+    ks = _columns(summary, most=3 if narrow else 5)
+    shown = _print_problems(summary, ks, console)
     curves = _curves(summary)
     if curves:
-        console.print(_curve_table(curves, ks))
+        spread = _print_curves(curves, ks, console)
+        shown = [name for name in shown if name in spread or not name.startswith("pass@")]
     for line in _remarks(summary):
         console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+    asked = (f"pass@{k}" for k in summary.asked)
+    unseen = [name for name in (*asked, *_statuses(summary), *_COUNTS) if name not in shown]
+    if unseen:
+        line = f"no room in every table for {', '.join(unseen)}: see the JSON summary"
+        console.print(line, style="dim", highlight=False, markup=False)
 
 
 def _columns(summary: Summary, most: int) -> list[int]:
@@ -40,27 +49,59 @@ def _columns(summary: Summary, most: int) -> list[int]:
     return [ks[round(i * (len(ks) - 1) / (most - 1))] for i in range(most)]
 
 
-def _problem_table(summary: Summary, ks: list[int]) -> Table:
+def _print_problems(summary: Summary, ks: list[int], console: Console) -> list[str]:
+    """Print the table of problems with the columns that have room, and say which they are.
+
+    What a reader can do without goes first; the names and the accepted samples never do.
+    """
+    statuses = _statuses(summary)
+    columns = [*(f"pass@{k}" for k in ks), *statuses, *_COUNTS]
+    optional = [*_COUNTS[::-1], *(f"pass@{k}" for k in _spare(ks)), *statuses[:0:-1]]
+    longest = max([len("problem"), *(len(p.task_id) for p in summary.problems[:MOST_PROBLEMS])])
+    while True:
+        room = console.width - _width(_problem_table(summary, columns, 0), console)
+        if room >= min(longest, SHORT_NAME) or not optional:
+            break
+        columns.remove(optional.pop(0))
+    console.print(_problem_table(summary, columns, max(1, min(longest, room))))
+    return columns
+
+
+def _statuses(summary: Summary) -> list[str]:
+    return [status for status in VERDICTS if status in summary.verdicts]
+
+
+def _problem_table(summary: Summary, columns: list[str], name_width: int) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    statuses = [s for s in VERDICTS if s in summary.verdicts]
     table = Table(title="By problem", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("problem", overflow="fold")
-    for heading in (*(f"pass@{k}" for k in ks), *statuses, "distinct", "majority"):
+    table.add_column("problem", overflow="fold", width=name_width)
+    for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for problem in summary.problems[:MOST_PROBLEMS]:
-        table.add_row(
-            problem.task_id,
-            *(_value(problem.curve, k) for k in ks),
-            *(str(problem.verdicts.get(status, 0)) for status in statuses),
-            str(problem.distinct_programs),
-            _majority(problem),
-        )
+        table.add_row(problem.task_id, *(_cell(problem, heading) for heading in columns))
     left_out = len(summary.problems) - MOST_PROBLEMS
     if left_out > 0:
         table.caption = f"and {left_out} problems more (all of them are in the JSON summary)"
     return table
+
+
+def _cell(problem: ProblemSummary, heading: str) -> str:
+    if heading.startswith("pass@"):
+        return _value(problem.curve, int(heading.removeprefix("pass@")))
+    if heading == "distinct":
+        return str(problem.distinct_programs)
+    if heading == "majority":
+        return _majority(problem)
+    return str(problem.verdicts.get(heading, 0))
+
+
+def _width(table: Table, console: Console) -> int:
+    """Characters that a table needs for all that is in it."""
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=1000), table).maximum
 
 
 def _curves(summary: Summary) -> list[tuple[str, Curve]]:
@@ -71,6 +112,20 @@ def _curves(summary: Summary) -> list[tuple[str, Curve]]:
     if len(summary.by_variant) > 1:
         rows += [(f"variant {variant}", curve) for variant, curve in summary.by_variant.items()]
     return rows
+
+
+def _print_curves(curves: list[tuple[str, Curve]], ks: list[int], console: Console) -> list[str]:
+    """Print the table of curves with the k that have room, and say which they are."""
+    shown, spare = list(ks), _spare(ks)
+    while spare and _width(_curve_table(curves, shown), console) > console.width:
+        shown.remove(spare.pop(0))
+    console.print(_curve_table(curves, shown))
+    return [f"pass@{k}" for k in shown]
+
+
+def _spare(ks: list[int]) -> list[int]:
+    """The k that may be left out, in that order: the first stays, the last goes last."""
+    return [*ks[-2:0:-1], *ks[1:][-1:]]
 
 
 def _curve_table(curves: list[tuple[str, Curve]], ks: list[int]) -> Table:

@@ -157,6 +157,13 @@ def test_every_verdict(judge: Judge, status: str) -> None:
     assert (verdict.message == "") == (status == "AC")
 
 
+@pytest.mark.parametrize("language", ["python", "c"])
+def test_half_a_character_is_the_programs_fault(judge: Judge, language: str) -> None:
+    verdict = judge.judge(echo(), "print('\ud800')", language)
+    assert verdict.status == "CE"
+    assert "character 8" in verdict.message
+
+
 def test_exit_status_counts_though_the_answer_is_right(judge: Judge) -> None:
     verdict = judge.judge(echo(), "import sys\nprint(6)\nsys.exit(1)")
     assert (verdict.status, verdict.exit_status) == ("RE", 1)

@@ -270,6 +270,22 @@ def test_table_fits_and_names_what_is_missing(width: int) -> None:
     assert "1 samples met an infrastructure error" in shown
 
 
+@pytest.mark.parametrize("width", [45, 60, 80])
+def test_narrow_table_leaves_out_columns_and_says_which(width: int) -> None:
+    everything = records("running-maximum", "AC WA TLE MLE OLE RE CE IE " * 30)
+    summary = summarise([*everything, *records("two-sum", "AC " * 200)], ks=[1, 10, 100, 200])
+    text = io.StringIO()
+    render_summary(summary, Console(file=text, width=width))
+    shown, _, unseen = text.getvalue().partition("no room in every table for ")
+    unseen = " ".join(unseen.split()).partition(":")[0]
+    assert "…" not in shown  # neither a heading nor a number is cut off
+    tables, _, _ = shown.partition("2 problems are few")
+    assert all(len(line) <= width for line in tables.splitlines())
+    assert "running-maxi" in shown
+    for heading in ("pass@10", "pass@100", "TLE", "IE", "distinct", "majority"):
+        assert heading in shown.split() or heading in unseen.split(", ")
+
+
 @pytest.mark.parametrize("problems", [1, 3, 9])
 @pytest.mark.parametrize("name", ["curve.png", "curve.svg"])
 def test_plot_is_written_and_reproducible(tmp_path: Path, name: str, problems: int) -> None:

@@ -139,10 +139,13 @@ class Examiner:
                 program.close()
 
     def _ready(self, code: str, language: Language) -> Program:
+        try:
+            source = code.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:  # half a character, which a model can produce
+            raise CompileError(f"no UTF-8: character {error.start + 1}: {error.reason}") from None
         if not language.compiler:
             return Program(code)
         name = f"solution{language.suffixes[0]}"
-        source = code.encode("utf-8", "surrogateescape")
         return Program(code, image_of(compile_program(self.box, language, {name: source})))
 
     def _run_tests(
