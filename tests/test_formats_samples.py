@@ -100,6 +100,12 @@ def test_a_broken_line_is_named_and_the_rest_is_read(line: str, reason: str) -> 
     assert len(str(broken)) < 200
 
 
+def test_what_is_shown_of_a_broken_line_cannot_act_on_a_terminal() -> None:
+    [broken] = read("\x1b]0;title\x07\x1b[2J oops\r\u2028more")
+    assert str(broken).isprintable()
+    assert str(broken).endswith("oops more")
+
+
 def test_a_torn_last_line_is_called_that() -> None:
     stream = io.BytesIO(b'{"task_id": "a", "solution": "x"}\n{"task_id": "a", "solu')
     good, torn = read_samples(stream)

@@ -235,6 +235,17 @@ def test_a_checker_that_crashes_is_nobodys_wrong_answer(home: Path) -> None:
     assert json.loads((home / "s.json").read_text())["overall"]["samples"] == 1
 
 
+def test_what_a_checker_says_stays_on_one_line(home: Path) -> None:
+    with (home / "sum.yaml").open("a") as file:
+        file.write("checker: {type: program, source: check.py, protocol: python}\n")
+    (home / "check.py").write_text(
+        "def check(input, answer, output):\n    raise ValueError('one\x1b[2J\\rtwo')\n"
+    )
+    _, said = evaluate("-", "sum.yaml", "-q", lines=samples(RIGHT), code=3)
+    assert "ValueError: one [2J two" in said
+    assert "\x1b" not in said
+
+
 def test_old_verdicts_are_used_and_can_be_left_alone() -> None:
     given = samples(RIGHT)
     cached = [
@@ -287,6 +298,7 @@ def test_summary_and_plot(home: Path) -> None:
         (("-", "--sandbox", "rlimits"), "--unsandboxed"),
         (("-", "--workers", "0"), "--workers 0"),
         (("-", "--language", "cobol"), "cobol"),
+        (("samples.jsonl.gz",), "zcat samples.jsonl.gz | hydragen-eval -"),
     ],
 )
 def test_bad_usage(args: tuple[str, ...], message: str) -> None:

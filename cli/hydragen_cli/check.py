@@ -48,6 +48,7 @@ def check(
 
     Exit code 1 if grading with any of them could not be trusted.
     """
+    from hydragen_tree.formats.samples import one_line
     from hydragen_tree.judge.checkup import check_problems
     from hydragen_tree.problem import load_problems
 
@@ -66,7 +67,7 @@ def check(
         for checkup in check_problems(judge, loaded, calibrate=calibrate):
             done.append(checkup)
             for fault in checkup.faults():
-                note(f"{checkup.problem.source or checkup.problem.id}: {fault}")
+                note(f"{checkup.problem.source or checkup.problem.id}: {one_line(fault)}")
             for skipped in checkup.skipped:
                 note(f"{checkup.problem.source or checkup.problem.id}: {skipped}", quiet=quiet)
             if write:

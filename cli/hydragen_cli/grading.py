@@ -145,8 +145,10 @@ class Grading:
 
     def _fault(self, kind: str, message: str) -> None:
         """Count a fault, and name it if it is new and one of the first of its kind."""
+        from hydragen_tree.formats.samples import one_line
+
         self.faults[kind] += 1
-        named = self._named.setdefault(kind, set())
+        named, message = self._named.setdefault(kind, set()), one_line(message)
         if message in named:
             return
         if len(named) == _NAMED:
@@ -202,6 +204,8 @@ def open_samples(name: str) -> IO[bytes]:
         InputError: it cannot be read.
     """
     try:
+        if name.endswith(".gz"):
+            raise InputError(f"{name}: is compressed: zcat {name} | hydragen-eval -")
         if name != "-":
             return Path(name).open("rb", buffering=0)
         if sys.stdin is None:

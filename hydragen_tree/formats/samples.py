@@ -84,12 +84,17 @@ def read_samples(stream: Iterable[str | bytes]) -> Iterator[SampleLine | BrokenL
         try:
             sample = _read_line(raw, line_number, seen)
         except _BrokenLineError as reason:
-            excerpt = text.strip()
+            excerpt = one_line(text[: 10 * EXCERPT])
             shown = excerpt if len(excerpt) <= EXCERPT else f"{excerpt[:EXCERPT]}..."
             yield BrokenLine(line_number, str(reason), shown)
             continue
         seen[sample.task_id] += 1
         yield sample
+
+
+def one_line(text: str) -> str:
+    """Text from who knows where, fit for a terminal: no line breaks, no control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _read_line(raw: str | bytes, line_number: int, seen: Counter[str]) -> SampleLine:
