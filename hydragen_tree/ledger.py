@@ -120,13 +120,24 @@ class Ledger:
         ends = np.isin(tokens, self._eos_ids) | self._detokenizer.may_end[tokens]
         return ends | (n_drawn >= self._settings.max_tokens)
 
+    def stop(self, sample: int) -> tuple[str, ...]:
+        """The strings that end a sample: those of the settings and of its prompt's template."""
+        prompt: Prompt = self._prompts[self.prompt[sample]]
+        return self._settings.stop + prompt.stop
+
     def ending(
-        self, prompt: NDArray[np.int32], tokens: NDArray[np.int32]
+        self, sample: int, prompt: NDArray[np.int32], tokens: NDArray[np.int32]
     ) -> tuple[FinishReason | None, str]:
-        """Why a history ends in its last token, if it does, and its text."""
+        """Why a history ends in its last token, if it does, and its text.
+
+        Args:
+            sample: any that has this history.
+            prompt: the end of its prompt, for the text.
+            tokens: all it has drawn.
+        """
         is_eos = bool(np.isin(tokens[-1], self._eos_ids))
         text = self._detokenizer.text(prompt, tokens[:-1] if is_eos else tokens)
-        cut = self._detokenizer.cut(text)
+        cut = self._detokenizer.cut(text, self.stop(sample))
         if cut is not None:
             return "stop", cut
         if is_eos:

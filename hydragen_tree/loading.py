@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -113,6 +113,8 @@ def find_model(
         config = AutoConfig.from_pretrained(path, revision=revision).get_text_config(decoder=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"--model {model}: {_first_line(error)}") from None
+    except StrictDataclassError as error:
+        raise ModelError(f"--model {model}: config.json: {_one_line(error)}") from None
     _refuse_unsupported(model, config)
     place = _device(device)
     stored = getattr(config, "dtype", None)
@@ -146,7 +148,7 @@ def load_tokenizer(source: ModelSource) -> Any:
         return AutoTokenizer.from_pretrained(source.path, revision=source.revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"--model {source.name}: its tokenizer cannot be loaded: {_first_line(error)}"
+            f"--model {source.name}: its tokenizer cannot be loaded: {_one_line(error)}"
         ) from None
 
 
@@ -235,6 +237,10 @@ def _on_hub(model: str, revision: str | None) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _refuse_unsupported(model: str, config: PreTrainedConfig) -> None:

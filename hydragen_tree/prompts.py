@@ -106,9 +106,12 @@ def prompts_from_sources(
         variants: see `build_prompts`.
 
     Raises:
-        InputError: a source is none of these, is empty, or has another's task id.
+        InputError: a source is none of these, is empty, or has another's task id; or `sources`
+            is itself a string.
         ModelError: see `build_prompts`.
     """
+    if isinstance(sources, str):
+        raise InputError("prompts: got one text, expected a list of them")
     prompts: list[Prompt | _Draft] = []
     for number, source in enumerate(sources):
         if isinstance(source, Prompt):

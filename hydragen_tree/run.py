@@ -68,13 +68,18 @@ class Run:
         self.stats = stats
 
     def _roots(self) -> list[Waiting]:
-        """One branch a leaf with all its samples; a stack, so the first leaf is last."""
-        leaf_of = self.trie.prompt_leaves[self.ledger.prompt]
-        by_leaf = np.argsort(leaf_of, kind="stable")
-        leaves, first = np.unique(leaf_of[by_leaf], return_index=True)
-        groups = np.split(by_leaf, first[1:])
-        roots = zip(leaves.tolist(), groups, strict=True) if leaves.size else ()
-        return [Waiting(leaf, np.empty(0, np.int32), group) for leaf, group in roots][::-1]
+        """One branch a leaf with all its samples; a stack, so the first leaf is last.
+
+        Where prompts of one leaf have other stop strings, each kind is a branch of its own.
+        """
+        leaf_of = self.trie.prompt_leaves[self.ledger.prompt].tolist()
+        groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+        for sample, leaf in enumerate(leaf_of):
+            groups.setdefault((leaf, self.ledger.stop(sample)), []).append(sample)
+        return [
+            Waiting(leaf, np.empty(0, np.int32), np.array(group, np.int64))
+            for (leaf, _), group in sorted(groups.items(), reverse=True)
+        ]
 
     def samples(self) -> Iterator[Sample]:
         """Yields every sample as it finishes, one step after the other."""
@@ -336,7 +341,8 @@ class Run:
         for child in np.flatnonzero(self.ledger.may_end(children.token, n_drawn)).tolist():
             prompt = self.last_segment(int(self.batch.leaf[children.parent[child]]))
             history = self._history(child, children)
-            reasons[child], texts[child] = self.ledger.ending(prompt, history)
+            sample = int(self.batch.samples[np.argmax(children.of_sample == child)])
+            reasons[child], texts[child] = self.ledger.ending(sample, prompt, history)
         return reasons, texts
 
     def _history(self, child: int, children: Children) -> NDArray[np.int32]:

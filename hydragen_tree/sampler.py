@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from hydragen_tree.attention import BACKENDS, resolve_backend
@@ -56,6 +57,8 @@ class Sampler:
         max_rows: int | None = None,
         compiled: bool = True,
     ) -> None:
+        if memory_bytes is not None and memory_bytes < 1:
+            raise InputError(f"--memory {memory_bytes}: expected a size of at least 1 byte")
         if attention not in BACKENDS:
             raise InputError(f"--attention {attention}: expected one of {', '.join(BACKENDS)}")
         if max_rows is not None and max_rows < 1:
@@ -198,7 +201,8 @@ class Sampler:
             engine, ledger, settings, self.cost, self.source.shape, self.max_rows, stats, decoder
         )
         lengths = {i: len(prompt.token_ids) for i, prompt in enumerate(prompts)}
-        stats.prompt_tokens = trie.n_tokens
+        ends = trie.leaf_segments[trie.prompt_leaves[np.unique(ledger.prompt)]]
+        stats.prompt_tokens = int(engine.table.n_tokens[engine.table.live(ends)].sum())
         stats.prompt_tokens_unshared = sum(lengths[i] for i in ledger.prompt.tolist())
         stats.started = time.perf_counter()
         if decoder is None:

@@ -119,10 +119,10 @@ class Stream:
             for row in rows[may_end].tolist():
                 history = batch.drawn[row, : batch.n_drawn[row]]
                 prompt = self.run.last_segment(int(batch.leaf[row]))
-                reason, text = ledger.ending(prompt, history)
+                samples = batch.samples[batch.row_of == row]
+                reason, text = ledger.ending(int(samples[0]), prompt, history)
                 if reason is not None:
                     self.ended[row] = True
-                    samples = batch.samples[batch.row_of == row]
                     yield from ledger.records(samples, history.copy(), reason, text)
 
     def _count(self, rows: NDArray[np.int64], drawn: Drawn) -> None:

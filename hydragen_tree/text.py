@@ -15,7 +15,7 @@ class Detokenizer:
     Args:
         tokenizer: a transformers tokenizer.
         vocabulary_size: of the model's logits; may exceed the tokenizer's.
-        stop: strings that end a text.
+        stop: all strings that may end a text.
     """
 
     def __init__(self, tokenizer: Any, vocabulary_size: int, stop: Sequence[str]) -> None:
@@ -50,7 +50,7 @@ class Detokenizer:
         )
         return text
 
-    def cut(self, text: str) -> str | None:
-        """The text before the first stop string; None if there is none."""
-        found = [at for at in (text.find(stop) for stop in self.stop) if at >= 0]
+    def cut(self, text: str, stop: Sequence[str]) -> str | None:
+        """The text before the first of these stop strings; None if there is none."""
+        found = [at for at in map(text.find, stop) if at >= 0]
         return text[: min(found)] if found else None

@@ -58,6 +58,7 @@ def _save_model_that_knows_letters(path: Path) -> None:
         (["doubles.yaml", "-t", "-0.5"], "--temperature -0.5: expected a finite number >= 0"),
         (["doubles.yaml", "--top-p", "0"], "--top-p 0.0: expected a number in (0, 1]"),
         (["doubles.yaml", "--top-p", "1.5"], "--top-p 1.5: expected a number in (0, 1]"),
+        (["doubles.yaml", "--memory", "0"], "--memory 0: expected a size of at least 1 byte"),
         (["--prompts", "long.jsonl"], "tokens with --max-tokens, but tiny holds"),
         (["doubles.yaml", "-o", "none"], "none: cannot be written: Is a directory (--output)"),
         (["doubles.yaml", "-o", "no/x"], "no/x: cannot be written: No such file or directory"),

@@ -162,8 +162,12 @@ def test_what_cannot_work_is_refused_without_weights(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--dtype int4"):
         find_model(str(tmp_path / "f"), dtype="int4")
     source = find_model(str(tmp_path / "f"))
-    with pytest.raises(ModelError, match="tokenizer"):
+    with pytest.raises(ModelError, match=r"tokenizer cannot be loaded: .*sentencepiece"):
         load_tokenizer(source)
+    config = tmp_path / "f" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": ', '"hidden_size": "x", "_": '))
+    with pytest.raises(ModelError, match=r"config.json: .*'hidden_size' expected int"):
+        find_model(str(tmp_path / "f"))
 
 
 def test_windows_and_contexts_limit_the_length(tmp_path: Path) -> None:

@@ -366,6 +366,11 @@ def test_what_is_no_prompt(tokenizer: PreTrainedTokenizerFast, source: Any, reas
         prompts_from_sources([source], tokenizer)
 
 
+def test_one_text_is_no_list_of_letters(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(InputError, match=r"^prompts: got one text, expected a list"):
+        prompts_from_sources("text", tokenizer)
+
+
 def test_a_text_without_tokens_is_empty() -> None:
     core = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -139,6 +139,32 @@ def test_finish_reasons_and_stop_strings(samples: dict[tuple[str, int], Sample])
             assert sample.token_ids[-1] == 256
 
 
+def test_a_stop_string_ends_its_own_task_only(random_model: Path) -> None:
+    """Of two tasks with one prompt, so that they share a leaf."""
+    tokens = np.arange(40, dtype=np.int32)
+    settings = SamplingSettings(temperature=1.0, max_tokens=30)
+    stops = tuple("abcdefgh")
+    tasks = [Prompt("free", 0, tokens, ()), Prompt("ended", 0, tokens, stops)]
+    sampler = Sampler.from_pretrained(str(random_model))
+
+    def draw(prompts: list[Prompt]) -> dict[tuple[str, int], tuple[str, str]]:
+        drawn = sampler.sample(prompts, 20, settings)
+        return {(s.task_id, s.sample_index): (s.completion, s.finish_reason) for s in drawn}
+
+    together = draw(tasks)
+    assert together == draw(tasks[:1]) | draw(tasks[1:])
+    assert {reason for (task, _), (_, reason) in together.items() if task == "ended"} >= {"stop"}
+    assert "stop" not in {reason for (task, _), (_, reason) in together.items() if task == "free"}
+
+
+def test_only_prompts_with_samples_to_draw_are_counted(random_model: Path) -> None:
+    sampler = Sampler.from_pretrained(str(random_model))
+    done = {"a": {0, 1}, "b": {0, 1}, "c": {0}}
+    assert len(list(sampler.sample(prompts(), 2, SETTINGS, done=done))) == 1
+    stats = sampler.stats
+    assert stats.prefilled_tokens == stats.prompt_tokens == stats.prompt_tokens_unshared == 40
+
+
 def test_a_stop_string_across_tokens_is_found_and_cut(random_model: Path) -> None:
     sampler = Sampler.from_pretrained(str(random_model))
     plain = SamplingSettings(temperature=0.3, max_tokens=30)
