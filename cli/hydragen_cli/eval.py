@@ -182,7 +182,7 @@ def _progress(run: Grading, *, quiet: bool) -> Iterator[None]:
     ended = threading.Event()
 
     def report() -> None:
-        told = ""
+        told = run.progress()
         while not ended.wait(_PLAIN_INTERVAL_S):
             news = run.progress()
             if news != told:
