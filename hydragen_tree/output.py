@@ -65,7 +65,7 @@ class SampleWriter:
     """Owns the samples file of one run.
 
     `SampleWriter(...)` makes sure that the output can be written, before any model is loaded;
-    `begin` takes the run's manifest, and only from then on is anything in the file touched.
+    `begin` takes the run's manifest; only with the first sample is what stood in the file given up.
 
     Args:
         path: the file, or None for stdout.
@@ -89,6 +89,7 @@ class SampleWriter:
         self._fd = _open(path) if path is not None else _stdout()
         self._has_manifest = path is not None and stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._force = force
+        self._started = False
         if self._has_manifest:
             try:
                 self._claim(resume, force)
@@ -106,11 +107,9 @@ class SampleWriter:
 
         Raises:
             InputError: the run to resume was another one, or its file was altered.
-            OutputError: the manifest cannot be written.
+            OutputError: the manifest of a run that was complete cannot be written.
         """
-        if self._has_manifest and self._force:
-            os.ftruncate(self._fd, 0)
-        elif self._has_manifest and self._manifest_path.exists():
+        if self._has_manifest and not self._force and self._manifest_path.exists():
             try:
                 manifest = Manifest.read(self._manifest_path).continued_by(manifest)
             except InputError as error:
@@ -119,8 +118,6 @@ class SampleWriter:
         self._manifest = manifest
         if not self.complete:
             self._manifest = manifest.with_session()
-            if self._has_manifest:
-                self._manifest.write(self._manifest_path)
         elif manifest.result is None:  # killed between its last sample and the end
             self.finish({})
 
@@ -143,6 +140,7 @@ class SampleWriter:
             BrokenPipeError: nobody reads the stream any more.
             OutputError: the disk is full, or the file is lost; every earlier line is intact.
         """
+        self._start()
         line = _line(sample, self.manifest.tasks[sample.task_id].path)
         data = (json.dumps(line, allow_nan=False) + "\n").encode()
         written = 0
@@ -173,16 +171,17 @@ class SampleWriter:
         Raises:
             OutputError: the manifest cannot be written; the samples are all there.
         """
+        self._start()
         self._manifest = self.manifest.finished(self.tally.figures(), figures)
         if self._has_manifest:
             os.fsync(self._fd)
             self._manifest.write(self._manifest_path)
 
     def close(self) -> None:
-        """Lets go of the file; one that this run created and never began is removed again."""
+        """Lets go of the file; one that this run created and wrote nothing to is removed again."""
         if self.path is None or self._fd < 0:
             return
-        if self._is_new and self._has_manifest and self._manifest is None:
+        if self._is_new and self._has_manifest and not self._started:
             with contextlib.suppress(OSError):
                 self.path.unlink()
         os.close(self._fd)
@@ -198,6 +197,14 @@ class SampleWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _start(self) -> None:
+        """Makes the file this run's, now that there is something to write."""
+        if self._has_manifest and not self._started:
+            if self._force:
+                os.ftruncate(self._fd, 0)
+            self.manifest.write(self._manifest_path)
+        self._started = True
 
     @property
     def _manifest_path(self) -> Path:

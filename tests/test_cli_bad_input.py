@@ -67,17 +67,36 @@ def _save_model_that_knows_letters(path: Path) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_refused(folder: Path, args: list[str], message: str) -> None:
-    before = {file: file.is_file() and file.read_bytes() for file in folder.rglob("*")}
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HYDRAGEN_")}
-    ran = subprocess.run(
+    before = contents(folder)
+    ran = sample(folder, *args)
+    assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
+    assert message in ran.stderr
+    assert ran.stderr.count("hydragen-sample: ") == 1
+    assert len(ran.stderr.splitlines()) <= 2
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(("output", "options"), [("taken.jsonl", ["--force"]), ("new.jsonl", [])])
+def test_a_run_that_cannot_start_leaves_what_was_there(
+    folder: Path, output: str, options: list[str]
+) -> None:
+    before = contents(folder)
+    ran = sample(folder, "doubles.yaml", "--memory", "100KB", "-o", output, *options)
+    assert ran.returncode == 1
+    assert "one branch needs" in ran.stderr
+    assert contents(folder) == before
+
+
+def contents(folder: Path) -> dict[Path, object]:
+    return {file: file.is_file() and file.read_bytes() for file in folder.rglob("*")}
+
+
+def sample(folder: Path, *args: str) -> "subprocess.CompletedProcess[str]":
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("HYDRAGEN")}
+    return subprocess.run(
         [*SAMPLE, *args],
         cwd=folder,
         env={**inherited, "XDG_CONFIG_HOME": os.devnull},
         capture_output=True,
         text=True,
     )
-    assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
-    assert message in ran.stderr
-    assert ran.stderr.count("hydragen-sample: ") == 1
-    assert len(ran.stderr.splitlines()) <= 2
-    assert {file: file.is_file() and file.read_bytes() for file in folder.rglob("*")} == before

@@ -171,7 +171,7 @@ def _rehearse(
 
 def _how_to_resume(writer: "SampleWriter") -> str:
     written = count(writer.tally.samples, "sample")
-    if writer.path is None:
+    if writer.path is None or not writer.tally.samples:
         return f"interrupted after {written}"
     return f"interrupted: {written} in {writer.path}; the same command with --resume continues"
 
