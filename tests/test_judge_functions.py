@@ -336,7 +336,9 @@ def f():
     problem = coded(tests, time_s=5.0)
     for number in range(2):
         verdict = judge.judge(problem, f"{program}# {number}")
-        assert (verdict.status, verdict.message) == ("RE", "LookupError: nowhere"), verdict
+        assert verdict.status == "RE", verdict
+        # at a level without namespaces a program may not even look
+        assert verdict.message.startswith(("LookupError: nowhere", "PermissionError")), verdict
 
 
 def test_tests_have_nothing_in_common(judge: Judge) -> None:
@@ -357,6 +359,8 @@ def test_tests_have_nothing_in_common(judge: Judge) -> None:
 
 
 def test_processes_that_a_test_leaves_end_with_it(judge: Judge) -> None:
+    if not judge.isolation.container.nested:
+        pytest.skip("tests start no processes here")
     argument = f"60.{secrets.randbelow(10**12)}"
     tests = f"import subprocess\nsubprocess.Popen(['sleep', '{argument}'])\nassert f() == 1"
     assert check_code(judge, tests, "def f(): return 1").accepted
