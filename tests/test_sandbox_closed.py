@@ -12,7 +12,6 @@ import pytest
 
 from hydragen_tree.judge import Judge, Verdict
 
-
 Run = Callable[..., Verdict]
 Check = Callable[[Judge], None]
 
