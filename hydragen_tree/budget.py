@@ -12,6 +12,14 @@ _KEPT_SHARE = 0.05  # of a GPU's free memory, for what the allocator cannot use
 _FIXED_BYTES = 512 << 20  # libraries' own buffers, captured graphs
 SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
 
+# Frozen tails one below the other; each costs every row below one more partial.
+FROZEN_LEVELS = 16
+
+
+def path_levels(depth: int, max_tokens: int, page_tokens: int) -> int:
+    """Segments on a row's path at the most: `depth` of a prompt, and the tails frozen below."""
+    return depth + min(FROZEN_LEVELS, max_tokens // page_tokens)
+
 
 def padded_rows(rows: int) -> int:
     """The number of rows of the graph that serves `rows`: a quarter more, or 7, at the most."""

@@ -32,3 +32,8 @@ class CapacityError(HydragenError):
 
 class OutputError(HydragenError):
     """Writing the output failed; what was written before is intact."""
+
+
+def one_line(text: str) -> str:
+    """Text from who knows where, fit for a terminal: no line breaks, no control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -44,16 +44,9 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
 
 def _kernels(source: ModelSource) -> str:
     """The segment kernel and its tiles."""
-    from hydragen_kernels.segment import best_config
+    from hydragen_tree.fused import heads_of
 
-    shape = source.shape
-    config = best_config(
-        source.device,
-        source.dtype,
-        shape.head_dim,
-        shape.q_heads // shape.kv_heads,
-        source.kv_dtype,
-    )
+    config = heads_of(source).tiles
     form = "Hopper form, " if config.specialized else ""
     return (
         f"Triton: all segments in one launch ({form}tiles of {config.block_q} rows x "

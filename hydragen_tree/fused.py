@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydragen_kernels.schedule import Schedule, schedule_segments
+from hydragen_kernels.schedule import Schedule, TileConfig, schedule_segments
 from hydragen_kernels.segment import SegmentTables, best_config, segment_attention
 from hydragen_kernels.tail import tail_attention, tail_splits
 from hydragen_tree.flash import FlashSegments
+from hydragen_tree.loading import ModelSource
 from hydragen_tree.plan import Int, Plan
 
 
@@ -54,6 +55,12 @@ class Heads:
         """One query row's partial: fp32 output and log-sum-exp of every head."""
         return 4 * self.q_heads * (self.head_dim + 1)
 
+    @property
+    def tiles(self) -> TileConfig:
+        """The segment kernel's tiles, and with them its form."""
+        group = self.q_heads // self.kv_heads
+        return best_config(self.device, self.dtype, self.head_dim, group, self.kv_dtype)
+
     def schedule(self, items: Int, n_queries: int, max_partial_slots: int | None) -> Schedule:
         """Cuts a plan's items into the tiles of one launch."""
         return schedule_segments(
@@ -65,13 +72,7 @@ class Heads:
             element_bytes=(self.kv_dtype or self.dtype).itemsize,
             multiprocessors=self.multiprocessors,
             max_partial_slots=max_partial_slots,
-            config=best_config(
-                self.device,
-                self.dtype,
-                self.head_dim,
-                self.q_heads // self.kv_heads,
-                self.kv_dtype,
-            ),
+            config=self.tiles,
         )
 
     def splits(self, rows: int, longest: int) -> int:
@@ -84,6 +85,19 @@ class Heads:
         size = (slots, rows, self.q_heads)
         out = torch.empty(*size, self.head_dim, dtype=torch.float32, device=self.device)
         return out, torch.empty(size, dtype=torch.float32, device=self.device)
+
+
+def heads_of(source: ModelSource) -> Heads:
+    """A model's attention."""
+    shape = source.shape
+    return Heads(
+        shape.q_heads,
+        shape.kv_heads,
+        shape.head_dim,
+        source.dtype,
+        source.device,
+        source.kv_dtype,
+    )
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from hydragen_kernels.inputs import FP8
-from hydragen_tree.errors import InputError, ModelError
+from hydragen_tree.errors import InputError, ModelError, one_line
 from hydragen_tree.fold import KVShape
 
 TINY = "tiny"
@@ -240,7 +240,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+    return one_line(str(error)).rstrip(".")
 
 
 def _refuse_unsupported(model: str, config: PreTrainedConfig) -> None:

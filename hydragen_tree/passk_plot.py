@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.errors import InputError
+from hydragen_tree.picture import check_ending, save_picture
 
 if TYPE_CHECKING:
     from hydragen_tree.passk import Curve, Summary
 
-FORMATS = (".png", ".svg")
 MOST_NAMED = 6
 _DASHES = ["--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1))]
 _MARKERS = ["s", "^", "D", "v", "P", "X"]
@@ -30,28 +30,10 @@ def plot_curve(summary: Summary, path: str | Path) -> None:
         OutputError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"--plot {path}: expected a name ending in .png or .svg")
+    check_ending(path)
     if not summary.overall.estimates:
         raise InputError(f"--plot {path}: no problem has a pass@k estimate to draw")
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError(
-            f"--plot {path} needs matplotlib: pip install 'hydragen-tree[plot]'"
-        ) from None
-
-    # A fixed salt and no date: the same summary gives the same file, byte for byte.
-    with matplotlib.rc_context({"svg.hashsalt": "hydragen", "font.size": 10}):
-        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-        axes = figure.add_subplot()
-        _draw(axes, summary)
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
-        try:
-            figure.savefig(path, dpi=160, metadata=metadata)
-        except OSError as error:
-            raise OutputError(f"--plot {path}: {error.strerror or error}") from error
+    save_picture(path, (6.4, 4.4), 10, lambda axes: _draw(axes, summary))
 
 
 def _draw(axes: Any, summary: Summary) -> None:

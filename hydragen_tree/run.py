@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_tree.branches import Batch, Children, Waiting
+from hydragen_tree.budget import FROZEN_LEVELS
 from hydragen_tree.choice import Drawn, draw
 from hydragen_tree.engine import Engine
 from hydragen_tree.errors import CapacityError
@@ -29,8 +30,6 @@ from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from hydragen_tree.decoder import Decoder
-
-FROZEN_LEVELS = 16  # frozen tails one below the other; each costs every row below one more partial
 
 
 class Run:

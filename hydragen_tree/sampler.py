@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hydragen_tree.attention import BACKENDS, resolve_backend
-from hydragen_tree.budget import kv_budget_bytes
+from hydragen_tree.budget import kv_budget_bytes, path_levels
 from hydragen_tree.cache import KVCache
 from hydragen_tree.costs import find_cost
 from hydragen_tree.engine import Engine
@@ -24,7 +24,7 @@ from hydragen_tree.loading import ModelSource, find_model, fingerprint, load_tok
 from hydragen_tree.model import TreeModel
 from hydragen_tree.problem import Problem
 from hydragen_tree.prompts import Prompt, prompts_from_sources
-from hydragen_tree.run import FROZEN_LEVELS, Run
+from hydragen_tree.run import Run
 from hydragen_tree.samples import Sample
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.text import Detokenizer
@@ -221,20 +221,11 @@ class Sampler:
         self, cache: KVCache, settings: SamplingSettings, trie: Trie, rows: int
     ) -> "Decoder":
         from hydragen_tree.decoder import Decoder  # imports Triton
-        from hydragen_tree.fused import Heads
+        from hydragen_tree.fused import heads_of
 
-        shape, source = self.source.shape, self.source
-        heads = Heads(
-            shape.q_heads,
-            shape.kv_heads,
-            shape.head_dim,
-            source.dtype,
-            source.device,
-            source.kv_dtype,
-        )
         pages = cache.pages_for(settings.max_tokens) + 1
         levels = self._levels(trie, settings)
-        return Decoder(self.model, cache, heads, settings, rows, pages, levels)
+        return Decoder(self.model, cache, heads_of(self.source), settings, rows, pages, levels)
 
     def _rows(self, n: int, prompts: Sequence[Prompt]) -> int:
         """Rows of the batch at the most."""
@@ -242,8 +233,8 @@ class Sampler:
 
     def _levels(self, trie: Trie, settings: SamplingSettings) -> int:
         """Segments on a path at the most, frozen tails included."""
-        depth = max((segment.depth for segment in trie), default=0)
-        return depth + 1 + min(FROZEN_LEVELS, settings.max_tokens // self._page_tokens)
+        deepest = max((segment.depth for segment in trie), default=0)
+        return path_levels(deepest + 1, settings.max_tokens, self._page_tokens)
 
     def trie(self, prompts: Sequence[Prompt], n: int) -> Trie:
         """The tree that a run of n samples a task works on: folded where sharing does not pay."""

@@ -18,6 +18,7 @@ pytest.importorskip("triton")
         ("test_kernel_fp8", ""),
         ("test_attention", "fused"),
         ("test_decoder", ""),
+        ("test_bench_kernels", ""),
     ],
 )
 def test_tables_under_the_interpreter(module: str, tests: str) -> None:

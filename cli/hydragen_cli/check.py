@@ -9,7 +9,7 @@ import typer
 from hydragen_cli import arguments, judging
 from hydragen_cli.console import console, count, note
 from hydragen_cli.judging import open_judge
-from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.errors import InputError, OutputError, one_line
 
 if TYPE_CHECKING:
     from hydragen_tree.judge.checkup import Checkup
@@ -48,7 +48,6 @@ def check(
 
     Exit code 1 if grading with any of them could not be trusted.
     """
-    from hydragen_tree.formats.samples import one_line
     from hydragen_tree.judge.checkup import check_problems
     from hydragen_tree.problem import load_problems
 

@@ -215,7 +215,7 @@ def _parse_ks(text: str | None) -> list[int]:
 
 def _check_outputs(outputs: dict[str, Path | None], samples: str) -> None:
     """Find out now, not after hours, that a result cannot be written or would cover its input."""
-    from hydragen_tree.passk_plot import FORMATS
+    from hydragen_tree.picture import check_ending
 
     for flag, path in outputs.items():
         if path is None:
@@ -224,5 +224,5 @@ def _check_outputs(outputs: dict[str, Path | None], samples: str) -> None:
             raise InputError(f"{flag} {path}: cannot be written: no directory {path.parent}")
         if path.exists() and samples != "-" and path.samefile(samples):
             raise InputError(f"{flag} {path}: is the file of the samples")
-        if flag == "--plot" and path.suffix.lower() not in FORMATS:
-            raise InputError(f"--plot {path}: expected a name ending in .png or .svg")
+        if flag == "--plot":
+            check_ending(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hydragen_cli.console import console, count, note
-from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.errors import InputError, OutputError, one_line
 
 if TYPE_CHECKING:
     from hydragen_tree.formats.samples import SampleLine
@@ -145,8 +145,6 @@ class Grading:
 
     def _fault(self, kind: str, message: str) -> None:
         """Count a fault, and name it if it is new and one of the first of its kind."""
-        from hydragen_tree.formats.samples import one_line
-
         self.faults[kind] += 1
         named, message = self._named.setdefault(kind, set()), one_line(message)
         if message in named:

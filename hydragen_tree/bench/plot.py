@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydragen_tree.errors import InputError, OutputError
-from hydragen_tree.passk_plot import FORMATS
+from hydragen_tree.errors import InputError
+from hydragen_tree.picture import check_ending, check_matplotlib, save_picture
 
 Figures = Mapping[str, Any]
 _GREYS = ("black", "0.6", "0.9")
@@ -25,14 +25,8 @@ def check_plot(bench: str, path: Path) -> None:
     """
     if bench not in _DRAWINGS:
         raise InputError(f"--plot {path}: bench {bench} has nothing to draw")
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"--plot {path}: expected a name ending in .png or .svg")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise InputError(
-            f"--plot {path} needs matplotlib: pip install 'hydragen-tree[plot]'"
-        ) from None
+    check_ending(path)
+    check_matplotlib(path)
 
 
 def plot(bench: str, figures: Figures, path: Path) -> None:
@@ -48,22 +42,16 @@ def plot(bench: str, figures: Figures, path: Path) -> None:
         OutputError: the file cannot be written.
     """
     check_plot(bench, path)
-    import matplotlib
-    from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "hydragen", "font.size": 9}):
-        figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    def draw(axes: Any) -> None:
         try:
-            _DRAWINGS[bench](figure.add_subplot(), figures)
+            _DRAWINGS[bench](axes, figures)
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"--plot {path}: these are not figures of bench {bench}: {error}"
             ) from None
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
-        try:
-            figure.savefig(path, dpi=160, metadata=metadata)
-        except OSError as error:
-            raise OutputError(f"--plot {path}: {error.strerror or error}") from error
+
+    save_picture(path, (7.2, 4.8), 9, draw)
 
 
 def _attention(axes: Any, figures: Figures) -> None:

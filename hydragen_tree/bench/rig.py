@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hydragen_tree.bench.timing import bench_dtype, relative_error
-from hydragen_tree.budget import free_memory_bytes
+from hydragen_tree.budget import free_memory_bytes, path_levels
 from hydragen_tree.cache import KVCache
 from hydragen_tree.decoder import CHUNK_STEPS, Decoder
 from hydragen_tree.engine import Engine
@@ -19,7 +19,7 @@ from hydragen_tree.fused import Heads
 from hydragen_tree.ledger import Ledger, RunStats
 from hydragen_tree.model import TreeModel
 from hydragen_tree.prompts import Prompt
-from hydragen_tree.run import FROZEN_LEVELS, Run
+from hydragen_tree.run import Run
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.text import Detokenizer
 from hydragen_tree.trie import Trie
@@ -119,7 +119,7 @@ class Rig:
             kind: of decoder.
         """
         pages = cache.pages_for(settings.max_tokens) + 1
-        levels = depth + min(FROZEN_LEVELS, settings.max_tokens // PAGE_TOKENS)
+        levels = path_levels(depth, settings.max_tokens, PAGE_TOKENS)
         return kind(self.model, cache, self.heads, settings, max_rows, pages, levels)
 
     def warm_up(self, run: Run, decoder: Decoder) -> float:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hydragen_tree.errors import one_line
+
 EXCERPT = 80  # characters of a broken line that are shown
 
 
@@ -90,11 +92,6 @@ def read_samples(stream: Iterable[str | bytes]) -> Iterator[SampleLine | BrokenL
             continue
         seen[sample.task_id] += 1
         yield sample
-
-
-def one_line(text: str) -> str:
-    """Text from who knows where, fit for a terminal: no line breaks, no control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _read_line(raw: str | bytes, line_number: int, seen: Counter[str]) -> SampleLine:

@@ -1,9 +1,4 @@
-"""The GPU's benchmarks on the CPU, and their arithmetic."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""The arithmetic of the GPU's benchmarks; test_bench_kernels.py runs them."""
 
 import pytest
 
@@ -12,20 +7,6 @@ pytest.importorskip("triton")
 from hydragen_tree.bench import decode, tree
 from hydragen_tree.bench.timing import bench_dtype, median_us
 from hydragen_tree.errors import CapacityError
-
-
-def test_benchmarks_under_the_interpreter() -> None:
-    path = Path(__file__).with_name("test_bench_kernels.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(path)]
-    run = subprocess.run(
-        command,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=path.parent.parent,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert " passed" in run.stdout
 
 
 def test_waves_are_even_and_few() -> None:
