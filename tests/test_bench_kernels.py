@@ -42,11 +42,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (attention, choose):
         monkeypatch.setattr(module, "median_us", lambda step, repeats=1: step() is None or 2.0)
     for module in (attention, choose, decode):
-        monkeypatch.setattr(module, "measure_ceilings", lambda: Ceilings("none", 4e-8, 8e-6))
+        monkeypatch.setattr(module, "measure_ceilings", lambda: Ceilings("none", 4e-8, 8e-6, 6e-6))
     for module in (decode, rig):
         monkeypatch.setattr(module, "CHUNK_STEPS", 2)
-    monkeypatch.setattr(decode, "NEW_TOKENS", 6)
-    monkeypatch.setattr(decode, "_SETTINGS", SamplingSettings(temperature=1.0, max_tokens=6))
     monkeypatch.setattr(forks, "_SETTINGS", SamplingSettings(temperature=0.02, max_tokens=8))
     monkeypatch.setattr(forks, "MOST_STEPS", 4)
 
@@ -81,9 +79,12 @@ def test_choose(tmp_path: Path) -> None:
 
 
 def test_decode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = decode.run("small", ((6, 20),), compiled=False)
+    figures = decode.run("small", [configs.Point(6, 20, 6)], compiled=False)
     (row,) = drawn("decode", figures, tmp_path)
-    assert (row["rows"], row["prefix"], row["vllm_tokens_s"]) == (6, 20, None)
+    assert (row["rows"], row["prefix"], row["new_tokens"]) == (6, 20, 6)
+    assert row["vllm_tokens_s"] is None
+    assert row["tokens_s"] > 0
+    assert row["sustained_tokens_s"] <= row["roofline_tokens_s"]
     assert row["fork_host_ms"] > 0  # samples did share rows
     assert all(
         math.isfinite(value)
@@ -91,7 +92,7 @@ def test_decode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         if name.endswith("tokens_s") and value is not None
     )
     header, line = capsys.readouterr().out.splitlines()[-2:]
-    assert len(header.split()) == len(line.split()) == 16
+    assert len(header.split()) == len(line.split()) == 18
 
 
 def test_steps_that_fork_are_counted() -> None:

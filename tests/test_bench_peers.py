@@ -23,6 +23,7 @@ pytest.importorskip("triton")
 from hydragen_tree.bench import configs, peer_flashinfer, peer_vllm
 from hydragen_tree.bench.attention import SHAPES, Layer, Shape
 from hydragen_tree.bench.choose import by_sorting
+from hydragen_tree.bench.configs import Point
 
 DEEP = Shape("deep", (1, 3, 7), (48, 16, 40), 4, 2, 16)
 
@@ -233,9 +234,9 @@ def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_vllm_gets_the_same_weights_prompts_and_samples(fake_vllm: Path, tiny_config: None) -> None:
     python = peer_vllm.find_vllm(None)
-    found = peer_vllm.measure("tiny", [(3, 20), (5, 9)], 12, python)
+    found = peer_vllm.measure("tiny", [Point(3, 20, 12), Point(5, 9, 11)], python)
     assert (found.version, found.cascade) == ("9.9", True)
-    assert sorted(found.tokens_s) == [(3, 20), (5, 9)]
+    assert sorted(found.tokens_s) == [(3, 20, 12), (5, 9, 11)]
     assert all(speed > 0 for speed in found.tokens_s.values())
     engine, *asked = json.loads((fake_vllm / "asked.json").read_text())
     assert engine["architectures"] == ["LlamaForCausalLM"]
@@ -244,7 +245,7 @@ def test_vllm_gets_the_same_weights_prompts_and_samples(fake_vllm: Path, tiny_co
     assert engine["max_num_seqs"] == 5
     assert engine["max_model_len"] >= 20 + 13
     assert [(each["n"], each["max_tokens"]) for each in asked] == [
-        (n, tokens) for n in (3, 5) for tokens in (8, 1, 13)
+        (n, tokens) for n, new in ((3, 12), (5, 11)) for tokens in (8, 1, new + 1)
     ]
     prompt = peer_vllm.random_prompt(20, 50).token_ids.tolist()
     assert asked[0]["prompts"] == [{"prompt_token_ids": prompt}]
@@ -254,7 +255,7 @@ def test_vllm_gets_the_same_weights_prompts_and_samples(fake_vllm: Path, tiny_co
 def test_vllm_without_cascade_is_not_asked_for_it(fake_vllm: Path, tiny_config: None) -> None:
     arguments = fake_vllm / "site" / "vllm" / "engine" / "arg_utils.py"
     arguments.write_text(FAKE_ARGUMENTS.replace("DEFAULT", "None"))
-    found = peer_vllm.measure("tiny", [(2, 9)], 2, sys.executable)
+    found = peer_vllm.measure("tiny", [Point(2, 9, 2)], sys.executable)
     assert not found.cascade
     assert "not in this version" in str(found)
     engine = json.loads((fake_vllm / "asked.json").read_text())[0]
@@ -264,7 +265,7 @@ def test_vllm_without_cascade_is_not_asked_for_it(fake_vllm: Path, tiny_config: 
 def test_vllm_that_fails_says_why(fake_vllm: Path, tiny_config: None) -> None:
     (fake_vllm / "site" / "vllm" / "__init__.py").write_text("raise SystemError('no such GPU')")
     with pytest.raises(HydragenError, match=r"exit code 1(.|\n)*no such GPU"):
-        peer_vllm.measure("tiny", [(2, 9)], 2, sys.executable)
+        peer_vllm.measure("tiny", [Point(2, 9, 2)], sys.executable)
 
 
 def test_the_child_needs_nothing_of_ours(fake_vllm: Path) -> None:

@@ -14,12 +14,18 @@ from hydragen_tree.bench import cpu
 from hydragen_tree.bench.plot import plot
 from hydragen_tree.errors import InputError, OutputError
 
-CEILINGS = {"device": "a card", "copy_tb_s": 4.0, "matmul_tflops": 800.0}
+CEILINGS = {
+    "device": "a card",
+    "copy_tb_s": 4.0,
+    "matmul_tflops": 800.0,
+    "sustained_tflops": 700.0,
+}
 TIMES = {"segments_us": 1.0, "tails_us": 1.0, "total_us": 4.0, "roofline_us": 3.0}
 SPEEDS = {
     "tokens_s": 900.0,
     "roofline_tokens_s": 1000.0,
-    "no_attention_tokens_s": 950.0,
+    "sustained_tokens_s": 950.0,
+    "no_attention_tokens_s": 940.0,
     "unshared_tokens_s": 200.0,
 }
 SPENT = {"seconds": 2.0, "cpu_s": 1.0, "accepted": 3}
@@ -50,8 +56,8 @@ FIGURES: dict[str, dict[str, Any]] = {
         **CEILINGS,
         "architecture": "codellama-13b",
         "rows": [
-            {"rows": 32, "prefix": 1024, **SPEEDS, "vllm_tokens_s": None},
-            {"rows": 512, "prefix": 4096, **SPEEDS, "vllm_tokens_s": None},
+            {"rows": 32, "prefix": 1024, "new_tokens": 128, **SPEEDS, "vllm_tokens_s": None},
+            {"rows": 512, "prefix": 4096, "new_tokens": 128, **SPEEDS, "vllm_tokens_s": None},
         ],
     },
     "tree": {
@@ -158,8 +164,10 @@ def test_figures_are_written_and_drawn_again(
         ("cpu --full", "--full: only bench tree takes it"),
         ("tree --points 1x2", "--points: only bench decode takes it"),
         ("attention --problem p.yaml", "--problem: only bench cpu or judge takes it"),
-        ("decode --points 32", "--points 32: expected ROWSxPREFIX"),
-        ("decode --points 32x0", "--points 32x0: expected ROWSxPREFIX"),
+        ("decode --points 32", "--points 32: expected ROWSxPREFIX[xNEW]"),
+        ("decode --points 32x0", "--points 32x0: expected ROWSxPREFIX[xNEW]"),
+        ("decode --points 32x1x2x3", "--points 32x1x2x3: expected ROWSxPREFIX[xNEW]"),
+        ("decode --points 32x1,", "expected ROWSxPREFIX[xNEW]"),
         ("decode --peer-python x", "--peer-python: whose Python?"),
         ("decode --against vllm --peer-python ./nowhere", "--peer-python ./nowhere: No such file"),
         ("fit --plot f.svg", "bench fit has nothing to draw"),

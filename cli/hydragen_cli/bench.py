@@ -14,7 +14,7 @@ import typer
 from hydragen_cli.arguments import Config
 from hydragen_tree.errors import InputError
 
-Points = tuple[tuple[int, int], ...]
+Points = tuple[tuple[int, ...], ...]
 
 
 class Bench(StrEnum):
@@ -59,7 +59,8 @@ def bench(
     points: Annotated[
         str | None,
         typer.Option(
-            metavar="ROWSxPREFIX,...", help="decode: these batches only, such as 32x1024,128x4096."
+            metavar="ROWSxPREFIX[xNEW],...",
+            help="decode: only these batches, such as 32x1024,256x4096x512; NEW is 128 if unsaid.",
         ),
     ] = None,
     against: Annotated[
@@ -181,14 +182,15 @@ def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
 
         return choose.run()
     from hydragen_tree.bench import decode, tree
-    from hydragen_tree.bench.configs import CONFIGS
+    from hydragen_tree.bench.configs import CONFIGS, Point
 
     architecture = given["architecture"]
     if architecture is not None and architecture not in CONFIGS:
         raise InputError(f"--architecture {architecture}: expected one of {', '.join(CONFIGS)}")
     if name is Bench.tree:
         return tree.run(architecture or "codellama-7b", given["full"])
-    return decode.run(architecture or "llama-3.1-8b", points or decode.POINTS, vllm_python=python)
+    batches = [Point(*point) for point in points]
+    return decode.run(architecture or "llama-3.1-8b", batches, vllm_python=python)
 
 
 def _measure_without_gpu(name: Bench, problem: Path | None) -> dict[str, Any]:
@@ -208,12 +210,13 @@ def _measure_without_gpu(name: Bench, problem: Path | None) -> dict[str, Any]:
 
 
 def _parse_points(text: str | None) -> Points:
-    """Batches from `32x1024,128x4096`; none from None."""
+    """Batches from `32x1024,256x4096x512`; none from None."""
     try:
-        points = [part.split("x") for part in text.split(",")] if text else []
-        result = tuple((int(rows), int(prefix)) for rows, prefix in points)
+        result = tuple(tuple(map(int, part.split("x"))) for part in text.split(",")) if text else ()
     except ValueError:
-        result = ((0, 0),)
-    if any(rows < 1 or prefix < 1 for rows, prefix in result):
-        raise InputError(f"--points {text}: expected ROWSxPREFIX, such as 32x1024,128x4096")
+        result = ((),)
+    if not all(len(point) in (2, 3) and min(point) > 0 for point in result):
+        raise InputError(
+            f"--points {text}: expected ROWSxPREFIX[xNEW], such as 32x1024,256x4096x512"
+        )
     return result

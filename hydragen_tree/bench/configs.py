@@ -1,5 +1,7 @@
 """Architectures to measure on. Weights are random: speed does not depend on what they say."""
 
+from typing import NamedTuple
+
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -30,6 +32,20 @@ def _llama(
     )
 
 
+class Point(NamedTuple):
+    """A batch of `hydragen bench decode`.
+
+    Attributes:
+        rows: samples of the prompt.
+        prefix: tokens of the prompt.
+        new_tokens: of every sample.
+    """
+
+    rows: int
+    prefix: int
+    new_tokens: int = 128
+
+
 CONFIGS: dict[str, PreTrainedConfig] = {
     "codellama-7b": _llama(4096, 11008, 32, 32, 32, 32016),
     "codellama-13b": _llama(5120, 13824, 40, 40, 40, 32016),
@@ -47,6 +63,25 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         eos_token_id=None,
     ),
 }
+
+
+_POINTS = tuple(
+    map(Point, (32, 128, 512, 1024, 1024, 2048), (1024, 4096, 4096, 1024, 16384, 16384))
+)
+_POINTS_UNGROUPED = (  # every head has keys of its own: memory holds fewer tokens
+    Point(32, 1024),
+    Point(32, 16384),
+    Point(256, 16384, 256),
+    Point(1024, 1024, 64),
+    Point(1024, 16384, 64),
+)
+
+
+def points_of(name: str) -> tuple[Point, ...]:
+    """The batches an architecture is measured with, unless others are asked for."""
+    config = CONFIGS[name]
+    ungrouped = config.num_key_value_heads == config.num_attention_heads
+    return _POINTS_UNGROUPED if ungrouped else _POINTS
 
 
 def random_weights(name: str) -> PreTrainedModel:

@@ -1,10 +1,12 @@
 """`hydragen bench decode`: whole decode steps of a named architecture, against yardsticks.
 
-    tree          a shared prefix, `rows` samples of it, 128 tokens each, by the sampler's own loop
+    tree          a shared prefix, `rows` samples of it, by the sampler's own loop
     unshared      the same graphs and kernels, every row with a private copy of the prefix, at the
                   greatest number of rows that memory holds
     no attention  the same graphs with attention left out: what sharing can gain at the most
-    roofline      linear layers, prefix and tails at the ceilings measured in this run, in series
+    roofline      linear layers, prefix and tails at the ceilings measured in this run, in series;
+                  once with the products' rate in a burst, and, as `sustained`, with the rate the
+                  device holds under its power limit
     vllm          on request: the same weights and samples in vLLM, see `peer_vllm.py`
 
 Weights are random. Tokens a second are those of decoding in the steady state; prefill and the first
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from hydragen_tree.bench import peer_vllm
-from hydragen_tree.bench.configs import random_model
+from hydragen_tree.bench.configs import Point, points_of, random_model
 from hydragen_tree.bench.forks import measure_forks
 from hydragen_tree.bench.peer_vllm import Vllm
 from hydragen_tree.bench.rig import PAGE_TOKENS, Rig, WithoutAttention, fork, random_prompt
@@ -31,9 +33,7 @@ from hydragen_tree.decoder import CHUNK_STEPS
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.stream import Stream
 
-NEW_TOKENS = 128
-POINTS = ((32, 1024), (128, 4096), (512, 4096), (1024, 1024), (1024, 16384), (2048, 16384))
-_SETTINGS = SamplingSettings(temperature=1.0, max_tokens=NEW_TOKENS)
+_SPARE_PAGES = 64  # beside a row's own: of samples while they share rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Row:
     Attributes:
         rows: samples, each a row in the steady state.
         prefix: tokens of the shared prompt.
+        new_tokens: of every sample.
         prefill_s: seconds of the prompt.
         forking_s: seconds of the steps until every sample had a row of its own.
         fork_host_ms: host's milliseconds a step while samples share rows; None: none did.
@@ -54,12 +55,14 @@ class Row:
 
     rows: int
     prefix: int
+    new_tokens: int
     prefill_s: float
     forking_s: float
     fork_host_ms: float | None
     step_ms: float
     tokens_s: float
     roofline_tokens_s: float
+    sustained_tokens_s: float
     no_attention_tokens_s: float
     unshared_rows: int
     unshared_tokens_s: float
@@ -72,6 +75,7 @@ class Row:
             (
                 f"{self.rows}",
                 f"{self.prefix}",
+                f"{self.new_tokens}",
                 f"{self.prefill_s:.2f}",
                 f"{self.forking_s:.2f}",
                 "-" if self.fork_host_ms is None else f"{self.fork_host_ms:.2f}",
@@ -79,6 +83,7 @@ class Row:
                 f"{speed:.0f}",
                 f"{self.roofline_tokens_s:.0f}",
                 f"{speed / self.roofline_tokens_s:.0%}",
+                f"{speed / self.sustained_tokens_s:.0%}",
                 f"{self.no_attention_tokens_s:.0f}",
                 f"{speed / self.no_attention_tokens_s:.0%}",
                 f"{self.unshared_tokens_s:.0f}",
@@ -89,18 +94,31 @@ class Row:
         )
 
 
-_COLUMNS = ("rows", "prefix", "prefill_s", "forking_s", "host_ms", "step_ms", "tree", "roofline")
-_YARDSTICKS = ("reached", "no_attn", "of_it", "unshared", "at_rows", "ratio", "vllm", "ratio")
-HEADING = line((*_COLUMNS, *_YARDSTICKS))
+_COLUMNS = ("rows", "prefix", "new", "prefill_s", "forking_s", "host_ms", "step_ms", "tree")
+_CEILINGS = ("roofline", "reached", "sustained", "no_attn", "of_it")
+_PEERS = ("unshared", "at_rows", "ratio", "vllm", "ratio")
+HEADING = line((*_COLUMNS, *_CEILINGS, *_PEERS))
 
 
-def time_tree(rig: Rig, rows: int, prefix: int) -> tuple[float, float, float]:
+def settings_of(max_tokens: int) -> SamplingSettings:
+    """Plain sampling, to the last token."""
+    return SamplingSettings(temperature=1.0, max_tokens=max_tokens)
+
+
+def tokens_needed(point: Point) -> int:
+    """Tokens whose keys and values a batch holds: whole pages."""
+    own_pages = point.rows * -(-point.new_tokens // PAGE_TOKENS)
+    return point.prefix + (own_pages + _SPARE_PAGES) * PAGE_TOKENS
+
+
+def time_tree(rig: Rig, point: Point) -> tuple[float, float, float]:
     """Seconds of prefill, of the steps that fork, and of one steady step."""
-    prompt = random_prompt(prefix, rig.vocabulary)
-    cache = rig.cache(prefix + (rows + 1) * (NEW_TOKENS + PAGE_TOKENS))
-    decoder = rig.decoder(cache, _SETTINGS, rows, 1)
-    rig.warm_up(rig.run([prompt], rows, _SETTINGS, rows, cache, decoder), decoder)
-    run = rig.run([prompt], rows, _SETTINGS, rows, cache, decoder)
+    rows, settings = point.rows, settings_of(point.new_tokens)
+    prompt = random_prompt(point.prefix, rig.vocabulary)
+    cache = rig.cache(tokens_needed(point))
+    decoder = rig.decoder(cache, settings, rows, 1)
+    rig.warm_up(rig.run([prompt], rows, settings, rows, cache, decoder), decoder)
+    run = rig.run([prompt], rows, settings, rows, cache, decoder)
     prefill_s = seconds(run.admit)
     forking_s = seconds(partial(fork, run))
     before = run.stats.rows_computed
@@ -108,10 +126,10 @@ def time_tree(rig: Rig, rows: int, prefix: int) -> tuple[float, float, float]:
     return prefill_s, forking_s, steady_s * rows / (run.stats.rows_computed - before)
 
 
-def time_private(rig: Rig, rows: int, length: int) -> float:
+def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     """Seconds of a step of rows whose tails hold `length` tokens when it starts."""
-    cache = rig.cache(rows * (length + NEW_TOKENS + 2 * PAGE_TOKENS))
-    settings = SamplingSettings(temperature=1.0, max_tokens=length + NEW_TOKENS)
+    cache = rig.cache(rows * (length + new_tokens + 2 * PAGE_TOKENS))
+    settings = settings_of(length + new_tokens)
     decoder = rig.decoder(cache, settings, rows, 1)
     width = cache.pages_for(settings.max_tokens) + 1
     pages = cache.take(rows * width).reshape(rows, width)
@@ -119,7 +137,7 @@ def time_private(rig: Rig, rows: int, length: int) -> float:
     keys = np.arange(rows, dtype=np.int64)
     nothing = np.empty((0, 6), np.int32)
     decoder.load(
-        lengths % 100, lengths, lengths, lengths + NEW_TOKENS, lengths * 0, keys, pages, nothing
+        lengths % 100, lengths, lengths, lengths + new_tokens, lengths * 0, keys, pages, nothing
     )
 
     def chunks(count: int) -> None:
@@ -131,17 +149,17 @@ def time_private(rig: Rig, rows: int, length: int) -> float:
         flying()
 
     chunks(1)  # captures
-    count = NEW_TOKENS // CHUNK_STEPS - 1
+    count = new_tokens // CHUNK_STEPS - 1
     return seconds(partial(chunks, count)) / count / CHUNK_STEPS
 
 
-def roofline_s(rig: Rig, ceilings: Ceilings, rows: int, prefix: int) -> float:
+def roofline_s(rig: Rig, ceilings: Ceilings, point: Point) -> float:
     """The least time of a step: linear layers, prefix and half-grown tails, one after the other."""
     shape = rig.shape
     parameters = sum(p.numel() for p in rig.model.model.parameters())
     parameters -= rig.model.model.get_input_embeddings().weight.numel()
+    rows, prefix, tail = point.rows, point.prefix, point.new_tokens // 2
     flops = 4 * shape.layers * shape.q_heads * shape.head_dim * rows
-    tail = NEW_TOKENS // 2
     return 1e-6 * (
         ceilings.least_us(2 * parameters, 2 * parameters * rows)
         + ceilings.least_us(prefix * shape.token_bytes, prefix * flops)
@@ -149,45 +167,43 @@ def roofline_s(rig: Rig, ceilings: Ceilings, rows: int, prefix: int) -> float:
     )
 
 
-def measure(
-    rig: Rig, bare: Rig, ceilings: Ceilings, rows: int, prefix: int, vllm: Vllm | None
-) -> Row | None:
+def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | None) -> Row | None:
     """One batch; None where memory does not hold it.
 
     Args:
         rig: the model.
         bare: the same without attention.
         ceilings: of the device.
-        rows: samples.
-        prefix: tokens of their prompt.
+        point: the batch.
         vllm: what vLLM has reached.
     """
-    if prefix + (rows + 1) * (NEW_TOKENS + PAGE_TOKENS) > rig.tokens_that_fit():
+    if tokens_needed(point) > rig.tokens_that_fit():
         return None
-    prefill_s, forking_s, step_s = time_tree(rig, rows, prefix)
+    rows, prefix, new_tokens = point
+    prefill_s, forking_s, step_s = time_tree(rig, point)
     forks = measure_forks(rig, rows, prefix)
-    bare_s = time_private(bare, rows, 1)
-    fits = rig.tokens_that_fit() // (prefix + NEW_TOKENS + 2 * PAGE_TOKENS)
+    bare_s = time_private(bare, rows, 1, new_tokens)
+    fits = rig.tokens_that_fit() // (prefix + new_tokens + 2 * PAGE_TOKENS)
     alone = min(rows, fits)
     return Row(
-        rows,
-        prefix,
+        *point,
         prefill_s,
         forking_s,
         None if forks is None else forks.host_ms,
         1e3 * step_s,
         rows / step_s,
-        rows / roofline_s(rig, ceilings, rows, prefix),
+        rows / roofline_s(rig, ceilings, point),
+        rows / roofline_s(rig, ceilings.sustained(), point),
         rows / bare_s,
         alone,
-        alone / time_private(rig, alone, prefix),
-        None if vllm is None else vllm.tokens_s[rows, prefix],
+        alone / time_private(rig, alone, prefix, new_tokens),
+        None if vllm is None else vllm.tokens_s[point],
     )
 
 
 def run(
     name: str = "llama-3.1-8b",
-    points: Sequence[tuple[int, int]] = POINTS,
+    points: Sequence[Point] = (),
     compiled: bool = True,
     vllm_python: str | None = None,
 ) -> dict[str, Any]:
@@ -195,17 +211,18 @@ def run(
 
     Args:
         name: of the architecture.
-        points: (rows, prefix) of each batch.
+        points: the batches; none: those of the architecture.
         compiled: compile the layers.
         vllm_python: the Python that has vLLM, to measure that too.
 
     Raises:
         HydragenError: vLLM failed, or our own logits are wrong.
     """
+    points = points or points_of(name)
     ceilings = measure_ceilings()
     vllm = None
     if vllm_python is not None:  # first: it needs the memory for itself
-        vllm = peer_vllm.measure(name, points, NEW_TOKENS, vllm_python)
+        vllm = peer_vllm.measure(name, points, vllm_python)
     how = "compiled" if compiled else "not compiled"
     print(f"{ceilings}; {name}, random weights, {how}; tokens/s")
     if vllm is not None:
@@ -215,10 +232,10 @@ def run(
     rig = Rig(model, shape, int(model.model.config.vocab_size))
     bare = Rig(WithoutAttention(model.model), shape, rig.vocabulary)
     result: list[Row] = []
-    for rows, prefix in points:
-        row = measure(rig, bare, ceilings, rows, prefix, vllm)
+    for point in points:
+        row = measure(rig, bare, ceilings, point, vllm)
         if row is None:
-            print(f"{rows:10d}{prefix:10d} does not fit", flush=True)
+            print(line(map(str, point)), "does not fit", flush=True)
             continue
         result.append(row)
         print(row, flush=True)

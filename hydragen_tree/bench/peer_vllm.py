@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from hydragen_tree.bench import vllm_child
-from hydragen_tree.bench.configs import CONFIGS, random_weights
+from hydragen_tree.bench.configs import CONFIGS, Point, random_weights
 from hydragen_tree.bench.rig import random_prompt
 from hydragen_tree.errors import HydragenError, InputError
 
@@ -35,12 +35,12 @@ class Vllm:
     Attributes:
         version: vLLM's.
         cascade: whether it has cascade attention.
-        tokens_s: tokens a second by (rows, prefix).
+        tokens_s: tokens a second by batch.
     """
 
     version: str
     cascade: bool
-    tokens_s: dict[tuple[int, int], float]
+    tokens_s: dict[Point, float]
 
     def __str__(self) -> str:
         """As printed above the table."""
@@ -73,13 +73,12 @@ def find_vllm(python: str | None) -> str:
     return python
 
 
-def measure(name: str, points: Sequence[tuple[int, int]], new_tokens: int, python: str) -> Vllm:
+def measure(name: str, points: Sequence[Point], python: str) -> Vllm:
     """Runs all points.
 
     Args:
         name: of the architecture.
-        points: (rows, prefix) of each batch.
-        new_tokens: decode steps.
+        points: the batches.
         python: as `find_vllm` gives it.
 
     Raises:
@@ -94,14 +93,18 @@ def measure(name: str, points: Sequence[tuple[int, int]], new_tokens: int, pytho
         torch.cuda.empty_cache()
         vocabulary = int(CONFIGS[name].vocab_size)
         asked = [
-            {"rows": rows, "prompt": random_prompt(prefix, vocabulary).token_ids.tolist()}
-            for rows, prefix in points
+            {
+                "rows": point.rows,
+                "tokens": point.new_tokens,
+                "prompt": random_prompt(point.prefix, vocabulary).token_ids.tolist(),
+            }
+            for point in points
         ]
-        job = {"model": str(folder / "model"), "tokens": new_tokens, "points": asked}
+        job = {"model": str(folder / "model"), "points": asked}
         engine, *answers = _run_child(job, folder, python)
     speeds = {
-        (rows, prefix): rows * new_tokens / (answer["seconds"] - answer["prefill_s"])
-        for (rows, prefix), answer in zip(points, answers, strict=True)
+        point: point.rows * point.new_tokens / (answer["seconds"] - answer["prefill_s"])
+        for point, answer in zip(points, answers, strict=True)
     }
     return Vllm(engine["version"], engine["cascade"], speeds)
 

@@ -87,10 +87,13 @@ def _choose(axes: Any, figures: Figures) -> None:
 def _decode(axes: Any, figures: Figures) -> None:
     """Tokens a second by batch, for every column of the table."""
     rows = figures["rows"]
-    labels = [f"{row['rows']} rows\n{row['prefix']} shared" for row in rows]
+    labels = [
+        f"{row['rows']} rows\n{row['prefix']} shared\n{row['new_tokens']} new" for row in rows
+    ]
     series = {
         "tree": "tokens_s",
         "roofline": "roofline_tokens_s",
+        "roofline, sustained": "sustained_tokens_s",
         "no attention": "no_attention_tokens_s",
         "unshared": "unshared_tokens_s",
         "vLLM": "vllm_tokens_s",

@@ -6,13 +6,14 @@ are tested. Such times say nothing.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 _FLUSH_BYTES = 1 << 28  # several times any L2
 _REPEATS = 15
+_PRODUCTS = 600  # about a second of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +23,28 @@ class Ceilings:
     Attributes:
         device: its name.
         copy_tb_s: device-to-device copy, bytes read and written, TB/s.
-        matmul_tflops: bf16 matrix product of random 8192 x 8192 matrices, TFLOP/s.
+        matmul_tflops: bf16 matrix product of random 8192 x 8192 matrices, TFLOP/s, in a burst.
+        sustained_tflops: the same, one after the other without a pause: the power limit counts.
     """
 
     device: str
     copy_tb_s: float
     matmul_tflops: float
+    sustained_tflops: float
 
     def least_us(self, n_bytes: float, flops: float) -> float:
         """The time in which neither bytes nor products could be done faster, in microseconds."""
         return max(n_bytes / self.copy_tb_s, flops / self.matmul_tflops) / 1e6
 
+    def sustained(self) -> "Ceilings":
+        """The ceilings of work that goes on and on."""
+        return replace(self, matmul_tflops=self.sustained_tflops)
+
     def __str__(self) -> str:
         """As the benchmarks print it."""
         return (
-            f"{self.device}: copy {self.copy_tb_s:.2f} TB/s, "
-            f"bf16 product {self.matmul_tflops:.0f} TFLOP/s"
+            f"{self.device}: copy {self.copy_tb_s:.2f} TB/s, bf16 product "
+            f"{self.matmul_tflops:.0f} TFLOP/s, {self.sustained_tflops:.0f} sustained"
         )
 
 
@@ -103,11 +110,20 @@ def measure_ceilings() -> Ceilings:
     copy_us = median_us(lambda: torch.neg(source, out=target))  # a kernel, not the copy engine
     left, right = torch.randn(2, 8192, 8192, device="cuda", dtype=torch.bfloat16)
     product_us = median_us(lambda: torch.mm(left, right))
+    seconds(lambda: _multiply(left, right))  # the clock falls within the first second
+    sustained_s = seconds(lambda: _multiply(left, right)) / _PRODUCTS
     return Ceilings(
         torch.cuda.get_device_name(),
         2 * source.nbytes / copy_us / 1e6,
         2 * 8192**3 / product_us / 1e6,
+        2 * 8192**3 / sustained_s / 1e12,
     )
+
+
+def _multiply(left: Tensor, right: Tensor) -> None:
+    product = torch.empty_like(left)
+    for _ in range(_PRODUCTS):
+        torch.mm(left, right, out=product)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -3,8 +3,7 @@
 Imports nothing of ours, so that any Python that has vLLM can run it. JOB is a JSON object:
 
     model     directory of the weights
-    tokens    new tokens a sample
-    points    [{"rows": samples of the prompt, "prompt": token ids}, ...]
+    points    [{"rows": samples of the prompt, "tokens": new ones a sample, "prompt": ids}, ...]
 
 OUT gets a line of JSON for the engine, {"version", "cascade"}, then one for each point,
 {"seconds": of all tokens, "prefill_s": of the first token alone}. The prefix is in vLLM's cache
@@ -31,7 +30,7 @@ def has_cascade() -> bool:
 
 def build(job: dict[str, Any], cascade: bool) -> Any:
     """vLLM with prefix caching and, where it exists, cascade attention; else its own defaults."""
-    longest = max(len(point["prompt"]) for point in job["points"]) + job["tokens"] + 1
+    longest = 1 + max(len(point["prompt"]) + point["tokens"] for point in job["points"])
     options: dict[str, Any] = {"disable_cascade_attn": False} if cascade else {}
     return importlib.import_module("vllm").LLM(
         model=job["model"],
@@ -74,7 +73,7 @@ def main(job_path: str, out_path: str) -> None:
         for point in job["points"]:
             draw(llm, point, 8)  # the prefix into the cache, and whatever vLLM does once
             prefill_s = draw(llm, point, 1)
-            answer(seconds=draw(llm, point, job["tokens"] + 1), prefill_s=prefill_s)
+            answer(seconds=draw(llm, point, point["tokens"] + 1), prefill_s=prefill_s)
 
 
 if __name__ == "__main__":
