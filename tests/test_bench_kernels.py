@@ -78,8 +78,10 @@ def test_choose(tmp_path: Path) -> None:
     assert all(row["agree"] == 1.0 for row in rows)
 
 
-def test_decode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = decode.run("small", [configs.Point(6, 20, 6)], compiled=False)
+@pytest.mark.parametrize("in_fp8", [False, True])
+def test_decode(in_fp8: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = decode.run("small", [configs.Point(6, 20, 6)], compiled=False, in_fp8=in_fp8)
+    assert (figures["kv_dtype"] == "float8_e4m3fn") == in_fp8
     (row,) = drawn("decode", figures, tmp_path)
     assert (row["rows"], row["prefix"], row["new_tokens"]) == (6, 20, 6)
     assert row["vllm_tokens_s"] is None

@@ -36,6 +36,7 @@ _ONLY = {
     "points": (Bench.decode,),
     "against": (Bench.decode,),
     "peer-python": (Bench.decode,),
+    "kv-dtype": (Bench.decode,),
     "full": (Bench.tree,),
 }
 
@@ -71,6 +72,10 @@ def bench(
         str | None,
         typer.Option(metavar="PYTHON", help="decode: the Python that has the peer, if not ours."),
     ] = None,
+    kv_dtype: Annotated[
+        Literal["fp8"] | None,
+        typer.Option(help="decode: of keys and values, if not that of the weights."),
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="tree: the paper's 120 problems; an hour.")
     ] = False,
@@ -96,6 +101,7 @@ def bench(
         "points": points,
         "against": against,
         "peer-python": peer_python,
+        "kv-dtype": kv_dtype,
         "full": full,
     }
     _check(name, given, figures, plot, output)
@@ -122,6 +128,8 @@ def _check(
     for option, value in given.items():
         if value and name not in _ONLY[option]:
             raise InputError(f"--{option}: only bench {' or '.join(_ONLY[option])} takes it")
+    if given["kv-dtype"] and given["against"]:
+        raise InputError("--kv-dtype: a peer is measured with keys and values as they are")
     if given["peer-python"] and not given["against"]:
         raise InputError("--peer-python: whose Python? name the peer, --against vllm")
     if figures is not None and plot is None:
@@ -190,7 +198,8 @@ def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
     if name is Bench.tree:
         return tree.run(architecture or "codellama-7b", given["full"])
     batches = [Point(*point) for point in points]
-    return decode.run(architecture or "llama-3.1-8b", batches, vllm_python=python)
+    in_fp8 = given["kv-dtype"] == "fp8"
+    return decode.run(architecture or "llama-3.1-8b", batches, in_fp8=in_fp8, vllm_python=python)
 
 
 def _measure_without_gpu(name: Bench, problem: Path | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from hydragen_kernels.inputs import FP8
 from hydragen_tree.bench import peer_vllm
 from hydragen_tree.bench.configs import Point, points_of, random_model
 from hydragen_tree.bench.forks import measure_forks
@@ -30,6 +31,7 @@ from hydragen_tree.bench.rig import PAGE_TOKENS, Rig, WithoutAttention, fork, ra
 from hydragen_tree.bench.table import line
 from hydragen_tree.bench.timing import Ceilings, measure_ceilings, seconds
 from hydragen_tree.decoder import CHUNK_STEPS
+from hydragen_tree.loading import dtype_name
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.stream import Stream
 
@@ -205,6 +207,7 @@ def run(
     name: str = "llama-3.1-8b",
     points: Sequence[Point] = (),
     compiled: bool = True,
+    in_fp8: bool = False,
     vllm_python: str | None = None,
 ) -> dict[str, Any]:
     """Measures, prints a table and returns its figures.
@@ -213,6 +216,7 @@ def run(
         name: of the architecture.
         points: the batches; none: those of the architecture.
         compiled: compile the layers.
+        in_fp8: keep keys and values in fp8.
         vllm_python: the Python that has vLLM, to measure that too.
 
     Raises:
@@ -224,13 +228,15 @@ def run(
     if vllm_python is not None:  # first: it needs the memory for itself
         vllm = peer_vllm.measure(name, points, vllm_python)
     how = "compiled" if compiled else "not compiled"
-    print(f"{ceilings}; {name}, random weights, {how}; tokens/s")
+    kept = ", keys and values in fp8" if in_fp8 else ""
+    print(f"{ceilings}; {name}, random weights, {how}{kept}; tokens/s")
     if vllm is not None:
         print(vllm)
     print(HEADING, flush=True)
     model, shape = random_model(name, compiled)
-    rig = Rig(model, shape, int(model.model.config.vocab_size))
-    bare = Rig(WithoutAttention(model.model), shape, rig.vocabulary)
+    kv_dtype = FP8 if in_fp8 else None
+    rig = Rig(model, shape, int(model.model.config.vocab_size), kv_dtype)
+    bare = Rig(WithoutAttention(model.model), shape, rig.vocabulary, kv_dtype)
     result: list[Row] = []
     for point in points:
         row = measure(rig, bare, ceilings, point, vllm)
@@ -243,6 +249,7 @@ def run(
         **asdict(ceilings),
         "architecture": name,
         "compiled": compiled,
+        "kv_dtype": dtype_name(rig.kv_dtype),
         "vllm": None if vllm is None else {"version": vllm.version, "cascade": vllm.cascade},
         "rows": [asdict(row) for row in result],
     }

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,18 +57,27 @@ class Rig:
         model: the adapted model.
         shape: sizes of its keys and values.
         vocabulary: tokens it knows.
+        kv_dtype: of keys and values; None: like the rest.
     """
 
-    def __init__(self, model: TreeModel, shape: KVShape, vocabulary: int) -> None:
-        self.model, self.shape, self.vocabulary = model, shape, vocabulary
-        self.heads = Heads(
-            shape.q_heads, shape.kv_heads, shape.head_dim, bench_dtype(), model.device
-        )
+    def __init__(
+        self,
+        model: TreeModel,
+        shape: KVShape,
+        vocabulary: int,
+        kv_dtype: torch.dtype | None = None,
+    ) -> None:
+        dtype = bench_dtype()
+        self.kv_dtype = kv_dtype or dtype
+        self.model, self.vocabulary = model, vocabulary
+        self.shape = replace(shape, itemsize=self.kv_dtype.itemsize)
+        sizes = shape.q_heads, shape.kv_heads, shape.head_dim
+        self.heads = Heads(*sizes, dtype, model.device, kv_dtype)
 
     def cache(self, n_tokens: int) -> KVCache:
         """An arena for so many tokens, whole pages."""
         pages = -(-n_tokens // PAGE_TOKENS)
-        return KVCache(self.shape, pages, PAGE_TOKENS, bench_dtype(), self.model.device, True)
+        return KVCache(self.shape, pages, PAGE_TOKENS, self.kv_dtype, self.model.device, True)
 
     def tokens_that_fit(self) -> int:
         """Tokens whose keys and values fit beside the weights.
