@@ -108,9 +108,14 @@ def settings_of(max_tokens: int) -> SamplingSettings:
 
 
 def tokens_needed(point: Point) -> int:
-    """Tokens whose keys and values a batch holds: whole pages."""
-    own_pages = point.rows * -(-point.new_tokens // PAGE_TOKENS)
-    return point.prefix + (own_pages + _SPARE_PAGES) * PAGE_TOKENS
+    """Tokens whose keys and values a batch may hold."""
+    own = point.rows * in_pages(point.new_tokens)
+    return point.prefix + own + _SPARE_PAGES * PAGE_TOKENS
+
+
+def in_pages(tokens: int) -> int:
+    """The slots of the pages that hold so many tokens."""
+    return -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
 
 
 def time_tree(rig: Rig, point: Point) -> tuple[float, float, float]:
@@ -130,11 +135,10 @@ def time_tree(rig: Rig, point: Point) -> tuple[float, float, float]:
 
 def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     """Seconds of a step of rows whose tails hold `length` tokens when it starts."""
-    cache = rig.cache(rows * (length + new_tokens + 2 * PAGE_TOKENS))
-    settings = settings_of(length + new_tokens)
-    decoder = rig.decoder(cache, settings, rows, 1)
-    width = cache.pages_for(settings.max_tokens) + 1
-    pages = cache.take(rows * width).reshape(rows, width)
+    cache = rig.cache(rows * in_pages(length + new_tokens))
+    decoder = rig.decoder(cache, settings_of(length + new_tokens), rows, 1)
+    pages = cache.take(cache.n_pages).reshape(rows, -1)
+    pages = np.pad(pages, ((0, 0), (0, 1)), constant_values=-1)  # decoders keep one to spare
     lengths = np.full(rows, length, np.int32)
     keys = np.arange(rows, dtype=np.int64)
     nothing = np.empty((0, 6), np.int32)
@@ -184,8 +188,8 @@ def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | 
     rows, prefix, new_tokens = point
     prefill_s, forking_s, step_s = time_tree(rig, point)
     forks = measure_forks(rig, rows, prefix)
-    bare_s = time_private(bare, rows, 1, new_tokens)
-    fits = rig.tokens_that_fit() // (prefix + new_tokens + 2 * PAGE_TOKENS)
+    bare_s = time_private(bare, rows, 0, new_tokens)
+    fits = rig.tokens_that_fit() // in_pages(prefix + new_tokens)
     alone = min(rows, fits)
     return Row(
         *point,

@@ -229,10 +229,10 @@ def block_shape(head_dim: int, group: int, programs: int) -> tuple[int, int, int
     Many small programs keep memory busiest. Few programs need more warps to shorten their loops.
     """
     warps = 1 if head_dim <= 128 else 2
-    if group == 1:  # lanes keep 64 fp32 accumulators a thread
-        return 16, warps, 2
+    if group == 1:  # lanes keep 32 fp32 accumulators a thread
+        return 8, warps, 2
     if programs > _FEW_PROGRAMS:
-        return 32, warps, 2
+        return 16, warps, 2
     return 64, 4, 2
 
 
