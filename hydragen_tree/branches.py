@@ -149,11 +149,12 @@ class Batch:
         if cousins.size:
             column = np.arange(pages.shape[1])
             cache.share(pages[cousins][column < full[cousins, None]])
-            copied = cousins[self.tail[parent[cousins]] % cache.page_tokens != 0]
+            used = self.tail[parent] % cache.page_tokens
+            copied = cousins[used[cousins] != 0]
             if copied.size:
                 source = pages[copied, full[copied]]
                 target = cache.take(copied.size)
-                cache.copy_pages(source, target)
+                cache.copy_pages(source, target, used[copied])
                 pages[copied, full[copied]] = target
 
         new_row = np.full(alive.size, -1, np.int32)

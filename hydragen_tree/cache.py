@@ -125,9 +125,17 @@ class KVCache:
         for whole, new in ((self.keys, keys), (self.values, values)):
             movable(whole[layer]).index_copy_(1, slots, movable(narrow(new, whole.dtype)))
 
-    def copy_pages(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> None:
-        """Copies whole pages, layer by layer: all at once would hold a second copy of them."""
-        at = torch.from_numpy(np.stack([source, target]).astype(np.int64)).to(self.keys.device)
+    def copy_pages(
+        self, source: NDArray[np.int32], target: NDArray[np.int32], used: NDArray[np.int32]
+    ) -> None:
+        """Copies pages, of each at least the `used` tokens it begins with."""
+        if self._fused:
+            page = np.repeat(np.arange(used.size), used)
+            offset = np.arange(page.size) - np.repeat(np.cumsum(used) - used, used)
+            self._copy(*(pages[page] * self.page_tokens + offset for pages in (source, target)))
+            return
+        at = torch.from_numpy(np.stack([source, target]).astype(np.int64))
+        # layer by layer: all at once would hold a second copy of them
         for layer in (*movable(self.keys), *movable(self.values)):
             paged = layer.unflatten(1, (self.n_pages, self.page_tokens))
             paged[:, at[1]] = paged[:, at[0]]
@@ -135,10 +143,19 @@ class KVCache:
     def copy_to_run(self, pages: NDArray[np.int32], n_tokens: int, slot: int) -> None:
         """Copies the first `n_tokens` tokens of a tail into a run that starts at `slot`."""
         offsets = np.arange(n_tokens)
-        slots = pages[offsets // self.page_tokens].astype(np.int64) * self.page_tokens
-        source = torch.from_numpy(slots + offsets % self.page_tokens).to(self.keys.device)
+        source = pages[offsets // self.page_tokens].astype(np.int64) * self.page_tokens
+        self._copy(source + offsets % self.page_tokens, slot + offsets)
+
+    def _copy(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
+        """Copies tokens from slots to others."""
+        at = torch.from_numpy(np.stack([source, target])).to(self.keys.device)
+        if self._fused:
+            from hydragen_kernels.copy import copy_tokens
+
+            copy_tokens(self.keys, self.values, *at.int())
+            return
         for layer in (*movable(self.keys), *movable(self.values)):
-            layer[:, slot : slot + n_tokens] = layer[:, source]
+            layer[:, at[1]] = layer[:, at[0]]
 
 
 def movable(x: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def test_the_arena_rounds_what_is_written_and_moves_it_unchanged() -> None:
     assert stored.abs().max() == 448.0
     assert not cache.keys[0].float().any()
 
-    cache.copy_pages(np.array([4, 5], np.int32), np.array([9, 8], np.int32))
+    cache.copy_pages(*np.array([[4, 5], [9, 8], [4, 4]], np.int32))
     assert torch.equal(cache.keys[1, :, 36:40].float(), stored[:, :4])
     assert torch.equal(cache.keys[1, :, 32:36].float(), stored[:, 4:8])
     cache.copy_to_run(np.array([4, 5, 6], np.int32), 10, 0)

@@ -24,6 +24,7 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
 from hydragen_kernels.append import append  # noqa: E402
+from hydragen_kernels.copy import copy_tokens  # noqa: E402
 from hydragen_kernels.inputs import FP8  # noqa: E402
 from hydragen_kernels.merge import merge  # noqa: E402
 from hydragen_kernels.schedule import (  # noqa: E402
@@ -365,6 +366,33 @@ def test_append(dtype: torch.dtype, rotary_dim: int) -> None:
     others[at] = False
     assert keys[:, others].isnan().all()
     assert values[:, others].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("head_dim", [64, 80])
+def test_copies_move_bits_in_every_layer(dtype: torch.dtype, head_dim: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # heads before layers: neither of the arena's strides is another's multiple by accident
+    arena = torch.randn(2, 3, 2, 80, head_dim, generator=generator).to(dtype).to(DEVICE)
+    keys, values = arena.transpose(1, 2)
+    order = torch.randperm(80, generator=generator).to(DEVICE)
+    source, target = order[:19], order[19:38]
+    expected = [x.contiguous().view(torch.uint8) for x in (keys, values)]
+    for whole in expected:
+        whole[:, :, target] = whole[:, :, source]
+    copy_tokens(keys, values, source.int(), target.int())
+    for whole, found in zip(expected, (keys, values), strict=True):
+        assert torch.equal(found.contiguous().view(torch.uint8), whole)
+
+
+def test_copies_refuse_what_does_not_fit() -> None:
+    keys = torch.zeros(2, 3, 8, 16, device=DEVICE)
+    slots = torch.arange(4, dtype=torch.int32, device=DEVICE)
+    copy_tokens(keys, keys.clone(), slots[:0], slots[:0])
+    with pytest.raises(ValueError, match="of one dtype"):
+        copy_tokens(keys, keys.half(), slots, slots)
+    with pytest.raises(ValueError, match="target"):
+        copy_tokens(keys, keys.clone(), slots, slots[:3])
 
 
 @pytest.mark.gpu

@@ -18,6 +18,7 @@ from triton.experimental.gluon._runtime import GluonASTSource  # noqa: E402
 
 from hydragen_kernels.append import _append_kernel  # noqa: E402
 from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
+from hydragen_kernels.copy import _copy_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
 from hydragen_kernels.tail import _tail_kernel, block_shape  # noqa: E402
@@ -211,6 +212,19 @@ def test_new_keys_are_stored_without_spills(tmp_path: Path) -> None:
     for kv_type in ("bf16", "u8"):
         report, _ = append_code(kv_type, tmp_path)
         assert_no_spills(report)
+
+
+def test_copies_move_16_bytes_a_thread(tmp_path: Path) -> None:
+    report, disassembly = machine_code(
+        _copy_kernel,
+        {"keys": "*i16", "values": "*i16", "source": "*i32", "target": "*i32", "tokens": "i32"},
+        {"HEAD_DIM": 128, "BLOCK_T": 16, "BLOCK_D": 128},
+        tmp_path,
+        num_warps=4,
+    )
+    assert_no_spills(report)
+    assert "LDG.E.128" in disassembly
+    assert "STG.E.128" in disassembly
 
 
 def test_fp8_as_bits_where_the_device_has_no_such_type(tmp_path: Path) -> None:
