@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hydragen_kernels.inputs import FP8
 from hydragen_tree.bench.timing import bench_dtype, relative_error
 from hydragen_tree.budget import free_memory_bytes, path_levels
 from hydragen_tree.cache import KVCache
@@ -29,7 +30,9 @@ PAGE_TOKENS = 64
 _PREFILL_TOKENS = 8192
 _SPARE_BYTES = 4 << 30  # for activations and partials
 _CHECKED_ROWS = 16
-_TOLERANCE = 0.05  # of logits in bf16 after all layers, against plain torch in bf16
+# Of logits after all layers, against plain torch on the same cache, with keys and values in 16 bits
+# and in 8: there the step's own, a hair apart in the two, may round to neighbours an eighth apart.
+_TOLERANCE, _FP8_TOLERANCE = 0.05, 0.15
 
 
 class NoText:
@@ -171,7 +174,7 @@ class Rig:
         )
         self.model.backend = backend
         error = relative_error(found, expected)
-        if not error < _TOLERANCE:
+        if not error < (_FP8_TOLERANCE if self.kv_dtype == FP8 else _TOLERANCE):
             raise HydragenError(f"a decode step's logits are off by {error:.1%}: nothing is timed")
         return error
 

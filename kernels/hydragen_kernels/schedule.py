@@ -215,19 +215,24 @@ def _assign_slots(
     """Give each item its first partial slot; count the slots of every row."""
     counts = np.zeros(tokens, dtype=np.int32)
     bases = np.zeros(len(items), dtype=np.int32)
-    level, level_end = -1, 0
-    for index, (start, count, _, _, _, item_level) in enumerate(items.tolist()):
-        if item_level != level:
-            level, level_end = item_level, 0
-        rows = counts[start : start + count]
-        if start < level_end or rows.min() != rows.max():
+    levels = items[:, 5]
+    for level in np.unique(levels):
+        own = np.flatnonzero(levels == level)
+        start, end = items[own, 0], items[own, 0] + items[own, 1]
+        changes = np.concatenate([[0], np.cumsum(counts[1:] != counts[:-1])])
+        is_wrong = changes[start] != changes[end - 1]
+        is_wrong[1:] |= start[1:] < end[:-1]
+        if is_wrong.any():
+            first = int(np.argmax(is_wrong))
             raise ValueError(
-                f"items: queries {start} to {start + count - 1} of level {level} overlap another "
-                "item of their level, or do not lie within one item of each level above"
+                f"items: queries {start[first]} to {end[first] - 1} of level {level} overlap "
+                "another item of their level, or do not lie within one item of each level above"
             )
-        bases[index] = rows[0]
-        rows += parts[index]
-        level_end = start + count
+        bases[own] = counts[start]
+        steps = np.zeros(tokens + 1, dtype=np.int32)
+        steps[start] = parts[own]
+        np.subtract.at(steps, end, parts[own].astype(np.int32))
+        counts += np.cumsum(steps[:-1], dtype=np.int32)
     return counts, bases
 
 
