@@ -94,6 +94,8 @@ class Decoder:
         if self._captured:
             self._pool = torch.cuda.graph_pool_handle()
             self._transfers = torch.cuda.Stream(device)
+            # torch's own stream for captures stays on the device of a process's first capture
+            self._captures = torch.cuda.Stream(device)
         self.rows = 0
 
     @property
@@ -185,7 +187,7 @@ class Decoder:
         self._body(rows, splits, draws)
         self._state.copy_(saved)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._captures):
             self._body(rows, splits, draws)
         return graph.replay
 

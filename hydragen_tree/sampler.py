@@ -7,6 +7,7 @@ for sample in sampler.sample(["def add(a, b):"], n=100):
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -126,8 +127,6 @@ class Sampler:
     def model(self) -> TreeModel:
         """The adapted model; loads the weights on first use."""
         if self._model is None:
-            if self.source.device.type == "cuda" and self.source.device.index is not None:
-                torch.cuda.set_device(self.source.device)  # kernels start on the current device
             self._model = TreeModel(load_weights(self.source), self._attention)
             if self._compiled and self.source.device.type == "cuda":
                 self._model.compile()
@@ -165,7 +164,7 @@ class Sampler:
             raise InputError(f"-n {n}: expected an integer >= 1")
         prompts = prompts_from_sources(sources, self.tokenizer, seed=settings.seed)
         self.check(prompts, settings)
-        return self._run(prompts, n, settings, done or {})
+        return self._on_device(self._run(prompts, n, settings, done or {}))
 
     def check(self, prompts: Sequence[Prompt], settings: SamplingSettings) -> None:
         """Refuses prompts that the model cannot hold; needs no weights.
@@ -178,6 +177,16 @@ class Sampler:
         for prompt in prompts:
             length = len(prompt.token_ids) + settings.max_tokens
             self.source.check_length(length, f"{prompt.task_id}, variant {prompt.variant}")
+
+    def _on_device(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """The same samples; kernels start on the current device: the model's, while one works."""
+        device = self.source.device
+        while True:
+            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                sample = next(samples, None)
+            if sample is None:
+                return
+            yield sample
 
     def _run(
         self,

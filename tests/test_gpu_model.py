@@ -88,3 +88,23 @@ def test_greedy_continuation_is_as_exact_as_dense_decoding(
         true_logprobs = truth.log_softmax(-1)[at, tokens]
         dense_logprobs = dense.float().log_softmax(-1)[at, tokens]
         assert error(ours, true_logprobs) < 2 * error(dense_logprobs, true_logprobs)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two devices")
+def test_two_devices_draw_the_same_side_by_side(wide_model: Path) -> None:
+    """Each sampler works on its own device, whichever is the current one when its turn comes."""
+    settings = SamplingSettings(max_tokens=24)
+    devices = ("cuda:1", "cuda:0")
+    samplers = [
+        Sampler.from_pretrained(str(wide_model), device=device, compiled=False)
+        for device in devices
+    ]
+    runs = [sampler.sample(["def f(x):"], 12, settings) for sampler in samplers]
+    in_turn = list(zip(*runs, strict=True))
+    first, second = (
+        {sample.sample_index: sample.token_ids for sample in samples}
+        for samples in zip(*in_turn, strict=True)
+    )
+    assert len(first) == 12
+    assert first == second
+    assert torch.cuda.current_device() == 0
