@@ -14,10 +14,9 @@ its copies of the problems: their places in the cache are taken, not filled. All
 in waves of equal size, as few as memory allows, so that no last wave is nearly empty.
 
 The paper runs 120 problems (`--full`). All problems cost alike, so the default runs 12: 786,432
-tokens a way. Estimated from 14,000 tokens a second at 256 rows, as measured on one H200: 55 s for
-each tree and, with 2.4 times the tail to read, 95 s for the single level; five minutes with
-weights, compilation and capture. An H100 has two thirds of the bandwidth and half the memory:
-seven. `--full` takes ten times as long without the set-up, half an hour to an hour.
+tokens a way, four minutes on one H200 with weights, compilation and capture, three of them
+sampling. An H100 has two thirds of the bandwidth and half the memory: estimated seven. `--full`
+takes ten times as long without the set-up, half an hour to an hour.
 """
 
 import time
