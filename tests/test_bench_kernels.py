@@ -18,7 +18,7 @@ pytest.importorskip("triton")
 
 from hydragen_tree.bench import attention, choose, configs, decode, forks, plot, rig, tree
 from hydragen_tree.bench.timing import Ceilings
-from hydragen_tree.errors import HydragenError
+from hydragen_tree.errors import HydragenError, InputError
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.stream import stream_samples
 
@@ -95,6 +95,11 @@ def test_decode(in_fp8: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     )
     header, line = capsys.readouterr().out.splitlines()[-2:]
     assert len(header.split()) == len(line.split()) == 18
+
+
+def test_too_few_tokens_are_not_timed() -> None:
+    with pytest.raises(InputError, match="NEW of at least 4 tokens"):
+        decode.run("small", [configs.Point(6, 20, 3)], compiled=False)
 
 
 def test_steps_that_fork_are_counted() -> None:

@@ -31,6 +31,7 @@ from hydragen_tree.bench.rig import PAGE_TOKENS, Rig, WithoutAttention, fork, ra
 from hydragen_tree.bench.table import line
 from hydragen_tree.bench.timing import Ceilings, measure_ceilings, seconds
 from hydragen_tree.decoder import CHUNK_STEPS
+from hydragen_tree.errors import InputError
 from hydragen_tree.loading import dtype_name
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.stream import Stream
@@ -224,9 +225,12 @@ def run(
         vllm_python: the Python that has vLLM, to measure that too.
 
     Raises:
+        InputError: a batch has too few new tokens to time.
         HydragenError: vLLM failed, or our own logits are wrong.
     """
     points = points or points_of(name)
+    if min(point.new_tokens for point in points) < 2 * CHUNK_STEPS:  # one to warm up, one to time
+        raise InputError(f"--points: expected NEW of at least {2 * CHUNK_STEPS} tokens")
     ceilings = measure_ceilings()
     vllm = None
     if vllm_python is not None:  # first: it needs the memory for itself
