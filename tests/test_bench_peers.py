@@ -172,6 +172,8 @@ def test_draws_of_another_temperature_are_refused() -> None:
 def test_greedy_has_no_peer() -> None:
     own = torch.zeros(1, dtype=torch.int32)
     assert peer_flashinfer.drawer(torch.zeros(1, 4), own, temperature=0.0) is None
+    with pytest.raises(NotImplementedError, match="known to hang"):
+        peer_flashinfer.drawer(torch.zeros(1, 1 << 16), own, temperature=1.0, top_k=5)
 
 
 # -- vLLM ------------------------------------------------------------------------------------
