@@ -208,7 +208,7 @@ def _decode(engine: Engine, logits: torch.Tensor, segments: Any, position: int) 
     """Draws and decodes NEW_TOKENS tokens of SAMPLES rows; returns the seconds of the decoding."""
     cache, rows = engine.cache, np.arange(SAMPLES, dtype=np.int32)
     each = NEW_TOKENS // _PAGE + 1
-    pages = cache.take(SAMPLES * each).reshape(SAMPLES, each)
+    pages = cache.take(SAMPLES * each).reshape(each, SAMPLES).T  # one for all rows, as a run does
     keys = rows.astype(np.uint64)
     start = time.perf_counter()
     for step in range(NEW_TOKENS):
@@ -276,7 +276,7 @@ def replay(sampler: Sampler, samples: list[Sample], problem: Any) -> None:
         leaves = trie.prompt_leaves[[sample.prompt_variant for sample in batch]]
         order = np.argsort(leaves, kind="stable")
         batch, segments = [batch[i] for i in order], trie.leaf_segments[leaves[order]]
-        table = cache.take(len(batch) * each).reshape(len(batch), each)
+        table = cache.take(len(batch) * each).reshape(each, len(batch)).T
         lengths = np.array([sample.n_tokens for sample in batch])
         starts = np.array([trie.end(int(segment)) for segment in segments])
         for step in range(int(lengths.max()) - 1):
