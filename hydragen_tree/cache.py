@@ -134,7 +134,7 @@ class KVCache:
             offset = np.arange(page.size) - np.repeat(np.cumsum(used) - used, used)
             self._copy(*(pages[page] * self.page_tokens + offset for pages in (source, target)))
             return
-        at = torch.from_numpy(np.stack([source, target]).astype(np.int64))
+        at = torch.from_numpy(np.stack([source, target]).astype(np.int64)).to(self.keys.device)
         # layer by layer: all at once would hold a second copy of them
         for layer in (*movable(self.keys), *movable(self.values)):
             paged = layer.unflatten(1, (self.n_pages, self.page_tokens))
@@ -144,18 +144,20 @@ class KVCache:
         """Copies the first `n_tokens` tokens of a tail into a run that starts at `slot`."""
         offsets = np.arange(n_tokens)
         source = pages[offsets // self.page_tokens].astype(np.int64) * self.page_tokens
-        self._copy(source + offsets % self.page_tokens, slot + offsets)
+        source += offsets % self.page_tokens
+        if self._fused:
+            self._copy(source, slot + offsets)
+            return
+        at = torch.from_numpy(source).to(self.keys.device)
+        for layer in (*movable(self.keys), *movable(self.values)):
+            layer[:, slot : slot + n_tokens] = layer[:, at]
 
     def _copy(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
-        """Copies tokens from slots to others."""
-        at = torch.from_numpy(np.stack([source, target])).to(self.keys.device)
-        if self._fused:
-            from hydragen_kernels.copy import copy_tokens
+        """Copies tokens from slots to others, in one launch."""
+        from hydragen_kernels.copy import copy_tokens
 
-            copy_tokens(self.keys, self.values, *at.int())
-            return
-        for layer in (*movable(self.keys), *movable(self.values)):
-            layer[:, at[1]] = layer[:, at[0]]
+        at = torch.from_numpy(np.stack([source, target]).astype(np.int32)).to(self.keys.device)
+        copy_tokens(self.keys, self.values, *at)
 
 
 def movable(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ Without CUDA the same steps run uncaptured, under Triton's interpreter: so they 
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -94,8 +95,6 @@ class Decoder:
         if self._captured:
             self._pool = torch.cuda.graph_pool_handle()
             self._transfers = torch.cuda.Stream(device)
-            # torch's own stream for captures stays on the device of a process's first capture
-            self._captures = torch.cuda.Stream(device)
         self.rows = 0
 
     @property
@@ -152,6 +151,11 @@ class Decoder:
         assert self._logits is not None
         return self._logits[: self.rows]
 
+    def prepare(self, longest: int) -> None:
+        """Captures ahead what steps of the present rows take until tails hold so many tokens."""
+        for splits in sorted({self._splits(length) for length in range(1, longest + 1)}):
+            self._graph(splits, draws=True)
+
     def launch(self, steps: int) -> Callable[[], Chunk]:
         """Starts up to `CHUNK_STEPS` steps; returns what waits for their tokens.
 
@@ -171,8 +175,14 @@ class Decoder:
 
     def _step(self, draws: bool) -> Callable[[], object]:
         """The graph for the present number of rows; captured on first use."""
-        splits = self.heads.splits(self.padded, self._longest + 1)
-        splits = 1 << (splits.bit_length() - 1)
+        return self._graph(self._splits(self._longest + 1), draws)
+
+    def _splits(self, longest: int) -> int:
+        """Programs that share a tail: a power of two, so that there are few graphs."""
+        splits = self.heads.splits(self.padded, longest)
+        return 1 << (splits.bit_length() - 1)
+
+    def _graph(self, splits: int, draws: bool) -> Callable[[], object]:
         key = self.padded, splits, draws
         if key not in self._graphs:
             self._graphs[key] = self._capture(*key)
@@ -187,7 +197,7 @@ class Decoder:
         self._body(rows, splits, draws)
         self._state.copy_(saved)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._captures):
+        with torch.cuda.graph(graph, pool=self._pool, stream=_capture_stream(self.heads.device)):
             self._body(rows, splits, draws)
         return graph.replay
 
@@ -288,6 +298,12 @@ class Decoder:
             return Chunk(arrived[0].numpy(), *arrived[1].numpy())
 
         return wait
+
+
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """A device's stream for captures; torch's own is of the device a process first captured on."""
+    return torch.cuda.Stream(device)
 
 
 def _numpy_type(tensor: Tensor) -> type[np.generic]:

@@ -300,17 +300,14 @@ def _eos_ids(path: str, revision: str | None, config: PreTrainedConfig) -> froze
 
 
 def _device(device: str) -> torch.device:
+    place: str | torch.device = device
     if device == "auto":
-        found = (
-            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        )
-        return found or torch.device("cpu")
+        there_is = torch.accelerator.is_available()
+        place = (torch.accelerator.current_accelerator() if there_is else None) or "cpu"
     try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
+        return torch.empty(0, device=place).device  # with its number: the current one may change
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {device}: {_first_line(error)}") from None
-    return place
 
 
 def _dtype(dtype: str, stored: torch.dtype, device: torch.device) -> torch.dtype:

@@ -179,7 +179,7 @@ class Sampler:
             self.source.check_length(length, f"{prompt.task_id}, variant {prompt.variant}")
 
     def _on_device(self, samples: Iterator[Sample]) -> Iterator[Sample]:
-        """The same samples; kernels start on the current device: the model's, while one works."""
+        """The same samples, drawn with the model's device current: kernels start there."""
         device = self.source.device
         while True:
             with torch.cuda.device(device) if device.type == "cuda" else nullcontext():

@@ -372,7 +372,7 @@ def test_append(dtype: torch.dtype, rotary_dim: int) -> None:
 @pytest.mark.parametrize("head_dim", [64, 80])
 def test_copies_move_bits_in_every_layer(dtype: torch.dtype, head_dim: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    # heads before layers: neither of the arena's strides is another's multiple by accident
+    # heads before layers: the strides are not in the order of the dimensions
     arena = torch.randn(2, 3, 2, 80, head_dim, generator=generator).to(dtype).to(DEVICE)
     keys, values = arena.transpose(1, 2)
     order = torch.randperm(80, generator=generator).to(DEVICE)
@@ -391,6 +391,10 @@ def test_copies_refuse_what_does_not_fit() -> None:
     copy_tokens(keys, keys.clone(), slots[:0], slots[:0])
     with pytest.raises(ValueError, match="of one dtype"):
         copy_tokens(keys, keys.half(), slots, slots)
+    with pytest.raises(ValueError, match="of one dtype"):
+        copy_tokens(keys.double(), keys.double(), slots, slots)
+    with pytest.raises(ValueError, match="source"):
+        copy_tokens(keys, keys.clone(), slots[0], slots[:1])
     with pytest.raises(ValueError, match="target"):
         copy_tokens(keys, keys.clone(), slots, slots[:3])
 

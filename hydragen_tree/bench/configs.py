@@ -65,8 +65,13 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 }
 
 
-_POINTS = tuple(
-    map(Point, (32, 128, 512, 1024, 1024, 2048), (1024, 4096, 4096, 1024, 16384, 16384))
+_POINTS = (
+    Point(32, 1024),
+    Point(128, 4096),
+    Point(512, 4096),
+    Point(1024, 1024),
+    Point(1024, 16384),
+    Point(2048, 16384),
 )
 _POINTS_UNGROUPED = (  # every head has keys of its own: memory holds fewer tokens
     Point(32, 1024),

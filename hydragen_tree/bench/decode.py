@@ -25,7 +25,7 @@ import numpy as np
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.bench import peer_vllm
 from hydragen_tree.bench.configs import Point, points_of, random_model
-from hydragen_tree.bench.forks import measure_forks
+from hydragen_tree.bench.forks import forks_tokens, measure_forks
 from hydragen_tree.bench.peer_vllm import Vllm
 from hydragen_tree.bench.rig import PAGE_TOKENS, Rig, WithoutAttention, fork, random_prompt
 from hydragen_tree.bench.table import line
@@ -36,7 +36,7 @@ from hydragen_tree.loading import dtype_name
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.stream import Stream
 
-_SPARE_PAGES = 64  # beside a row's own: of samples while they share rows
+_SPARE_PAGES = 64  # beside those that rows fill in the end: for tails that become segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class Row:
         forking_s: seconds of the steps until every sample had a row of its own.
         fork_host_ms: host's milliseconds a step while samples share rows; None: none did.
         step_ms: milliseconds of a steady step.
-        tokens_s: tokens a second of the tree, and of each yardstick.
+        tokens_s: tokens a second of the tree, and of each yardstick: `sustained_tokens_s` is the
+            roofline with the products' rate that the device holds.
         unshared_rows: rows that fit unshared.
         vllm_tokens_s: None where it was not asked for.
     """
@@ -155,7 +156,8 @@ def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
             flying = following
         flying()
 
-    chunks(1)  # captures
+    decoder.prepare(length + new_tokens)
+    chunks(1)
     count = new_tokens // CHUNK_STEPS - 1
     return seconds(partial(chunks, count)) / count / CHUNK_STEPS
 
@@ -184,7 +186,8 @@ def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | 
         point: the batch.
         vllm: what vLLM has reached.
     """
-    if tokens_needed(point) > rig.tokens_that_fit():
+    most = max(tokens_needed(point), forks_tokens(point.rows, point.prefix))
+    if most > rig.tokens_that_fit():
         return None
     rows, prefix, new_tokens = point
     prefill_s, forking_s, step_s = time_tree(rig, point)

@@ -50,10 +50,15 @@ class TimedDecoder(Decoder):
         return logits
 
 
+def forks_tokens(rows: int, prefix: int) -> int:
+    """Tokens that the cache must hold for it."""
+    return prefix + (rows + 1) * 2 * _SETTINGS.max_tokens
+
+
 def measure_forks(rig: Rig, rows: int, prefix: int) -> Forks | None:
     """Steps `rows` samples of one prompt from their first fork on; None if none shared a row."""
     prompt = random_prompt(prefix, rig.vocabulary)
-    cache = rig.cache(prefix + (rows + 1) * 2 * _SETTINGS.max_tokens)
+    cache = rig.cache(forks_tokens(rows, prefix))
     decoder = rig.decoder(cache, _SETTINGS, rows, 1, TimedDecoder)
     assert isinstance(decoder, TimedDecoder)
     measured = None

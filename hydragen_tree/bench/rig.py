@@ -149,6 +149,7 @@ class Rig:
         fork(run)
         list(run.step())  # rows have a page from their first token on
         error = self._error(run, decoder)
+        decoder.prepare(run.settings.max_tokens)
         decoder.launch(CHUNK_STEPS)()
         abandon(run)
         return error

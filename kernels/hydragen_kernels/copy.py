@@ -3,7 +3,7 @@
     keys[l, h, target[t]] = keys[l, h, source[t]], and values alike
 
 A branch that forks takes a copy of its last page, and a tail that becomes a segment moves into a
-run of slots: a launch a layer and tensor would cost the host more than all else such a step does.
+run of slots: launches for every layer would cost the host about what all else of such a step does.
 Memory-bound: reads and writes each element once. Bits are moved, whatever they mean.
 """
 
@@ -65,20 +65,21 @@ def copy_tokens(
     Raises:
         ValueError: shapes, dtypes or strides do not fit together.
     """
-    if keys.ndim != 4 or values.shape != keys.shape or values.dtype != keys.dtype:
+    bits = _BITS.get(keys.element_size())
+    alike = values.shape == keys.shape and values.dtype == keys.dtype
+    if keys.ndim != 4 or not alike or bits is None:
         raise ValueError(
             "expected keys and values [layers, kv_heads, slots, head_dim] of one dtype, got "
             f"{keys.dtype} {list(keys.shape)} and {values.dtype} {list(values.shape)}"
         )
-    check_int32("source", source, tuple(source.shape[:1]))
-    check_int32("target", target, tuple(source.shape))
+    tokens = source.numel()
+    check_int32("source", source, (tokens,))
+    check_int32("target", target, (tokens,))
     for name, arena in (("keys", keys), ("values", values)):
         check_last_contiguous(name, arena)
     layers, kv_heads, _, head_dim = keys.shape
-    tokens = len(source)
     if tokens == 0:
         return
-    bits = _BITS[keys.element_size()]
     _copy_kernel[(triton.cdiv(tokens, _BLOCK_T), layers * kv_heads)](
         keys.view(bits),
         values.view(bits),

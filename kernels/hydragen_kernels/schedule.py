@@ -231,7 +231,7 @@ def _assign_slots(
         bases[own] = counts[start]
         steps = np.zeros(tokens + 1, dtype=np.int32)
         steps[start] = parts[own]
-        np.subtract.at(steps, end, parts[own].astype(np.int32))
+        steps[end] -= parts[own].astype(np.int32)
         counts += np.cumsum(steps[:-1], dtype=np.int32)
     return counts, bases
 
