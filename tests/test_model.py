@@ -13,7 +13,7 @@ from hydragen_tree.engine import Engine
 from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.loading import find_model, load_tokenizer, load_weights
 from hydragen_tree.model import TreeModel
-from hydragen_tree.projections import fuse_projections, pack_projections
+from hydragen_tree.projections import fuse_projections
 from hydragen_tree.trie import Trie
 
 SIZES = {
@@ -138,24 +138,6 @@ def test_fused_projections_are_right_in_any_order() -> None:
         )
     torch.testing.assert_close((gate, up), truth[0])
     torch.testing.assert_close((again, other), truth[1])
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
-def test_packed_projections_are_the_same_products() -> None:
-    torch.manual_seed(0)
-    block = torch.nn.Module()
-    for name, bias in (("up_proj", False), ("down_proj", True), ("head", False)):
-        block.add_module(name, torch.nn.Linear(24, 40, bias=bias))
-    block.add_module("narrow", torch.nn.Linear(24, 40, dtype=torch.bfloat16))
-    block.add_module("embedding", torch.nn.Embedding(40, 24))
-    block.head.weight = block.embedding.weight
-    x = torch.randn(1, 33, 24)
-    with torch.inference_mode():
-        truth = (block.up_proj(x), block.down_proj(x))
-        assert pack_projections(block) == 2
-        torch.testing.assert_close((block.up_proj(x), block.down_proj(x)), truth)
-    assert type(block.head) is type(block.narrow) is torch.nn.Linear
-    assert sum(parameter.nbytes for parameter in block.parameters()) > 4 * 3 * 24 * 40
 
 
 def refused(directory: Path, config: dict[str, object]) -> str:
