@@ -42,6 +42,7 @@ from hydragen_tree.trie import Trie
 SAMPLES = 256
 NEW_TOKENS = 32
 PREFIXES = (512, 2048)
+TREES = 3  # runs of the tree for one of generate
 _PAGE = 16
 _WARM = SamplingSettings(temperature=1.0)
 _PROBLEM = Path("problems/clock-digits.yaml")
@@ -197,9 +198,15 @@ def prefix_rows(repeats: int) -> list[Row]:
                 engine.evict(row)
             return spent
 
-        tree_s, tree_decode_s = _median(tree, repeats)
-        generate_s, _ = _median(generate, repeats)
-        _, unshared_decode_s = _median(unshared, repeats)
+        # In turns, and the short one more often: a shared machine changes its speed by the minute.
+        trees, generates = [], []
+        for _ in range(repeats):
+            trees += [_timed(tree) for _ in range(TREES)]
+            generates.append(_timed(generate))
+        unshareds = [_timed(unshared) for _ in range(repeats)]  # last: its copies stay in memory
+        (tree_s, tree_decode_s), (generate_s, _), (_, unshared_decode_s) = map(
+            _medians, (trees, generates, unshareds)
+        )
         result.append(Row(prefix, tree_s, generate_s, tree_decode_s, unshared_decode_s))
     return result
 
@@ -222,14 +229,17 @@ def _decode(engine: Engine, logits: torch.Tensor, segments: Any, position: int) 
     return spent
 
 
-def _median(work: Callable[[], float | None], repeats: int) -> tuple[float, float]:
-    """Median seconds of the whole, and of the part that `work` returns, where it does."""
-    whole, parts = [], []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        parts.append(work() or 0.0)
-        whole.append(time.perf_counter() - start)
-    return statistics.median(whole), statistics.median(parts)
+def _timed(work: Callable[[], float | None]) -> tuple[float, float]:
+    """Seconds of the whole, and of the part that `work` returns, where it does."""
+    start = time.perf_counter()
+    part = work() or 0.0
+    return time.perf_counter() - start, part
+
+
+def _medians(runs: list[tuple[float, float]]) -> tuple[float, float]:
+    """Median of the wholes, and median of the parts."""
+    whole, part = (statistics.median(column) for column in zip(*runs, strict=True))
+    return whole, part
 
 
 def forks(path: Path, repeats: int, n: int = 1000) -> dict[str, float]:
@@ -243,8 +253,10 @@ def forks(path: Path, repeats: int, n: int = 1000) -> dict[str, float]:
         for _ in sampler.sample([problem], n, settings):
             pass
 
-    forked_s, _ = _median(draw_all, repeats)
-    replayed_s, _ = _median(lambda: replay(sampler, samples, problem), repeats)
+    forked_s, _ = _medians([_timed(draw_all) for _ in range(repeats)])
+    replayed_s, _ = _medians(
+        [_timed(lambda: replay(sampler, samples, problem)) for _ in range(repeats)]
+    )
     stats = sampler.stats
     return {
         "samples": n,
