@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from platformdirs import user_cache_path
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from hydragen_tree.attention import tree_attention
 from hydragen_tree.cache import KVCache
 from hydragen_tree.plan import Plan
-from hydragen_tree.projections import fuse_projections
+from hydragen_tree.projections import fuse_projections, pack_projections, padding
 
 IMPLEMENTATION = "hydragen_tree"
 
@@ -58,7 +59,10 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention signature: query `[1, q_heads, tokens, head_dim]`."""
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    cache = tree_step.cache
+    cache, tokens = tree_step.cache, tree_step.slots.shape[0]  # behind these there is padding
+    extra = query.shape[2] - tokens
+    if extra:
+        query, key, value = (x[:, :, :tokens] for x in (query, key, value))
     cache.write(layer, tree_step.slots, key[0], value[0])
     out = tree_step.attend(
         query[0].transpose(0, 1),
@@ -68,7 +72,7 @@ def _attention(
         softcap=softcap,
         sinks=s_aux,
     )
-    return out[None], None
+    return (functional.pad(out, (0, 0, 0, 0, 0, extra)) if extra else out)[None], None
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -90,6 +94,7 @@ class TreeModel:
     def __init__(self, model: PreTrainedModel, backend: str = "auto") -> None:
         model.set_attn_implementation(IMPLEMENTATION)
         model.eval()
+        self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
         self.model = model
         self.backend = backend
         # A mask with four dimensions is taken as it is; without one, models look at the positions
@@ -143,12 +148,17 @@ class TreeModel:
             Logits `[kept, vocabulary]` in the model's dtype.
         """
         output = self.model(
-            input_ids=tokens[None],
-            position_ids=positions[None],
+            input_ids=self._padded(tokens)[None],
+            position_ids=self._padded(positions)[None],
             attention_mask=self._given_mask,
             use_cache=False,
-            logits_to_keep=0 if keep is None else keep,
+            logits_to_keep=0 if keep is None else self._padded(keep),
             tree_step=Step(cache, slots, attend),
         )
         logits: Tensor = output.logits[0]
-        return logits
+        return logits[: (tokens if keep is None else keep).shape[0]]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """With zeros behind, where products like numbers of rows that they have met before."""
+        extra = padding(x.shape[0]) if self._is_packed else 0
+        return functional.pad(x, (0, extra)) if extra else x

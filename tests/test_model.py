@@ -13,7 +13,12 @@ from hydragen_tree.engine import Engine
 from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.loading import find_model, load_tokenizer, load_weights
 from hydragen_tree.model import TreeModel
-from hydragen_tree.projections import fuse_projections
+from hydragen_tree.projections import (
+    fuse_projections,
+    has_packed_products,
+    pack_projections,
+    padding,
+)
 from hydragen_tree.trie import Trie
 
 SIZES = {
@@ -138,6 +143,29 @@ def test_fused_projections_are_right_in_any_order() -> None:
         )
     torch.testing.assert_close((gate, up), truth[0])
     torch.testing.assert_close((again, other), truth[1])
+
+
+@pytest.mark.skipif(not has_packed_products(), reason="torch without oneDNN, or another processor")
+def test_packed_projections_are_the_same_products() -> None:
+    torch.manual_seed(0)
+    block = torch.nn.Module()
+    for name, bias in (("up_proj", False), ("down_proj", True), ("head", False)):
+        block.add_module(name, torch.nn.Linear(24, 40, bias=bias))
+    block.add_module("narrow", torch.nn.Linear(24, 40, dtype=torch.bfloat16))
+    block.add_module("embedding", torch.nn.Embedding(40, 24))
+    block.head.weight = block.embedding.weight
+    x = torch.randn(1, 33, 24)
+    with torch.inference_mode():
+        truth = (block.up_proj(x), block.down_proj(x))
+        assert pack_projections(block) == 2
+        torch.testing.assert_close((block.up_proj(x), block.down_proj(x)), truth)
+    assert type(block.head) is type(block.narrow) is torch.nn.Linear
+    assert sum(parameter.nbytes for parameter in block.parameters()) > 4 * 3 * 24 * 40
+
+
+def test_padding_gives_few_numbers_of_rows() -> None:
+    padded = {rows + padding(rows) for rows in range(1, 129)}
+    assert padded == {8, 16, 24, 32, 64, 96, 128}
 
 
 def refused(directory: Path, config: dict[str, object]) -> str:
