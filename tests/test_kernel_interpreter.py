@@ -14,6 +14,7 @@ pytest.importorskip("triton")
     ("module", "tests"),
     [
         ("test_kernel_attention", ""),
+        ("test_kernel_cache", ""),
         ("test_kernel_choose", ""),
         ("test_kernel_fp8", ""),
         ("test_attention", "fused"),

@@ -27,7 +27,14 @@ from hydragen_tree.bench import peer_vllm
 from hydragen_tree.bench.configs import Point, points_of, random_model
 from hydragen_tree.bench.forks import forks_tokens, measure_forks
 from hydragen_tree.bench.peer_vllm import Vllm
-from hydragen_tree.bench.rig import PAGE_TOKENS, Rig, WithoutAttention, fork, random_prompt
+from hydragen_tree.bench.rig import (
+    PAGE_TOKENS,
+    Rig,
+    WithoutAttention,
+    fork,
+    pages_for,
+    random_prompt,
+)
 from hydragen_tree.bench.table import line
 from hydragen_tree.bench.timing import Ceilings, measure_ceilings, seconds
 from hydragen_tree.decoder import CHUNK_STEPS
@@ -117,7 +124,7 @@ def tokens_needed(point: Point) -> int:
 
 def in_pages(tokens: int) -> int:
     """The slots of the pages that hold so many tokens."""
-    return -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
+    return pages_for(tokens) * PAGE_TOKENS
 
 
 def time_tree(rig: Rig, point: Point) -> tuple[float, float, float]:

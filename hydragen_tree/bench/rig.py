@@ -79,8 +79,8 @@ class Rig:
 
     def cache(self, n_tokens: int) -> KVCache:
         """An arena for so many tokens, whole pages."""
-        pages = -(-n_tokens // PAGE_TOKENS)
-        return KVCache(self.shape, pages, PAGE_TOKENS, self.kv_dtype, self.model.device, True)
+        pages, device = pages_for(n_tokens), self.model.device
+        return KVCache(self.shape, pages, PAGE_TOKENS, self.kv_dtype, device, True)
 
     def tokens_that_fit(self) -> int:
         """Tokens whose keys and values fit beside the weights.
@@ -178,6 +178,11 @@ class Rig:
         if not error < (_FP8_TOLERANCE if self.kv_dtype == FP8 else _TOLERANCE):
             raise HydragenError(f"a decode step's logits are off by {error:.1%}: nothing is timed")
         return error
+
+
+def pages_for(n_tokens: int) -> int:
+    """Pages that hold `n_tokens` tokens, before there is a cache to ask."""
+    return -(-n_tokens // PAGE_TOKENS)
 
 
 def fork(run: Run) -> int:

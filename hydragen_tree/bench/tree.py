@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_tree.bench.configs import random_model
-from hydragen_tree.bench.rig import PAGE_TOKENS, Rig
+from hydragen_tree.bench.rig import PAGE_TOKENS, Rig, pages_for
 from hydragen_tree.bench.table import line
 from hydragen_tree.bench.timing import synchronize
 from hydragen_tree.branches import Waiting
@@ -115,14 +115,10 @@ def waves(total: int, fits: int) -> int:
 
 def rows_that_fit(work: Work, tokens: int) -> tuple[int, int]:
     """Rows of a wave, with one level of sharing and with the tree, in a cache of so many tokens."""
-
-    def pages(count: int) -> int:
-        return -(-count // PAGE_TOKENS)
-
-    room = tokens // PAGE_TOKENS - pages(work.root_tokens)
-    alone = pages(work.own_tokens + work.new_tokens) + 1
+    room = tokens // PAGE_TOKENS - pages_for(work.root_tokens)
+    alone = pages_for(work.own_tokens + work.new_tokens) + 1
     # a problem's own pages are shared by its samples; a wave may begin and end inside a problem
-    tail, problem = pages(work.new_tokens) + 1, pages(work.own_tokens)
+    tail, problem = pages_for(work.new_tokens) + 1, pages_for(work.own_tokens)
     together = (room - 2 * problem) * work.samples // (work.samples * tail + problem)
     return waves(work.total, room // alone), waves(work.total, together)
 
