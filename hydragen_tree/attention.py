@@ -12,14 +12,14 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from hydragen_kernels import reference
+from hydragen_kernels import native, reference
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.cache import movable
 from hydragen_tree.errors import InputError
 from hydragen_tree.plan import Plan, Tails
 from hydragen_tree.tails import attend_tails
 
-BACKENDS = ("auto", "triton", "flash", "torch", "reference")
+BACKENDS = ("auto", "triton", "flash", "native", "torch", "reference")
 
 _FLASH_CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _SCORES_CHUNK = 1 << 24  # scores of one product of the unfused form, in elements
@@ -47,8 +47,8 @@ def tree_attention(
         scale: factor on the scores; `head_dim ** -0.5` by default.
         softcap: scores become `softcap * tanh(score / softcap)` (Gemma 2).
         sinks: `[q_heads]`, one more score per head that has no value (GPT-OSS).
-        backend: `auto`, `triton`, `flash` (CUDA, 16-bit types only, no soft-capping), `torch` or
-            `reference`.
+        backend: `auto`, `triton`, `flash` (CUDA, 16-bit types only, no soft-capping), `native`
+            (a CPU's decode steps in float32, anything else as `torch`), `torch` or `reference`.
 
     Returns:
         `[queries, q_heads, head_dim]` in the queries' dtype. A query that meets no key gives 0.
@@ -75,6 +75,8 @@ def tree_attention(
         )
     if backend == "reference":
         result = _recursive(queries, keys, values, plan, scale, softcap)
+    elif backend == "native" and softcap is None and native.fits(queries, keys, plan.items):
+        result = _native(queries, keys, values, plan, scale)
     else:
         result = _levels(queries, keys, values, plan, scale, softcap)
     out = result.out
@@ -84,10 +86,10 @@ def tree_attention(
 
 
 def resolve_backend(backend: str, device: torch.device, kv_dtype: torch.dtype | None = None) -> str:
-    """What `auto` means: Triton's kernels on a CUDA device that has Triton, else torch.
+    """What `auto` means: Triton's kernels on a CUDA device, ours in C on a CPU, torch without them.
 
-    Flash attention is never chosen: it was slower than our kernel wherever both were measured
-    (BENCHMARKS.md, the segment kernel).
+    Flash attention is never chosen on a GPU: it was slower than our kernel wherever both were
+    measured (BENCHMARKS.md, the segment kernel).
 
     Args:
         backend: as asked for.
@@ -95,12 +97,19 @@ def resolve_backend(backend: str, device: torch.device, kv_dtype: torch.dtype | 
         kv_dtype: of keys and values, if known.
 
     Raises:
-        InputError: flash attention is asked for, and keys and values are in fp8.
+        InputError: the backend that is asked for cannot do it.
     """
     if backend == "flash" and kv_dtype == FP8:
         raise InputError("--attention flash: reads no fp8 keys and values; use triton or torch")
+    if backend == "native":
+        if device.type != "cpu":
+            raise InputError(f"--attention native: computes on a CPU, not on {device}; use auto")
+        if missing := native.why_unavailable():
+            raise InputError(f"--attention native: {missing}; use auto or torch")
     if backend != "auto":
         return backend
+    if device.type == "cpu":
+        return "torch" if native.why_unavailable() else "native"
     return "triton" if device.type == "cuda" and find_spec("triton") else "torch"
 
 
@@ -157,6 +166,16 @@ def _tail_slots(tails: Tails) -> list[Tensor]:
         first = torch.from_numpy(pages.clip(min=0)).long() * tails.page_tokens
         result.append((first[:, None] + offsets).flatten()[:length])
     return result
+
+
+def _native(
+    queries: Tensor, keys: Tensor, values: Tensor, plan: Plan, scale: float
+) -> reference.Partial:
+    """A decode step in one call."""
+    tails = plan.tails
+    own = (None, None, 1) if tails is None else (tails.pages, tails.lengths, tails.page_tokens)
+    part = native.decode_attention(queries, keys, values, plan.items, *own, scale=scale)
+    return reference.Partial(*part)
 
 
 def _levels(

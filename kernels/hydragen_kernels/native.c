@@ -1,0 +1,298 @@
+/* Tree attention of a decode step on a CPU: every row over its path's segments and its own tail.
+ *
+ * Queries that share a kv head lie side by side in the lanes of a vector, up to TILE of them, so
+ * that a key that is read serves all of them and softmax needs no sums across lanes. Scores are in
+ * units of log2. Every query has a running partial (out, max, sum), which all that it meets
+ * continues; it is rescaled when its maximum grows.
+ *
+ * Compiled by native.py for the machine at hand; the vector types are those of GCC and Clang.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16, VECTORS = 4 };
+#elif defined(__AVX__)
+enum { LANES = 8, VECTORS = 2 }; /* 16 registers */
+#else
+enum { LANES = 4, VECTORS = 4 };
+#endif
+enum {
+    TILE = LANES * VECTORS, /* queries */
+    KEYS = 64,              /* keys a block: their scores stay in the first cache */
+    STEP = 4,               /* keys, or numbers of a value, that a register tile holds */
+    MAX_HEAD_DIM = 256,
+    ITEM_FIELDS = 6
+};
+#define LOWEST -1e30f /* a maximum of nothing: finite, so that no difference is NaN */
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef vec loose __attribute__((aligned(4))); /* as it comes in memory */
+#define INLINE static inline __attribute__((always_inline))
+
+/* Keeps a vector in a register: as an operand in memory it would be loaded for every product. */
+#if defined(__x86_64__)
+#define HELD(x) __asm__("" : "+v"(x))
+#else
+#define HELD(x) __asm__("" : "+w"(x))
+#endif
+
+/* One step's arrays; strides in floats. */
+typedef struct {
+    const float *queries, *keys, *values;
+    float *out, *lse;
+    const int32_t *items, *pages, *lengths;
+    int64_t query_row, query_head, key_head, value_head; /* strides */
+    int64_t rows, q_heads, kv_heads, head_dim, n_items, width, page_tokens, threads;
+    float scale;
+} Step;
+
+/* Running partials of a tile's queries. */
+typedef struct {
+    _Alignas(64) float out[TILE][MAX_HEAD_DIM], query[TILE][MAX_HEAD_DIM], max[TILE], sum[TILE];
+} Tile;
+
+/* The larger one; b if either is NaN. */
+INLINE vec larger(vec a, vec b) {
+    ivec first = a > b;
+    return (vec)(((ivec)a & first) | ((ivec)b & ~first));
+}
+
+/* 2 ** x to 1e-7, for x <= 0; below -126 it is 2 ** -126. NaN stays NaN. */
+INLINE vec exp2v(vec x) {
+    x = larger((vec){} - 126.0f, x);
+    vec shifted = x + 12582912.0f; /* 1.5 * 2 ** 23: the low bits are x to the nearest integer */
+    vec f = x - (shifted - 12582912.0f);
+    vec p = f * 1.54035304e-4f + 1.33335581e-3f;
+    p = p * f + 9.61812911e-3f;
+    p = p * f + 5.55041087e-2f;
+    p = p * f + 2.40226507e-1f;
+    p = p * f + 6.93147181e-1f;
+    p = p * f + 1.0f;
+    return (vec)((ivec)p + ((ivec)shifted << 23));
+}
+
+/* scores[step][lane] = query . key, for STEP keys; returns nothing, raises the maxima. */
+INLINE void score(int nv, int step, const vec *query, const float *keys, int64_t dim, vec *scores,
+                  vec *max) {
+    vec sums[STEP][VECTORS] = {0};
+    for (int64_t d = 0; d < dim; d++) {
+        vec held[VECTORS];
+        for (int i = 0; i < nv; i++) {
+            held[i] = query[d * nv + i];
+            HELD(held[i]);
+        }
+        for (int k = 0; k < step; k++)
+            for (int i = 0; i < nv; i++) sums[k][i] += held[i] * keys[k * dim + d];
+    }
+    for (int k = 0; k < step; k++)
+        for (int i = 0; i < nv; i++) {
+            scores[k * nv + i] = sums[k][i];
+            max[i] = larger(max[i], sums[k][i]);
+        }
+}
+
+/* A run of keys for nv vectors of queries, whose partials continue. */
+INLINE void run(int nv, const vec *query, const float *keys, const float *values, int64_t n,
+                int64_t dim, vec *out, vec *max, vec *sum) {
+    vec weights[KEYS * VECTORS];
+    for (int64_t first = 0; first < n; first += KEYS) {
+        int64_t count = n - first < KEYS ? n - first : KEYS, k = 0;
+        const float *key = keys + first * dim, *value = values + first * dim;
+        vec top[VECTORS];
+        for (int i = 0; i < nv; i++) top[i] = max[i];
+        for (; k + STEP <= count; k += STEP)
+            score(nv, STEP, query, key + k * dim, dim, weights + k * nv, top);
+        for (; k < count; k++) score(nv, 1, query, key + k * dim, dim, weights + k * nv, top);
+        for (int i = 0; i < nv; i++) {
+            vec shrink = exp2v(max[i] - top[i]);
+            max[i] = top[i];
+            sum[i] *= shrink;
+            for (int64_t d = 0; d < dim; d++) out[d * nv + i] *= shrink;
+        }
+        for (k = 0; k < count; k++)
+            for (int i = 0; i < nv; i++) {
+                vec weight = exp2v(weights[k * nv + i] - top[i]);
+                weights[k * nv + i] = weight;
+                sum[i] += weight;
+            }
+        for (int64_t d = 0; d < dim; d += STEP) {
+            vec sums[STEP][VECTORS];
+            for (int s = 0; s < STEP; s++)
+                for (int i = 0; i < nv; i++) sums[s][i] = out[(d + s) * nv + i];
+            for (k = 0; k < count; k++) {
+                vec held[VECTORS];
+                for (int i = 0; i < nv; i++) {
+                    held[i] = weights[k * nv + i];
+                    HELD(held[i]);
+                }
+                for (int s = 0; s < STEP; s++)
+                    for (int i = 0; i < nv; i++) sums[s][i] += held[i] * value[k * dim + d + s];
+            }
+            for (int s = 0; s < STEP; s++)
+                for (int i = 0; i < nv; i++) out[(d + s) * nv + i] = sums[s][i];
+        }
+    }
+}
+
+/* The same for queries first .. first + count - 1 of a tile: into lanes, and back. */
+INLINE void together(int nv, Tile *tile, int first, int count, const float *keys,
+                     const float *values, int64_t n, int64_t dim) {
+    static const vec nothing = {0};
+    vec query[MAX_HEAD_DIM * VECTORS], out[MAX_HEAD_DIM * VECTORS], max[VECTORS], sum[VECTORS];
+    for (int i = 0; i < nv; i++) max[i] = nothing + LOWEST, sum[i] = nothing;
+    float *q = (float *)query, *o = (float *)out, *m = (float *)max, *l = (float *)sum;
+    int lanes = nv * LANES;
+    for (int64_t d = 0; d < dim; d++)
+        for (int lane = 0; lane < lanes; lane++) {
+            int inside = lane < count;
+            q[d * lanes + lane] = inside ? tile->query[first + lane][d] : 0.0f;
+            o[d * lanes + lane] = inside ? tile->out[first + lane][d] : 0.0f;
+        }
+    memcpy(m, tile->max + first, count * sizeof *m);
+    memcpy(l, tile->sum + first, count * sizeof *l);
+    run(nv, query, keys, values, n, dim, out, max, sum);
+    for (int lane = 0; lane < count; lane++)
+        for (int64_t d = 0; d < dim; d++) tile->out[first + lane][d] = o[d * lanes + lane];
+    memcpy(tile->max + first, m, count * sizeof *m);
+    memcpy(tile->sum + first, l, count * sizeof *l);
+}
+
+/* The sum of a vector's lanes, by halves. */
+INLINE float total(vec x) {
+#if defined(__AVX512F__)
+    typedef float half __attribute__((vector_size(32)));
+    half low, high;
+    memcpy(&low, &x, sizeof low), memcpy(&high, (char *)&x + sizeof low, sizeof high);
+    low += high;
+#else
+    vec low = x;
+#endif
+#if defined(__AVX__)
+    typedef float quarter __attribute__((vector_size(16)));
+    quarter a, b;
+    memcpy(&a, &low, sizeof a), memcpy(&b, (char *)&low + sizeof a, sizeof b);
+    a += b;
+#else
+    vec a = low;
+#endif
+    return (a[0] + a[2]) + (a[1] + a[3]);
+}
+
+/* The same for one query and up to KEYS keys anywhere, the numbers of a head in nd vectors. */
+INLINE void meet(int nd, Tile *tile, int at, const float *keys, const float *values,
+                 const int64_t *places, int count) {
+    const vec *query = (const vec *)tile->query[at];
+    vec *out = (vec *)tile->out[at], blocks[KEYS / LANES];
+    float *weights = (float *)blocks, top = tile->max[at];
+    for (int k = 0; k < count; k++) {
+        const loose *key = (const loose *)(keys + places[k]);
+        vec sum = query[0] * key[0];
+        for (int i = 1; i < nd; i++) sum += query[i] * key[i];
+        float score = total(sum);
+        weights[k] = score;
+        top = score > top ? score : top;
+    }
+    for (int k = count; k % LANES; k++) weights[k] = LOWEST;
+    vec shrink = exp2v((vec){} + (tile->max[at] - top)), sums = {0}, held[MAX_HEAD_DIM / LANES];
+    for (int k = 0; k < count; k += LANES) blocks[k / LANES] = exp2v(blocks[k / LANES] - top);
+    for (int k = count; k % LANES; k++) weights[k] = 0.0f;
+    for (int k = 0; k < count; k += LANES) sums += blocks[k / LANES];
+    for (int i = 0; i < nd; i++) held[i] = out[i] * shrink;
+    for (int k = 0; k < count; k++) {
+        const loose *value = (const loose *)(values + places[k]);
+        for (int i = 0; i < nd; i++) held[i] += weights[k] * value[i];
+    }
+    for (int i = 0; i < nd; i++) out[i] = held[i];
+    tile->sum[at] = tile->sum[at] * shrink[0] + total(sums);
+    tile->max[at] = top;
+}
+
+static void alone(Tile *tile, int at, const float *keys, const float *values,
+                  const int64_t *places, int count, int64_t dim) {
+    switch (dim / LANES) { /* as constants, so that sums stay in registers */
+    case 1: meet(1, tile, at, keys, values, places, count); break;
+    case 2: meet(2, tile, at, keys, values, places, count); break;
+    case 4: meet(4, tile, at, keys, values, places, count); break;
+    case 8: meet(8, tile, at, keys, values, places, count); break;
+    default: meet(dim / LANES, tile, at, keys, values, places, count);
+    }
+}
+
+/* A segment for queries of a tile; a quarter of a vector of them fares better one by one. */
+static void segment(Tile *tile, int first, int count, const float *keys, const float *values,
+                    int64_t n, int64_t dim) {
+    if (count <= LANES / 4)
+        for (int64_t start = 0; start < n; start += KEYS) {
+            int64_t places[KEYS], some = n - start < KEYS ? n - start : KEYS;
+            for (int64_t k = 0; k < some; k++) places[k] = (start + k) * dim;
+            for (int at = first; at < first + count; at++)
+                alone(tile, at, keys, values, places, some, dim);
+        }
+    else if (count <= LANES)
+        together(1, tile, first, count, keys, values, n, dim);
+    else if (count <= 2 * LANES)
+        together(2, tile, first, count, keys, values, n, dim);
+    else
+        together(VECTORS, tile, first, count, keys, values, n, dim);
+}
+
+/* A row's own tail, which lies in pages, for the query at this place of the tile. */
+static void tail(Tile *tile, int at, const Step *s, int64_t row, const float *keys,
+                 const float *values) {
+    int64_t length = s->lengths ? s->lengths[row] : 0, size = s->page_tokens;
+    const int32_t *pages = s->pages + row * s->width;
+    for (int64_t start = 0; start < length; start += KEYS) {
+        int64_t places[KEYS], some = length - start < KEYS ? length - start : KEYS;
+        for (int64_t k = 0; k < some; k++) {
+            int64_t token = start + k;
+            places[k] = (pages[token / size] * size + token % size) * s->head_dim;
+        }
+        alone(tile, at, keys, values, places, some, s->head_dim);
+    }
+}
+
+/* Queries first .. first + count - 1 of a kv head, numbered row by row. */
+static void attend(const Step *s, int64_t head, int64_t first, int count) {
+    int64_t group = s->q_heads / s->kv_heads, dim = s->head_dim;
+    const float *keys = s->keys + head * s->key_head, *values = s->values + head * s->value_head;
+    Tile tile;
+    for (int at = 0; at < count; at++) {
+        int64_t row = (first + at) / group, own = head * group + (first + at) % group;
+        const float *query = s->queries + row * s->query_row + own * s->query_head;
+        for (int64_t d = 0; d < dim; d++) tile.query[at][d] = query[d] * s->scale, tile.out[at][d] = 0;
+        tile.max[at] = LOWEST, tile.sum[at] = 0.0f;
+    }
+    for (int64_t i = 0; i < s->n_items; i++) {
+        const int32_t *item = s->items + i * ITEM_FIELDS;
+        int64_t from = item[0] * group - first, to = (item[0] + item[1]) * group - first;
+        from = from < 0 ? 0 : from, to = to > count ? count : to;
+        if (from < to)
+            segment(&tile, from, to - from, keys + item[2] * dim, values + item[2] * dim, item[3], dim);
+    }
+    for (int at = 0; at < count; at++) {
+        int64_t row = (first + at) / group, own = head * group + (first + at) % group;
+        tail(&tile, at, s, row, keys, values);
+        float sum = tile.sum[at], factor = sum > 0.0f ? 1.0f / sum : 0.0f;
+        float *out = s->out + (row * s->q_heads + own) * dim;
+        for (int64_t d = 0; d < dim; d++) out[d] = tile.out[at][d] * factor;
+        s->lse[row * s->q_heads + own] =
+            sum > 0.0f ? (tile.max[at] + log2f(sum)) * 0.69314718f : -INFINITY;
+    }
+}
+
+int lanes(void) { return LANES; }
+
+int max_head_dim(void) { return MAX_HEAD_DIM; }
+
+void decode_attention(const Step *step) {
+    int64_t queries = step->rows * (step->q_heads / step->kv_heads);
+    int64_t tiles = (queries + TILE - 1) / TILE, tasks = step->kv_heads * tiles;
+#pragma omp parallel for schedule(dynamic) num_threads(step->threads)
+    for (int64_t task = 0; task < tasks; task++) {
+        int64_t first = task % tiles * TILE, left = queries - first;
+        attend(step, task / tiles, first, left < TILE ? left : TILE);
+    }
+}

@@ -1,0 +1,220 @@
+"""Tree attention of a decode step on a CPU, in C (`native.c`): segments, tails and merging at once.
+
+It is compiled for the machine at hand when first wanted, in a second or two, as Triton compiles its
+launchers, and kept in the user's cache. Where there is no C compiler, torch's flash attention and a
+dozen of its operations for the tails do the same (BENCHMARKS.md has both times).
+"""
+
+import ctypes
+import hashlib
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+from torch import Tensor
+
+_SOURCE = Path(__file__).with_name("native.c")
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
+_POINTERS = ("queries", "keys", "values", "out", "lse", "items", "pages", "lengths")
+_STRIDES = ("query_row", "query_head", "key_head", "value_head")
+_COUNTS = ("rows", "q_heads", "kv_heads", "head_dim", "n_items", "width", "page_tokens", "threads")
+_CAUSAL = 4  # an item's column
+
+
+class _Step(ctypes.Structure):
+    """`Step` of native.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        *((name, ctypes.c_int64) for name in (*_STRIDES, *_COUNTS)),
+        ("scale", ctypes.c_float),
+    )
+
+
+class UnavailableError(Exception):
+    """The C form cannot run here; the message says why."""
+
+
+def why_unavailable() -> str | None:
+    """Why the C form cannot run here; None if it can."""
+    try:
+        _library()
+    except UnavailableError as error:
+        return str(error)
+    return None
+
+
+def fits(queries: Tensor, keys: Tensor, items: NDArray[np.int32]) -> bool:
+    """Whether the C form computes these: a decode step in float32 of a usual head size.
+
+    Args:
+        queries: `[rows, q_heads, head_dim]`.
+        keys: `[kv_heads, slots, head_dim]`.
+        items: the plan's, `[items, 6]`.
+    """
+    lanes, most = _library().lanes(), _library().max_head_dim()
+    return (
+        queries.device.type == "cpu"
+        and queries.dtype == keys.dtype == torch.float32
+        and queries.shape[2] % lanes == 0
+        and queries.shape[2] <= most
+        and not items[:, _CAUSAL].any()
+    )
+
+
+def decode_attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    items: NDArray[np.int32],
+    pages: NDArray[np.int32] | None,
+    lengths: NDArray[np.int32] | None,
+    page_tokens: int,
+    *,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Attention of every row over the items that cover it, and over its tail.
+
+    Args:
+        queries: `[rows, q_heads, head_dim]` float32, numbers of a head side by side.
+        keys: `[kv_heads, slots, head_dim]` float32, slots of a head one after the other.
+        values: like `keys`.
+        items: `[items, 6]`, none of them causal.
+        pages: `[rows, width]` each row's pages, or None: no tails.
+        lengths: `[rows]` tokens in each tail, or None.
+        page_tokens: slots a page.
+        scale: factor on the scores.
+
+    Returns:
+        `[rows, q_heads, head_dim]` and the log-sum-exp `[rows, q_heads]`, both float32; 0 and -inf
+        for a row that meets no key.
+    """
+    rows, q_heads, head_dim = queries.shape
+    out, lse = queries.new_empty(rows, q_heads, head_dim), queries.new_empty(rows, q_heads)
+    queries, keys, values = _laid_out(queries), _packed(keys), _packed(values)
+    tables = [
+        None if x is None else np.ascontiguousarray(x, np.int32) for x in (items, pages, lengths)
+    ]
+    addresses = [None if table is None else table.ctypes.data for table in tables]
+    step = _Step(
+        *(x.data_ptr() for x in (queries, keys, values, out, lse)),
+        *addresses,
+        *queries.stride()[:2],
+        keys.stride(0),
+        values.stride(0),
+        rows,
+        q_heads,
+        keys.shape[0],
+        head_dim,
+        len(items),
+        0 if pages is None else pages.shape[1],
+        page_tokens,
+        torch.get_num_threads(),
+        scale * math.log2(math.e),
+    )
+    _library().decode_attention(ctypes.byref(step))
+    return out, lse
+
+
+def _table(array: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
+    return None if array is None else np.ascontiguousarray(array, np.int32)
+
+
+def _laid_out(queries: Tensor) -> Tensor:
+    return queries if queries.stride(2) == 1 else queries.contiguous()
+
+
+def _packed(arena: Tensor) -> Tensor:
+    """Heads may lie apart, but a head's slots one after the other."""
+    return arena if arena.stride()[1:] == (arena.shape[2], 1) else arena.contiguous()
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The compiled form.
+
+    Raises:
+        UnavailableError: it cannot be had, now or when asked before.
+    """
+    built = _build()
+    if isinstance(built, str):
+        raise UnavailableError(built)
+    return built
+
+
+@cache
+def _build(flags: tuple[str, ...] = ()) -> ctypes.CDLL | str:
+    """The library, or why there is none; with further flags for the compiler."""
+    if not sys.platform.startswith("linux"):
+        return "it is built on Linux only"
+    names = [os.environ.get("CC", ""), "gcc", "cc"]
+    compiler = next(filter(None, map(shutil.which, filter(None, names))), None)
+    if compiler is None:
+        return "no C compiler (gcc, cc or $CC)"
+    openmp = _torch_openmp()
+    if openmp is None:
+        return "torch has another OpenMP runtime than GCC's"
+    try:
+        return _compiled(compiler, (*_FLAGS, *flags), openmp)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        return f"{compiler} failed: {lines[0]}"
+    except OSError as error:  # or what another compiler made cannot be loaded
+        return f"{compiler}: {error}"
+
+
+def _torch_openmp() -> str | None:
+    """The file of GCC's OpenMP that torch has loaded: threads of another one would compete."""
+    mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    files = {line.split(maxsplit=5)[-1] for line in mapped}
+    beside = Path(torch.__file__).parent.parent
+    found = sorted(f for f in files if Path(f).name.startswith("libgomp"))
+    return next((f for f in found if Path(f).is_relative_to(beside)), found[0] if found else None)
+
+
+def _compiled(compiler: str, flags: tuple[str, ...], openmp: str) -> ctypes.CDLL:
+    """The library for this source, compiler and CPU: from the cache, or compiled into it."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    parts = (_SOURCE.read_bytes(), " ".join((*flags, openmp)).encode(), version, _cpu())
+    name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16] + ".so"
+    folder = user_cache_path("hydragen") / "native"
+    if (folder / name).exists():
+        return ctypes.CDLL(str(folder / name))
+    with tempfile.TemporaryDirectory() as place:
+        object_file, built = Path(place) / "native.o", Path(place) / name
+        for command in (
+            [compiler, *flags, "-c", str(_SOURCE), "-o", str(object_file)],
+            [compiler, "-shared", str(object_file), openmp, "-lm", "-o", str(built)],
+        ):
+            subprocess.run(command, capture_output=True, check=True)
+        library = ctypes.CDLL(str(built))
+        with suppress(OSError):  # a home that cannot be written: every process builds its own
+            _keep(built, folder)
+        return library
+
+
+def _keep(built: Path, folder: Path) -> None:
+    """Puts a copy into a folder, all at once, as other processes may do the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        Path(shutil.copy(built, place)).replace(folder / built.name)
+
+
+def _cpu() -> bytes:
+    """What `-march=native` goes by: the processor's model and features."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().split(b"\n\n")[0].splitlines()
+    except OSError:
+        return b""
+    names = (b"model", b"flags", b"Features", b"CPU part")
+    return b"\n".join(line for line in lines if line.startswith(names))
