@@ -6,6 +6,7 @@ from hydragen_tree.fold import CPU, CUDA, CostModel
 from hydragen_tree.loading import ModelSource, dtype_name
 
 _BACKENDS = {
+    "native": "C for this CPU: a decode step's segments, tails and merging at once; else as torch",
     "torch": "torch, a flash or plain product a segment, merged level by level",
     "flash": "flash attention, one call a level; tails and merging by Triton",
     "reference": "the plain recursion that defines the result",
