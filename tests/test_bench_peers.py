@@ -204,6 +204,26 @@ class LLM:
 class SamplingParams(SimpleNamespace):
     pass
 """
+QUEUEING = """
+class Queueing(LLM):
+    def sleep(self, level):
+        assert level == 0
+        self.asleep = True
+
+    def enqueue(self, prompts, settings, use_tqdm):
+        assert self.asleep
+        self.queued = prompts, settings
+
+    def wake_up(self, tags):
+        assert tags == ["scheduling"]
+        self.asleep = False
+
+    def wait_for_completion(self, use_tqdm):
+        assert not self.asleep
+        return self.generate(*self.queued, use_tqdm)
+
+LLM = Queueing
+"""
 FAKE_ARGUMENTS = """
 from dataclasses import dataclass
 
@@ -211,6 +231,7 @@ from dataclasses import dataclass
 class EngineArgs:
     model: str = ""
     disable_cascade_attn: object = DEFAULT
+    cudagraph_capture_sizes: object = None
 """
 
 
@@ -234,7 +255,12 @@ def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     return tmp_path
 
 
-def test_vllm_gets_the_same_weights_prompts_and_samples(fake_vllm: Path, tiny_config: None) -> None:
+@pytest.mark.parametrize("queues", [False, True])
+def test_vllm_gets_the_same_weights_prompts_and_samples(
+    queues: bool, fake_vllm: Path, tiny_config: None
+) -> None:
+    if queues:  # a version that can take all samples before it begins
+        (fake_vllm / "site" / "vllm" / "__init__.py").write_text(FAKE_VLLM + QUEUEING)
     python = peer_vllm.find_vllm(None)
     found = peer_vllm.measure("tiny", [Point(3, 20, 12), Point(5, 9, 11)], python)
     assert (found.version, found.cascade) == ("9.9", True)
@@ -245,6 +271,7 @@ def test_vllm_gets_the_same_weights_prompts_and_samples(fake_vllm: Path, tiny_co
     assert engine["enable_prefix_caching"] is True
     assert engine["disable_cascade_attn"] is False
     assert engine["max_num_seqs"] == 5
+    assert engine["cudagraph_capture_sizes"] == [3, 5]
     assert engine["max_model_len"] >= 20 + 13
     assert [(each["n"], each["max_tokens"]) for each in asked] == [
         (n, tokens) for n, new in ((3, 12), (5, 11)) for tokens in (8, 1, new + 1)

@@ -128,7 +128,7 @@ Attention = Annotated[
         "--attention",
         metavar="BACKEND",
         rich_help_panel=_MODEL,
-        help="auto, triton, flash, torch, or reference (plain and slow).",
+        help="auto, triton or flash (GPU), native (CPU), torch, or reference (plain and slow).",
     ),
 ]
 Explain = Annotated[
