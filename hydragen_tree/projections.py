@@ -12,7 +12,7 @@ rows, so the caller pads them.
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +42,15 @@ class _Product(nn.Module):
         self.bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
         self.handed = _Handed()
 
+    def together(self, x: Tensor) -> Tensor:
+        """All layers' outputs side by side."""
+        return functional.linear(x, self.weight, self.bias)
+
     def forward(self, x: Tensor, index: int) -> Tensor:
         """One layer's output; the input is let go with the last of them."""
         handed = self.handed
         if x is not handed.input:
-            product = functional.linear(x, self.weight, self.bias)
-            handed.parts = torch.split(product, self.widths, -1)
+            handed.parts = torch.split(self.together(x), self.widths, -1)
             handed.input, handed.left = x, len(self.widths)
         part = handed.parts[index]
         handed.left -= 1
@@ -105,6 +108,7 @@ class _Packed(nn.Module):
         packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.bias = layer.bias
+        self.in_features = layer.in_features
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., rows, inputs]` to `[..., rows, outputs]`."""
@@ -148,3 +152,14 @@ def pack_projections(model: nn.Module) -> int:
     for parent, name in homes:
         setattr(parent, name, _Packed(getattr(parent, name)))
     return len(homes)
+
+
+def products_of(model: nn.Module) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
+    """The matrix products of a step: the width of each one's input, and what computes it."""
+    found: list[tuple[int, Callable[[Tensor], Tensor]]] = []
+    for module in model.modules():
+        if isinstance(module, _Product):
+            found.append((module.weight.shape[1], module.together))
+        elif isinstance(module, nn.Linear | _Packed):
+            found.append((module.in_features, module))
+    return found

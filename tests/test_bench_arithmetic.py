@@ -30,8 +30,9 @@ def test_rows_fit(tokens: int) -> None:
 
 
 def test_a_row_without_forks_and_vllm() -> None:
-    row = decode.Row(32, 1024, 64, 0.1, 0.0, None, 5.0, 6400.0, 8000.0, 7100.0, 7000.0, 32, 3200.0)
-    expected = "32 1024 64 0.10 0.00 - 5.00 6400 8000 80% 90% 7000 91% 3200 32 2.0 - -"
+    speeds = 6400.0, 8000.0, 7100.0, 6700.0, 7000.0
+    row = decode.Row(32, 1024, 64, 0.1, 0.0, None, 5.0, 4.0, *speeds, 32, 3200.0)
+    expected = "32 1024 64 0.10 0.00 - 5.00 4.00 6400 8000 80% 90% 96% 7000 91% 3200 32 2.0 - -"
     assert " ".join(str(row).split()) == expected
 
 

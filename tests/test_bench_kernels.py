@@ -87,6 +87,7 @@ def test_decode(in_fp8: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert row["vllm_tokens_s"] is None
     assert row["tokens_s"] > 0
     assert row["sustained_tokens_s"] == pytest.approx(0.75 * row["roofline_tokens_s"])
+    assert 0 < row["products_ms"] < row["step_ms"]
     assert row["fork_host_ms"] > 0  # samples did share rows
     assert all(
         math.isfinite(value)
@@ -94,7 +95,7 @@ def test_decode(in_fp8: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         if name.endswith("tokens_s") and value is not None
     )
     header, line = capsys.readouterr().out.splitlines()[-2:]
-    assert len(header.split()) == len(line.split()) == 18
+    assert len(header.split()) == len(line.split()) == 20
 
 
 def test_points_of_an_architecture() -> None:

@@ -7,6 +7,8 @@
     roofline      linear layers, prefix and tails at the ceilings measured in this run, in series;
                   once with the products' rate in a burst, and, as `sustained`, with the rate the
                   device holds under its power limit
+    floor         the same with the products' measured time: what a step takes at the least with the
+                  products that the libraries have for so few rows
     vllm          on request: the same weights and samples in vLLM, see `peer_vllm.py`
 
 Weights are random. Tokens a second are those of decoding in the steady state; prefill and the first
@@ -21,6 +23,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.bench import peer_vllm
@@ -36,13 +39,15 @@ from hydragen_tree.bench.rig import (
     random_prompt,
 )
 from hydragen_tree.bench.table import line
-from hydragen_tree.bench.timing import Ceilings, measure_ceilings, seconds
+from hydragen_tree.bench.timing import Ceilings, measure_ceilings, median_us, seconds
 from hydragen_tree.decoder import CHUNK_STEPS
 from hydragen_tree.errors import InputError
 from hydragen_tree.loading import dtype_name
+from hydragen_tree.projections import products_of
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.stream import Stream
 
+_PRODUCTS_REPEATS = 60  # the clock falls within the first second of large ones
 _SPARE_PAGES = 64  # beside those that rows fill in the end: for tails that become segments
 
 
@@ -58,6 +63,7 @@ class Row:
         forking_s: seconds of the steps until every sample had a row of its own.
         fork_host_ms: host's milliseconds a step while samples share rows; None: none did.
         step_ms: milliseconds of a steady step.
+        products_ms: milliseconds of the step's matrix products alone, one after the other.
         tokens_s: tokens a second of the tree, and of each yardstick: `sustained_tokens_s` is the
             roofline with the products' rate that the device holds.
         unshared_rows: rows that fit unshared.
@@ -71,9 +77,11 @@ class Row:
     forking_s: float
     fork_host_ms: float | None
     step_ms: float
+    products_ms: float
     tokens_s: float
     roofline_tokens_s: float
     sustained_tokens_s: float
+    floor_tokens_s: float
     no_attention_tokens_s: float
     unshared_rows: int
     unshared_tokens_s: float
@@ -91,10 +99,12 @@ class Row:
                 f"{self.forking_s:.2f}",
                 "-" if self.fork_host_ms is None else f"{self.fork_host_ms:.2f}",
                 f"{self.step_ms:.2f}",
+                f"{self.products_ms:.2f}",
                 f"{speed:.0f}",
                 f"{self.roofline_tokens_s:.0f}",
                 f"{speed / self.roofline_tokens_s:.0%}",
                 f"{speed / self.sustained_tokens_s:.0%}",
+                f"{speed / self.floor_tokens_s:.0%}",
                 f"{self.no_attention_tokens_s:.0f}",
                 f"{speed / self.no_attention_tokens_s:.0%}",
                 f"{self.unshared_tokens_s:.0f}",
@@ -105,8 +115,8 @@ class Row:
         )
 
 
-_COLUMNS = ("rows", "prefix", "new", "prefill_s", "forking_s", "host_ms", "step_ms", "tree")
-_CEILINGS = ("roofline", "reached", "sustained", "no_attn", "of_it")
+_COLUMNS = ("rows", "prefix", "new", "prefill_s", "forking_s", "host_ms", "step_ms")
+_CEILINGS = ("products", "tree", "roofline", "reached", "sustained", "of_floor", "no_attn", "of_it")
 _PEERS = ("unshared", "at_rows", "ratio", "vllm", "ratio")
 HEADING = line((*_COLUMNS, *_CEILINGS, *_PEERS))
 
@@ -169,16 +179,37 @@ def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     return seconds(partial(chunks, count)) / count / CHUNK_STEPS
 
 
-def roofline_s(rig: Rig, ceilings: Ceilings, point: Point) -> float:
-    """The least time of a step: linear layers, prefix and half-grown tails, one after the other."""
-    shape = rig.shape
+def time_products(rig: Rig, rows: int) -> float:
+    """Seconds of a step's matrix products and nothing else, the head's included."""
+    model = rig.model.model
+    steps = products_of(model)
+    inputs = {
+        width: torch.randn(rows, width, device=model.device, dtype=model.dtype)
+        for width, _ in steps
+    }
+
+    def products() -> None:
+        for width, product in steps:
+            product(inputs[width])
+
+    with torch.inference_mode():
+        return 1e-6 * median_us(products, _PRODUCTS_REPEATS)
+
+
+def linear_s(rig: Rig, ceilings: Ceilings, rows: int) -> float:
+    """The least time of a step's linear layers."""
     parameters = sum(p.numel() for p in rig.model.model.parameters())
     parameters -= rig.model.model.get_input_embeddings().weight.numel()
+    return 1e-6 * ceilings.least_us(2 * parameters, 2 * parameters * rows)
+
+
+def attention_s(rig: Rig, ceilings: Ceilings, point: Point) -> float:
+    """The least time of a step's attention: prefix, then half-grown tails."""
+    shape = rig.shape
     rows, prefix, tail = point.rows, point.prefix, point.new_tokens // 2
     flops = 4 * shape.layers * shape.q_heads * shape.head_dim * rows
     return 1e-6 * (
-        ceilings.least_us(2 * parameters, 2 * parameters * rows)
-        + ceilings.least_us(prefix * shape.token_bytes, prefix * flops)
+        ceilings.least_us(prefix * shape.token_bytes, prefix * flops)
         + ceilings.least_us(rows * tail * shape.token_bytes, tail * flops)
     )
 
@@ -200,6 +231,8 @@ def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | 
     prefill_s, forking_s, step_s = time_tree(rig, point)
     forks = measure_forks(rig, rows, prefix)
     bare_s = time_private(bare, rows, 0, new_tokens)
+    products_s = time_products(rig, rows)
+    held = ceilings.sustained()
     fits = rig.tokens_that_fit() // in_pages(prefix + new_tokens)
     alone = min(rows, fits)
     return Row(
@@ -208,9 +241,11 @@ def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | 
         forking_s,
         None if forks is None else forks.host_ms,
         1e3 * step_s,
+        1e3 * products_s,
         rows / step_s,
-        rows / roofline_s(rig, ceilings, point),
-        rows / roofline_s(rig, ceilings.sustained(), point),
+        rows / (linear_s(rig, ceilings, rows) + attention_s(rig, ceilings, point)),
+        rows / (linear_s(rig, held, rows) + attention_s(rig, held, point)),
+        rows / (products_s + attention_s(rig, ceilings, point)),
         rows / bare_s,
         alone,
         alone / time_private(rig, alone, prefix, new_tokens),
