@@ -258,6 +258,15 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_a_damaged_library_is_built_anew(tmp_path: Path) -> None:
+    run_without(os.environ["PATH"], XDG_CACHE_HOME=str(tmp_path))
+    (kept,) = (tmp_path / "hydragen" / "native").iterdir()
+    kept.write_bytes(b"no library")
+    assert run_without(os.environ["PATH"], XDG_CACHE_HOME=str(tmp_path)).stdout.strip() == "None"
+    assert kept.stat().st_size > 1000
+
+
+@needs_compiler
 def test_several_processes_may_build_at_once(tmp_path: Path) -> None:
     code = "from hydragen_kernels import native; print(native.why_unavailable())"
     variables = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}

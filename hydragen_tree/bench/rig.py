@@ -31,7 +31,7 @@ _PREFILL_TOKENS = 8192
 _SPARE_BYTES = 4 << 30  # for activations and partials
 _CHECKED_ROWS = 16
 # Of logits after all layers, against plain torch on the same cache, with keys and values in 16 bits
-# (random weights in bf16 were 4 to 5 % apart after 40 layers, wrong ones are 100) and in 8: there the
+# (in bf16 they were 4 to 5 % apart after 40 layers; a mistake makes it 100) and in 8: there the
 # step's own, a hair apart in the two, may round to neighbours an eighth apart.
 _TOLERANCE, _FP8_TOLERANCE = 0.08, 0.15
 

@@ -188,9 +188,9 @@ def _compiled(compiler: str, flags: tuple[str, ...], openmp: str) -> ctypes.CDLL
     parts = (_SOURCE.read_bytes(), " ".join((*flags, openmp)).encode(), version, _cpu())
     name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16] + ".so"
     folder = user_cache_path("hydragen") / "native"
-    if (folder / name).exists():
+    with suppress(OSError):  # not there yet, or damaged
         return ctypes.CDLL(str(folder / name))
-    with tempfile.TemporaryDirectory() as place:
+    with _workplace(folder) as place:
         object_file, built = Path(place) / "native.o", Path(place) / name
         for command in (
             [compiler, *flags, "-c", str(_SOURCE), "-o", str(object_file)],
@@ -198,16 +198,18 @@ def _compiled(compiler: str, flags: tuple[str, ...], openmp: str) -> ctypes.CDLL
         ):
             subprocess.run(command, capture_output=True, check=True)
         library = ctypes.CDLL(str(built))
-        with suppress(OSError):  # a home that cannot be written: every process builds its own
-            _keep(built, folder)
+        with suppress(OSError):  # at once, as other processes may do the same; or not kept at all
+            built.replace(folder / name)
         return library
 
 
-def _keep(built: Path, folder: Path) -> None:
-    """Puts a copy into a folder, all at once, as other processes may do the same."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        Path(shutil.copy(built, place)).replace(folder / built.name)
+def _workplace(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A directory within the folder, or, if nothing can be written there, anywhere."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder)
+    except OSError:
+        return tempfile.TemporaryDirectory()
 
 
 def _cpu() -> bytes:
