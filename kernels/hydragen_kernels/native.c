@@ -195,10 +195,9 @@ INLINE void meet(int nd, Tile *tile, int at, const float *keys, const float *val
         weights[k] = score;
         top = score > top ? score : top;
     }
-    for (int k = count; k % LANES; k++) weights[k] = LOWEST;
+    for (int k = count; k % LANES; k++) weights[k] = LOWEST; /* weighs nothing */
     vec shrink = exp2v((vec){} + (tile->max[at] - top)), sums = {0}, held[MAX_HEAD_DIM / LANES];
     for (int k = 0; k < count; k += LANES) blocks[k / LANES] = exp2v(blocks[k / LANES] - top);
-    for (int k = count; k % LANES; k++) weights[k] = 0.0f;
     for (int k = 0; k < count; k += LANES) sums += blocks[k / LANES];
     for (int i = 0; i < nd; i++) held[i] = out[i] * shrink;
     for (int k = 0; k < count; k++) {
