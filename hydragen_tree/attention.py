@@ -48,7 +48,7 @@ def tree_attention(
         softcap: scores become `softcap * tanh(score / softcap)` (Gemma 2).
         sinks: `[q_heads]`, one more score per head that has no value (GPT-OSS).
         backend: `auto`, `triton`, `flash` (CUDA, 16-bit types only, no soft-capping), `native`
-            (a CPU's decode steps in float32, anything else as `torch`), `torch` or `reference`.
+            (a CPU, float32; a prefill step as `torch`), `torch` or `reference`.
 
     Returns:
         `[queries, q_heads, head_dim]` in the queries' dtype. A query that meets no key gives 0.
@@ -104,13 +104,20 @@ def resolve_backend(backend: str, device: torch.device, kv_dtype: torch.dtype | 
     if backend == "native":
         if device.type != "cpu":
             raise InputError(f"--attention native: computes on a CPU, not on {device}; use auto")
-        if missing := native.why_unavailable():
+        if missing := _why_not_native(kv_dtype):
             raise InputError(f"--attention native: {missing}; use auto or torch")
     if backend != "auto":
         return backend
     if device.type == "cpu":
-        return "torch" if native.why_unavailable() else "native"
+        return "torch" if _why_not_native(kv_dtype) else "native"
     return "triton" if device.type == "cuda" and find_spec("triton") else "torch"
+
+
+def _why_not_native(kv_dtype: torch.dtype | None) -> str | None:
+    """Why a CPU's attention cannot be the C form; None if it can."""
+    if kv_dtype not in (None, torch.float32):
+        return f"reads keys and values in float32, not in {str(kv_dtype).removeprefix('torch.')}"
+    return native.why_unavailable()
 
 
 def _check(queries: Tensor, keys: Tensor, values: Tensor, plan: Plan, backend: str) -> None:

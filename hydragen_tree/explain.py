@@ -1,5 +1,6 @@
 """Which code a run would use on a device, and why: for `hydragen plan --explain`."""
 
+from hydragen_kernels import native
 from hydragen_tree.attention import resolve_backend
 from hydragen_tree.costs import costs_file
 from hydragen_tree.fold import CPU, CUDA, CostModel
@@ -24,6 +25,8 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
     backend = resolve_backend(attention, source.device, source.kv_dtype)
     asked = "chosen for this device" if attention == "auto" else "asked for"
     what = _kernels(source) if backend == "triton" else _BACKENDS[backend]
+    if source.device.type == "cpu" and (missing := native.why_unavailable()):
+        asked += f"; none in C: {missing}"
     steps = "one at a time by the host"
     if backend == "triton" and source.device.type == "cuda":
         steps = "CUDA graphs; once no sample can fork with drawing included, in chunks"

@@ -287,3 +287,6 @@ def test_asked_for_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_backend("auto", CPU) == "torch"
     monkeypatch.setattr(native, "why_unavailable", lambda: None)
     assert resolve_backend("auto", CPU) == "native"
+    assert resolve_backend("auto", CPU, torch.bfloat16) == "torch"
+    with pytest.raises(InputError, match="native: reads keys and values in float32, not in bfloat"):
+        resolve_backend("native", CPU, torch.bfloat16)

@@ -127,7 +127,7 @@ def sample(
         figures = {
             **asdict(sampler.stats),
             "elapsed_s": round(sampler.stats.elapsed_s, 3),
-            "attention": resolve_backend(attention, sampler.source.device),
+            "attention": resolve_backend(attention, sampler.source.device, sampler.source.kv_dtype),
         }
         with interrupts.held():
             writer.finish(figures)
