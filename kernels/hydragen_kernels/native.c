@@ -74,7 +74,7 @@ INLINE vec exp2v(vec x) {
     return (vec)((ivec)p + ((ivec)shifted << 23));
 }
 
-/* scores[step][lane] = query . key, for STEP keys; returns nothing, raises the maxima. */
+/* scores[key][lane] = query . key, for `step` keys; raises the maxima. */
 INLINE void score(int nv, int step, const vec *query, const float *keys, int64_t dim, vec *scores,
                   vec *max) {
     vec sums[STEP][VECTORS] = {0};
@@ -261,7 +261,8 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
     for (int at = 0; at < count; at++) {
         int64_t row = (first + at) / group, own = head * group + (first + at) % group;
         const float *query = s->queries + row * s->query_row + own * s->query_head;
-        for (int64_t d = 0; d < dim; d++) tile.query[at][d] = query[d] * s->scale, tile.out[at][d] = 0;
+        for (int64_t d = 0; d < dim; d++)
+            tile.query[at][d] = query[d] * s->scale, tile.out[at][d] = 0.0f;
         tile.max[at] = LOWEST, tile.sum[at] = 0.0f;
     }
     for (int64_t i = 0; i < s->n_items; i++) {
@@ -274,11 +275,11 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
     for (int at = 0; at < count; at++) {
         int64_t row = (first + at) / group, own = head * group + (first + at) % group;
         tail(&tile, at, s, row, keys, values);
-        float sum = tile.sum[at], factor = sum > 0.0f ? 1.0f / sum : 0.0f;
+        float sum = tile.sum[at], factor = sum == 0.0f ? 0.0f : 1.0f / sum; /* 0: met no key */
         float *out = s->out + (row * s->q_heads + own) * dim;
         for (int64_t d = 0; d < dim; d++) out[d] = tile.out[at][d] * factor;
         s->lse[row * s->q_heads + own] =
-            sum > 0.0f ? (tile.max[at] + log2f(sum)) * 0.69314718f : -INFINITY;
+            sum == 0.0f ? -INFINITY : (tile.max[at] + log2f(sum)) * 0.69314718f;
     }
 }
 
