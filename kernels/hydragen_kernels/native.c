@@ -270,7 +270,8 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
         int64_t from = item[0] * group - first, to = (item[0] + item[1]) * group - first;
         from = from < 0 ? 0 : from, to = to > count ? count : to;
         if (from < to)
-            segment(&tile, from, to - from, keys + item[2] * dim, values + item[2] * dim, item[3], dim);
+            segment(&tile, from, to - from, keys + item[2] * dim, values + item[2] * dim, item[3],
+                    dim);
     }
     for (int at = 0; at < count; at++) {
         int64_t row = (first + at) / group, own = head * group + (first + at) % group;
