@@ -75,7 +75,7 @@ def tree_attention(
         )
     if backend == "reference":
         result = _recursive(queries, keys, values, plan, scale, softcap)
-    elif backend == "native" and softcap is None and native.fits(queries, keys, plan.items):
+    elif backend == "native" and softcap is None and native.fits(queries, keys, values, plan.items):
         result = _native(queries, keys, values, plan, scale)
     else:
         result = _levels(queries, keys, values, plan, scale, softcap)

@@ -29,6 +29,7 @@ _POINTERS = ("queries", "keys", "values", "out", "lse", "items", "pages", "lengt
 _STRIDES = ("query_row", "query_head", "key_head", "value_head")
 _COUNTS = ("rows", "q_heads", "kv_heads", "head_dim", "n_items", "width", "page_tokens", "threads")
 _CAUSAL = 4  # an item's column
+_DIGEST_BYTES = 32
 
 
 class _Step(ctypes.Structure):
@@ -54,22 +55,27 @@ def why_unavailable() -> str | None:
     return None
 
 
-def fits(queries: Tensor, keys: Tensor, items: NDArray[np.int32]) -> bool:
+def fits(queries: Tensor, keys: Tensor, values: Tensor, items: NDArray[np.int32]) -> bool:
     """Whether the C form computes these: a decode step in float32 of a usual head size.
 
     Args:
         queries: `[rows, q_heads, head_dim]`.
         keys: `[kv_heads, slots, head_dim]`.
+        values: like `keys`.
         items: the plan's, `[items, 6]`.
     """
-    lanes, most = _library().lanes(), _library().max_head_dim()
     return (
-        queries.device.type == "cpu"
-        and queries.dtype == keys.dtype == torch.float32
-        and queries.shape[2] % lanes == 0
-        and queries.shape[2] <= most
+        all(_is_plain(x) for x in (queries, keys, values))
+        and queries.shape[2] % _library().lanes() == 0
+        and queries.shape[2] <= _library().max_head_dim()
         and not items[:, _CAUSAL].any()
     )
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor's memory holds its numbers, and nobody wants its gradient."""
+    wanted = x.requires_grad and torch.is_grad_enabled()
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not (x.is_neg() or wanted)
 
 
 def decode_attention(
@@ -84,6 +90,8 @@ def decode_attention(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Attention of every row over the items that cover it, and over its tail.
+
+    Slots and pages are not checked: they must lie in the arena. For what `fits` only.
 
     Args:
         queries: `[rows, q_heads, head_dim]` float32, numbers of a head side by side.
@@ -124,10 +132,6 @@ def decode_attention(
     )
     _library().decode_attention(ctypes.byref(step))
     return out, lse
-
-
-def _table(array: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
-    return None if array is None else np.ascontiguousarray(array, np.int32)
 
 
 def _laid_out(queries: Tensor) -> Tensor:
@@ -177,9 +181,11 @@ def _torch_openmp() -> str | None:
     """The file of GCC's OpenMP that torch has loaded: threads of another one would compete."""
     mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     files = {line.split(maxsplit=5)[-1] for line in mapped}
-    beside = Path(torch.__file__).parent.parent
     found = sorted(f for f in files if Path(f).name.startswith("libgomp"))
-    return next((f for f in found if Path(f).is_relative_to(beside)), found[0] if found else None)
+    torch_root = Path(torch.__file__).parent  # other packages bring copies of their own
+    homes = (torch_root, torch_root.with_name("torch.libs"))
+    own = [f for f in found if any(Path(f).is_relative_to(home) for home in homes)]
+    return next(iter((*own, *found)), None)
 
 
 def _compiled(compiler: str, flags: tuple[str, ...], openmp: str) -> ctypes.CDLL:
@@ -188,8 +194,8 @@ def _compiled(compiler: str, flags: tuple[str, ...], openmp: str) -> ctypes.CDLL
     parts = (_SOURCE.read_bytes(), " ".join((*flags, openmp)).encode(), version, _cpu())
     name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16] + ".so"
     folder = user_cache_path("hydragen") / "native"
-    with suppress(OSError):  # not there yet, or damaged
-        return ctypes.CDLL(str(folder / name))
+    if kept := _kept(folder / name):
+        return kept
     with _workplace(folder) as place:
         object_file, built = Path(place) / "native.o", Path(place) / name
         for command in (
@@ -199,8 +205,25 @@ def _compiled(compiler: str, flags: tuple[str, ...], openmp: str) -> ctypes.CDLL
             subprocess.run(command, capture_output=True, check=True)
         library = ctypes.CDLL(str(built))
         with suppress(OSError):  # at once, as other processes may do the same; or not kept at all
-            built.replace(folder / name)
+            _seal(built).replace(folder / name)
         return library
+
+
+def _seal(built: Path) -> Path:
+    """A copy with its digest behind it, which loaders do not look at."""
+    data = built.read_bytes()
+    sealed = built.with_suffix(".sealed")
+    sealed.write_bytes(data + hashlib.sha256(data).digest())
+    return sealed
+
+
+def _kept(path: Path) -> ctypes.CDLL | None:
+    """A library from the cache; None if it is not there, or cut short: to load that would crash."""
+    with suppress(OSError):
+        data = path.read_bytes()
+        if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() == data[-_DIGEST_BYTES:]:
+            return ctypes.CDLL(str(path))
+    return None
 
 
 def _workplace(folder: Path) -> tempfile.TemporaryDirectory[str]:
