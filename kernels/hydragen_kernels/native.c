@@ -137,7 +137,7 @@ INLINE void run(int nv, const vec *query, const float *keys, const float *values
     }
 }
 
-/* The same for queries first .. first + count - 1 of a tile: into lanes, and back. */
+/* A run of keys for queries first .. first + count - 1 of a tile: into lanes, and back. */
 INLINE void together(int nv, Tile *tile, int first, int count, const float *keys,
                      const float *values, int64_t n, int64_t dim) {
     static const vec nothing = {0};
@@ -181,7 +181,7 @@ INLINE float total(vec x) {
     return (a[0] + a[2]) + (a[1] + a[3]);
 }
 
-/* The same for one query and up to KEYS keys anywhere, the numbers of a head in nd vectors. */
+/* One query and up to KEYS keys anywhere; here a head's numbers lie in the lanes of nd vectors. */
 INLINE void meet(int nd, Tile *tile, int at, const float *keys, const float *values,
                  const int64_t *places, int count) {
     const vec *query = (const vec *)tile->query[at];

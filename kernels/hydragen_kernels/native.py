@@ -42,17 +42,10 @@ class _Step(ctypes.Structure):
     )
 
 
-class UnavailableError(Exception):
-    """The C form cannot run here; the message says why."""
-
-
 def why_unavailable() -> str | None:
     """Why the C form cannot run here; None if it can."""
-    try:
-        _library()
-    except UnavailableError as error:
-        return str(error)
-    return None
+    built = _build()
+    return built if isinstance(built, str) else None
 
 
 def fits(queries: Tensor, keys: Tensor, values: Tensor, items: NDArray[np.int32]) -> bool:
@@ -143,16 +136,10 @@ def _packed(arena: Tensor) -> Tensor:
     return arena if arena.stride()[1:] == (arena.shape[2], 1) else arena.contiguous()
 
 
-@cache
 def _library() -> ctypes.CDLL:
-    """The compiled form.
-
-    Raises:
-        UnavailableError: it cannot be had, now or when asked before.
-    """
+    """The compiled form, where `why_unavailable` finds nothing."""
     built = _build()
-    if isinstance(built, str):
-        raise UnavailableError(built)
+    assert not isinstance(built, str), built
     return built
 
 
