@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hydragen_kernels.choose import choose
 from hydragen_kernels.segment import SegmentTables
+from hydragen_kernels.step import RowState, begin_step, end_step
 from hydragen_tree.budget import SPARE_SLOTS, padded_rows
 from hydragen_tree.cache import KVCache
 from hydragen_tree.fused import FusedPlan, Heads
@@ -32,7 +33,7 @@ from hydragen_tree.settings import SamplingSettings
 CHUNK_STEPS = 8
 IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
 _RING_STEPS = CHUNK_STEPS * (IN_FLIGHT + 1)
-_STATE_FIELDS = 6  # as `_body` unpacks them
+_STATE_FIELDS = len(RowState._fields)
 _SPLIT_BYTES = 64 << 20  # more such slots where rows are few: as many as these bytes hold
 
 
@@ -78,10 +79,9 @@ class Decoder:
         self._state = torch.zeros(_STATE_FIELDS, room, dtype=torch.int64, device=device)
         self._pages = torch.zeros(room, max_pages, dtype=torch.int32, device=device)
         self._row_numbers = torch.arange(room, dtype=torch.int32, device=device)
-        # one step more than is used, for the run before a capture when the ring stands at its end
-        self._ring_tokens = torch.zeros(_RING_STEPS + 1, room, dtype=torch.int32, device=device)
-        self._ring_logprobs = torch.zeros(2, _RING_STEPS + 1, room, device=device)
-        self._at = torch.zeros(1, dtype=torch.int64, device=device)  # the ring's next step
+        self._ring_tokens = torch.zeros(_RING_STEPS, room, dtype=torch.int32, device=device)
+        self._ring_logprobs = torch.zeros(2, _RING_STEPS, room, device=device)
+        self._begun = torch.zeros(1, dtype=torch.int64, device=device)  # the ring's next step
         self._next_chunk = 0
         nothing = heads.schedule(np.empty((0, 6), np.int32), room, None)
         self._tables = SegmentTables(nothing, device, capacity=1 << 14)
@@ -165,7 +165,7 @@ class Decoder:
         self._next_chunk = (self._next_chunk + 1) % (IN_FLIGHT + 1)
         self._longest += steps
         step = self._step(draws=True)
-        self._at.fill_(first)
+        self._begun.fill_(first)
         for _ in range(steps):
             step()
         ring = slice(first, first + steps), slice(0, self.rows)
@@ -193,7 +193,9 @@ class Decoder:
         if not self._captured:
             return torch.inference_mode()(lambda: self._body(rows, splits, draws))
         saved = self._state.clone()
-        self._state.zero_()  # the run that compiles kernels must change nothing
+        # the run that compiles kernels must change nothing, and its draw go to where a ring starts
+        self._state.zero_()
+        self._begun.zero_()
         self._body(rows, splits, draws)
         self._state.copy_(saved)
         graph = torch.cuda.CUDAGraph()
@@ -203,40 +205,27 @@ class Decoder:
 
     def _body(self, rows: int, splits: int, draws: bool) -> None:
         """One step of `rows` rows; what a graph captures."""
-        tokens, positions, lengths, limits, drawn, keys = self._state[:, :rows]
-        pages, size = self._pages[:rows], self.cache.page_tokens
-        last_page = (lengths // size).clamp(max=pages.shape[1] - 1)
-        page = pages.gather(1, last_page[:, None])[:, 0]
-        live = (lengths < limits) & (page >= 0)
-        slots = torch.where(live, page * size + lengths % size, -1).int()
-        plan = FusedPlan(
-            self._tables,
-            self._partial_views(rows),
-            pages,
-            (lengths + live).int(),
-            size,
-            splits,
+        state, pages = RowState(*self._state[:, :rows]), self._pages[:rows]
+        size = self.cache.page_tokens
+        slots, lengths, counters = begin_step(state, pages, size, self._begun)
+        partials = self._partial_views(rows)
+        plan = FusedPlan(self._tables, partials, pages, lengths, size, splits)
+        logits = self.model.forward(
+            state.tokens, state.positions, slots, None, self.cache, plan.attend
         )
-        logits = self.model.forward(tokens, positions, slots, None, self.cache, plan.attend)
         if draws:
             settings = self.settings
             choice = choose(
                 logits,
                 self._row_numbers[:rows],
-                keys,
-                drawn.int(),
+                state.keys,
+                counters,
                 temperature=settings.temperature,
                 top_k=settings.top_k,
                 top_p=settings.top_p,
                 min_p=settings.min_p,
             )
-            self._ring_tokens[:, :rows].index_copy_(0, self._at, choice.tokens[None])
-            scores = torch.stack([choice.raw_logprobs, choice.sampled_logprobs])
-            self._ring_logprobs[:, :, :rows].index_copy_(1, self._at, scores[:, None])
-            self._at += 1
-            tokens.copy_(torch.where(live, choice.tokens, tokens))
-            for count in (positions, lengths, drawn):
-                count += live
+            end_step(state, slots, choice, self._begun, self._ring_tokens, self._ring_logprobs)
         else:
             if self._logits is None:
                 self._logits = logits.new_empty(self._state.shape[1], logits.shape[1])

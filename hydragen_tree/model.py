@@ -24,6 +24,8 @@ from hydragen_tree.projections import fuse_projections, pack_projections, paddin
 
 IMPLEMENTATION = "hydragen_tree"
 
+_LEFT_AS_THEY_ARE = (nn.ModuleList, nn.Embedding, nn.Linear, nn.Dropout)
+
 Attend = Callable[..., Tensor]
 """`attend(queries, keys, values, scale=, softcap=, sinks=)`: `tree_attention` of some plan."""
 
@@ -107,18 +109,24 @@ class TreeModel:
         return torch.device(self.model.device)
 
     def compile(self) -> None:
-        """Makes the layers fast: fused products, compiled once for all layers and token counts.
+        """Makes the model fast: fused products, layers compiled once for all and any token count.
 
-        Attention stays as it is. What was compiled once is kept on disk by torch.
+        Attention stays as it is. What stands beside the layers, the rotary embedding and the last
+        norm, is compiled too: uncompiled they are as many launches as three layers. What was
+        compiled once is kept on disk by torch.
         """
         fuse_projections(self.model)
         os.environ.setdefault(
             "TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("hydragen") / "inductor")
         )
         depth = self.model.config.get_text_config(decoder=True).num_hidden_layers
-        lists = (m for m in self.model.modules() if isinstance(m, nn.ModuleList))
-        for layer in next((layers for layers in lists if len(layers) == depth), ()):
-            layer.compile(dynamic=True)
+        for owner in self.model.modules():
+            for layers in owner.children():
+                if isinstance(layers, nn.ModuleList) and len(layers) == depth:
+                    beside = (m for m in owner.children() if not isinstance(m, _LEFT_AS_THEY_ARE))
+                    for module in (*layers, *beside):
+                        module.compile(dynamic=True)
+                    return
 
     def attend(self, plan: Plan) -> Attend:
         """Attention over a plan that lies on the host."""

@@ -21,6 +21,7 @@ from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
 from hydragen_kernels.copy import _copy_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
+from hydragen_kernels.step import _begin_kernel, _end_kernel  # noqa: E402
 from hydragen_kernels.tail import _tail_kernel, block_shape  # noqa: E402
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -212,6 +213,16 @@ def test_new_keys_are_stored_without_spills(tmp_path: Path) -> None:
     for kv_type in ("bf16", "u8"):
         report, _ = append_code(kv_type, tmp_path)
         assert_no_spills(report)
+
+
+@pytest.mark.parametrize("kernel", [_begin_kernel, _end_kernel])
+def test_a_steps_ends_keep_to_their_registers(kernel: Any, tmp_path: Path) -> None:
+    rows = ("tokens", "positions", "lengths", "limits", "drawn", "begun")
+    others = ("pages", "new_lengths", "counters", "chosen", "ring_tokens")
+    types = dict.fromkeys(rows, "*i64") | dict.fromkeys(others, "*i32")
+    types |= dict.fromkeys(("ring_raw", "ring_sampled"), "*fp32")
+    report, _ = machine_code(kernel, types, {"BLOCK": 128}, tmp_path, num_warps=4)
+    assert_no_spills(report)
 
 
 def test_copies_move_16_bytes_a_thread(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ pytest.importorskip("triton")
         ("test_kernel_cache", ""),
         ("test_kernel_choose", ""),
         ("test_kernel_fp8", ""),
+        ("test_kernel_step", ""),
         ("test_attention", "fused"),
         ("test_decoder", ""),
         ("test_bench_kernels", ""),
