@@ -84,6 +84,20 @@ def build(directory: Path, kind: str, **changes: object) -> Path:
     return directory
 
 
+def test_layers_and_what_stands_beside_them_are_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only noted down here; the tests of a GPU compile."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    model = load_weights(find_model(str(build(tmp_path, "llama"))))
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(self))
+    TreeModel(model).compile()
+    names = [name for name, module in model.named_modules() if module in compiled]
+    layers = [f"model.layers.{index}" for index in range(3)]
+    assert names == [*layers, "model.norm", "model.rotary_emb"]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_equal_dense_transformers(name: str, tmp_path: Path) -> None:
     kind, changes = MODELS[name]
