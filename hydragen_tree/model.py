@@ -6,6 +6,7 @@ the plan says who sees whom.
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -116,6 +117,8 @@ class TreeModel:
         compiled once is kept on disk by torch.
         """
         fuse_projections(self.model)
+        # The angles of the rotary embedding are a product in fp32, and have to be.
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         os.environ.setdefault(
             "TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("hydragen") / "inductor")
         )
