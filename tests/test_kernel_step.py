@@ -99,3 +99,5 @@ def test_steps_refuse_what_does_not_fit() -> None:
         end_step(state, step.slots, choice, begun, ring[0][:, :1], ring[1])
     with pytest.raises(ValueError, match="ring_logprobs"):
         end_step(state, step.slots, choice, begun, ring[0], ring[1][:, :3])
+    with pytest.raises(ValueError, match="ring_logprobs"):
+        end_step(state, step.slots, choice, begun, ring[0], ring[1][:, :, :1])

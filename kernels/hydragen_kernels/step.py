@@ -175,8 +175,9 @@ def end_step(
         slots: `[rows]` int32, as `begin_step` returned them.
         choice: what was drawn, `[rows]` each.
         begun: `[1]` int64; the draw goes to step `begun - 1` of the ring.
-        ring_tokens: `[steps, >= rows]` int32, written; last dimension contiguous.
-        ring_logprobs: `[2, steps, >= rows]` fp32, written: under the model's own distribution,
+        ring_tokens: `[steps, width]` int32, written, no narrower than rows; last dimension
+            contiguous.
+        ring_logprobs: `[2, steps, width]` fp32, written: under the model's own distribution,
             and under the one drawn from; last dimension contiguous.
 
     Raises:
@@ -187,11 +188,17 @@ def end_step(
     _check_int64("begun", begun, 1)
     check_int32("slots", slots, (rows,))
     check_int32("choice.tokens", choice.tokens, (rows,))
-    steps = ring_tokens.shape[0]
-    if ring_tokens.dtype != torch.int32 or ring_tokens.shape[1] < rows:
-        raise ValueError(f"ring_tokens: expected int32 [steps, {rows}], got {ring_tokens.shape}")
-    if ring_logprobs.dtype != torch.float32 or list(ring_logprobs.shape[:2]) != [2, steps]:
-        raise ValueError(f"ring_logprobs: expected fp32 [2, {steps}, {rows}]")
+    steps, width = ring_tokens.shape
+    if ring_tokens.dtype != torch.int32 or width < rows:
+        raise ValueError(
+            f"ring_tokens: expected int32 [steps, >= {rows}], got {ring_tokens.dtype} "
+            f"{[steps, width]}"
+        )
+    if ring_logprobs.dtype != torch.float32 or list(ring_logprobs.shape) != [2, steps, width]:
+        raise ValueError(
+            f"ring_logprobs: expected fp32 {[2, steps, width]}, got {ring_logprobs.dtype} "
+            f"{list(ring_logprobs.shape)}"
+        )
     check_last_contiguous("ring_tokens", ring_tokens)
     check_last_contiguous("ring_logprobs", ring_logprobs)
     if rows == 0:
