@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -123,13 +124,16 @@ class TreeModel:
             "TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("hydragen") / "inductor")
         )
         depth = self.model.config.get_text_config(decoder=True).num_hidden_layers
-        for owner in self.model.modules():
-            for layers in owner.children():
-                if isinstance(layers, nn.ModuleList) and len(layers) == depth:
-                    beside = (m for m in owner.children() if not isinstance(m, _LEFT_AS_THEY_ARE))
-                    for module in (*layers, *beside):
-                        module.compile(dynamic=True)
-                    return
+        stacks = (
+            (owner, layers)
+            for owner in self.model.modules()
+            for layers in owner.children()
+            if isinstance(layers, nn.ModuleList) and len(layers) == depth
+        )
+        for owner, layers in islice(stacks, 1):
+            beside = (m for m in owner.children() if not isinstance(m, _LEFT_AS_THEY_ARE))
+            for module in (*layers, *beside):
+                module.compile(dynamic=True)
 
     def attend(self, plan: Plan) -> Attend:
         """Attention over a plan that lies on the host."""

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from hydragen_kernels.choose import Choice
-from hydragen_kernels.inputs import check_int32, check_last_contiguous
+from hydragen_kernels.inputs import check_int32, check_int64, check_last_contiguous
 
 _BLOCK = 128  # rows of a program
 
@@ -135,8 +135,8 @@ def begin_step(
         ValueError: shapes, dtypes or strides do not fit together.
     """
     rows = state.lengths.shape[0]
-    _check_state(state)
-    _check_int64("begun", begun, 1)
+    _check_state(state, rows)
+    check_int64("begun", begun, (1,))
     if pages.dtype != torch.int32 or pages.ndim != 2 or pages.shape[0] != rows:
         raise ValueError(f"pages: expected int32 [{rows}, max_pages], got {pages.dtype}")
     check_last_contiguous("pages", pages)
@@ -185,7 +185,7 @@ def end_step(
     """
     rows = slots.shape[0]
     _check_state(state, rows)
-    _check_int64("begun", begun, 1)
+    check_int64("begun", begun, (1,))
     check_int32("slots", slots, (rows,))
     check_int32("choice.tokens", choice.tokens, (rows,))
     steps, width = ring_tokens.shape
@@ -223,13 +223,6 @@ def end_step(
     )
 
 
-def _check_state(state: RowState, rows: int | None = None) -> None:
+def _check_state(state: RowState, rows: int) -> None:
     for name, field in state._asdict().items():
-        _check_int64(name, field, state.lengths.shape[0] if rows is None else rows)
-
-
-def _check_int64(name: str, tensor: torch.Tensor, size: int) -> None:
-    if tensor.dtype != torch.int64 or tuple(tensor.shape) != (size,) or not tensor.is_contiguous():
-        raise ValueError(
-            f"{name}: expected contiguous int64 [{size}], got {tensor.dtype} {list(tensor.shape)}"
-        )
+        check_int64(name, field, (rows,))
