@@ -81,7 +81,7 @@ class Decoder:
         self._row_numbers = torch.arange(room, dtype=torch.int32, device=device)
         self._ring_tokens = torch.zeros(_RING_STEPS, room, dtype=torch.int32, device=device)
         self._ring_logprobs = torch.zeros(2, _RING_STEPS, room, device=device)
-        self._begun = torch.zeros(1, dtype=torch.int64, device=device)  # the ring's next step
+        self._begun = torch.zeros(1, dtype=torch.int64, device=device)  # steps of the ring
         self._next_chunk = 0
         nothing = heads.schedule(np.empty((0, 6), np.int32), room, None)
         self._tables = SegmentTables(nothing, device, capacity=1 << 14)
@@ -127,6 +127,7 @@ class Decoder:
         """
         self._resize(tokens.size, items)
         state = np.zeros((_STATE_FIELDS, self.padded), np.int64)
+        # in the order of `RowState`
         state[:, : self.rows] = np.stack([tokens, positions, lengths, limits, drawn, keys])
         self._send(state, self._state[:, : self.padded])
         self.load_pages(pages)
@@ -160,7 +161,12 @@ class Decoder:
         """Starts up to `CHUNK_STEPS` steps; returns what waits for their tokens.
 
         At most `IN_FLIGHT` chunks may be on the way.
+
+        Raises:
+            ValueError: more steps than a chunk has, or none.
         """
+        if not 0 < steps <= CHUNK_STEPS:
+            raise ValueError(f"steps: expected 1 to {CHUNK_STEPS}, got {steps}")
         first = self._next_chunk * CHUNK_STEPS
         self._next_chunk = (self._next_chunk + 1) % (IN_FLIGHT + 1)
         self._longest += steps
@@ -193,9 +199,10 @@ class Decoder:
         if not self._captured:
             return torch.inference_mode()(lambda: self._body(rows, splits, draws))
         saved = self._state.clone()
-        # the run that compiles kernels must change nothing, and its draw go to where a ring starts
+        # The run that compiles kernels must change nothing, and its draw go where nothing is on its
+        # way to the host: of the ring's chunks the next is free.
         self._state.zero_()
-        self._begun.zero_()
+        self._begun.fill_(self._next_chunk * CHUNK_STEPS)
         self._body(rows, splits, draws)
         self._state.copy_(saved)
         graph = torch.cuda.CUDAGraph()

@@ -9,7 +9,6 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -114,11 +113,12 @@ class TreeModel:
         """Makes the model fast: fused products, layers compiled once for all and any token count.
 
         Attention stays as it is. What stands beside the layers, the rotary embedding and the last
-        norm, is compiled too: uncompiled they are as many launches as three layers. What was
-        compiled once is kept on disk by torch.
+        norm, is compiled too: uncompiled they are as many launches as a layer. What was compiled
+        once is kept on disk by torch.
         """
         fuse_projections(self.model)
-        # The angles of the rotary embedding are a product in fp32, and have to be.
+        # The angles of the rotary embedding are a product in fp32, and have to be. Not only for
+        # this call: compiling is put off until a module is called.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         os.environ.setdefault(
             "TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("hydragen") / "inductor")
@@ -130,10 +130,13 @@ class TreeModel:
             for layers in owner.children()
             if isinstance(layers, nn.ModuleList) and len(layers) == depth
         )
-        for owner, layers in islice(stacks, 1):
-            beside = (m for m in owner.children() if not isinstance(m, _LEFT_AS_THEY_ARE))
-            for module in (*layers, *beside):
-                module.compile(dynamic=True)
+        stack = next(stacks, None)
+        if stack is None:
+            return
+        owner, layers = stack
+        beside = (m for m in owner.children() if not isinstance(m, _LEFT_AS_THEY_ARE))
+        for module in (*layers, *beside):
+            module.compile(dynamic=True)
 
     def attend(self, plan: Plan) -> Attend:
         """Attention over a plan that lies on the host."""

@@ -12,6 +12,7 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
 from hydragen_kernels.choose import Choice  # noqa: E402
+from hydragen_kernels.reference_step import moved_on, step_slots  # noqa: E402
 from hydragen_kernels.step import RowState, begin_step, end_step  # noqa: E402
 
 SIZE = 16  # tokens of a page
@@ -80,6 +81,43 @@ def test_any_number_of_rows(rows: int) -> None:
     assert torch.equal(whole[:, rows:], behind)
 
 
+def test_random_states_equal_the_reference() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths, limits = torch.randint(0, 5 * SIZE, (2, 500), generator=generator)
+    _, state = rows_of(lengths.tolist(), limits.tolist())
+    pages = torch.randint(-40, 200, (500, 4), generator=generator).int().to(DEVICE)
+    begun = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    ring = torch.zeros(1, 500, dtype=torch.int32), torch.zeros(2, 1, 500)
+    ring_tokens, ring_logprobs = (x.to(DEVICE) for x in ring)
+    slots = step_slots(state.lengths, state.limits, pages, SIZE)
+    assert 50 < (slots >= 0).sum() < 450
+    chosen = torch.randint(0, 1000, (500,), generator=generator).int().to(DEVICE)
+    counts = state.positions, state.lengths, state.drawn
+    expected = moved_on(state.tokens, counts, slots, chosen)
+
+    step = begin_step(state, pages, SIZE, begun)
+    assert torch.equal(step.slots.long(), slots)
+    assert torch.equal(step.lengths.long(), expected[2])
+    choice = Choice(chosen, *torch.zeros(2, 500, device=DEVICE))
+    end_step(state, step.slots, choice, begun, ring_tokens, ring_logprobs)
+    for found, right in zip((state.tokens, *counts), expected, strict=True):
+        assert torch.equal(found, right)
+
+
+@pytest.mark.parametrize("steps_begun", [0, 3])
+def test_a_draw_beyond_the_ring_is_kept_nowhere(steps_begun: int) -> None:
+    _, state = rows_of([1], [2])
+    around = torch.full((4, 1), -1, dtype=torch.int32, device=DEVICE)
+    logprobs = torch.full((4, 4, 1), torch.nan, device=DEVICE)
+    begun = torch.tensor([steps_begun], device=DEVICE)
+    slots = torch.zeros(1, dtype=torch.int32, device=DEVICE)
+    choice = Choice(slots + 5, *torch.zeros(2, 1, device=DEVICE))
+    end_step(state, slots, choice, begun, around[1:3], logprobs[1:3, 1:3])
+    assert (around == -1).all()
+    assert logprobs.isnan().all()
+    assert state.tokens.tolist() == [5]
+
+
 def test_steps_refuse_what_does_not_fit() -> None:
     _, state = rows_of([1, 2], [3, 3])
     pages = torch.zeros(2, 3, dtype=torch.int32, device=DEVICE)
@@ -90,11 +128,16 @@ def test_steps_refuse_what_does_not_fit() -> None:
         begin_step(state, pages, SIZE, begun.int())
     with pytest.raises(ValueError, match="pages: expected int32"):
         begin_step(state, pages[:1], SIZE, begun)
+    with pytest.raises(ValueError, match="pages: expected int32"):
+        begin_step(state, pages[:, :0], SIZE, begun)
     step = begin_step(state, pages, SIZE, begun)
     choice = Choice(step.slots, torch.zeros(2, device=DEVICE), torch.zeros(2, device=DEVICE))
     ring = torch.zeros(4, 2, dtype=torch.int32, device=DEVICE), torch.zeros(2, 4, 2, device=DEVICE)
     with pytest.raises(ValueError, match="slots"):
         end_step(state, step.slots.long(), choice, begun, *ring)
+    wide = Choice(step.slots, choice.raw_logprobs.double(), choice.sampled_logprobs)
+    with pytest.raises(ValueError, match="raw_logprobs: expected contiguous float32"):
+        end_step(state, step.slots, wide, begun, *ring)
     with pytest.raises(ValueError, match="ring_tokens"):
         end_step(state, step.slots, choice, begun, ring[0][:, :1], ring[1])
     with pytest.raises(ValueError, match="ring_logprobs"):

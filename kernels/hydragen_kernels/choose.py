@@ -27,7 +27,7 @@ import torch
 import triton
 import triton.language as tl
 
-from hydragen_kernels.inputs import FLOATS, check_int32, check_int64, check_last_contiguous
+from hydragen_kernels.inputs import FLOATS, check_contiguous, check_int32, check_last_contiguous
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _LN_2 = tl.constexpr(0.6931471805599453)
@@ -334,7 +334,7 @@ def choose(
     check_last_contiguous("logits", logits)
     check_int32("sample_rows", sample_rows, (samples,))
     check_int32("positions", positions, (samples,))
-    check_int64("stream_keys", stream_keys, (samples,))
+    check_contiguous("stream_keys", stream_keys, torch.int64, (samples,))
     if logits.dtype not in FLOATS or vocab < 1:
         raise ValueError(f"logits: expected fp16, bf16 or fp32, got {logits.dtype} {[rows, vocab]}")
     if not (temperature >= 0.0 and top_k >= 0 and 0.0 < top_p <= 1.0 and 0.0 <= min_p <= 1.0):

@@ -91,21 +91,17 @@ def check_int32(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None
     Raises:
         ValueError: it is not contiguous int32 of that shape.
     """
-    _check_contiguous(name, tensor, torch.int32, shape)
+    check_contiguous(name, tensor, torch.int32, shape)
 
 
-def check_int64(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
-    """Check a tensor of counts or keys.
-
-    Raises:
-        ValueError: it is not contiguous int64 of that shape.
-    """
-    _check_contiguous(name, tensor, torch.int64, shape)
-
-
-def _check_contiguous(
+def check_contiguous(
     name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:
+    """Check a tensor that a kernel reads or writes without strides.
+
+    Raises:
+        ValueError: it is not contiguous, of that dtype and shape.
+    """
     if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous():
         expected = f"{str(dtype).removeprefix('torch.')} {list(shape)}"
         raise ValueError(

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from hydragen_kernels.choose import Choice
-from hydragen_kernels.inputs import check_int32, check_int64, check_last_contiguous
+from hydragen_kernels.inputs import check_contiguous, check_int32, check_last_contiguous
 
 _BLOCK = 128  # rows of a program
 
@@ -100,6 +100,7 @@ def _end_kernel(
     ring_sampled,
     stride_t,
     stride_l,
+    steps,
     rows,
     BLOCK: tl.constexpr,
 ):
@@ -107,11 +108,12 @@ def _end_kernel(
     inside = row < rows
     at = tl.load(begun) - 1
     token = tl.load(chosen + row, mask=inside)
-    raw = tl.load(raw_logprobs + row, mask=inside)
-    sampled = tl.load(sampled_logprobs + row, mask=inside)
-    tl.store(ring_tokens + at * stride_t + row, token, mask=inside)
-    tl.store(ring_raw + at * stride_l + row, raw, mask=inside)
-    tl.store(ring_sampled + at * stride_l + row, sampled, mask=inside)
+    if (at >= 0) & (at < steps):
+        raw = tl.load(raw_logprobs + row, mask=inside)
+        sampled = tl.load(sampled_logprobs + row, mask=inside)
+        tl.store(ring_tokens + at * stride_t + row, token, mask=inside)
+        tl.store(ring_raw + at * stride_l + row, raw, mask=inside)
+        tl.store(ring_sampled + at * stride_l + row, sampled, mask=inside)
 
     live = inside & (tl.load(slots + row, mask=inside, other=-1) >= 0)
     tl.store(tokens + row, token.to(tl.int64), mask=live)
@@ -136,9 +138,16 @@ def begin_step(
     """
     rows = state.lengths.shape[0]
     _check_state(state, rows)
-    check_int64("begun", begun, (1,))
-    if pages.dtype != torch.int32 or pages.ndim != 2 or pages.shape[0] != rows:
-        raise ValueError(f"pages: expected int32 [{rows}, max_pages], got {pages.dtype}")
+    check_contiguous("begun", begun, torch.int64, (1,))
+    if (
+        pages.dtype != torch.int32
+        or pages.ndim != 2
+        or pages.shape[0] != rows
+        or not pages.shape[1]
+    ):
+        raise ValueError(
+            f"pages: expected int32 [{rows}, max_pages], got {pages.dtype} {list(pages.shape)}"
+        )
     check_last_contiguous("pages", pages)
     slots, lengths, counters = torch.empty(3, rows, dtype=torch.int32, device=pages.device)
     _begin_kernel[(max(1, triton.cdiv(rows, _BLOCK)),)](
@@ -174,7 +183,8 @@ def end_step(
         state: the rows; tokens, positions, lengths and counts of live ones are written.
         slots: `[rows]` int32, as `begin_step` returned them.
         choice: what was drawn, `[rows]` each.
-        begun: `[1]` int64; the draw goes to step `begun - 1` of the ring.
+        begun: `[1]` int64; the draw goes to step `begun - 1` of the ring, or nowhere if there is
+            none.
         ring_tokens: `[steps, width]` int32, written, no narrower than rows; last dimension
             contiguous.
         ring_logprobs: `[2, steps, width]` fp32, written: under the model's own distribution,
@@ -185,9 +195,11 @@ def end_step(
     """
     rows = slots.shape[0]
     _check_state(state, rows)
-    check_int64("begun", begun, (1,))
+    check_contiguous("begun", begun, torch.int64, (1,))
     check_int32("slots", slots, (rows,))
     check_int32("choice.tokens", choice.tokens, (rows,))
+    for name in ("raw_logprobs", "sampled_logprobs"):
+        check_contiguous(f"choice.{name}", getattr(choice, name), torch.float32, (rows,))
     steps, width = ring_tokens.shape
     if ring_tokens.dtype != torch.int32 or width < rows:
         raise ValueError(
@@ -217,6 +229,7 @@ def end_step(
         *ring_logprobs,
         ring_tokens.stride(0),
         ring_logprobs.stride(1),
+        steps,
         rows,
         BLOCK=_BLOCK,
         num_warps=4,
@@ -225,4 +238,4 @@ def end_step(
 
 def _check_state(state: RowState, rows: int) -> None:
     for name, field in state._asdict().items():
-        check_int64(name, field, (rows,))
+        check_contiguous(name, field, torch.int64, (rows,))
