@@ -9,13 +9,17 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "Problem": "problem",
-    "Prompt": "prompts",
-    "Sample": "samples",
-    "Sampler": "sampler",
+    "Plan": "attention.plan",
+    "Problem": "problem.types",
+    "Prompt": "prompt.prompts",
+    "Sample": "sample.sample",
+    "Sampler": "sample.sampler",
     "SamplingSettings": "settings",
-    "Trie": "trie",
-    "tree_attention": "attention",
+    "SegmentTable": "attention.segment_table",
+    "Tails": "attention.plan",
+    "Trie": "trie.trie",
+    "load_problems": "problem.reading",
+    "tree_attention": "attention.tree_attention",
 }
 __all__ = sorted(_HOME)
 

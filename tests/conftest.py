@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge, Verdict
-from hydragen_tree.problem import Limits, Problem, Test
+from hydragen_tree.problem.types import Limits, Problem, Test
 
 # Tests run side by side, one a core: threads of their own would only wait for each other. Set
 # before torch is imported, and inherited by the processes that tests start.

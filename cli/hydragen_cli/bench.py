@@ -112,7 +112,7 @@ def bench(
     if output is not None:
         output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if plot is not None:
-        from hydragen_tree.bench.plot import plot as draw
+        from hydragen_bench.plot import plot as draw
 
         draw(name, found, plot)
 
@@ -137,7 +137,7 @@ def _check(
     if output is not None and not output.absolute().parent.is_dir():
         raise InputError(f"--output {output}: cannot be written: no directory {output.parent}")
     if plot is not None:
-        from hydragen_tree.bench.plot import check_plot
+        from hydragen_bench.plot import check_plot
 
         check_plot(name, plot)
 
@@ -174,7 +174,7 @@ def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
     points = _parse_points(given["points"])
     python = None
     if given["against"]:
-        from hydragen_tree.bench.peer_vllm import find_vllm
+        from hydragen_bench.peer_vllm import find_vllm
 
         python = find_vllm(given["peer-python"])
     import torch
@@ -182,15 +182,15 @@ def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
     if not torch.cuda.is_available():
         raise InputError(f"bench {name}: needs a CUDA device; `hydragen bench cpu` does not")
     if name is Bench.attention:
-        from hydragen_tree.bench import attention
+        from hydragen_bench import attention
 
         return attention.run()
     if name is Bench.choose:
-        from hydragen_tree.bench import choose
+        from hydragen_bench import choose
 
         return choose.run()
-    from hydragen_tree.bench import decode, tree
-    from hydragen_tree.bench.configs import CONFIGS, Point
+    from hydragen_bench import decode, tree
+    from hydragen_bench.configs import CONFIGS, Point
 
     architecture = given["architecture"]
     if architecture is not None and architecture not in CONFIGS:
@@ -206,14 +206,14 @@ def _measure_without_gpu(name: Bench, problem: Path | None) -> dict[str, Any]:
     from rich.console import Console
 
     if name is Bench.cpu:
-        from hydragen_tree.bench import cpu
+        from hydragen_bench import cpu
 
         return cpu.run(Console(), problem)
     if name is Bench.judge:
-        from hydragen_tree.bench import judge
+        from hydragen_bench import judge
 
         return judge.run(Console(), problem)
-    from hydragen_tree.bench import fit
+    from hydragen_bench import fit
 
     return fit.run()
 

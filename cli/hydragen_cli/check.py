@@ -49,7 +49,7 @@ def check(
     Exit code 1 if grading with any of them could not be trusted.
     """
     from hydragen_tree.judge.checkup import check_problems
-    from hydragen_tree.problem import load_problems
+    from hydragen_tree.problem.reading import load_problems
 
     if write and not calibrate:
         raise InputError("--write: writes what --calibrate measures; give both")
@@ -87,7 +87,7 @@ def check(
 
 def _write_limit(checkup: "Checkup") -> None:
     """Put the limit that suits Python into the problem's own file."""
-    from hydragen_tree.formats.native import with_time_limit
+    from hydragen_tree.problem.formats.native import with_time_limit
 
     suggested, problem = checkup.suggested_s, checkup.problem
     if suggested is None or suggested == problem.limits.time_s:

@@ -13,7 +13,7 @@ from hydragen_cli.console import count, note
 from hydragen_tree.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from hydragen_tree.formats.samples import SampleLine
+    from hydragen_tree.sample.lines import SampleLine
 
 PARTIAL = 3
 
@@ -41,7 +41,12 @@ def import_(
 
     What cannot be judged rightly is refused by name; the rest is written, and the exit code is 3.
     """
-    from hydragen_tree.formats.importing import Refused, problem_path, read_source, write_problem
+    from hydragen_tree.problem.formats.importing import (
+        Refused,
+        problem_path,
+        read_source,
+        write_problem,
+    )
 
     written: dict[Path, str] = {}
     refused = 0
@@ -84,7 +89,7 @@ def export(
 
     Lines that are no samples are named and left out, and the exit code is 3.
     """
-    from hydragen_tree.formats.export import export_samples
+    from hydragen_tree.sample.export import export_samples
 
     if output is not None and output.exists() and not force:
         raise InputError(f"--output {output}: exists; name another file, or use --force")
@@ -105,7 +110,7 @@ class _Reader:
         self.broken = 0
 
     def read(self, stream: IO[bytes]) -> "Iterator[SampleLine]":
-        from hydragen_tree.formats.samples import BrokenLine, read_samples
+        from hydragen_tree.sample.lines import BrokenLine, read_samples
 
         for item in read_samples(stream):
             if isinstance(item, BrokenLine):

@@ -109,6 +109,7 @@ def evaluate(
     from hydragen_tree.judge.languages import find_language
     from hydragen_tree.judge.library import Library
     from hydragen_tree.judge.verdict_file import VerdictFile
+    from hydragen_tree.passk.summary import Tally
 
     ks = _parse_ks(k)
     source = open_samples(samples)
@@ -124,8 +125,9 @@ def evaluate(
     if len(library.refused) > _REFUSED:
         more = len(library.refused) - _REFUSED
         note(f"and {more:,} more records; their samples cannot be judged either")
+    tally = Tally()
     with (
-        VerdictFile(output, resume=resume, force=force) as verdicts,
+        VerdictFile(output, tally, resume=resume, force=force) as verdicts,
         open_judge(
             workers=workers,
             sandbox=sandbox,
@@ -136,7 +138,7 @@ def evaluate(
         ) as judge,
         _Drain() as drain,
     ):
-        run = Grading(judge, library, verdicts, until_solved)
+        run = Grading(judge, library, verdicts, tally, until_solved)
         with _progress(run, quiet=quiet):
             run.judge(source, language, drain.stop)
     run.report(ks, summary, plot, quiet=quiet)

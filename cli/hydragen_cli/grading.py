@@ -14,11 +14,12 @@ from hydragen_cli.console import console, count, note
 from hydragen_tree.errors import InputError, OutputError, one_line
 
 if TYPE_CHECKING:
-    from hydragen_tree.formats.samples import SampleLine
     from hydragen_tree.judge import Judge, Verdict
     from hydragen_tree.judge.library import Library
     from hydragen_tree.judge.verdict_file import VerdictFile
-    from hydragen_tree.problem import Problem
+    from hydragen_tree.passk.summary import Tally
+    from hydragen_tree.problem.types import Problem
+    from hydragen_tree.sample.lines import SampleLine
 
 _NAMED = 10  # faults of one kind that are named; the rest is counted
 _GLANCE_MS = 200
@@ -35,9 +36,11 @@ class Grading:
         judge: "Judge",
         library: "Library",
         verdicts: "VerdictFile",
+        tally: "Tally",
         until_solved: int | None,
     ) -> None:
         self._judge, self._library, self.verdicts = judge, library, verdicts
+        self._tally = tally
         self._until_solved = until_solved
         self._named: dict[str, set[str]] = {}
         self._changed: set[str] = set()
@@ -67,7 +70,7 @@ class Grading:
                 self._fault("infrastructure errors", f"{line.task_id}: {verdict.message}")
 
     def _items(self, lines: Iterable[bytes], default: str) -> "Iterator[tuple[Problem, str, _Tag]]":
-        from hydragen_tree.formats.samples import BrokenLine, read_samples
+        from hydragen_tree.sample.lines import BrokenLine, read_samples
 
         for line in read_samples(lines):
             if isinstance(line, BrokenLine):
@@ -159,9 +162,9 @@ class Grading:
         self, ks: list[int], summary: Path | None, plot: Path | None, *, quiet: bool
     ) -> None:
         """Write what was asked for, and print the table."""
-        from hydragen_tree.passk import plot_curve, render_summary
+        from hydragen_tree.passk.summary import plot_curve, render_summary
 
-        result = self.verdicts.tally.summary(ks)
+        result = self._tally.summary(ks)
         if summary is not None:
             record = {
                 **result.to_json(),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hydragen_tree.errors import InputError
 
 if TYPE_CHECKING:
-    from hydragen_tree.problem import Problem
-    from hydragen_tree.prompts import Prompt
+    from hydragen_tree.problem.types import Problem
+    from hydragen_tree.prompt.prompts import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Inputs:
             InputError: neither or both are given, something in them is wrong, or an option has no
                 meaning for them.
         """
-        from hydragen_tree.problem import load_problems
+        from hydragen_tree.problem.reading import load_problems
 
         if problems and prompts:
             raise InputError("--prompts: give either problems or --prompts, not both")
@@ -49,7 +49,7 @@ class Inputs:
     @property
     def files(self) -> dict[str, tuple[str | None, str]]:
         """Task id to (path, content hash), for the manifest; problems from stdin have no path."""
-        from hydragen_tree.problem import STDIN
+        from hydragen_tree.problem.reading import STDIN
 
         return {
             problem.id: (None if problem.source == STDIN else problem.source, problem.content_hash)
@@ -58,7 +58,7 @@ class Inputs:
 
     def prompts(self, tokenizer: Any, seed: int) -> "list[Prompt]":
         """Tokenises everything; the seed chooses few-shot examples."""
-        from hydragen_tree.prompts import build_prompts, prompts_from_sources
+        from hydragen_tree.prompt.prompts import build_prompts, prompts_from_sources
 
         if self.lines:
             return prompts_from_sources(self.lines, tokenizer)
@@ -68,7 +68,7 @@ class Inputs:
 
 
 def _read_lines(prompts: str) -> list[tuple[str, Any]]:
-    from hydragen_tree.prompts import read_prompt_lines
+    from hydragen_tree.prompt.prompt_lines import read_prompt_lines
 
     try:
         if prompts == "-":

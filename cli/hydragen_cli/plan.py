@@ -13,9 +13,9 @@ from hydragen_tree.settings import SamplingSettings
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from hydragen_tree.fold import Fold
-    from hydragen_tree.outline import Outline
-    from hydragen_tree.trie import Segment
+    from hydragen_tree.trie.folding import Fold
+    from hydragen_tree.trie.outline import Outline
+    from hydragen_tree.trie.trie import Segment
 
 _MAX_CHILDREN = 8
 _MAX_FOLDS = 3
@@ -47,9 +47,9 @@ def plan(
     """
     inputs = Inputs.read(problems, prompts, chat, variants)
 
-    from hydragen_tree.explain import explain as explanation
-    from hydragen_tree.outline import Outline
-    from hydragen_tree.sampler import Sampler
+    from hydragen_tree.model.explain import explain as explanation
+    from hydragen_tree.sample.sampler import Sampler
+    from hydragen_tree.trie.outline import Outline
 
     prepare_libraries(model, quiet=as_json)
     sampler = Sampler.from_pretrained(

@@ -10,8 +10,8 @@ from hydragen_cli.console import console, count, duration, note
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hydragen_tree.ledger import RunStats
-    from hydragen_tree.output import Tally
+    from hydragen_tree.sample.ledger import RunStats
+    from hydragen_tree.sample.writer import Tally
 
 _PLAIN_INTERVAL_S = 5.0
 _WIDTH = 100

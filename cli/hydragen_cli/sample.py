@@ -16,9 +16,9 @@ from hydragen_tree.errors import InputError
 from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
-    from hydragen_tree.output import SampleWriter
-    from hydragen_tree.prompts import Prompt
-    from hydragen_tree.sampler import Sampler
+    from hydragen_tree.prompt.prompts import Prompt
+    from hydragen_tree.sample.sampler import Sampler
+    from hydragen_tree.sample.writer import SampleWriter
 
 _DEFAULT = SamplingSettings()
 
@@ -63,7 +63,7 @@ def sample(
     inputs = Inputs.read(problems, prompts, chat, variants)
 
     def prepare() -> "tuple[Sampler, list[Prompt]]":
-        from hydragen_tree.sampler import Sampler  # torch comes with it: seconds
+        from hydragen_tree.sample.sampler import Sampler  # torch comes with it: seconds
 
         prepare_libraries(model, quiet=quiet)
         sampler = Sampler.from_pretrained(
@@ -87,14 +87,14 @@ def sample(
         _rehearse(*prepare(), samples, settings, memory_bytes, quiet=quiet)
         return 0
 
-    from hydragen_tree.manifest import Manifest
-    from hydragen_tree.output import SampleWriter
+    from hydragen_tree.sample.manifest import Manifest
+    from hydragen_tree.sample.writer import SampleWriter
 
     path = None if output is None or str(output) == "-" else output
     with Interrupts() as interrupts, SampleWriter(path, resume=resume, force=force) as writer:
         sampler, built = prepare()
 
-        from hydragen_tree.attention import resolve_backend
+        from hydragen_tree.attention.tree_attention import resolve_backend
 
         writer.begin(
             Manifest.describe(
@@ -154,8 +154,8 @@ def _rehearse(
     quiet: bool,
 ) -> None:
     """Prints the prompts as JSON lines, and what the run would share and need."""
-    from hydragen_tree.budget import free_memory_bytes
-    from hydragen_tree.outline import Outline
+    from hydragen_tree.branch.budget import free_memory_bytes
+    from hydragen_tree.trie.outline import Outline
 
     for prompt in prompts:
         line = {"task_id": prompt.task_id, "prompt_variant": prompt.variant, "text": prompt.text}

@@ -19,7 +19,7 @@ def schema(
     config: Config = None,
 ) -> None:
     """Print the JSON Schema of problem files, so that editors complete and check them."""
-    from hydragen_tree.problem import problem_json_schema
+    from hydragen_tree.problem.types import problem_json_schema
 
     text = json.dumps(problem_json_schema(), indent=2) + "\n"
     if output is None:

@@ -9,9 +9,9 @@ judge       judge.py (streams of programs), store.py (what was judged before), l
             (whose samples they are), verdict_file.py, checkup.py (whether a problem judges rightly)
 """
 
-from hydragen_tree.judge.attempts import Attempt
 from hydragen_tree.judge.judge import Judge
-from hydragen_tree.judge.probe import Isolation, probe
+from hydragen_tree.judge.sandbox.attempts import Attempt
+from hydragen_tree.judge.sandbox.probe import Isolation, probe
 from hydragen_tree.judge.verdict import Status, Verdict
 
 __all__ = ["Attempt", "Isolation", "Judge", "Status", "Verdict", "probe"]

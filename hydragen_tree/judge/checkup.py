@@ -15,7 +15,7 @@ from hydragen_tree.errors import InputError
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.judge.languages import find_language
 from hydragen_tree.judge.verdict import Verdict
-from hydragen_tree.problem import Problem
+from hydragen_tree.problem.types import Problem
 
 # As in the problem package format: room for accepted programs, and a margin to the slow ones.
 _ROOM = 2.0

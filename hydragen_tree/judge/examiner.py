@@ -12,16 +12,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from hydragen_tree.judge.box import Box, BoxError
 from hydragen_tree.judge.checkers import check_text, check_value
-from hydragen_tree.judge.conversation import converse
-from hydragen_tree.judge.guest import harness, wire
 from hydragen_tree.judge.languages import CompileError, Language, compile_program
-from hydragen_tree.judge.levels import Container
-from hydragen_tree.judge.request import Limits, Outcome, Request, Role
+from hydragen_tree.judge.sandbox.box import Box, BoxError
+from hydragen_tree.judge.sandbox.conversation import converse
+from hydragen_tree.judge.sandbox.guest import harness, wire
+from hydragen_tree.judge.sandbox.levels import Container
+from hydragen_tree.judge.sandbox.request import Limits, Outcome, Request, Role
 from hydragen_tree.judge.validators import Validator, ValidatorError, image_of
 from hydragen_tree.judge.verdict import Status, Verdict, verdict_on
-from hydragen_tree.problem import Problem, ProgramChecker, Test
+from hydragen_tree.problem.types import Problem, ProgramChecker, Test
 
 _SLACK = 1.2  # of the time limit, before a run is ended
 _WALL = 3.0  # elapsed seconds for each second of processor time ...

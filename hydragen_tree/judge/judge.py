@@ -20,9 +20,9 @@ from typing import Any, Generic, TypeVar
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge.examiner import Examiner, Quiet
-from hydragen_tree.judge.interpreter import find_interpreter
 from hydragen_tree.judge.languages import Language, find_language, fingerprint
-from hydragen_tree.judge.probe import Isolation, find_isolation
+from hydragen_tree.judge.sandbox.interpreter import find_interpreter
+from hydragen_tree.judge.sandbox.probe import Isolation, find_isolation
 from hydragen_tree.judge.store import Store, default_directory
 from hydragen_tree.judge.validators import (
     Validator,
@@ -32,7 +32,7 @@ from hydragen_tree.judge.validators import (
     refuse_unusable,
 )
 from hydragen_tree.judge.verdict import Verdict
-from hydragen_tree.problem import Problem
+from hydragen_tree.problem.types import Problem
 
 Tag = TypeVar("Tag")
 Item = tuple[Problem, str, Tag]

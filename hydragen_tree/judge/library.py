@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.formats.samples import SampleLine
-from hydragen_tree.manifest import Manifest, Task, manifest_path
-from hydragen_tree.problem import Problem, load_problems, problem_from_document
+from hydragen_tree.problem.reading import load_problems, problem_from_document
+from hydragen_tree.problem.types import Problem
+from hydragen_tree.sample.lines import SampleLine
+from hydragen_tree.sample.manifest import Manifest, Task, manifest_path
 
 _DATASETS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
@@ -73,7 +74,7 @@ class Library:
         if not source.endswith(_DATASETS):
             yield from load_problems([source])
             return
-        from hydragen_tree.formats.datasets import read_dataset
+        from hydragen_tree.problem.formats.datasets import read_dataset
 
         for where, found in read_dataset(Path(source)):
             try:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.judge.box import Box
 from hydragen_tree.judge.languages import (
     CompileError,
     Language,
@@ -24,9 +23,10 @@ from hydragen_tree.judge.languages import (
     fingerprint,
     language_of,
 )
-from hydragen_tree.judge.request import Limits, Outcome, Request, file_path
+from hydragen_tree.judge.sandbox.box import Box
+from hydragen_tree.judge.sandbox.request import Limits, Outcome, Request, file_path
 from hydragen_tree.judge.store import Store
-from hydragen_tree.problem import Problem, ProgramChecker, Test
+from hydragen_tree.problem.types import Problem, ProgramChecker, Test
 
 LIMITS = Limits(cpu_s=60, wall_s=120, memory_bytes=2 << 30)
 _FEEDBACK = "{scratch}/feedback"

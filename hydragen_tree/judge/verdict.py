@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from hydragen_tree.judge.request import Outcome
+from hydragen_tree.judge.sandbox.request import Outcome
 
 Status = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE", "IE"]
 EXCERPT = 400  # characters of output that a verdict carries

@@ -12,10 +12,15 @@ import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hydragen_tree.errors import InputError, OutputError
-from hydragen_tree.passk import Tally
+
+
+class Counts(Protocol):
+    """What is told of every verdict that stands in the file: pass@k's tally, for one."""
+
+    def add(self, record: Mapping[str, Any], /) -> None: ...
 
 
 class VerdictFile:
@@ -23,12 +28,12 @@ class VerdictFile:
 
     Args:
         path: the file, or None for stdout.
+        tally: told of every verdict, those that stand in the file already included.
         resume: continue the file, where there is one. Infrastructure errors in it count as
             missing; a sample that had one is judged again, and its later line is the one to read.
         force: start anew, whatever stands in it.
 
     Attributes:
-        tally: counts of what stands in the file.
         accepted: task id to accepted samples in the file.
         lines: how many stand in it.
 
@@ -36,9 +41,11 @@ class VerdictFile:
         InputError: the file cannot be written, exists, or holds something else.
     """
 
-    def __init__(self, path: Path | None, *, resume: bool = False, force: bool = False) -> None:
+    def __init__(
+        self, path: Path | None, tally: Counts, *, resume: bool = False, force: bool = False
+    ) -> None:
         self.path = path
-        self.tally = Tally()
+        self._tally = tally
         self.accepted: dict[str, int] = {}
         self.lines = 0
         self._done: dict[tuple[str, int], bytes] = {}
@@ -105,7 +112,7 @@ class VerdictFile:
 
     def _count(self, line: Mapping[str, Any]) -> None:
         task_id = line["task_id"]
-        self.tally.add(line)
+        self._tally.add(line)
         self.lines += 1
         self.accepted[task_id] = self.accepted.get(task_id, 0) + (line["verdict"] == "AC")
 

@@ -107,3 +107,8 @@ def check_contiguous(
         raise ValueError(
             f"{name}: expected contiguous {expected}, got {tensor.dtype} {list(tensor.shape)}"
         )
+
+
+def movable(x: torch.Tensor) -> torch.Tensor:
+    """The same memory in a type that torch can index everywhere: fp8 as bytes."""
+    return x.view(torch.uint8) if x.dtype.itemsize == 1 else x

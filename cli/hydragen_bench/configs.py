@@ -1,0 +1,116 @@
+"""Architectures to measure on. Weights are random: speed does not depend on what they say."""
+
+from typing import NamedTuple
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
+
+from hydragen_bench.timing import bench_device, bench_dtype
+from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.shape import KVShape
+
+
+def _llama(
+    hidden: int, inner: int, layers: int, heads: int, kv_heads: int, vocab: int
+) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=1 << 17,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+class Point(NamedTuple):
+    """A batch of `hydragen bench decode`.
+
+    Attributes:
+        rows: samples of the prompt.
+        prefix: tokens of the prompt.
+        new_tokens: of every sample.
+    """
+
+    rows: int
+    prefix: int
+    new_tokens: int = 128
+
+
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "codellama-7b": _llama(4096, 11008, 32, 32, 32, 32016),
+    "codellama-13b": _llama(5120, 13824, 40, 40, 40, 32016),
+    "llama-3.1-8b": _llama(4096, 14336, 32, 32, 8, 128256),
+    "llama-3.2-1b": _llama(2048, 8192, 16, 32, 8, 128256),
+    "qwen2.5-7b": Qwen2Config(
+        vocab_size=152064,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        max_position_embeddings=1 << 17,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+}
+
+
+_POINTS = (
+    Point(32, 1024),
+    Point(128, 4096),
+    Point(512, 4096),
+    Point(1024, 1024),
+    Point(1024, 16384),
+    Point(2048, 16384),
+)
+_POINTS_UNGROUPED = (  # every head has keys of its own: memory holds fewer tokens
+    Point(32, 1024),
+    Point(32, 16384),
+    Point(256, 16384, 256),
+    Point(1024, 1024, 64),
+    Point(1024, 16384, 64),
+)
+
+
+def points_of(name: str) -> tuple[Point, ...]:
+    """The batches an architecture is measured with, unless others are asked for."""
+    config = CONFIGS[name]
+    ungrouped = config.num_key_value_heads == config.num_attention_heads
+    return _POINTS_UNGROUPED if ungrouped else _POINTS
+
+
+def random_weights(name: str) -> PreTrainedModel:
+    """A named architecture with the same random weights each time: bf16, on the GPU."""
+    torch.manual_seed(0)
+    with bench_device():
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            CONFIGS[name], dtype=bench_dtype()
+        )
+    return model
+
+
+def random_model(name: str, compiled: bool) -> tuple[TreeModel, KVShape]:
+    """Random weights behind our attention, and the sizes of their cache."""
+    config = CONFIGS[name]
+    model = TreeModel(random_weights(name))
+    if compiled:
+        model.compile()
+    heads = config.num_attention_heads
+    shape = KVShape(
+        config.num_hidden_layers,
+        heads,
+        config.num_key_value_heads,
+        config.hidden_size // heads,
+        itemsize=bench_dtype().itemsize,
+    )
+    return model, shape

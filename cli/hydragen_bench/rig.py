@@ -1,0 +1,208 @@
+"""The sampler's own loop on random weights, without a tokenizer, for benchmarks to take apart."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydragen_bench.timing import bench_dtype, relative_error
+from hydragen_kernels.inputs import FP8
+from hydragen_tree.attention.fused import Heads
+from hydragen_tree.branch.budget import free_memory_bytes, path_levels
+from hydragen_tree.branch.decoder import CHUNK_STEPS, Decoder
+from hydragen_tree.branch.engine import Engine
+from hydragen_tree.errors import CapacityError, HydragenError
+from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.ledger import Ledger, RunStats
+from hydragen_tree.sample.loop import Run
+from hydragen_tree.sample.text import Detokenizer
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.shape import KVShape
+from hydragen_tree.trie.costs import CUDA
+from hydragen_tree.trie.trie import Trie
+
+PAGE_TOKENS = 64
+_PREFILL_TOKENS = 8192
+_SPARE_BYTES = 4 << 30  # for activations and partials
+_CHECKED_ROWS = 16
+# Of logits after all layers, against plain torch on the same cache, with keys and values in 16 bits
+# (in bf16 they were 4 to 5 % apart after 40 layers; a mistake makes it 100) and in 8: there the
+# step's own, a hair apart in the two, may round to neighbours an eighth apart.
+_TOLERANCE, _FP8_TOLERANCE = 0.08, 0.15
+
+
+class NoText:
+    """Stands in for a tokenizer: random weights say nothing."""
+
+    def decode(self, _: list[int], **__: Any) -> str:
+        """No text."""
+        return ""
+
+
+class WithoutAttention(TreeModel):
+    """The model with its attention left out; keys and values are still stored."""
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """As `TreeModel.forward`; every query is its own answer."""
+        *others, _ = inputs  # the last says how to attend
+        with_attention: Callable[..., Tensor] = super().forward
+        return with_attention(*others, lambda queries, *_, **__: queries, **named)
+
+
+class Rig:
+    """A model, with what a run of it needs.
+
+    Args:
+        model: the adapted model.
+        shape: sizes of its keys and values.
+        vocabulary: tokens it knows.
+        kv_dtype: of keys and values; None: like the rest.
+    """
+
+    def __init__(
+        self,
+        model: TreeModel,
+        shape: KVShape,
+        vocabulary: int,
+        kv_dtype: torch.dtype | None = None,
+    ) -> None:
+        dtype = bench_dtype()
+        self.kv_dtype = kv_dtype or dtype
+        self.model, self.vocabulary = model, vocabulary
+        self.shape = replace(shape, itemsize=self.kv_dtype.itemsize)
+        sizes = shape.q_heads, shape.kv_heads, shape.head_dim
+        self.heads = Heads(*sizes, dtype, model.device, kv_dtype)
+
+    def cache(self, n_tokens: int) -> KVCache:
+        """An arena for so many tokens, whole pages."""
+        pages, device = pages_for(n_tokens), self.model.device
+        return KVCache(self.shape, pages, PAGE_TOKENS, self.kv_dtype, device, True)
+
+    def tokens_that_fit(self) -> int:
+        """Tokens whose keys and values fit beside the weights.
+
+        Raises:
+            CapacityError: there is no room for any.
+        """
+        free = free_memory_bytes(self.model.device) - _SPARE_BYTES
+        if free < self.shape.token_bytes:
+            raise CapacityError(
+                f"{max(0, free)} bytes are left for keys and values beside the weights and "
+                f"{_SPARE_BYTES >> 30} GiB for activations; choose a smaller --architecture"
+            )
+        return free // self.shape.token_bytes
+
+    def run(
+        self,
+        prompts: list[Prompt],
+        n: int,
+        settings: SamplingSettings,
+        max_rows: int,
+        cache: KVCache,
+        decoder: Decoder,
+        engine: type[Engine] = Engine,
+    ) -> Run:
+        """A run of the sampler's own loop."""
+        stats = RunStats(started=time.perf_counter())
+        text = Detokenizer(NoText(), self.vocabulary, ())
+        ledger = Ledger(prompts, n, settings, text, (), {}, stats)
+        trie = Trie.build(prompt.token_ids for prompt in prompts)
+        own_engine = engine(self.model, trie, cache, _PREFILL_TOKENS)
+        return Run(own_engine, ledger, settings, CUDA, self.shape, max_rows, stats, decoder)
+
+    def decoder(
+        self,
+        cache: KVCache,
+        settings: SamplingSettings,
+        max_rows: int,
+        depth: int,
+        kind: type[Decoder] = Decoder,
+    ) -> Decoder:
+        """Fixed buffers for runs over this cache, or for steps without one.
+
+        Args:
+            cache: where keys and values are.
+            settings: of the runs.
+            max_rows: rows of the batch at the most.
+            depth: segments of a prompt at the most.
+            kind: of decoder.
+        """
+        pages = cache.pages_for(settings.max_tokens) + 1
+        levels = path_levels(depth, settings.max_tokens, PAGE_TOKENS)
+        return kind(self.model, cache, self.heads, settings, max_rows, pages, levels)
+
+    def warm_up(self, run: Run, decoder: Decoder) -> float:
+        """Compiles and captures what a run needs, checks one step, and gives up all pages.
+
+        Args:
+            run: not begun; it is of no use afterwards, another on the same decoder is warm.
+            decoder: the run's.
+
+        Returns:
+            The relative error of a step's logits against plain torch.
+        """
+        run.admit()
+        fork(run)
+        list(run.step())  # rows have a page from their first token on
+        error = self._error(run, decoder)
+        decoder.prepare(run.settings.max_tokens)
+        decoder.launch(CHUNK_STEPS)()
+        abandon(run)
+        return error
+
+    def _error(self, run: Run, decoder: Decoder) -> float:
+        """One step on the device against the same step of some rows in plain torch.
+
+        Raises:
+            HydragenError: they are further apart than rounding explains.
+        """
+        batch = run.batch
+        run.load(decoder, np.arange(batch.size))
+        rows = np.unique(np.linspace(0, batch.size - 1, _CHECKED_ROWS).astype(np.int64))
+        found = decoder.logits()[torch.from_numpy(rows).to(self.model.device)]
+        last = batch.n_drawn[rows] - 1
+        backend, self.model.backend = self.model.backend, "torch"
+        expected = run.engine.decode(
+            batch.drawn[rows, last],
+            run.prompt_length(batch.leaf[rows]) + last,
+            batch.segment[rows],
+            batch.pages[rows],
+            batch.tail[rows],
+        )
+        self.model.backend = backend
+        error = relative_error(found, expected)
+        if not error < (_FP8_TOLERANCE if self.kv_dtype == FP8 else _TOLERANCE):
+            raise HydragenError(f"a decode step's logits are off by {error:.1%}: nothing is timed")
+        return error
+
+
+def pages_for(n_tokens: int) -> int:
+    """Pages that hold `n_tokens` tokens, before there is a cache to ask."""
+    return -(-n_tokens // PAGE_TOKENS)
+
+
+def fork(run: Run) -> int:
+    """Takes the host's steps, for as long as rows may fork; returns how many."""
+    steps = 0
+    while not run.is_steady():
+        list(run.step())
+        steps += 1
+    return steps
+
+
+def abandon(run: Run) -> None:
+    """Gives up all that a run holds in the cache."""
+    run.cache.release(run.batch.pages[run.batch.pages >= 0])
+    run.engine.evict_unused(np.empty(0, np.int32))
+
+
+def random_prompt(length: int, vocabulary: int) -> Prompt:
+    """Random token ids, the same for the same length."""
+    tokens = np.random.default_rng(length).integers(0, vocabulary, length)
+    return Prompt("bench", 0, tokens.astype(np.int32), ())

@@ -1,0 +1,1 @@
+"""Attention over the tree: plans, and one file for each backend."""

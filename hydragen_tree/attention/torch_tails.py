@@ -1,0 +1,179 @@
+"""Attention of every row over its own tail, in plain torch.
+
+Tails lie in pages, and most pages belong to one row. So the pages in use are taken where they lie,
+as one batch of small matrices that nobody copies: a page's queries come to its keys, its scores go
+to their place in the row, and after the softmax its weights come back to its values. Only pages
+that further rows read too, which share a past, are copied for them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hydragen_kernels.inputs import movable
+from hydragen_kernels.reference import Partial
+from hydragen_tree.attention.plan import Tails
+
+_CHUNK_BYTES = 1 << 20  # copied keys or values of one chunk stay in the L2 cache
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reads:
+    """Some pages, and the row that reads each.
+
+    Attributes:
+        pages: their numbers: a range of the arena as a slice, or `[reads]` int64.
+        rows: `[reads]` int64; the number of rows where nobody reads the page.
+        places: `[reads]` int64, `row * width + column` of the page in the row's tail; one past the
+            last where nobody reads it.
+    """
+
+    pages: slice | Tensor
+    rows: Tensor
+    places: Tensor
+
+
+def attend_tails(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tails: Tails,
+    *,
+    scale: float,
+    softcap: float | None = None,
+) -> Partial:
+    """Attention of `[rows, q_heads, head_dim]` over tails, as a partial in fp32.
+
+    Args:
+        queries: one a row.
+        keys: `[kv_heads, slots, head_dim]`.
+        values: like `keys`.
+        tails: the pages of every row; a row whose tail is empty gets `(0, -inf)`.
+        scale: factor on the scores.
+        softcap: scores become `softcap * tanh(score / softcap)`.
+    """
+    rows, q_heads, head_dim = queries.shape
+    kv_heads, size = keys.shape[0], tails.page_tokens
+    group, width = q_heads // kv_heads, _width(tails)
+    reads = _reads(tails, str(queries.device))
+    paged = (kv_heads, -1, size, head_dim)
+
+    # Row before head, as queries come: what belongs to a row is moved in one piece.
+    own = queries.new_zeros(rows + 1, kv_heads, group, head_dim, dtype=torch.float32)
+    own[:rows] = queries.view(rows, kv_heads, group, head_dim)
+    own *= scale
+    scores = own.new_full((rows * width + 1, kv_heads, group, size), -torch.inf)
+    for part, keys_of in _matrices(keys.view(paged), reads):
+        found = _products(own.index_select(0, part.rows), keys_of.mT)
+        scores.index_copy_(0, part.places, found)
+
+    weights, lse = _softmax(scores, tails, softcap, rows, width)
+
+    out = torch.zeros_like(own)
+    for part, values_of in _matrices(values.view(paged), reads):
+        out.index_add_(0, part.rows, _products(weights.index_select(0, part.places), values_of))
+    return Partial(out[:rows].flatten(1, 2), lse)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Products of `[reads, kv_heads, group, k]` and `[kv_heads, reads, k, n]`, head by head."""
+    out = left.new_empty(*left.shape[:3], right.shape[3])
+    for head in range(left.shape[1]):
+        out[:, head] = torch.bmm(left[:, head], right[head])
+    return out
+
+
+def _softmax(
+    scores: Tensor, tails: Tails, softcap: float | None, rows: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """Softmax of each row over its pages.
+
+    Args:
+        scores: `[rows * width + 1, kv_heads, group, page_tokens]`.
+        tails: where they are from.
+        softcap: as in `attend_tails`.
+        rows: number of rows.
+        width: pages a row.
+
+    Returns:
+        Weights shaped like `scores`, and the log-sum-exp `[rows, q_heads]`.
+    """
+    size = scores.shape[3]
+    flat = scores[:-1].unflatten(0, (rows, width)).movedim(1, 3).flatten(3)
+    if softcap is not None:
+        flat = torch.tanh(flat / softcap) * softcap
+    inside = torch.arange(width * size) < torch.from_numpy(tails.lengths)[:, None]
+    flat = flat.masked_fill(~inside.to(flat.device)[:, None, None], -torch.inf)
+    probabilities = flat.softmax(-1)
+    lse = flat.amax(-1) - probabilities.amax(-1).log_()  # the best one is exp(its score - lse)
+    if not tails.lengths.all():
+        probabilities, lse = probabilities.nan_to_num(0.0), lse.nan_to_num(-torch.inf)
+    weights = torch.zeros_like(scores)
+    by_page = probabilities.unflatten(3, (width, size)).movedim(3, 1)
+    weights[:-1].unflatten(0, (rows, width)).copy_(by_page)
+    return weights, lse.flatten(1)
+
+
+def _matrices(paged: Tensor, reads: Sequence[Reads]) -> Iterator[tuple[Reads, Tensor]]:
+    """The pages `[kv_heads, reads, page_tokens, head_dim]`, in fp32, copied only where they must.
+
+    Args:
+        paged: `[kv_heads, pages, page_tokens, head_dim]`.
+        reads: which pages.
+    """
+    page_bytes = 4 * paged[:, 0].numel()
+    for part in reads:
+        if isinstance(part.pages, slice):
+            yield part, paged[:, part.pages].float()
+            continue
+        step = max(1, _CHUNK_BYTES // page_bytes)
+        for pages, rows, places in zip(
+            part.pages.split(step), part.rows.split(step), part.places.split(step), strict=True
+        ):
+            copied = movable(paged).index_select(1, pages).view(paged.dtype)
+            yield Reads(pages, rows, places), copied.float()
+
+
+@lru_cache(maxsize=1)  # plans compare by identity: every layer of a step asks with the same one
+def _reads(tails: Tails, device: str) -> list[Reads]:
+    """First readers of a range of pages, taken where they lie; then whatever else is read."""
+    rows, width = tails.lengths.size, _width(tails)
+    count = -(-tails.lengths // tails.page_tokens)
+    row = np.repeat(np.arange(rows), count)
+    column = np.arange(row.size) - np.repeat(np.cumsum(count) - count, count)
+    page, place = tails.pages[row, column].astype(np.int64), row * width + column
+    if not page.size:
+        return []
+
+    used, first = np.unique(page, return_index=True)
+    low, span = int(used[0]), int(used[-1] - used[0]) + 1
+    if 2 * used.size < span:  # too scattered
+        return [_on(device, page, row, place)]
+    reader, home = np.full(span, rows), np.full(span, rows * width)
+    reader[used - low], home[used - low] = row[first], place[first]
+    rest = np.setdiff1d(np.arange(page.size), first)
+    parts = [_on(device, slice(low, low + span), reader, home)]
+    return [*parts, _on(device, page[rest], row[rest], place[rest])] if rest.size else parts
+
+
+def _width(tails: Tails) -> int:
+    """Pages of the longest tail."""
+    return -(-int(tails.lengths.max(initial=1)) // tails.page_tokens)
+
+
+def _on(
+    device: str,
+    pages: slice | NDArray[np.int64],
+    rows: NDArray[np.int64],
+    places: NDArray[np.int64],
+) -> Reads:
+    def move(array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    where = pages if isinstance(pages, slice) else move(pages)
+    return Reads(where, move(rows), move(places))

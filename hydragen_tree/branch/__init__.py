@@ -1,0 +1,1 @@
+"""Branches: the rows of the batch, how they are admitted, stepped and drawn from."""

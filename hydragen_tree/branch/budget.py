@@ -1,0 +1,68 @@
+"""How much memory keys and values may take, and what the rest of a run needs beside them."""
+
+import gc
+import os
+
+import torch
+
+from hydragen_tree.branch.engine import TAIL_LEVELS
+from hydragen_tree.model.loading import ModelSource
+
+_KEPT_SHARE = 0.05  # of a GPU's free memory, for what the allocator cannot use
+_FIXED_BYTES = 512 << 20  # libraries' own buffers, captured graphs
+SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
+
+# Frozen tails one below the other; each costs every row below one more partial.
+FROZEN_LEVELS = 16
+
+
+def path_levels(depth: int, max_tokens: int, page_tokens: int) -> int:
+    """Segments on a row's path at the most: `depth` of a prompt, and the tails frozen below."""
+    return depth + min(FROZEN_LEVELS, max_tokens // page_tokens)
+
+
+def padded_rows(rows: int) -> int:
+    """The number of rows of the graph that serves `rows`: a quarter more, or 7, at the most."""
+    step = max(8, 1 << max(0, rows.bit_length() - 3))
+    return -(-rows // step) * step
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that a run may take: half of a CPU's free memory, nearly all of a GPU's."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # what earlier runs have freed counts as free
+        return int((1 - _KEPT_SHARE) * torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:
+    """What a run needs on a GPU beside weights, keys and values.
+
+    Args:
+        source: the model.
+        prefill_tokens: tokens of a prefill pass at the most.
+        rows: rows of the batch at the most.
+        levels: segments on a row's path at the most.
+
+    Returns:
+        Bytes: activations and partials of a prefill pass, logits and partials of decode steps.
+    """
+    if source.device.type != "cuda":
+        return 0
+    config, size = source.config, source.dtype.itemsize
+    hidden = int(config.hidden_size)
+    inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+    partial = source.shape.merge_bytes // 2
+    prefill = prefill_tokens * (
+        (6 * hidden + 3 * inner) * size + max(levels, TAIL_LEVELS) * partial
+    )
+    row = 3 * int(config.vocab_size) * size + (levels + SPARE_SLOTS) * partial
+    decode = padded_rows(rows) * row
+    return prefill + decode + _FIXED_BYTES
+
+
+def kv_budget_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:
+    """Bytes left for keys and values once the weights are loaded; never below zero."""
+    workspace = workspace_bytes(source, prefill_tokens, rows, levels)
+    return max(0, free_memory_bytes(source.device) - workspace)

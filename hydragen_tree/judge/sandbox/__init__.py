@@ -1,0 +1,1 @@
+"""Where programs run: levels of isolation, and the code that runs inside."""

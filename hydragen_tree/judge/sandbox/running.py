@@ -1,0 +1,117 @@
+"""Programs that run: the judge moves what goes through their pipes, and waits for their end."""
+
+import json
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hydragen_tree.judge.sandbox.streams import Streams
+
+_GRACE_S = 5.0
+_DRY_S = 0.5  # after the end, for what is still in the pipes
+_CHUNK = 1 << 16
+
+
+class Running:
+    """A program, from its start until the runner has told its end and its pipes are dry.
+
+    Args:
+        control: the judge's end of the runner's socket.
+        streams: the judge's ends of the program's pipes.
+        wall_s: elapsed time after which the runner ends the program.
+        lose: kills the container, where it does not keep to that.
+
+    Attributes:
+        answer: what the runner told of the end.
+        error: why it will never tell.
+    """
+
+    def __init__(
+        self,
+        control: socket.socket,
+        streams: Streams,
+        wall_s: float,
+        lose: Callable[[], None],
+    ) -> None:
+        self.streams = streams
+        self.answer: dict[str, Any] | None = None
+        self.error: Exception | None = None
+        self._control, self._lose = control, lose
+        self._patience_s = wall_s + _GRACE_S
+        self.deadline = time.monotonic() + self._patience_s
+        self._asked = False
+
+    @property
+    def told(self) -> bool:
+        """Whether the end is on record, or will never be."""
+        return self.answer is not None or self.error is not None
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Have a selector watch all that is the program's."""
+        selector.register(self._control, selectors.EVENT_READ, self)
+        self.streams.register(selector, self)
+
+    def move(self, selector: selectors.BaseSelector, fd: int) -> None:
+        """Take, or give, what can be taken or given now."""
+        try:
+            if fd == self._control.fileno():
+                self._hear(selector)
+            else:
+                self.streams.move(selector, fd)
+            if self.streams.too_much and not self._asked and not self.told:
+                self._control.send(b"kill")
+                self._asked = True
+        except (OSError, ValueError) as error:
+            self._end(selector, error)
+
+    def expire(self, selector: selectors.BaseSelector) -> None:
+        """Wait no longer."""
+        late = TimeoutError(f"no answer within {self._patience_s:.0f} s")
+        # With an answer: a process that escaped our reach holds a pipe open.
+        self._end(selector, late if self.answer is None else None)
+
+    def _hear(self, selector: selectors.BaseSelector) -> None:
+        data = self._control.recv(_CHUNK)
+        if not data:
+            raise ConnectionError("the runner has died")
+        self.answer = json.loads(data)
+        self.deadline = time.monotonic() + _DRY_S
+        selector.unregister(self._control)
+        self.streams.stop_feeding(selector)
+
+    def _end(self, selector: selectors.BaseSelector, error: Exception | None) -> None:
+        for key in _watched(selector, self):
+            selector.unregister(key.fileobj)
+        if error is not None:
+            self.error = error
+            self._lose()
+
+
+def attend(*programs: Running, told: Callable[[Running], None] = lambda program: None) -> None:
+    """Feed and read programs until all have ended.
+
+    Args:
+        programs: each in a box of its own.
+        told: called with a program once its end is on record, or will never be.
+    """
+    untold = list(programs)
+    with selectors.PollSelector() as selector:
+        for program in programs:
+            program.register(selector)
+        while active := [one for one in programs if _watched(selector, one)]:
+            left_s = min(one.deadline for one in active) - time.monotonic()
+            for key, _ in selector.select(max(0.0, left_s)):
+                if key.fd in selector.get_map():  # not closed by an event before it
+                    key.data.move(selector, key.fd)
+            for program in active:
+                if time.monotonic() >= program.deadline:
+                    program.expire(selector)
+            for program in [one for one in untold if one.told]:
+                untold.remove(program)
+                told(program)
+
+
+def _watched(selector: selectors.BaseSelector, program: Running) -> list[selectors.SelectorKey]:
+    return [key for key in selector.get_map().values() if key.data is program]

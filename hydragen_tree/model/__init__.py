@@ -1,0 +1,1 @@
+"""The model: loading, the adapter to transformers, keys and values."""

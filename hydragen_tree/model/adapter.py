@@ -1,0 +1,182 @@
+"""The adapter to transformers: any causal model that lets its attention be replaced.
+
+The model runs its own code for embeddings, rotary positions, norms and layers; only attention is
+ours. A step's tokens are packed into one sequence of batch size 1, with explicit positions, and
+the plan says who sees whom.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+
+from hydragen_tree.attention.plan import Plan
+from hydragen_tree.attention.tree_attention import tree_attention
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
+
+IMPLEMENTATION = "hydragen_tree"
+
+_LEFT_AS_THEY_ARE = (nn.ModuleList, nn.Embedding, nn.Linear, nn.Dropout)
+
+Attend = Callable[..., Tensor]
+"""`attend(queries, keys, values, scale=, softcap=, sinks=)`: `tree_attention` of some plan."""
+
+
+class Step:
+    """What attention needs to know of the tokens going through the model.
+
+    An ordinary class: torch.compile looks into frozen dataclasses, and would compile anew for each.
+
+    Args:
+        cache: where new keys and values go.
+        slots: `[tokens]` int32 or int64, the slot of each token.
+        attend: attention over what the tokens see, those just written included.
+    """
+
+    def __init__(self, cache: KVCache, slots: Tensor, attend: Attend) -> None:
+        self.cache, self.slots, self.attend = cache, slots, attend
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    tree_step: Step,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention signature: query `[1, q_heads, tokens, head_dim]`."""
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    cache, tokens = tree_step.cache, tree_step.slots.shape[0]  # behind these there is padding
+    extra = query.shape[2] - tokens
+    if extra:
+        query, key, value = (x[:, :, :tokens] for x in (query, key, value))
+    cache.write(layer, tree_step.slots, key[0], value[0])
+    out = tree_step.attend(
+        query[0].transpose(0, 1),
+        cache.keys[layer],
+        cache.values[layer],
+        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        softcap=softcap,
+        sinks=s_aux,
+    )
+    return (functional.pad(out, (0, 0, 0, 0, 0, extra)) if extra else out)[None], None
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """The plan takes the place of masks."""
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
+
+
+class TreeModel:
+    """A causal language model whose attention walks the tree.
+
+    Args:
+        model: a transformers model; its attention implementation is replaced.
+        backend: attention backend, see `tree_attention`.
+    """
+
+    def __init__(self, model: PreTrainedModel, backend: str = "auto") -> None:
+        model.set_attn_implementation(IMPLEMENTATION)
+        model.eval()
+        self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
+        self.model = model
+        self.backend = backend
+        # A mask with four dimensions is taken as it is; without one, models look at the positions
+        # on the host to see whether sequences are packed.
+        self._given_mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=model.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(self.model.device)
+
+    def compile(self) -> None:
+        """Makes the model fast: fused products, layers compiled once for all and any token count.
+
+        Attention stays as it is. What stands beside the layers, the rotary embedding and the last
+        norm, is compiled too: uncompiled they are as many launches as a layer. What was compiled
+        once is kept on disk by torch.
+        """
+        fuse_projections(self.model)
+        # The angles of the rotary embedding are a product in fp32, and have to be. Not only for
+        # this call: compiling is put off until a module is called.
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
+        os.environ.setdefault(
+            "TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("hydragen") / "inductor")
+        )
+        depth = self.model.config.get_text_config(decoder=True).num_hidden_layers
+        stacks = (
+            (owner, layers)
+            for owner in self.model.modules()
+            for layers in owner.children()
+            if isinstance(layers, nn.ModuleList) and len(layers) == depth
+        )
+        stack = next(stacks, None)
+        if stack is None:
+            return
+        owner, layers = stack
+        beside = (m for m in owner.children() if not isinstance(m, _LEFT_AS_THEY_ARE))
+        for module in (*layers, *beside):
+            module.compile(dynamic=True)
+
+    def attend(self, plan: Plan) -> Attend:
+        """Attention over a plan that lies on the host."""
+        return partial(tree_attention, plan=plan, backend=self.backend)
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        keep: Tensor | None,
+        cache: KVCache,
+        attend: Attend,
+    ) -> Tensor:
+        """Runs packed tokens through the model and stores their keys and values.
+
+        Args:
+            tokens: `[tokens]` int64.
+            positions: `[tokens]` int64, position of each in its own sequence.
+            slots: `[tokens]` slot of each: int64, or int32 on a GPU, where -1 stores nothing.
+            keep: `[kept]` int64, the tokens whose logits are wanted; None: all.
+            cache: the arena.
+            attend: attention over what the tokens see, those just written included.
+
+        Returns:
+            Logits `[kept, vocabulary]` in the model's dtype.
+        """
+        output = self.model(
+            input_ids=self._padded(tokens)[None],
+            position_ids=self._padded(positions)[None],
+            attention_mask=self._given_mask,
+            use_cache=False,
+            logits_to_keep=0 if keep is None else self._padded(keep),
+            tree_step=Step(cache, slots, attend),
+        )
+        logits: Tensor = output.logits[0]
+        return logits[: (tokens if keep is None else keep).shape[0]]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """With zeros behind, where products like numbers of rows that they have met before."""
+        extra = padding(x.shape[0]) if self._is_packed else 0
+        return functional.pad(x, (0, extra)) if extra else x

@@ -1,0 +1,173 @@
+"""Keys and values: the only mutable state on the device.
+
+One arena of slots serves everything. A slot holds one token's key and value in every layer; a
+page is a run of slots. A segment occupies a contiguous run of pages, so that its keys are one
+strided matrix; a tail is a list of pages that may lie anywhere. Pages are counted: branches that
+forked share the full pages of their common past.
+
+Segments are taken from the low end and tail pages from the high end, which keeps long runs free.
+On a CPU the arena is reserved, not touched: memory is used as pages are.
+"""
+
+import math
+import mmap
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hydragen_kernels.inputs import movable
+from hydragen_kernels.reference import narrow
+from hydragen_tree.errors import CapacityError
+from hydragen_tree.shape import KVShape
+
+
+class KVCache:
+    """An arena of keys and values with a page allocator.
+
+    Args:
+        shape: layers, heads, head dimension.
+        n_pages: pages to reserve.
+        page_tokens: slots a page, a power of two.
+        dtype: of keys and values.
+        device: where they live.
+        fused: store with Triton's kernel instead of torch's index copy.
+
+    Attributes:
+        keys: `[layers, kv_heads, slots, head_dim]`.
+        values: like `keys`.
+    """
+
+    def __init__(
+        self,
+        shape: KVShape,
+        n_pages: int,
+        page_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        fused: bool = False,
+    ) -> None:
+        self.page_tokens = page_tokens
+        self.n_pages = n_pages
+        self._fused = fused
+        size = (shape.layers, shape.kv_heads, n_pages * page_tokens, shape.head_dim)
+        # zeros, not empty: slots past a tail's end are masked, but 0 * NaN would still be NaN.
+        self.keys = _zeros(size, dtype, device)
+        self.values = _zeros(size, dtype, device)
+        self._users = np.zeros(n_pages, np.int32)
+        self.peak_pages = 0
+
+    @property
+    def free_pages(self) -> int:
+        """Pages nobody uses."""
+        return int(self.n_pages - np.count_nonzero(self._users))
+
+    def pages_for(self, n_tokens: int) -> int:
+        """Pages that hold `n_tokens` tokens."""
+        return -(-n_tokens // self.page_tokens)
+
+    def take(self, count: int) -> NDArray[np.int32]:
+        """Takes `count` pages, highest free ones first.
+
+        Raises:
+            CapacityError: fewer are free.
+        """
+        free = np.flatnonzero(self._users == 0)
+        if free.size < count:
+            raise CapacityError(f"{count} pages of keys and values needed, {free.size} are free")
+        pages = free[free.size - count :][::-1].astype(np.int32)
+        self._use(pages)
+        return pages
+
+    def take_run(self, n_tokens: int) -> int | None:
+        """Takes a contiguous run of pages for a segment, at the lowest place it fits.
+
+        Returns:
+            The run's first slot; None if no run of free pages is long enough.
+        """
+        need = self.pages_for(n_tokens)
+        used = np.concatenate([[-1], np.flatnonzero(self._users), [self.n_pages]])
+        fits = np.flatnonzero(np.diff(used) > need)
+        if fits.size == 0:
+            return None
+        first = int(used[fits[0]]) + 1
+        self._use(np.arange(first, first + need))
+        return first * self.page_tokens
+
+    def _use(self, pages: NDArray[np.int32] | NDArray[np.int64]) -> None:
+        self._users[pages] = 1
+        self.peak_pages = max(self.peak_pages, self.n_pages - self.free_pages)
+
+    def share(self, pages: NDArray[np.int32]) -> None:
+        """Counts one more user for every page given, repeats counted."""
+        np.add.at(self._users, pages, 1)
+
+    def release(self, pages: NDArray[np.int32]) -> None:
+        """Gives up one use of every page given."""
+        np.subtract.at(self._users, pages, 1)
+
+    def release_run(self, slot: int, n_tokens: int) -> None:
+        """Gives up a segment's run."""
+        first = slot // self.page_tokens
+        self.release(np.arange(first, first + self.pages_for(n_tokens), dtype=np.int32))
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Stores one layer's new keys and values `[kv_heads, tokens, head_dim]` at `slots`.
+
+        The fused form stores nothing where a slot is -1; int32 slots spare it a conversion.
+        """
+        if self._fused:
+            from hydragen_kernels.append import append
+
+            arena = self.keys[layer], self.values[layer]
+            append(*arena, keys.transpose(0, 1), values.transpose(0, 1), slots.int())
+            return
+        for whole, new in ((self.keys, keys), (self.values, values)):
+            movable(whole[layer]).index_copy_(1, slots, movable(narrow(new, whole.dtype)))
+
+    def copy_pages(
+        self, source: NDArray[np.int32], target: NDArray[np.int32], used: NDArray[np.int32]
+    ) -> None:
+        """Copies pages, of each at least the `used` tokens it begins with."""
+        if self._fused:
+            page = np.repeat(np.arange(used.size), used)
+            offset = np.arange(page.size) - np.repeat(np.cumsum(used) - used, used)
+            self._copy(*(pages[page] * self.page_tokens + offset for pages in (source, target)))
+            return
+        at = torch.from_numpy(np.stack([source, target]).astype(np.int64)).to(self.keys.device)
+        # layer by layer: all at once would hold a second copy of them
+        for layer in (*movable(self.keys), *movable(self.values)):
+            paged = layer.unflatten(1, (self.n_pages, self.page_tokens))
+            paged[:, at[1]] = paged[:, at[0]]
+
+    def copy_to_run(self, pages: NDArray[np.int32], n_tokens: int, slot: int) -> None:
+        """Copies the first `n_tokens` tokens of a tail into a run that starts at `slot`."""
+        offsets = np.arange(n_tokens)
+        source = pages[offsets // self.page_tokens].astype(np.int64) * self.page_tokens
+        source += offsets % self.page_tokens
+        if self._fused:
+            self._copy(source, slot + offsets)
+            return
+        at = torch.from_numpy(source).to(self.keys.device)
+        for layer in (*movable(self.keys), *movable(self.values)):
+            layer[:, slot : slot + n_tokens] = layer[:, at]
+
+    def _copy(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
+        """Copies tokens from slots to others, in one launch."""
+        from hydragen_kernels.copy import copy_tokens
+
+        at = torch.from_numpy(np.stack([source, target]).astype(np.int32)).to(self.keys.device)
+        copy_tokens(self.keys, self.values, *at)
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on a CPU they take memory only where something is written.
+
+    torch's own are written at once, and numpy asks for huge pages, of which little would be used.
+    """
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    n_bytes = math.prod(size) * dtype.itemsize
+    reserved = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(reserved, dtype=torch.uint8, count=n_bytes).view(dtype).view(size)

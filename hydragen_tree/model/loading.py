@@ -1,0 +1,344 @@
+"""Finding, checking and loading models, so that what cannot work is refused before weights load."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import cached_file
+
+from hydragen_kernels.inputs import FP8
+from hydragen_tree.errors import InputError, ModelError, one_line
+from hydragen_tree.model.tiny import MODEL_DIR
+from hydragen_tree.shape import KVShape
+
+TINY = "tiny"
+MAX_HEAD_DIM = 256
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_FP8_DEVICES = ("cpu", "cuda")
+_HUB_S = 10  # seconds in which the hub has to answer
+_FP8_STEP = 16  # numbers of a head on a GPU, whose kernels read 16 bytes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that was found and understood; its weights are still on disk.
+
+    Attributes:
+        name: as the user gave it.
+        path: directory or hub id that transformers loads.
+        revision: of the hub repository, if any.
+        config: the text model's configuration.
+        shape: sizes of keys and values.
+        dtype: weights and activations.
+        kv_dtype: keys and values.
+        device: where they will live.
+        context_tokens: longest sequence the model was made for.
+        window_tokens: length beyond which attention would need a sliding window or other rotary
+            frequencies; None if there is no such length.
+        eos_ids: tokens that end a text.
+    """
+
+    name: str
+    path: str
+    revision: str | None
+    config: PreTrainedConfig
+    shape: KVShape
+    dtype: torch.dtype
+    kv_dtype: torch.dtype
+    device: torch.device
+    context_tokens: int
+    window_tokens: int | None
+    eos_ids: frozenset[int]
+
+    def check_length(self, n_tokens: int, what: str) -> None:
+        """Refuses sequences that the model or its attention cannot hold.
+
+        Raises:
+            InputError: longer than the model's context.
+            ModelError: long enough that a sliding window would cut something off.
+        """
+        if n_tokens > self.context_tokens:
+            raise InputError(
+                f"{what}: {n_tokens} tokens with --max-tokens, but {self.name} holds "
+                f"{self.context_tokens}; shorten the prompt or lower --max-tokens"
+            )
+        if self.window_tokens is not None and n_tokens > self.window_tokens:
+            raise ModelError(
+                f"{what}: {n_tokens} tokens with --max-tokens, but {self.name} changes its "
+                f"attention beyond {self.window_tokens} tokens (sliding window or scaled rotary "
+                "positions), which a shared tree cannot do exactly; keep sequences shorter or "
+                "choose another model"
+            )
+
+
+def find_model(
+    model: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    kv_dtype: str = "auto",
+) -> ModelSource:
+    """Reads a model's configuration and refuses what the tree cannot run, without its weights.
+
+    Args:
+        model: `tiny` (the model that ships), a directory, or a hub id.
+        revision: branch, tag or commit on the hub.
+        dtype: `auto` (float32 on a CPU, else as stored), `float32`, `bfloat16`, `float16`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
+        kv_dtype: of keys and values: `auto` (like the rest), or `fp8`, which is not exact.
+
+    Raises:
+        ModelError: not found, not readable, or of a kind that is not supported.
+        InputError: a device or type there is not, or not for this model.
+    """
+    path = _locate(model, revision)
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision).get_text_config(decoder=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"--model {model}: {_first_line(error)}") from None
+    except StrictDataclassError as error:
+        raise ModelError(f"--model {model}: config.json: {_one_line(error)}") from None
+    _refuse_unsupported(model, config)
+    place = _device(device)
+    stored = getattr(config, "dtype", None)
+    kind = _dtype(dtype, stored if isinstance(stored, torch.dtype) else torch.float32, place)
+    kv_kind = _kv_dtype(kv_dtype, kind)
+    shape = _kv_shape(model, config, kv_kind)
+    if kv_kind == FP8:
+        _refuse_fp8(place, shape)
+    return ModelSource(
+        name=model,
+        path=path,
+        revision=revision,
+        config=config,
+        shape=shape,
+        dtype=kind,
+        kv_dtype=kv_kind,
+        device=place,
+        context_tokens=int(getattr(config, "max_position_embeddings", 0) or 1 << 62),
+        window_tokens=_window(config),
+        eos_ids=_eos_ids(path, revision, config),
+    )
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's tokenizer.
+
+    Raises:
+        ModelError: the model has none, or it cannot be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"--model {source.name}: its tokenizer cannot be loaded: {_one_line(error)}"
+        ) from None
+
+
+def load_weights(source: ModelSource) -> PreTrainedModel:
+    """Loads the weights, straight from the files to the device.
+
+    Raises:
+        ModelError: files are missing or broken.
+    """
+    placement = {} if source.device.type == "cpu" else {"device_map": {"": source.device}}
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source.path, revision=source.revision, dtype=source.dtype, **placement
+        )
+    except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
+        raise ModelError(
+            f"--model {source.name}: its weights cannot be loaded: {_first_line(error)}"
+        ) from error
+    return model
+
+
+def fingerprint(source: ModelSource) -> dict[str, str]:
+    """What identifies a model in a manifest.
+
+    The digest covers the configuration and, of each weight file, the name, the size and its first
+    and last megabyte: enough to notice another checkpoint without reading tens of gigabytes. The
+    dtype of keys and values is named where it is not that of the rest.
+    """
+    digest = hashlib.sha256(source.config.to_json_string(use_diff=False).encode())
+    for file in _weight_files(source):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 20))
+            stream.seek(max(0, size - (1 << 20)))
+            digest.update(stream.read(1 << 20))
+    own_kv = {} if source.kv_dtype == source.dtype else {"kv_dtype": dtype_name(source.kv_dtype)}
+    return {
+        "name": source.name,
+        "revision": source.revision or "",
+        "dtype": dtype_name(source.dtype),
+        **own_kv,
+        "device": source.device.type,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`bfloat16`, `float8_e4m3fn`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _locate(model: str, revision: str | None) -> str:
+    if model == TINY:
+        return str(MODEL_DIR)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise ModelError(
+            f"--model {model}: no such directory; expected `{TINY}`, a model directory "
+            "(config.json, tokenizer, safetensors) or a hub id such as owner/name"
+        )
+    return _on_hub(model, revision)
+
+
+def _on_hub(model: str, revision: str | None) -> str:
+    """The id itself where the hub answers, else the directory of the copy in the local cache.
+
+    Asked once: without a network, transformers would try half a minute for every file.
+    """
+    try:
+        HfApi().model_info(model, revision=revision, timeout=_HUB_S)
+    except HfHubHTTPError:
+        pass  # an answer; what is wrong is said where the model is loaded
+    except Exception as silence:  # of the library below the hub's, which has changed
+        try:
+            return snapshot_download(model, revision=revision, local_files_only=True)
+        except (OSError, ValueError):
+            raise ModelError(
+                f"--model {model}: not in the local cache, and the hub cannot be asked: "
+                f"{_first_line(silence)}; without a network, name a model's directory"
+            ) from None
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+def _one_line(error: Exception) -> str:
+    return one_line(str(error)).rstrip(".")
+
+
+def _refuse_unsupported(model: str, config: PreTrainedConfig) -> None:
+    def refuse(why: str) -> None:
+        raise ModelError(f"--model {model}: {why}; choose another model")
+
+    kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    if isinstance(kind, tuple):
+        kind = kind[0]
+    if kind is None or getattr(config, "is_encoder_decoder", False):
+        refuse(f"{config.model_type} is not a causal language model")
+    if not getattr(kind, "_supports_attention_backend", False):
+        refuse(f"{config.model_type} does not use transformers' attention interface")
+    if getattr(config, "kv_lora_rank", None):
+        refuse("latent attention (MLA) has no separate keys and values to share")
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if others := kinds - {"full_attention", "sliding_attention"}:
+        refuse(
+            f"layers of type {', '.join(sorted(others))} are not attention over all earlier tokens"
+        )
+
+
+def _kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:
+    heads = config.num_attention_heads
+    multi_query = 1 if getattr(config, "multi_query", False) else heads  # GPT-BigCode's name for it
+    kv_heads = getattr(config, "num_key_value_heads", None) or multi_query
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if head_dim > MAX_HEAD_DIM:
+        raise ModelError(f"--model {model}: heads of {head_dim} numbers; at most {MAX_HEAD_DIM}")
+    return KVShape(config.num_hidden_layers, heads, kv_heads, head_dim, dtype.itemsize)
+
+
+def _window(config: PreTrainedConfig) -> int | None:
+    """The length up to which attention is full attention with fixed rotary frequencies."""
+    limits = []
+    sliding = getattr(config, "sliding_window", None)
+    layers = getattr(config, "layer_types", None)
+    used = getattr(config, "use_sliding_window", True) is not False
+    if sliding and used and (layers is None or "sliding_attention" in layers):
+        limits.append(int(sliding))
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        original = rope.get("original_max_position_embeddings")
+        limits.append(int(original or config.max_position_embeddings))
+    return min(limits, default=None)
+
+
+def _eos_ids(path: str, revision: str | None, config: PreTrainedConfig) -> frozenset[int]:
+    try:
+        eos = GenerationConfig.from_pretrained(path, revision=revision).eos_token_id
+    except OSError:
+        eos = None
+    eos = config.eos_token_id if eos is None else eos
+    if eos is None:
+        return frozenset()
+    return frozenset(eos if isinstance(eos, list) else [eos])
+
+
+def _device(device: str) -> torch.device:
+    place: str | torch.device = device
+    if device == "auto":
+        there_is = torch.accelerator.is_available()
+        place = (torch.accelerator.current_accelerator() if there_is else None) or "cpu"
+    try:
+        return torch.empty(0, device=place).device  # with its number: the current one may change
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {device}: {_first_line(error)}") from None
+
+
+def _dtype(dtype: str, stored: torch.dtype, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else stored
+    if dtype not in _DTYPES:
+        raise InputError(f"--dtype {dtype}: expected auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def _kv_dtype(kv_dtype: str, dtype: torch.dtype) -> torch.dtype:
+    if kv_dtype not in ("auto", "fp8"):
+        raise InputError(f"--kv-dtype {kv_dtype}: expected auto or fp8")
+    return FP8 if kv_dtype == "fp8" else dtype
+
+
+def _refuse_fp8(device: torch.device, shape: KVShape) -> None:
+    if device.type not in _FP8_DEVICES:
+        raise InputError(f"--kv-dtype fp8: not on {device}; expected {' or '.join(_FP8_DEVICES)}")
+    if device.type == "cuda" and shape.head_dim % _FP8_STEP:
+        raise InputError(
+            f"--kv-dtype fp8: the model has heads of {shape.head_dim} numbers, and a GPU reads "
+            f"multiples of {_FP8_STEP}; use auto"
+        )
+
+
+def _weight_files(source: ModelSource) -> list[Path]:
+    if Path(source.path).is_dir():
+        folder = Path(source.path)
+    else:
+        config = cached_file(source.path, "config.json", revision=source.revision)
+        folder = Path(config).parent
+    return sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))

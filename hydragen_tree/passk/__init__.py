@@ -1,0 +1,1 @@
+"""pass@k: estimators, intervals, table and plot."""

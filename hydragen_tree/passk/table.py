@@ -1,0 +1,179 @@
+"""The summary of a judged run as a table for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hydragen_tree.passk.summary import Curve, ProblemSummary, Summary
+
+VERDICTS = ("AC", "WA", "TLE", "MLE", "OLE", "RE", "CE", "IE")
+MOST_PROBLEMS = 60
+FEW_PROBLEMS = 10
+NARROW = 100  # characters; below, fewer k are shown
+SHORT_NAME = 12  # characters of a problem's name that always have room on a line
+_COUNTS = ("distinct", "majority")
+
+
+def render_summary(summary: Summary, console: Console) -> None:
+    """Print pass@k for the set, by difficulty, by variant and by problem, with what was left out.
+
+    Args:
+        summary: of a run, finished or not.
+        console: where to print; the judge's is on stderr.
+    """
+    narrow = console.width < NARROW and not summary.asked
+    ks = _columns(summary, most=3 if narrow else 5)
+    shown = _print_problems(summary, ks, console)
+    curves = _curves(summary)
+    if curves:
+        spread = _print_curves(curves, ks, console)
+        shown = [name for name in shown if name in spread or not name.startswith("pass@")]
+    for line in _remarks(summary):
+        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+    asked = (f"pass@{k}" for k in summary.asked)
+    unseen = [name for name in (*asked, *_statuses(summary), *_COUNTS) if name not in shown]
+    if unseen:
+        line = f"no room in every table for {', '.join(unseen)}: see the JSON summary"
+        console.print(line, style="dim", highlight=False, markup=False)
+
+
+def _columns(summary: Summary, most: int) -> list[int]:
+    """The k shown: those asked for, or all; at most `most`, the first and last among them."""
+    ks = list(summary.asked) or [e.k for e in summary.overall.estimates]
+    if len(ks) <= most:
+        return ks
+    return [ks[round(i * (len(ks) - 1) / (most - 1))] for i in range(most)]
+
+
+def _print_problems(summary: Summary, ks: list[int], console: Console) -> list[str]:
+    """Print the table of problems with the columns that have room, and say which they are.
+
+    What a reader can do without goes first; the names and the accepted samples never do.
+    """
+    statuses = _statuses(summary)
+    columns = [*(f"pass@{k}" for k in ks), *statuses, *_COUNTS]
+    optional = [*_COUNTS[::-1], *(f"pass@{k}" for k in _spare(ks)), *statuses[:0:-1]]
+    longest = max([len("problem"), *(len(p.task_id) for p in summary.problems[:MOST_PROBLEMS])])
+    while True:
+        room = console.width - _width(_problem_table(summary, columns, 0), console)
+        if room >= min(longest, SHORT_NAME) or not optional:
+            break
+        columns.remove(optional.pop(0))
+    console.print(_problem_table(summary, columns, max(1, min(longest, room))))
+    return columns
+
+
+def _statuses(summary: Summary) -> list[str]:
+    return [status for status in VERDICTS if status in summary.verdicts]
+
+
+def _problem_table(summary: Summary, columns: list[str], name_width: int) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="By problem", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("problem", overflow="fold", width=name_width)
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for problem in summary.problems[:MOST_PROBLEMS]:
+        table.add_row(problem.task_id, *(_cell(problem, heading) for heading in columns))
+    left_out = len(summary.problems) - MOST_PROBLEMS
+    if left_out > 0:
+        table.caption = f"and {left_out} problems more (all of them are in the JSON summary)"
+    return table
+
+
+def _cell(problem: ProblemSummary, heading: str) -> str:
+    if heading.startswith("pass@"):
+        return _value(problem.curve, int(heading.removeprefix("pass@")))
+    if heading == "distinct":
+        return str(problem.distinct_programs)
+    if heading == "majority":
+        return _majority(problem)
+    return str(problem.verdicts.get(heading, 0))
+
+
+def _width(table: Table, console: Console) -> int:
+    """Characters that a table needs for all that is in it."""
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=1000), table).maximum
+
+
+def _curves(summary: Summary) -> list[tuple[str, Curve]]:
+    """The curves worth a row: groups are shown only where there is more than one."""
+    rows = [("in all", summary.overall)] if summary.overall.problems else []
+    if len(summary.by_difficulty) > 1:
+        rows += summary.by_difficulty.items()
+    if len(summary.by_variant) > 1:
+        rows += [(f"variant {variant}", curve) for variant, curve in summary.by_variant.items()]
+    return rows
+
+
+def _print_curves(curves: list[tuple[str, Curve]], ks: list[int], console: Console) -> list[str]:
+    """Print the table of curves with the k that have room, and say which they are."""
+    shown, spare = list(ks), _spare(ks)
+    while spare and _width(_curve_table(curves, shown), console) > console.width:
+        shown.remove(spare.pop(0))
+    console.print(_curve_table(curves, shown))
+    return [f"pass@{k}" for k in shown]
+
+
+def _spare(ks: list[int]) -> list[int]:
+    """The k that may be left out, in that order: the first stays, the last goes last."""
+    return [*ks[-2:0:-1], *ks[1:][-1:]]
+
+
+def _curve_table(curves: list[tuple[str, Curve]], ks: list[int]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    title = "With 95 % intervals"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for heading in ("problems", "samples", *(f"pass@{k}" for k in ks)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, curve in curves:
+        cells = (_value_with_interval(curve, k) for k in ks)
+        table.add_row(name, str(curve.problems), str(curve.samples), *cells)
+    return table
+
+
+def _value(curve: Curve, k: int) -> str:
+    return next((f"{e.value:.3f}" for e in curve.estimates if e.k == k), "-")
+
+
+def _value_with_interval(curve: Curve, k: int) -> str:
+    found = next((e for e in curve.estimates if e.k == k), None)
+    return f"{found.value:.3f}\n{found.low:.3f}-{found.high:.3f}" if found else "-"
+
+
+def _majority(problem: ProblemSummary) -> str:
+    return f"{problem.majority} ({problem.majority_verdict})" if problem.majority_verdict else "-"
+
+
+def _remarks(summary: Summary) -> list[str]:
+    """What a reader must know: refusals, problems left out, samples the judge could not judge."""
+    remarks = [f"pass@{k} is refused: {why}" for k, why in summary.overall.refused]
+    if 2 <= summary.overall.problems < FEW_PROBLEMS:
+        remarks.append(
+            f"{summary.overall.problems} problems are few: the interval over them is rough"
+        )
+    stopped = [p.task_id for p in summary.problems if p.until_solved]
+    if stopped:
+        remarks.append(f"left out of the estimates, judged only until solved: {_names(stopped)}")
+    unjudged = [p.task_id for p in summary.problems if not p.samples]
+    if unjudged:
+        remarks.append(f"left out of the estimates, nothing could be judged: {_names(unjudged)}")
+    if errors := summary.verdicts.get("IE", 0):
+        remarks.append(f"{errors} samples met an infrastructure error and count as not drawn")
+    return remarks
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,0 +1,1 @@
+"""Problems: the native YAML file and what other people's formats become."""

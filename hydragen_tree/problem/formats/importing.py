@@ -1,0 +1,182 @@
+"""Anything that is recognised, as native YAML files."""
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.problem.formats.datasets import is_apps_directory, read_dataset
+from hydragen_tree.problem.formats.kattis import is_kattis_package, package_document
+from hydragen_tree.problem.formats.kattis_submissions import read_submissions
+from hydragen_tree.problem.formats.native import to_yaml
+from hydragen_tree.problem.formats.shared import slug
+from hydragen_tree.problem.reading import problem_from_document
+
+_ARCHIVES = (".zip", ".kpp")
+_MOST_UNPACKED_BYTES = 8 << 30
+_HEADERS = (".h", ".hh", ".hpp")
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One problem on its way.
+
+    Args:
+        where: its file, line or directory.
+        document: as native YAML will hold it.
+        checker: the checker's program: a file, or a directory, to be copied beside it.
+        notes: what was left behind, and why.
+    """
+
+    where: str
+    document: dict[str, Any]
+    checker: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A problem that cannot be imported. `str()` of it is a message for people."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason.removeprefix(f'{self.where}: ')}"
+
+
+def read_source(path: Path) -> Iterator[Imported | Refused]:
+    """Every problem of a data set's file, a problem package (a directory or its archive), an APPS
+    directory, or a directory of any of these.
+
+    Args:
+        path: a file or directory.
+
+    Raises:
+        InputError: it is none of these, or cannot be read.
+    """
+    if path.suffix in _ARCHIVES:
+        yield from _archive(path)
+    elif is_kattis_package(path):
+        yield _package(path)
+    elif is_apps_directory(path) or path.is_file():
+        for where, found in read_dataset(path):
+            if isinstance(found, InputError):
+                yield Refused(where, str(found))
+            else:
+                yield _checked(Imported(where, found), where)
+    elif path.is_dir():
+        inside = [p for p in sorted(path.iterdir()) if _is_source(p)]
+        if not inside:
+            raise InputError(f"{path}: no problem package and no data set in it")
+        for part in inside:
+            yield from read_source(part)
+    else:
+        raise InputError(f"{path}: no such file or directory")
+
+
+def problem_path(problem: Imported, directory: Path) -> Path:
+    """The YAML file that a problem is written to."""
+    return directory / f"{slug(problem.document['id'])}.yaml"
+
+
+def write_problem(problem: Imported, directory: Path, *, force: bool = False) -> Path:
+    """Write a problem as native YAML, and its checker's program beside it.
+
+    Args:
+        problem: what was read.
+        directory: where to; it is made if need be.
+        force: replace files that are there.
+
+    Returns:
+        The YAML file.
+
+    Raises:
+        InputError: the file exists.
+        OutputError: it cannot be written.
+    """
+    path = problem_path(problem, directory)
+    program = path.with_name(f"{path.stem}-checker")
+    document = dict(problem.document)
+    if problem.checker is not None:
+        relative = Path(program.name) / (problem.checker.name if problem.checker.is_file() else "")
+        document["checker"] = {**document["checker"], "source": str(relative)}
+    for target in (path, program) if problem.checker is not None else (path,):
+        if target.exists() and not force:
+            raise InputError(f"{target}: exists; name another directory, or use --force")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if problem.checker is not None:
+            _copy(problem.checker, program)
+        path.write_text(to_yaml(document), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _is_source(path: Path) -> bool:
+    name = path.name.removesuffix(".gz")
+    if path.is_dir():
+        return is_kattis_package(path) or is_apps_directory(path)
+    return name.endswith((".json", ".jsonl", *_ARCHIVES))
+
+
+def _package(path: Path) -> Imported | Refused:
+    try:
+        document, home = package_document(path)
+        _, skipped = read_submissions(path, {})
+    except InputError as error:
+        return Refused(str(path), str(error))
+    source = document["checker"].get("source")
+    checker = path / source if source else None
+    return _checked(Imported(str(path), document, checker, tuple(skipped)), home)
+
+
+def _checked(problem: Imported, source: str) -> Imported | Refused:
+    """The problem, if it is a valid one; its neighbour files are looked for beside the source."""
+    try:
+        problem_from_document(problem.document, source)
+    except InputError as error:
+        return Refused(problem.where, str(error))
+    return problem
+
+
+def _archive(path: Path) -> Iterator[Imported | Refused]:
+    """A package in a ZIP file, unpacked for as long as it is read."""
+    try:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+            if sum(entry.file_size for entry in archive.infolist()) > _MOST_UNPACKED_BYTES:
+                raise InputError(f"{path}: more than {_MOST_UNPACKED_BYTES >> 30} GiB unpacked")
+            home = Path(folder) / path.stem  # the archive's name is the package's
+            archive.extractall(home)
+            parts = [p for p in (home, *sorted(home.iterdir())) if is_kattis_package(p)]
+            if not parts:
+                raise InputError(f"{path}: no problem package in it")
+            for part in parts:
+                yield _in_archive(_package(part), home, path)
+    except (OSError, zipfile.BadZipFile, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be unpacked: {error}") from None
+
+
+def _in_archive(found: Imported | Refused, home: Path, path: Path) -> Imported | Refused:
+    """The same, named by the archive instead of the folder that it was unpacked to."""
+    where = found.where.replace(str(home), str(path))
+    if isinstance(found, Refused):
+        return Refused(where, found.reason.replace(str(home), str(path)))
+    return replace(found, where=where)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists():
+        shutil.rmtree(target)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        target.mkdir()
+        headers = [path for path in source.parent.iterdir() if path.suffix in _HEADERS]
+        for path in (source, *headers):
+            shutil.copy2(path, target)

@@ -1,0 +1,1 @@
+"""Prompts: problems and few-shot examples as token ids."""

@@ -1,0 +1,187 @@
+"""Problems and plain texts to prompts: few-shot variants, templates, tokens.
+
+A prompt is tokenised whole, exactly as the tokenizer would give it; sharing is found later, in the
+token ids, and so can never change a prompt.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.problem.types import Example, Problem
+from hydragen_tree.prompt.few_shot import choose_examples
+from hydragen_tree.prompt.prompt_lines import Messages, checked_content
+from hydragen_tree.prompt.template import PLAIN_STOP, render_block, render_task
+from hydragen_tree.prompt.tokenising import Tokenizer, encode, render_chat
+
+_PROGRAM = "a Python 3 program that reads standard input and writes standard output"
+_FUNCTION = "this in Python 3, with the names given"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Prompt:
+    """What the model reads before it writes.
+
+    Args:
+        task_id: the problem's id.
+        variant: which choice and order of few-shot examples, 0 .. V-1.
+        token_ids: int32 `[tokens]`, read-only.
+        stop: the template's stop strings.
+        text: the text that was tokenised, when there was one.
+    """
+
+    task_id: str
+    variant: int
+    token_ids: NDArray[np.int32]
+    stop: tuple[str, ...]
+    text: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the token ids, as little-endian int32."""
+        return hashlib.sha256(self.token_ids.astype("<i4").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A prompt that is not encoded yet."""
+
+    task_id: str
+    variant: int
+    text: str
+    stop: tuple[str, ...] = ()
+    special: bool = True  # the tokenizer adds its special tokens; a chat template has done so
+
+
+def build_prompts(
+    problems: Sequence[Problem],
+    tokenizer: Tokenizer,
+    *,
+    seed: int = 0,
+    chat: bool = False,
+    variants: int | None = None,
+) -> list[Prompt]:
+    """Every variant of every problem, tokenised whole.
+
+    Args:
+        problems: in the order in which they will be sampled.
+        tokenizer: the model's.
+        seed: decides which examples a variant shows, where their number is given.
+        chat: render through the tokenizer's chat template instead of the plain one.
+        variants: overrides the problems' own number of variants.
+
+    Raises:
+        InputError: more variants are asked for than choices exist.
+        ModelError: the tokenizer has no chat template, or cannot encode a text.
+    """
+    return prompts_from_sources(problems, tokenizer, seed=seed, chat=chat, variants=variants)
+
+
+def prompts_from_sources(
+    sources: Iterable[Any],
+    tokenizer: Tokenizer,
+    *,
+    seed: int = 0,
+    chat: bool = False,
+    variants: int | None = None,
+) -> list[Prompt]:
+    """Prompts of anything that can be one.
+
+    Args:
+        sources: each a `Prompt` (kept), a `Problem`, a string, chat messages, token ids, or a
+            pair (task id, one of the last three); without one, source i is called `prompt-i`.
+        tokenizer: the model's.
+        seed: see `build_prompts`.
+        chat: render problems through the chat template; messages always are.
+        variants: see `build_prompts`.
+
+    Raises:
+        InputError: a source is none of these, is empty, or has another's task id; or `sources`
+            is itself a string.
+        ModelError: see `build_prompts`.
+    """
+    if isinstance(sources, str):
+        raise InputError("prompts: got one text, expected a list of them")
+    prompts: list[Prompt | _Draft] = []
+    for number, source in enumerate(sources):
+        if isinstance(source, Prompt):
+            prompts.append(source)
+        elif isinstance(source, Problem):
+            for variant, examples in enumerate(choose_examples(source, seed, variants)):
+                prompts.append(_of_problem(source, variant, examples, tokenizer, chat))
+        else:
+            name, content = source if _is_pair(source) else (f"prompt-{number}", source)
+            prompts.append(_of_content(name, content, tokenizer))
+    names: set[tuple[str, int]] = set()
+    for prompt in prompts:
+        if (prompt.task_id, prompt.variant) in names:
+            raise InputError(f"task id {prompt.task_id!r} comes twice, expected ids that differ")
+        names.add((prompt.task_id, prompt.variant))
+    return list(_encode_all(prompts, tokenizer))
+
+
+def _of_content(name: str, content: Any, tokenizer: Tokenizer) -> Prompt | _Draft:
+    try:
+        checked = checked_content(content)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
+    if isinstance(checked, str):
+        return _Draft(name, 0, checked)
+    if isinstance(checked, list):
+        return _Draft(name, 0, render_chat(tokenizer, checked, name), special=False)
+    if checked.max() >= len(tokenizer):
+        size = f"expected less than {len(tokenizer)}, the size of the vocabulary"
+        raise InputError(f"{name}: token id {checked.max()}, {size}")
+    return Prompt(name, 0, checked, ())
+
+
+def _of_problem(
+    problem: Problem, variant: int, examples: Sequence[Example], tokenizer: Tokenizer, chat: bool
+) -> _Draft:
+    if chat:
+        text = render_chat(tokenizer, _messages(problem, examples), problem.id)
+        return _Draft(problem.id, variant, text, special=False)
+    blocks = [render_block(e.statement, e.samples, e.solution) for e in examples]
+    text = "\n\n".join([*blocks, render_block(problem.statement, problem.samples, None)])
+    return _Draft(problem.id, variant, text, PLAIN_STOP)
+
+
+def _messages(problem: Problem, examples: Sequence[Example]) -> Messages:
+    turns: Messages = []
+    for example in examples:
+        answer = f"```python\n{example.solution.strip()}\n```"
+        turns.append({"role": "user", "content": _question(example)})
+        turns.append({"role": "assistant", "content": answer})
+    return [*turns, {"role": "user", "content": _question(problem)}]
+
+
+def _question(task: Example | Problem) -> str:
+    asked = _FUNCTION if any(test.is_function for test in task.tests) else _PROGRAM
+    task_text = render_task(task.statement, task.samples)
+    return f"{task_text}\n\nWrite {asked}. Answer with the code alone, in one ```python block."
+
+
+def _encode_all(prompts: Sequence[Prompt | _Draft], tokenizer: Tokenizer) -> Iterator[Prompt]:
+    encoded: dict[_Draft, NDArray[np.int32]] = {}
+    for special in (False, True):
+        drafts = [p for p in prompts if isinstance(p, _Draft) and p.special is special]
+        names = [draft.task_id for draft in drafts]
+        ids = encode(tokenizer, [draft.text for draft in drafts], names, special=special)
+        encoded.update(zip(drafts, ids, strict=True))
+    for prompt in prompts:
+        if isinstance(prompt, _Draft):
+            prompt = Prompt(
+                prompt.task_id, prompt.variant, encoded[prompt], prompt.stop, prompt.text
+            )
+        if not len(prompt.token_ids):
+            raise InputError(f"{prompt.task_id}: the prompt has no tokens, expected at least one")
+        yield prompt
+
+
+def _is_pair(source: Any) -> bool:
+    return isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str)

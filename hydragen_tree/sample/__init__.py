@@ -1,0 +1,1 @@
+"""Samples: the loop that draws them, their text, and the file they go to."""

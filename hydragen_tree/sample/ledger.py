@@ -1,0 +1,175 @@
+"""What is known of every sample of a run: its random numbers, its probabilities, how it ended."""
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hydragen_tree.branch.drawing import Drawn, stream_key
+from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.sample import FinishReason, Sample
+from hydragen_tree.sample.solution import extract_solution
+from hydragen_tree.sample.text import Detokenizer
+from hydragen_tree.settings import SamplingSettings
+
+
+@dataclass(slots=True)
+class RunStats:
+    """Live figures of a run; read them whenever you like.
+
+    Attributes:
+        samples_total: samples to draw in this run.
+        samples_done: samples finished.
+        samples_live: samples in the batch.
+        rows_live: rows in the batch.
+        tokens_sampled: tokens drawn, summed over samples.
+        rows_computed: rows whose logits were computed to draw them.
+        prompt_tokens: distinct prompt tokens: computed and stored once.
+        prompt_tokens_unshared: what n independent runs would compute.
+        prefilled_tokens: prompt and tail tokens computed, repeats after parking included.
+        kv_bytes_peak: most bytes of keys and values in use.
+        started: `time.perf_counter()` when the weights were there and sampling began.
+    """
+
+    samples_total: int = 0
+    samples_done: int = 0
+    samples_live: int = 0
+    rows_live: int = 0
+    tokens_sampled: int = 0
+    rows_computed: int = 0
+    prompt_tokens: int = 0
+    prompt_tokens_unshared: int = 0
+    prefilled_tokens: int = 0
+    kv_bytes_peak: int = 0
+    started: float = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run started."""
+        return time.perf_counter() - self.started
+
+
+class Ledger:
+    """All samples of a run by their number; decides when one ends, and records it.
+
+    Args:
+        prompts: of all tasks.
+        n: samples a task.
+        settings: how to sample.
+        detokenizer: the tokenizer's, with all stop strings.
+        eos_ids: tokens that end a text.
+        done: task ids with the sample indices that exist already.
+        stats: `samples_total` and `samples_done` are kept here.
+
+    Attributes:
+        prompt: `[samples]` number of the prompt each continues.
+        index: `[samples]` its sample index.
+        keys: `[samples]` uint64 stream keys.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        settings: SamplingSettings,
+        detokenizer: Detokenizer,
+        eos_ids: Collection[int],
+        done: Mapping[str, Collection[int]],
+        stats: RunStats,
+    ) -> None:
+        self._prompts, self._settings, self._detokenizer = prompts, settings, detokenizer
+        self._eos_ids = np.array(sorted(eos_ids), np.int64)
+        self._stats = stats
+        variants: dict[str, int] = {}
+        for prompt in prompts:
+            variants[prompt.task_id] = max(variants.get(prompt.task_id, 0), prompt.variant + 1)
+        prompt_of, index, keys = [], [], []
+        for number, prompt in enumerate(prompts):
+            finished = done.get(prompt.task_id, ())
+            for i in range(prompt.variant, n, variants[prompt.task_id]):
+                if i not in finished:
+                    prompt_of.append(number)
+                    index.append(i)
+                    keys.append(stream_key(settings.seed, prompt.task_id, prompt.variant, i))
+        self.prompt = np.array(prompt_of, np.int64)
+        self.index = np.array(index, np.int64)
+        self.keys = np.array(keys, np.uint64)
+        self._logprob = np.zeros(self.prompt.size)
+        self._sampled_logprob = np.zeros(self.prompt.size)
+        self._token_logprobs: list[list[float]] = [[] for _ in index] if settings.logprobs else []
+        stats.samples_total = self.index.size
+
+    def add(self, samples: NDArray[np.int64], drawn: Drawn) -> None:
+        """Counts one more token of each of these samples."""
+        self._logprob[samples] += drawn.logprobs
+        self._sampled_logprob[samples] += drawn.sampled_logprobs
+        if self._settings.logprobs:
+            for sample, logprob in zip(samples.tolist(), drawn.logprobs.tolist(), strict=True):
+                self._token_logprobs[sample].append(logprob)
+
+    def may_end(
+        self, tokens: NDArray[np.int64] | NDArray[np.int32], n_drawn: NDArray[np.integer]
+    ) -> NDArray[np.bool_]:
+        """Which histories may end in their last token; `ending` says whether they do.
+
+        Args:
+            tokens: the last tokens, any shape.
+            n_drawn: tokens of each history, the last one included; the same shape.
+        """
+        ends = np.isin(tokens, self._eos_ids) | self._detokenizer.may_end[tokens]
+        return ends | (n_drawn >= self._settings.max_tokens)
+
+    def stop(self, sample: int) -> tuple[str, ...]:
+        """The strings that end a sample: those of the settings and of its prompt's template."""
+        prompt: Prompt = self._prompts[self.prompt[sample]]
+        return self._settings.stop + prompt.stop
+
+    def ending(
+        self, sample: int, prompt: NDArray[np.int32], tokens: NDArray[np.int32]
+    ) -> tuple[FinishReason | None, str]:
+        """Why a history ends in its last token, if it does, and its text.
+
+        Args:
+            sample: any that has this history.
+            prompt: the end of its prompt, for the text.
+            tokens: all it has drawn.
+        """
+        is_eos = bool(np.isin(tokens[-1], self._eos_ids))
+        text = self._detokenizer.text(prompt, tokens[:-1] if is_eos else tokens)
+        cut = self._detokenizer.cut(text, self.stop(sample))
+        if cut is not None:
+            return "stop", cut
+        if is_eos:
+            return "eos", text
+        return ("length" if tokens.size >= self._settings.max_tokens else None), text
+
+    def records(
+        self,
+        samples: NDArray[np.int64],
+        tokens: NDArray[np.int32],
+        reason: FinishReason,
+        text: str,
+    ) -> Iterator[Sample]:
+        """One record for each of the samples that ended with these tokens."""
+        solution = extract_solution(text)
+        for number in samples.tolist():
+            prompt = self._prompts[self.prompt[number]]
+            self._stats.samples_done += 1
+            yield Sample(
+                task_id=prompt.task_id,
+                sample_index=int(self.index[number]),
+                prompt_variant=prompt.variant,
+                completion=text,
+                solution=solution,
+                finish_reason=reason,
+                n_tokens=tokens.size,
+                logprob=float(self._logprob[number]),
+                sampled_logprob=float(self._sampled_logprob[number]),
+                seed=self._settings.seed,
+                token_ids=tuple(tokens.tolist()),
+                token_logprobs=tuple(self._token_logprobs[number])
+                if self._settings.logprobs
+                else None,
+            )

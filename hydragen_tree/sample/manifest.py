@@ -1,0 +1,204 @@
+"""The manifest beside a samples file: everything needed to repeat the run, or to go on with it.
+
+    {"format", "n", "model", "settings", "tasks", "sessions", "result"}
+
+`model`, `settings` and `tasks` decide the samples: a run is resumed only where they are unchanged.
+`n` may grow. Versions of packages are kept for each session: they may move samples by
+floating-point ties, but a run that outlives an upgrade is still the same run.
+"""
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.settings import SamplingSettings
+
+FORMAT = "hydragen-samples/1"
+_PACKAGES = ("hydragen-tree", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one problem, or one plain prompt, was sampled from.
+
+    Args:
+        prompts: sha256 of each variant's token ids.
+        sha256: the problem's content hash; None for a plain prompt.
+        path: the problem file, as the user named it; None for a plain prompt.
+    """
+
+    prompts: tuple[str, ...]
+    sha256: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A run's description.
+
+    Args:
+        n: samples a task.
+        model: the model's fingerprint.
+        settings: the sampling settings, the seed among them.
+        tasks: task id to what it was sampled from.
+        sessions: one entry for each time the run was started or resumed.
+        result: end figures; None until every sample is there.
+    """
+
+    n: int
+    model: Mapping[str, str]
+    settings: Mapping[str, Any]
+    tasks: Mapping[str, Task]
+    sessions: tuple[Mapping[str, Any], ...] = field(default=())
+    result: Mapping[str, Any] | None = None
+
+    @classmethod
+    def describe(
+        cls,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        settings: SamplingSettings,
+        model: Mapping[str, str],
+        problems: Mapping[str, tuple[str | None, str]],
+    ) -> "Manifest":
+        """Describes a run that is about to start.
+
+        Args:
+            prompts: all prompts of the run.
+            n: samples a task.
+            settings: how they are drawn.
+            model: the sampler's fingerprint.
+            problems: task id to (path, content hash), for the tasks that came from a problem file.
+        """
+        hashes: dict[str, list[str]] = {}
+        for prompt in prompts:
+            hashes.setdefault(prompt.task_id, []).append(prompt.sha256)
+        tasks = {}
+        for task_id, digests in hashes.items():
+            path, sha256 = problems.get(task_id, (None, None))
+            tasks[task_id] = Task(tuple(digests), sha256, path)
+        return cls(n, dict(model), asdict(settings), tasks)
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest":
+        """Reads a manifest.
+
+        Raises:
+            InputError: it cannot be read, or is not one of ours.
+        """
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["format"] != FORMAT:
+                raise InputError(f"{path}: format {record['format']!r}, expected {FORMAT!r}")
+            tasks = {
+                task_id: Task(tuple(task["prompts"]), task["sha256"], task["path"])
+                for task_id, task in record["tasks"].items()
+            }
+            keys = ("n", "model", "settings")
+            rest = {"sessions": tuple(record["sessions"]), "result": record["result"]}
+            return cls(**{key: record[key] for key in keys}, tasks=tasks, **rest)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: not a readable manifest ({error!r})") from error
+
+    def write(self, path: Path) -> None:
+        """Writes the manifest in one piece: a reader sees the old one or the new one.
+
+        Raises:
+            OutputError: it cannot be written; what was there before still is.
+        """
+        scratch = path.with_name(f".{path.name}.part")
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        try:
+            with scratch.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+            raise OutputError(f"{path}: {error.strerror}") from error
+
+    def changes(self, other: "Manifest") -> list[str]:
+        """Says what would have to be equal for `other` to continue this run and is not."""
+        before, after = dict(_leaves(self._identity())), dict(_leaves(other._identity()))
+        return [
+            f"{key} was {_short(before.get(key))}, is {_short(after.get(key))}"
+            for key in dict.fromkeys([*before, *after])
+            if before.get(key) != after.get(key)
+        ]
+
+    def continued_by(self, new: "Manifest") -> "Manifest":
+        """The manifest of this run, resumed with `new`'s n.
+
+        Raises:
+            InputError: something that decides the samples changed, or n shrank.
+        """
+        changes = self.changes(new)
+        if new.n < self.n:
+            changes.append(f"n was {self.n}, is {new.n} (it may grow, not shrink)")
+        if changes:
+            raise InputError("cannot resume, as the run has changed: " + "; ".join(changes))
+        return replace(self, n=new.n, result=self.result if new.n == self.n else None)
+
+    def with_session(self) -> "Manifest":
+        """The manifest with one more session, started now with the versions installed now."""
+        session = {"started": _now(), "versions": installed_versions()}
+        return replace(self, sessions=(*self.sessions, session))
+
+    def finished(self, result: Mapping[str, Any], figures: Mapping[str, Any]) -> "Manifest":
+        """The manifest with its end figures.
+
+        Args:
+            result: figures of all samples in the file.
+            figures: figures of the last session.
+        """
+        *earlier, last = self.sessions
+        last = {**last, "ended": _now(), "figures": dict(figures)}
+        return replace(self, sessions=(*earlier, last), result=dict(result))
+
+    def _identity(self) -> dict[str, Any]:
+        tasks = {
+            task_id: {"sha256": task.sha256, "prompts": list(task.prompts)}
+            for task_id, task in self.tasks.items()
+        }
+        identity = {"model": self.model, "settings": self.settings, "tasks": tasks}
+        plain: dict[str, Any] = json.loads(json.dumps(identity))
+        return plain
+
+
+def manifest_path(samples: Path) -> Path:
+    """Where the manifest of a samples file lies."""
+    return samples.with_name(samples.name + ".manifest.json")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what is drawn."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:36]}..."
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,280 @@
+"""The public face of sampling: a model, some problems, n samples of each.
+
+sampler = Sampler.from_pretrained("tiny")
+for sample in sampler.sample(["def add(a, b):"], n=100):
+    print(sample.completion)
+"""
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from hydragen_tree.attention.tree_attention import BACKENDS, resolve_backend
+from hydragen_tree.branch.budget import kv_budget_bytes, path_levels
+from hydragen_tree.branch.engine import Engine
+from hydragen_tree.errors import CapacityError, InputError
+from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.loading import (
+    ModelSource,
+    find_model,
+    fingerprint,
+    load_tokenizer,
+    load_weights,
+)
+from hydragen_tree.problem.types import Problem
+from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
+from hydragen_tree.sample.ledger import Ledger, RunStats
+from hydragen_tree.sample.loop import Run
+from hydragen_tree.sample.sample import Sample
+from hydragen_tree.sample.text import Detokenizer
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.trie.costs import CostModel, find_cost
+from hydragen_tree.trie.folding import fold
+from hydragen_tree.trie.trie import Trie
+
+if TYPE_CHECKING:
+    from hydragen_tree.branch.decoder import Decoder
+
+_DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
+_GPU_DEFAULTS = (1024, 64, 8192)
+_USUAL = SamplingSettings()
+
+
+class Sampler:
+    """Draws samples from one model. Weights load when the first run has passed its checks.
+
+    Attributes:
+        source: the model's place, configuration and sizes.
+        tokenizer: the model's.
+        max_rows: branches in the batch at the most.
+        stats: figures of the latest run, live.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        *,
+        attention: str = "auto",
+        memory_bytes: int | None = None,
+        max_rows: int | None = None,
+        compiled: bool = True,
+    ) -> None:
+        if memory_bytes is not None and memory_bytes < 1:
+            raise InputError(f"--memory {memory_bytes}: expected a size of at least 1 byte")
+        if attention not in BACKENDS:
+            raise InputError(f"--attention {attention}: expected one of {', '.join(BACKENDS)}")
+        if max_rows is not None and max_rows < 1:
+            raise InputError(f"--max-rows {max_rows}: expected an integer >= 1")
+        resolve_backend(attention, source.device, source.kv_dtype)  # refuses what does not fit
+        self.source = source
+        self.tokenizer = load_tokenizer(source)
+        self.stats = RunStats()
+        self._attention = attention
+        self._memory_bytes = memory_bytes
+        self._compiled = compiled
+        rows, self._page_tokens, self._prefill_tokens = _DEFAULTS.get(
+            source.device.type, _GPU_DEFAULTS
+        )
+        self.max_rows = max_rows or rows
+        self._model: TreeModel | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = "tiny",
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        kv_dtype: str = "auto",
+        attention: str = "auto",
+        memory_bytes: int | None = None,
+        max_rows: int | None = None,
+        compiled: bool = True,
+    ) -> "Sampler":
+        """Finds a model and makes a sampler of it.
+
+        Args:
+            model: `tiny` (the demonstration model that ships), a directory, or a hub id.
+            revision: of the hub repository.
+            dtype: `auto` (float32 on a CPU, else as stored), `float32`, `bfloat16`, `float16`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
+            kv_dtype: of keys and values: `auto` (as the rest), or `fp8`: float8_e4m3fn without
+                scales. Half the memory of 16 bits; samples are not exactly the model's.
+            attention: backend, see `tree_attention`.
+            memory_bytes: for keys and values; by default measured: half of the free memory of a
+                CPU, on a GPU what weights and a step's own needs leave.
+            max_rows: branches in the batch at the most.
+            compiled: compile the model's layers on a GPU: half a minute once, then from a cache.
+
+        Raises:
+            ModelError: the model is missing, broken or not supported.
+        """
+        source = find_model(model, revision=revision, dtype=dtype, device=device, kv_dtype=kv_dtype)
+        return cls(
+            source,
+            attention=attention,
+            memory_bytes=memory_bytes,
+            max_rows=max_rows,
+            compiled=compiled,
+        )
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What identifies the model in a manifest."""
+        return fingerprint(self.source)
+
+    @property
+    def model(self) -> TreeModel:
+        """The adapted model; loads the weights on first use."""
+        if self._model is None:
+            self._model = TreeModel(load_weights(self.source), self._attention)
+            if self._compiled and self.source.device.type == "cuda":
+                self._model.compile()
+        return self._model
+
+    @property
+    def cost(self) -> CostModel:
+        """The device's constants: as fitted by `hydragen bench fit`, else those that ship."""
+        return find_cost(self.source.device)
+
+    def sample(
+        self,
+        sources: Sequence[Prompt | Problem | str | list[dict[str, str]] | Sequence[int]],
+        n: int,
+        settings: SamplingSettings = _USUAL,
+        *,
+        done: Mapping[str, Collection[int]] | None = None,
+    ) -> Iterator[Sample]:
+        """Draws n samples of every source, yielding each as it finishes.
+
+        Sample i of a task is the same whatever n, the batch, the memory or the other tasks are, up
+        to floating-point ties.
+
+        Args:
+            sources: problems, strings, chat messages, token lists, or prompts already built.
+            n: samples a task, at least 1.
+            settings: how to sample.
+            done: by task id, sample indices that exist already and are not drawn again.
+
+        Raises:
+            InputError: n < 1, an empty prompt, or one beyond the model's context.
+            CapacityError: not even one branch fits into the memory given.
+        """
+        if n < 1:
+            raise InputError(f"-n {n}: expected an integer >= 1")
+        prompts = prompts_from_sources(sources, self.tokenizer, seed=settings.seed)
+        self.check(prompts, settings)
+        return self._on_device(self._run(prompts, n, settings, done or {}))
+
+    def check(self, prompts: Sequence[Prompt], settings: SamplingSettings) -> None:
+        """Refuses prompts that the model cannot hold; needs no weights.
+
+        Raises:
+            InputError: there is no prompt, or one is too long.
+        """
+        if not prompts:
+            raise InputError("no prompts: expected at least one")
+        for prompt in prompts:
+            length = len(prompt.token_ids) + settings.max_tokens
+            self.source.check_length(length, f"{prompt.task_id}, variant {prompt.variant}")
+
+    def _on_device(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """The same samples, drawn with the model's device current: kernels start there."""
+        device = self.source.device
+        while True:
+            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                sample = next(samples, None)
+            if sample is None:
+                return
+            yield sample
+
+    def _run(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        settings: SamplingSettings,
+        done: Mapping[str, Collection[int]],
+    ) -> Iterator[Sample]:
+        self.stats = stats = RunStats(started=time.perf_counter())
+        trie = self.trie(prompts, n)
+        model = self.model
+        rows = self._rows(n, prompts)
+        cache = self._allocate(trie, rows, settings)
+        engine = Engine(model, trie, cache, self._prefill_tokens)
+        vocabulary = int(self.source.config.vocab_size)
+        stop = tuple(dict.fromkeys([*settings.stop, *(s for p in prompts for s in p.stop)]))
+        detokenizer = Detokenizer(self.tokenizer, vocabulary, stop)
+        ledger = Ledger(prompts, n, settings, detokenizer, self.source.eos_ids, done, stats)
+        decoder = self._decoder(cache, settings, trie, rows) if self.is_fused else None
+        run = Run(
+            engine, ledger, settings, self.cost, self.source.shape, self.max_rows, stats, decoder
+        )
+        lengths = {i: len(prompt.token_ids) for i, prompt in enumerate(prompts)}
+        ends = trie.leaf_segments[trie.prompt_leaves[np.unique(ledger.prompt)]]
+        stats.prompt_tokens = int(engine.table.n_tokens[engine.table.live(ends)].sum())
+        stats.prompt_tokens_unshared = sum(lengths[i] for i in ledger.prompt.tolist())
+        stats.started = time.perf_counter()
+        if decoder is None:
+            yield from run.samples()
+        else:
+            from hydragen_tree.sample.stream import stream_samples  # imports Triton
+
+            yield from stream_samples(run, decoder)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether attention runs in Triton's kernels, and with it the whole decode step."""
+        return resolve_backend(self._attention, self.source.device) == "triton"
+
+    def _decoder(
+        self, cache: KVCache, settings: SamplingSettings, trie: Trie, rows: int
+    ) -> "Decoder":
+        from hydragen_tree.attention.fused import Heads
+        from hydragen_tree.branch.decoder import Decoder  # imports Triton
+
+        pages = cache.pages_for(settings.max_tokens) + 1
+        levels = self._levels(trie, settings)
+        source = self.source
+        heads = Heads.of(source.shape, source.dtype, source.device, source.kv_dtype)
+        return Decoder(self.model, cache, heads, settings, rows, pages, levels)
+
+    def _rows(self, n: int, prompts: Sequence[Prompt]) -> int:
+        """Rows of the batch at the most."""
+        return min(self.max_rows, n * len({prompt.task_id for prompt in prompts}))
+
+    def _levels(self, trie: Trie, settings: SamplingSettings) -> int:
+        """Segments on a path at the most, frozen tails included."""
+        deepest = max((segment.depth for segment in trie), default=0)
+        return path_levels(deepest + 1, settings.max_tokens, self._page_tokens)
+
+    def trie(self, prompts: Sequence[Prompt], n: int) -> Trie:
+        """The tree that a run of n samples a task works on: folded where sharing does not pay."""
+        exact = Trie.build(prompt.token_ids for prompt in prompts)
+        rows_per_leaf = self._rows(n, prompts) / len(exact.leaf_segments)
+        return fold(exact, self.source.shape, self.cost, rows_per_leaf)[0]
+
+    def _allocate(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
+        """An arena for what the run can use at the most, within the budget."""
+        page = self._page_tokens
+        page_bytes = page * self.source.shape.token_bytes
+        tail = -(-settings.max_tokens // page) + 1
+        useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
+        budget = self._memory_bytes or kv_budget_bytes(
+            self.source, self._prefill_tokens, rows, self._levels(trie, settings)
+        )
+        n_pages = min(useful, budget // page_bytes)
+        if n_pages < 1:
+            raise CapacityError(
+                f"--memory {budget} bytes: less than one page of {page} tokens ({page_bytes} bytes)"
+            )
+        source = self.source
+        return KVCache(source.shape, n_pages, page, source.kv_dtype, source.device, self.is_fused)
+
+
+__all__ = ["Sampler"]

@@ -1,0 +1,37 @@
+"""Sizes of a model, all that plans and budgets need to know of it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """Sizes of a model's keys and values, all that plans and budgets need to know of a model.
+
+    Attributes:
+        layers: number of attention layers.
+        q_heads: query heads.
+        kv_heads: key-value heads.
+        head_dim: width of a head.
+        itemsize: bytes of one number.
+    """
+
+    layers: int
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    itemsize: int
+
+    @property
+    def layer_token_bytes(self) -> int:
+        """Bytes of one token's key and value in one layer."""
+        return 2 * self.kv_heads * self.head_dim * self.itemsize
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values in all layers."""
+        return self.layers * self.layer_token_bytes
+
+    @property
+    def merge_bytes(self) -> int:
+        """Bytes of one row's fp32 partial in one layer, written and read back."""
+        return 2 * 4 * self.q_heads * (self.head_dim + 1)

@@ -1,0 +1,1 @@
+"""The trie of all prompts, and where folding it is cheaper than sharing."""

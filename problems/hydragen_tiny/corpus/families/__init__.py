@@ -1,0 +1,46 @@
+"""All families, and those that the training corpus never shows."""
+
+from hydragen_tiny.corpus.families.dynamic import DYNAMIC
+from hydragen_tiny.corpus.families.graphs import GRAPHS
+from hydragen_tiny.corpus.families.matrices import MATRICES
+from hydragen_tiny.corpus.families.numbers import NUMBERS
+from hydragen_tiny.corpus.families.pairs import PAIRS
+from hydragen_tiny.corpus.families.questions import QUESTIONS
+from hydragen_tiny.corpus.families.reductions import REDUCTIONS
+from hydragen_tiny.corpus.families.sequences import SEQUENCES
+from hydragen_tiny.corpus.families.strings import STRINGS
+from hydragen_tiny.corpus.families.words import WORDS
+from hydragen_tiny.corpus.families.worlds import WORLDS
+
+FAMILIES = (
+    *REDUCTIONS,
+    *QUESTIONS,
+    *SEQUENCES,
+    *DYNAMIC,
+    *NUMBERS,
+    *STRINGS,
+    *WORDS,
+    *PAIRS,
+    *MATRICES,
+    *GRAPHS,
+    *WORLDS,
+)
+
+HELD_OUT_FAMILIES = frozenset(
+    {
+        "worst-run",
+        "argmin",
+        "largest-jump",
+        "has-majority",
+        "count-smaller",
+        "duel-wins",
+        "divisor-sum",
+        "capitals",
+        "shortest-word",
+        "sum-of-larger",
+        "row-minima",
+        "lonely-nodes",
+        "highest-place",
+    }
+)
+"""Known to the generator and never in the training corpus: each has relatives that are."""

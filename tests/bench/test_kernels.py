@@ -1,0 +1,168 @@
+"""Every benchmark of the GPU from end to end, tiny: under Triton's interpreter, or on a GPU.
+
+`test_kernel_interpreter.py` runs this module under the interpreter. What is checked is that all
+columns are there and that the work was done; times are not.
+"""
+
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+pytest.importorskip("triton")
+
+from hydragen_bench import attention, choose, configs, decode, forks, plot, rig, tree
+from hydragen_bench.timing import Ceilings
+from hydragen_tree.errors import HydragenError, InputError
+from hydragen_tree.sample.stream import stream_samples
+from hydragen_tree.settings import SamplingSettings
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = [
+    *([] if INTERPRETED else [pytest.mark.gpu]),
+    pytest.mark.skipif(
+        not (INTERPRETED or torch.cuda.is_available()), reason="needs CUDA or the interpreter"
+    ),
+]
+WORK = tree.Work(problems=3, samples=3, new_tokens=4, root_tokens=70, own_tokens=5)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small architecture, known ceilings, each step once, few tokens."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = LlamaConfig(vocab_size=64, **sizes, **heads, bos_token_id=None, eos_token_id=None)
+    monkeypatch.setitem(configs.CONFIGS, "small", config)
+    for module in (attention, choose):
+        monkeypatch.setattr(module, "median_us", lambda step, repeats=1: step() is None or 2.0)
+    for module in (attention, choose, decode):
+        monkeypatch.setattr(module, "measure_ceilings", lambda: Ceilings("none", 4e-2, 8e-6, 6e-6))
+    for module in (decode, rig):
+        monkeypatch.setattr(module, "CHUNK_STEPS", 2)
+    monkeypatch.setattr(forks, "_SETTINGS", SamplingSettings(temperature=0.02, max_tokens=8))
+    monkeypatch.setattr(forks, "MOST_STEPS", 4)
+
+
+def small_rig() -> rig.Rig:
+    model, shape = configs.random_model("small", compiled=False)
+    return rig.Rig(model, shape, 64)
+
+
+def drawn(bench: str, figures: dict[str, Any], tmp_path: Path) -> list[dict[str, Any]]:
+    """The rows, once they have been drawn."""
+    plot.plot(bench, figures, tmp_path / "figures.svg")
+    rows: list[dict[str, Any]] = figures["rows"]
+    return rows
+
+
+def test_attention(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes = (
+        attention.Shape("deep", (1, 2, 4), (32, 16, 16), 4, 2, 16),
+        attention.Shape("nothing shared", (3,), (20,), 2, 1, 16),
+    )
+    rows = drawn("attention", attention.run(shapes), tmp_path)
+    assert [row["shape"] for row in rows] == ["deep", "nothing shared"]
+    assert all(row["error"] < 1e-2 and row["total_us"] > 0 for row in rows)
+    assert "nothing shared" in capsys.readouterr().out
+
+
+def test_choose(tmp_path: Path) -> None:
+    rows = drawn("choose", choose.run(((2, 60),)), tmp_path)
+    assert [row["settings"] for row in rows] == list(choose.SETTINGS)
+    assert all(row["agree"] == 1.0 for row in rows)
+
+
+@pytest.mark.parametrize("in_fp8", [False, True])
+def test_decode(in_fp8: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = decode.run("small", [configs.Point(6, 20, 6)], compiled=False, in_fp8=in_fp8)
+    assert (figures["kv_dtype"] == "float8_e4m3fn") == in_fp8
+    (row,) = drawn("decode", figures, tmp_path)
+    assert (row["rows"], row["prefix"], row["new_tokens"]) == (6, 20, 6)
+    assert row["vllm_tokens_s"] is None
+    assert row["tokens_s"] > 0
+    assert row["sustained_tokens_s"] == pytest.approx(0.75 * row["roofline_tokens_s"])
+    assert 0 < row["products_ms"] < row["step_ms"]
+    assert row["fork_host_ms"] > 0  # samples did share rows
+    assert all(
+        math.isfinite(value)
+        for name, value in row.items()
+        if name.endswith("tokens_s") and value is not None
+    )
+    header, line = capsys.readouterr().out.splitlines()[-2:]
+    assert len(header.split()) == len(line.split()) == 20
+
+
+def test_points_of_an_architecture() -> None:
+    assert configs.points_of("llama-3.1-8b")[0] == (32, 1024, 128)
+    assert configs.points_of("codellama-7b")[-1] == (1024, 16384, 64)
+
+
+def test_all_that_a_run_takes_is_captured_before_it_is_timed() -> None:
+    own = small_rig()
+    cache = own.cache(700)
+    settings = SamplingSettings(temperature=1.0, max_tokens=300)
+    decoder = own.decoder(cache, settings, 2, 1)
+    own.warm_up(own.run([rig.random_prompt(20, 64)], 2, settings, 2, cache, decoder), decoder)
+    drawing = {splits for _, splits, draws in decoder._graphs if draws}
+    assert drawing == {decoder._splits(length) for length in range(1, 301)} == {1, 2}
+
+
+def test_too_few_tokens_are_not_timed() -> None:
+    with pytest.raises(InputError, match="NEW of at least 4 tokens"):
+        decode.run("small", [configs.Point(6, 20, 3)], compiled=False)
+
+
+def test_steps_that_fork_are_counted() -> None:
+    found = forks.measure_forks(small_rig(), 6, 20)
+    assert found is not None
+    assert 1 <= found.steps <= forks.MOST_STEPS
+    assert 1 <= found.rows <= 6
+    assert found.host_ms > 0
+
+
+def test_wrong_logits_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = small_rig()
+    cache = own.cache(1000)
+    settings = SamplingSettings(temperature=1.0, max_tokens=16)
+    decoder = own.decoder(cache, settings, 4, 1)
+    run = own.run([rig.random_prompt(20, 64)], 4, settings, 4, cache, decoder)
+    right = decoder.logits
+    monkeypatch.setattr(decoder, "logits", lambda: right() + 1.0)
+    with pytest.raises(HydragenError, match="nothing is timed"):
+        own.warm_up(run, decoder)
+
+
+@pytest.mark.parametrize("is_tree", [False, True])
+def test_every_way_draws_the_set(is_tree: bool) -> None:
+    """In three waves of four, four and one, and what one run takes the next finds again."""
+    own = small_rig()
+    cache = own.cache(64 * 20)
+    way = tree.Way(own, WORK, 4, cache, is_tree)
+    assert own.warm_up(way.begin(), way.decoder) < 1e-2
+    assert cache.free_pages == 20
+    run = way.begin()
+    samples = list(stream_samples(run, way.decoder))
+    root, problems = WORK.tokens(64)
+    tails = WORK.new_tokens + (0 if is_tree else WORK.own_tokens)
+    assert [sample.n_tokens for sample in samples] == [tails] * WORK.total
+    if is_tree:  # a problem cut by a wave's end may be computed again
+        computed = run.stats.prefilled_tokens - root.size - problems.size
+        assert 0 <= computed <= 2 * WORK.own_tokens
+    else:
+        begun = sorted(sample.token_ids[: WORK.own_tokens] for sample in samples)
+        assert begun == sorted(WORK.samples * [tuple(tokens) for tokens in problems.tolist()])
+        assert run.stats.prefilled_tokens == root.size
+
+
+def test_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    less = replace(WORK, problems=2, samples=2)
+    monkeypatch.setattr(tree, "Work", lambda problems: less)
+    rows = drawn("tree", tree.run("small", compiled=False), tmp_path)
+    assert [row["way"] for row in rows] == ["single level", "tree", "tree, larger"]
+    assert all(row["tokens_s"] > 0 and row["error"] < 1e-2 for row in rows)

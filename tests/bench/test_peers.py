@@ -1,0 +1,315 @@
+"""Peers beside our benchmarks: stand-ins of them get what they document, and are held to it."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig
+
+from hydragen_tree.errors import HydragenError, InputError
+
+pytest.importorskip("triton")
+
+from hydragen_bench import configs, peer_flashinfer, peer_vllm
+from hydragen_bench.attention import SHAPES, Layer, Shape
+from hydragen_bench.choose import by_sorting
+from hydragen_bench.configs import Point
+
+DEEP = Shape("deep", (1, 3, 7), (48, 16, 40), 4, 2, 16)
+
+
+class CascadeWrapper:
+    """FlashInfer's wrapper by its documentation: page tables of each level, layout NHD."""
+
+    def __init__(self, num_levels: int, workspace: Tensor, kv_layout: str) -> None:
+        assert workspace.dtype == torch.uint8
+        assert kv_layout == "NHD"
+        self.num_levels = num_levels
+
+    def plan(self, *tables: Any, sm_scale: float, q_data_type: Any, kv_data_type: Any) -> None:
+        *self.levels, q_heads, kv_heads, head_dim, self.page_size = tables
+        assert all(len(column) == self.num_levels for column in self.levels)
+        self.group, self.head_dim, self.scale = q_heads // kv_heads, head_dim, sm_scale
+        assert q_data_type is kv_data_type is torch.float32
+
+    def run(self, queries: Tensor, cache: tuple[Tensor, Tensor]) -> Tensor:
+        histories: list[list[Tensor]] = [[] for _ in queries]
+        for rows, starts, pages, last in zip(*self.levels, strict=True):
+            assert rows[-1] == len(queries)
+            for node in range(len(last)):
+                own = pages[starts[node] : starts[node + 1]].long()
+                slots = own[:, None] * self.page_size + torch.arange(self.page_size)
+                slots = slots.flatten()[: (len(own) - 1) * self.page_size + int(last[node])]
+                for row in range(int(rows[node]), int(rows[node + 1])):
+                    histories[row].append(slots)
+        out = torch.empty_like(queries)
+        for row, parts in enumerate(histories):
+            keys, values = (part.flatten(0, 1)[torch.cat(parts)] for part in cache)
+            query = queries[row].view(-1, self.group, self.head_dim)
+            scores = torch.einsum("hgd,nhd->hgn", query, keys) * self.scale
+            value = torch.einsum("hgn,nhd->hgd", scores.softmax(-1), values)
+            out[row] = value.flatten(0, 1)
+        return out
+
+
+def sampling_module(filters: bool) -> ModuleType:
+    """`flashinfer.sampling` in torch, with or without its filters."""
+    module: Any = ModuleType("flashinfer.sampling")
+
+    def rows(matrix: Tensor, indices: Tensor | None) -> Tensor:
+        return matrix if indices is None else matrix[indices.long()]
+
+    def from_logits(logits: Tensor, indices: Tensor | None = None, **seeds: int) -> Tensor:
+        assert seeds == {"seed": 0, "offset": 0}
+        return by_sorting(rows(logits, indices), 1.0).int()
+
+    def top_k_top_p(
+        logits: Tensor, k: int, p: float, indices: Tensor | None = None, **seeds: int
+    ) -> Tensor:
+        if not filters:
+            return from_logits(logits, indices, **seeds)
+        return by_sorting(rows(logits, indices), 1.0, k, p).int()
+
+    module.sampling_from_logits = from_logits
+    module.top_k_top_p_sampling_from_logits = top_k_top_p
+    module.softmax = lambda logits, temperature: (logits.float() / temperature).softmax(-1)
+    module.top_p_sampling_from_probs = lambda probs, p, **common: top_k_top_p(
+        probs.log(), 0, p, **common
+    )
+    return module
+
+
+@pytest.fixture
+def flashinfer(monkeypatch: pytest.MonkeyPatch) -> Any:
+    module: Any = ModuleType("flashinfer")
+    module.MultiLevelCascadeAttentionWrapper = CascadeWrapper
+    monkeypatch.setitem(sys.modules, "flashinfer", module)
+    monkeypatch.setitem(sys.modules, "flashinfer.sampling", sampling_module(filters=True))
+    return module
+
+
+def test_cascade_reads_what_our_kernels_read(flashinfer: Any) -> None:
+    torch.manual_seed(0)
+    layer = Layer(DEEP)
+    assert layer.error(layer.cascade()(), rows=7) < 1e-5
+
+
+def test_all_shapes_have_page_tables() -> None:
+    for shape in SHAPES:
+        pages = -(-shape.tokens[-1] // 64)
+        table = np.arange(shape.rows * pages, dtype=np.int32).reshape(shape.rows, pages)
+        lengths = np.full(shape.rows, shape.tokens[-1], np.int32)
+        levels = peer_flashinfer.cascade_levels(shape.items(), table, lengths, 64)
+        assert len(levels) == len(shape.nodes)
+        for level, nodes, tokens in zip(levels, shape.nodes, shape.tokens, strict=True):
+            assert level.rows[-1] == shape.rows
+            assert len(level.last_page_tokens) == nodes
+            assert len(level.pages) == level.page_starts[-1] == nodes * -(-tokens // 16)
+
+
+def test_a_wrong_cascade_is_not_timed(
+    flashinfer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(CascadeWrapper, "run", lambda self, queries, cache: queries)
+    layer = Layer(DEEP)
+    assert peer_flashinfer.attempt("deep", layer.flashinfer) is None
+    assert "left out of deep: AssertionError: relative error" in capsys.readouterr().out
+
+
+def test_without_flashinfer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert peer_flashinfer.find_flashinfer() is None
+    assert "pip install 'flashinfer-python" in capsys.readouterr().out
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {"temperature": 0.8},
+    {"temperature": 0.8, "top_p": 0.9},
+    {"temperature": 1.3, "top_k": 20, "top_p": 0.95},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_right_draws_pass(flashinfer: Any, settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(12, 300) * 2.5).bfloat16()
+    peer_flashinfer.check_draws(logits, settings)
+    draw = peer_flashinfer.drawer(logits, torch.arange(12, dtype=torch.int32), **settings)
+    assert draw is not None
+    assert draw().shape == (12,)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[1:], ids=str)
+def test_draws_outside_the_filters_are_refused(
+    flashinfer: Any, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "flashinfer.sampling", sampling_module(filters=False))
+    with pytest.raises(AssertionError, match="inf standard errors"):
+        peer_flashinfer.check_draws(torch.randn(12, 300), settings)
+
+
+def test_draws_of_another_temperature_are_refused() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(8, 300) * 2.5
+    warmer = torch.stack([by_sorting(logits, 1.0) for _ in range(512)], 1)
+    right = torch.stack([by_sorting(logits, 0.8) for _ in range(512)], 1)
+    assert abs(peer_flashinfer.deviation(logits, right, 0.8)) < 5
+    assert peer_flashinfer.deviation(logits, warmer, 0.8) < -5
+
+
+def test_greedy_has_no_peer() -> None:
+    own = torch.zeros(1, dtype=torch.int32)
+    assert peer_flashinfer.drawer(torch.zeros(1, 4), own, temperature=0.0) is None
+    with pytest.raises(NotImplementedError, match="known to hang"):
+        peer_flashinfer.drawer(torch.zeros(1, 1 << 16), own, temperature=1.0, top_k=5)
+
+
+# -- vLLM ------------------------------------------------------------------------------------
+
+FAKE_VLLM = """
+import json, os, time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+__version__ = "9.9"
+ASKED = Path(os.environ["FAKE_VLLM_LOG"])
+
+class LLM:
+    def __init__(self, **options):
+        model = Path(options["model"])
+        config = json.loads((model / "config.json").read_text())
+        assert (model / "model.safetensors").exists()
+        ASKED.write_text(json.dumps([{**options, "architectures": config["architectures"]}]))
+
+    def generate(self, prompts, settings, use_tqdm):
+        asked = json.loads(ASKED.read_text())
+        ASKED.write_text(json.dumps([*asked, {"prompts": prompts, **vars(settings)}]))
+        time.sleep(settings.max_tokens / 1000)
+        drawn = [0] * settings.max_tokens
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=drawn)] * settings.n)]
+
+class SamplingParams(SimpleNamespace):
+    pass
+"""
+QUEUEING = """
+class Queueing(LLM):
+    def sleep(self, level):
+        assert level == 0
+        self.asleep = True
+
+    def enqueue(self, prompts, settings, use_tqdm):
+        assert self.asleep
+        self.queued = prompts, settings
+
+    def wake_up(self, tags):
+        assert tags == ["scheduling"]
+        self.asleep = False
+
+    def wait_for_completion(self, use_tqdm):
+        assert not self.asleep
+        return self.generate(*self.queued, use_tqdm)
+
+LLM = Queueing
+"""
+FAKE_ARGUMENTS = """
+from dataclasses import dataclass
+
+@dataclass
+class EngineArgs:
+    model: str = ""
+    disable_cascade_attn: object = DEFAULT
+    cudagraph_capture_sizes: object = None
+"""
+
+
+@pytest.fixture
+def tiny_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = LlamaConfig(vocab_size=50, **sizes, **heads, bos_token_id=None, eos_token_id=None)
+    monkeypatch.setitem(configs.CONFIGS, "tiny", config)
+
+
+@pytest.fixture
+def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    package = tmp_path / "site" / "vllm" / "engine"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package.parent / "__init__.py").write_text(FAKE_VLLM)
+    (package / "arg_utils.py").write_text(FAKE_ARGUMENTS.replace("DEFAULT", "True"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("FAKE_VLLM_LOG", str(tmp_path / "asked.json"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("queues", [False, True])
+def test_vllm_gets_the_same_weights_prompts_and_samples(
+    queues: bool, fake_vllm: Path, tiny_config: None
+) -> None:
+    if queues:  # a version that can take all samples before it begins
+        (fake_vllm / "site" / "vllm" / "__init__.py").write_text(FAKE_VLLM + QUEUEING)
+    python = peer_vllm.find_vllm(None)
+    found = peer_vllm.measure("tiny", [Point(3, 20, 12), Point(5, 9, 11)], python)
+    assert (found.version, found.cascade) == ("9.9", True)
+    assert sorted(found.tokens_s) == [(3, 20, 12), (5, 9, 11)]
+    assert all(speed > 0 for speed in found.tokens_s.values())
+    engine, *asked = json.loads((fake_vllm / "asked.json").read_text())
+    assert engine["architectures"] == ["LlamaForCausalLM"]
+    assert engine["enable_prefix_caching"] is True
+    assert engine["disable_cascade_attn"] is False
+    assert engine["max_num_seqs"] == 5
+    assert engine["cudagraph_capture_sizes"] == [3, 5]
+    assert engine["max_model_len"] >= 20 + 13
+    assert [(each["n"], each["max_tokens"]) for each in asked] == [
+        (n, tokens) for n, new in ((3, 12), (5, 11)) for tokens in (8, 1, new + 1)
+    ]
+    prompt = peer_vllm.random_prompt(20, 50).token_ids.tolist()
+    assert asked[0]["prompts"] == [{"prompt_token_ids": prompt}]
+    assert all(each["ignore_eos"] and not each["detokenize"] for each in asked)
+
+
+def test_vllm_without_cascade_is_not_asked_for_it(fake_vllm: Path, tiny_config: None) -> None:
+    arguments = fake_vllm / "site" / "vllm" / "engine" / "arg_utils.py"
+    arguments.write_text(FAKE_ARGUMENTS.replace("DEFAULT", "None"))
+    found = peer_vllm.measure("tiny", [Point(2, 9, 2)], sys.executable)
+    assert not found.cascade
+    assert "not in this version" in str(found)
+    engine = json.loads((fake_vllm / "asked.json").read_text())[0]
+    assert "disable_cascade_attn" not in engine
+
+
+def test_vllm_that_fails_says_why(fake_vllm: Path, tiny_config: None) -> None:
+    (fake_vllm / "site" / "vllm" / "__init__.py").write_text("raise SystemError('no such GPU')")
+    with pytest.raises(HydragenError, match=r"exit code 1(.|\n)*no such GPU"):
+        peer_vllm.measure("tiny", [Point(2, 9, 2)], sys.executable)
+
+
+def test_the_child_needs_nothing_of_ours(fake_vllm: Path) -> None:
+    """Any Python can run it: it imports the standard library and vLLM."""
+    script = Path(peer_vllm.vllm_child.__file__).read_text()
+    check = textwrap.dedent("""
+        import sys
+        exec(compile(sys.stdin.read(), "child", "exec"), {"__name__": "child"})
+        assert not {"torch", "hydragen_tree"} & set(sys.modules)
+    """)
+    subprocess.run([sys.executable, "-c", check], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("python", [None, "/no/such/python"])
+def test_missing_vllm_is_bad_input(python: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_vllm, "_FIND", "raise SystemExit(1)")
+    with pytest.raises(InputError, match="pip install vllm" if python is None else "peer-python"):
+        peer_vllm.find_vllm(python)

@@ -1,0 +1,141 @@
+"""Steps on the device equal steps on the host: captured graphs on a GPU, else the interpreter."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from hydragen_kernels.segment import SegmentTables
+from hydragen_tree.attention.fused import Heads
+from hydragen_tree.branch import decoder
+from hydragen_tree.branch.engine import Engine
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.sample import Sample
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.trie.trie import Trie
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = [
+    pytest.mark.skipif(
+        not (INTERPRETED or torch.cuda.is_available()), reason="needs CUDA or the interpreter"
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def small_model(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One layer, one key-value head: the interpreter takes a second a step even so."""
+    path = tmp_path_factory.mktemp("small-model")
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(
+        random_model,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        initializer_range=0.5,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (path / name).write_bytes((random_model / name).read_bytes())
+    return path
+
+
+def prompts() -> list[Prompt]:
+    """A root shared by two prompts, one of which it is itself, and a stranger."""
+    rng = np.random.default_rng(0)
+    root = rng.integers(0, 250, 40).astype(np.int32)
+    longer = np.append(root, rng.integers(0, 250, 9)).astype(np.int32)
+    other = rng.integers(0, 250, 20).astype(np.int32)
+    return [
+        Prompt("a", 0, root, ("`",)),
+        Prompt("a", 1, longer, ("`",)),
+        Prompt("b", 0, other, ()),
+    ]
+
+
+def draw(
+    model: Path, settings: SamplingSettings, backend: str, n: int, **options: Any
+) -> dict[tuple[str, int], Sample]:
+    sampler = Sampler.from_pretrained(
+        str(model), device=DEVICE, dtype="float32", attention=backend, compiled=False, **options
+    )
+    samples = list(sampler.sample(prompts(), n, settings))
+    assert sampler.stats.tokens_sampled == sum(sample.n_tokens for sample in samples)
+    return {(sample.task_id, sample.sample_index): sample for sample in samples}
+
+
+@pytest.mark.parametrize(
+    ("settings", "n", "options"),
+    [
+        (SamplingSettings(temperature=1.0, max_tokens=12, logprobs=True), 4, {}),
+        (SamplingSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=11), 4, {"max_rows": 3}),
+        (SamplingSettings(temperature=0.0, max_tokens=19), 3, {}),
+        (SamplingSettings(temperature=1.0, max_tokens=9), 4, {"kv_dtype": "fp8"}),
+        (
+            SamplingSettings(temperature=1.0, max_tokens=20),
+            4,
+            {"memory_bytes": 20_000 if INTERPRETED else 80_000},
+        ),
+    ],
+    ids=["together", "waiting", "greedy", "fp8", "parked"],
+)
+def test_device_steps_equal_host_steps(
+    settings: SamplingSettings, n: int, options: dict[str, Any], small_model: Path
+) -> None:
+    kv_dtype = options.get("kv_dtype", "auto")
+    expected = draw(small_model, settings, "torch", n, kv_dtype=kv_dtype)
+    found = draw(small_model, settings, "triton", n, **options)
+    assert sorted(found) == sorted(expected)
+    for name, sample in found.items():
+        assert sample.token_ids == expected[name].token_ids
+        assert sample.completion == expected[name].completion
+        assert sample.finish_reason == expected[name].finish_reason
+        assert sample.logprob == pytest.approx(expected[name].logprob, rel=1e-3)
+        if settings.logprobs:
+            assert sample.token_logprobs == pytest.approx(expected[name].token_logprobs, abs=1e-3)
+
+
+def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables hold the first batch's plan and no more; the second one's has more segments."""
+
+    class Tight(SegmentTables):
+        def __init__(self, plan: Any, device: Any, capacity: int = 0, rows: int = 0) -> None:
+            super().__init__(plan, device, 0, rows)
+
+    monkeypatch.setattr(decoder, "SegmentTables", Tight)
+    sampler = Sampler.from_pretrained(
+        str(small_model), device=DEVICE, dtype="float32", attention="triton", compiled=False
+    )
+    source, model = sampler.source, sampler.model
+    trie = Trie.build(prompt.token_ids for prompt in prompts())
+    cache = KVCache(source.shape, 32, 16, source.dtype, model.device, True)
+    engine = Engine(model, trie, cache, prefill_tokens=64)
+    segments = list(range(len(trie.segments)))
+    assert engine.place(segments)
+    engine.prefill(segments)
+    shape = source.shape
+    heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, source.dtype, model.device)
+    settings = SamplingSettings(max_tokens=8)
+    stepper = decoder.Decoder(model, cache, heads, settings, 4, 2, max_levels=3)
+    room = []
+    for leaves in ([0, 0], trie.leaf_segments.tolist()):
+        hung = np.array(leaves, np.int32)
+        tokens = np.arange(hung.size, dtype=np.int32) + 5
+        positions = np.array([trie.end(leaf) for leaf in leaves], np.int32)
+        none = np.zeros_like(tokens)
+        pages = cache.take(2 * hung.size).reshape(-1, 2)
+        items = engine.table.path_items(hung, np.ones_like(tokens))
+        stepper.load(tokens, positions, none, none + 8, none, none.astype(int), pages, items)
+        room.append(len(stepper._tables.tiles))
+        found = stepper.logits().clone()
+        expected = engine.decode(tokens, positions, hung, pages, none)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert room[0] < room[1]

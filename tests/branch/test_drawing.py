@@ -1,0 +1,113 @@
+"""Choice: the generator's known answers, transformers' filters, and the right frequencies."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from hydragen_kernels.random import philox4x32, uniforms
+from hydragen_tree.branch.drawing import draw, filtered, stream_key
+from hydragen_tree.settings import SamplingSettings
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "answer"),
+    [  # Random123's kat_vectors, philox4x32 10
+        (0, [0] * 4, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        (2**64 - 1, [2**32 - 1] * 4, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            0x299F31D0_A4093822,
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_philox_known_answers(key: int, counter: list[int], answer: list[int]) -> None:
+    words = philox4x32(np.array([key], np.uint64), np.array([counter], np.uint32))
+    assert words[0].tolist() == answer
+
+
+SETTINGS = [
+    SamplingSettings(temperature=0.6),
+    SamplingSettings(temperature=1.3, top_k=7),
+    SamplingSettings(temperature=0.8, top_p=0.7),
+    SamplingSettings(temperature=1.0, min_p=0.1),
+    SamplingSettings(temperature=1.5, top_k=20, top_p=0.9, min_p=0.05),
+    SamplingSettings(temperature=0.8, top_k=1),
+    SamplingSettings(temperature=0.8, top_p=1e-9),
+]
+
+
+def by_transformers(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
+    processors = LogitsProcessorList([TemperatureLogitsWarper(settings.temperature)])
+    if settings.top_k:
+        processors.append(TopKLogitsWarper(settings.top_k))
+    if settings.top_p < 1.0:
+        processors.append(TopPLogitsWarper(settings.top_p))
+    if settings.min_p:
+        processors.append(MinPLogitsWarper(settings.min_p))
+    return processors(None, logits.clone()).softmax(-1)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_filters_are_those_of_transformers(settings: SamplingSettings) -> None:
+    logits = torch.randn(40, 60, generator=torch.Generator().manual_seed(3)) * 3
+    torch.testing.assert_close(filtered(logits, settings), by_transformers(logits, settings))
+
+
+@pytest.mark.parametrize("settings", SETTINGS[:5], ids=str)
+def test_frequencies(settings: SamplingSettings) -> None:
+    """Chi-square over 40,000 draws of one distribution; a fair generator fails once in 10^6."""
+    n = 40_000
+    logits = torch.randn(1, 60, generator=torch.Generator().manual_seed(5)) * 2
+    expected = by_transformers(logits, settings)[0].double().numpy()
+    keys = np.array([stream_key(0, "task", 0, i) for i in range(n)], np.uint64)
+    drawn = draw(logits, np.zeros(n, np.int32), keys, np.full(n, 3), settings)
+    counts = np.bincount(drawn.tokens, minlength=60)
+    assert not counts[expected == 0].any()
+    rare = expected * n < 5
+    observed = np.append(counts[~rare], counts[rare].sum())
+    ideal = np.append(expected[~rare], expected[rare].sum()) * n
+    keep = ideal > 0
+    ideal *= observed.sum() / ideal.sum()
+    assert stats.chisquare(observed[keep], ideal[keep]).pvalue > 1e-6
+
+
+def test_random_numbers_are_uniform_and_depend_on_each_part() -> None:
+    parts = [(s, t, v, i) for s in (0, 1) for t in ("a", "b") for v in (0, 1) for i in range(2000)]
+    keys = np.array([stream_key(*part) for part in parts], np.uint64)
+    assert np.unique(keys).size == keys.size
+    for position in (0, 1, 1000):
+        values = uniforms(keys, np.full(keys.size, position))
+        assert stats.kstest(values, "uniform").pvalue > 1e-6
+
+
+def test_samples_of_a_row_do_not_depend_on_each_other() -> None:
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))
+    keys = np.arange(30, dtype=np.uint64) * 7919
+    rows = np.repeat(np.arange(3), 10).astype(np.int32)
+    settings = SamplingSettings(temperature=1.0)
+    together = draw(logits, rows, keys, np.arange(30), settings)
+    for i in range(30):
+        alone = draw(
+            logits[rows[i]][None], np.zeros(1, np.int32), keys[i : i + 1], np.array([i]), settings
+        )
+        assert alone.tokens[0] == together.tokens[i]
+        assert alone.logprobs[0] == pytest.approx(together.logprobs[i])
+
+
+def test_logprobs_and_greedy() -> None:
+    logits = torch.randn(2, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float32)
+    rows, keys = np.array([0, 1], np.int32), np.array([1, 2], np.uint64)
+    greedy = draw(logits, rows, keys, np.zeros(2, np.int64), SamplingSettings(temperature=0.0))
+    assert greedy.tokens.tolist() == logits.argmax(-1).tolist()
+    assert greedy.sampled_logprobs.tolist() == [0.0, 0.0]
+    expected = logits.log_softmax(-1).amax(-1)
+    np.testing.assert_allclose(greedy.logprobs, expected.numpy(), rtol=1e-5)
