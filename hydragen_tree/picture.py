@@ -16,7 +16,7 @@ def check_ending(path: Path) -> None:
         InputError: another ending than `.png` or `.svg`.
     """
     if path.suffix.lower() not in FORMATS:
-        raise InputError(f"--plot {path}: expected a name ending in .png or .svg")
+        raise InputError("expected a name ending in .png or .svg", setting="plot", value=path)
 
 
 def check_matplotlib(path: Path) -> None:
@@ -29,7 +29,7 @@ def check_matplotlib(path: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise InputError(
-            f"--plot {path} needs matplotlib: pip install 'hydragen-tree[plot]'"
+            "needs matplotlib: pip install 'hydragen-tree[plot]'", setting="plot", value=path
         ) from None
 
 
@@ -60,4 +60,4 @@ def save_picture(
         try:
             figure.savefig(path, dpi=160, metadata=metadata)
         except OSError as error:
-            raise OutputError(f"--plot {path}: {error.strerror or error}") from error
+            raise OutputError(error.strerror or str(error), setting="plot", value=path) from error

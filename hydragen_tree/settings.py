@@ -20,7 +20,7 @@ class SamplingSettings:
         logprobs: also record every token's log-probability.
 
     Raises:
-        InputError: a value is out of range; the message names the option.
+        InputError: a value is out of range; `setting` names it.
     """
 
     temperature: float = 0.8
@@ -35,14 +35,13 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         checks = [
             ("temperature", 0.0 <= self.temperature < float("inf"), "a finite number >= 0"),
-            ("top-k", self.top_k >= 0, "an integer >= 0 (0 keeps all tokens)"),
-            ("top-p", 0.0 < self.top_p <= 1.0, "a number in (0, 1]"),
-            ("min-p", 0.0 <= self.min_p <= 1.0, "a number in [0, 1]"),
-            ("max-tokens", self.max_tokens >= 1, "an integer >= 1"),
+            ("top_k", self.top_k >= 0, "an integer >= 0 (0 keeps all tokens)"),
+            ("top_p", 0.0 < self.top_p <= 1.0, "a number in (0, 1]"),
+            ("min_p", 0.0 <= self.min_p <= 1.0, "a number in [0, 1]"),
+            ("max_tokens", self.max_tokens >= 1, "an integer >= 1"),
             ("seed", 0 <= self.seed < 2**63, "an integer in [0, 2^63)"),
             ("stop", all(self.stop), "strings that are not empty"),
         ]
         for name, ok, expected in checks:
             if not ok:
-                value = getattr(self, name.replace("-", "_"))
-                raise InputError(f"--{name} {value}: expected {expected}")
+                raise InputError(f"expected {expected}", setting=name, value=getattr(self, name))

@@ -275,7 +275,7 @@ def run(
     """
     points = points or points_of(name)
     if min(point.new_tokens for point in points) < 2 * CHUNK_STEPS:  # one to warm up, one to time
-        raise InputError(f"--points: expected NEW of at least {2 * CHUNK_STEPS} tokens")
+        raise InputError(f"expected NEW of at least {2 * CHUNK_STEPS} tokens", setting="points")
     ceilings = measure_ceilings()
     vllm = None
     if vllm_python is not None:  # first: it needs the memory for itself

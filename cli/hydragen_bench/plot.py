@@ -24,7 +24,7 @@ def check_plot(bench: str, path: Path) -> None:
         InputError: a benchmark without a curve, another ending, or matplotlib is not installed.
     """
     if bench not in _DRAWINGS:
-        raise InputError(f"--plot {path}: bench {bench} has nothing to draw")
+        raise InputError(f"bench {bench} has nothing to draw", setting="plot", value=path)
     check_ending(path)
     check_matplotlib(path)
 
@@ -48,7 +48,7 @@ def plot(bench: str, figures: Figures, path: Path) -> None:
             _DRAWINGS[bench](axes, figures)
         except (KeyError, TypeError) as error:
             raise InputError(
-                f"--plot {path}: these are not figures of bench {bench}: {error}"
+                f"these are not figures of bench {bench}: {error}", setting="plot", value=path
             ) from None
 
     save_picture(path, (7.2, 4.8), 9, draw)

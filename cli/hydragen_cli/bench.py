@@ -127,15 +127,19 @@ def _check(
     """Refuses what would fail only after measuring, or be ignored."""
     for option, value in given.items():
         if value and name not in _ONLY[option]:
-            raise InputError(f"--{option}: only bench {' or '.join(_ONLY[option])} takes it")
+            raise InputError(f"only bench {' or '.join(_ONLY[option])} takes it", setting=option)
     if given["kv-dtype"] and given["against"]:
-        raise InputError("--kv-dtype: a peer is measured with keys and values as they are")
+        raise InputError("a peer is measured with keys and values as they are", setting="kv_dtype")
     if given["peer-python"] and not given["against"]:
-        raise InputError("--peer-python: whose Python? name the peer, --against vllm")
+        raise InputError("whose Python? name the peer, --against vllm", setting="peer_python")
     if figures is not None and plot is None:
-        raise InputError(f"--figures {figures}: is drawn; name the picture, --plot FILE")
+        raise InputError(
+            "is drawn; name the picture, --plot FILE", setting="figures", value=figures
+        )
     if output is not None and not output.absolute().parent.is_dir():
-        raise InputError(f"--output {output}: cannot be written: no directory {output.parent}")
+        raise InputError(
+            f"cannot be written: no directory {output.parent}", setting="output", value=output
+        )
     if plot is not None:
         from hydragen_bench.plot import check_plot
 
@@ -147,12 +151,14 @@ def _read(name: Bench, path: Path) -> dict[str, Any]:
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"--figures {path}: {error.strerror}") from None
+        raise InputError(error.strerror or str(error), setting="figures", value=path) from None
     except ValueError as error:
-        raise InputError(f"--figures {path}: not JSON: {error}") from None
+        raise InputError(f"not JSON: {error}", setting="figures", value=path) from None
     found = figures.get("bench") if isinstance(figures, dict) else None
     if found != name:
-        raise InputError(f"--figures {path}: expected figures of bench {name}, got {found}")
+        raise InputError(
+            f"expected figures of bench {name}, got {found}", setting="figures", value=path
+        )
     return dict(figures)
 
 
@@ -194,7 +200,9 @@ def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
 
     architecture = given["architecture"]
     if architecture is not None and architecture not in CONFIGS:
-        raise InputError(f"--architecture {architecture}: expected one of {', '.join(CONFIGS)}")
+        raise InputError(
+            f"expected one of {', '.join(CONFIGS)}", setting="architecture", value=architecture
+        )
     if name is Bench.tree:
         return tree.run(architecture or "codellama-7b", given["full"])
     batches = [Point(*point) for point in points]
@@ -226,6 +234,6 @@ def _parse_points(text: str | None) -> Points:
         result = ((),)
     if not all(len(point) in (2, 3) and min(point) > 0 for point in result):
         raise InputError(
-            f"--points {text}: expected ROWSxPREFIX[xNEW], such as 32x1024,256x4096x512"
+            "expected ROWSxPREFIX[xNEW], such as 32x1024,256x4096x512", setting="points", value=text
         )
     return result

@@ -52,7 +52,7 @@ def check(
     from hydragen_tree.problem.reading import load_problems
 
     if write and not calibrate:
-        raise InputError("--write: writes what --calibrate measures; give both")
+        raise InputError("writes what --calibrate measures; give both", setting="write")
     loaded = load_problems(problems)
     done: list[Checkup] = []
     with open_judge(

@@ -92,7 +92,9 @@ def export(
     from hydragen_tree.sample.export import export_samples
 
     if output is not None and output.exists() and not force:
-        raise InputError(f"--output {output}: exists; name another file, or use --force")
+        raise InputError(
+            "exists; name another file, or use --force", setting="output", value=output
+        )
     reader = _Reader()
     with _source(samples) as source, _target(output) as target:
         for text in export_samples(reader.read(source), format_):

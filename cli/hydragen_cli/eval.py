@@ -113,11 +113,11 @@ def evaluate(
 
     ks = _parse_ks(k)
     source = open_samples(samples)
-    _check_outputs({"--output": output, "--summary": summary, "--plot": plot}, samples)
+    _check_outputs({"output": output, "summary": summary, "plot": plot}, samples)
     if plot is not None and until_solved is not None:
-        raise InputError("--plot: no estimate is made with --until-solved; choose one")
+        raise InputError("no estimate is made with --until-solved; choose one", setting="plot")
     if resume and force:
-        raise InputError("--force: would throw away what --resume continues; choose one")
+        raise InputError("would throw away what --resume continues; choose one", setting="force")
     find_language(language)
     library = Library([*(problems or ()), *(more_problems or ())], _file_of(samples))
     for reason in library.refused[:_REFUSED]:
@@ -211,7 +211,9 @@ def _parse_ks(text: str | None) -> list[int]:
     except ValueError:
         ks = []
     if not ks or min(ks) < 1:
-        raise InputError(f"-k {text}: expected integers >= 1, with commas between them")
+        raise InputError(
+            "expected integers >= 1, with commas between them", setting="k", value=text
+        )
     return ks
 
 
@@ -219,12 +221,14 @@ def _check_outputs(outputs: dict[str, Path | None], samples: str) -> None:
     """Find out now, not after hours, that a result cannot be written or would cover its input."""
     from hydragen_tree.picture import check_ending
 
-    for flag, path in outputs.items():
+    for setting, path in outputs.items():
         if path is None:
             continue
         if not path.absolute().parent.is_dir():
-            raise InputError(f"{flag} {path}: cannot be written: no directory {path.parent}")
+            raise InputError(
+                f"cannot be written: no directory {path.parent}", setting=setting, value=path
+            )
         if path.exists() and samples != "-" and path.samefile(samples):
-            raise InputError(f"{flag} {path}: is the file of the samples")
-        if flag == "--plot":
+            raise InputError("is the file of the samples", setting=setting, value=path)
+        if setting == "plot":
             check_ending(path)

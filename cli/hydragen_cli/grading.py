@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hydragen_cli.console import console, count, note
+from hydragen_cli.options import flag_of
 from hydragen_tree.errors import InputError, OutputError, one_line
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ class Grading:
             find_language(name if isinstance(name, str) else json.dumps(name))
         except InputError as error:
             self._fault(
-                "samples in a language that cannot be judged", f"line {line.line_number}: {error}"
+                "samples in a language that cannot be judged",
+                f"line {line.line_number}: {error.worded(flag_of)}",
             )
             return None
         return str(name)
@@ -111,7 +113,7 @@ class Grading:
         try:
             self._judge.check(problem)
         except InputError as error:
-            self._fault("samples of a problem that cannot be judged", str(error))
+            self._fault("samples of a problem that cannot be judged", error.worded(flag_of))
             return False
         if self._library.changed(problem) and problem.id not in self._changed:
             self._changed.add(problem.id)

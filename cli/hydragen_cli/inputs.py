@@ -35,15 +35,17 @@ class Inputs:
         from hydragen_tree.problem.reading import load_problems
 
         if problems and prompts:
-            raise InputError("--prompts: give either problems or --prompts, not both")
+            raise InputError("give either problems or --prompts, not both", setting="prompts")
         if problems:
             return cls(load_problems(problems), (), chat, variants)
         if prompts is None:
             raise InputError("no problems: name PROBLEM files, or give prompts with --prompts FILE")
         if chat:
-            raise InputError("--chat: renders problems; give --prompts as chat messages instead")
+            raise InputError(
+                "renders problems; give --prompts as chat messages instead", setting="chat"
+            )
         if variants is not None:
-            raise InputError("--variants: problems have variants, --prompts have none")
+            raise InputError("problems have variants, --prompts have none", setting="variants")
         return cls((), _read_lines(prompts), chat, variants)
 
     @property
@@ -76,6 +78,8 @@ def _read_lines(prompts: str) -> list[tuple[str, Any]]:
         with Path(prompts).open(encoding="utf-8") as file:
             return read_prompt_lines(file)
     except UnicodeDecodeError as error:
-        raise InputError(f"--prompts {prompts}: not UTF-8 text") from error
+        raise InputError("not UTF-8 text", setting="prompts", value=prompts) from error
     except OSError as error:
-        raise InputError(f"--prompts {prompts}: cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"cannot be read: {error.strerror}", setting="prompts", value=prompts
+        ) from error

@@ -79,9 +79,11 @@ def open_judge(
     from hydragen_tree.judge import Judge
 
     if unsandboxed and sandbox != "auto":
-        raise InputError("--unsandboxed: is the opposite of --sandbox; choose one")
+        raise InputError("is the opposite of --sandbox; choose one", setting="unsandboxed")
     if not unsandboxed and sandbox == "rlimits":
-        raise InputError("--sandbox rlimits: protects nothing; say --unsandboxed to mean it")
+        raise InputError(
+            "protects nothing; say --unsandboxed to mean it", setting="sandbox", value=sandbox
+        )
     level = "rlimits" if unsandboxed else sandbox
     judge = Judge(level, workers, cache=cache, python=python)
     note(str(judge.isolation), quiet=quiet)

@@ -1,19 +1,28 @@
 """Entry points: `hydragen COMMAND`, and the commands that also have a name of their own.
 
 Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 partial, 130 interrupted (143 by SIGTERM).
+
+A command's module is imported when the command is asked for, and may import nothing heavy itself:
+torch, transformers and pydantic belong inside its functions, so that `--help` is instant.
 """
 
 import os
 import sys
 import traceback
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from hydragen_cli.commands import COMMANDS, load
-from hydragen_cli.options import explain
+from hydragen_cli.commands import COMMANDS
+from hydragen_cli.options import Command, explain, flag_of
 from hydragen_tree.errors import HydragenError
+
+_EPILOG = (
+    "Every option can also be set in the environment (HYDRAGEN_MAX_TOKENS for --max-tokens) or in "
+    "hydragen.toml, in a table named like the command."
+)
 
 
 class LazyGroup(TyperGroup):
@@ -50,6 +59,24 @@ def run_sample() -> NoReturn:
 def run_eval() -> NoReturn:
     """`hydragen-eval`."""
     _run(load("eval", add_completion=True), "hydragen-eval")
+
+
+def load(name: str, *, add_completion: bool = False) -> TyperCommand:
+    """Imports one command.
+
+    Args:
+        name: a key of `COMMANDS`.
+        add_completion: give it the options that install shell completion.
+    """
+    module, function = COMMANDS[name].split(":")
+    app = typer.Typer(add_completion=add_completion)
+    settings = {"help_option_names": ["-h", "--help"]}
+    app.command(name, cls=Command, context_settings=settings, epilog=_EPILOG)(
+        getattr(import_module(module), function)
+    )
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperCommand)
+    return command
 
 
 def _print_version(wanted: bool) -> None:
@@ -98,7 +125,7 @@ def _report(error: Exception, name: str) -> int:
         message = f"{explain(error)}\nTry '{name} --help' for help."
         code = error.exit_code
     elif isinstance(error, HydragenError):
-        message, code = str(error), error.exit_code
+        message, code = error.worded(flag_of), error.exit_code
     else:
         hint = "" if debug else "; HYDRAGEN_DEBUG=1 shows where"
         message, code = f"unexpected {type(error).__name__}: {error}{hint}", 1

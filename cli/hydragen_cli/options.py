@@ -23,6 +23,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from hydragen_cli.commands import COMMANDS
 from hydragen_cli.console import note
 from hydragen_cli.interrupts import Interrupted
 from hydragen_tree.errors import InputError
@@ -30,6 +31,7 @@ from hydragen_tree.errors import InputError
 FILE_NAME = "hydragen.toml"
 PREFIX = "HYDRAGEN_"
 _ORIGINS = "hydragen.origins"
+_FLAGS = {"n": "-n", "k": "-k", "memory_bytes": "--memory", "path": "--output"}
 _UNITS = {"": 1, **{f"{p}B": 1000**i for i, p in enumerate(("", "K", "M", "G", "T"))}}
 _UNITS |= {f"{p}IB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), start=1)}
 
@@ -38,18 +40,23 @@ class Command(TyperCommand):
     """A command whose complaints name where a value came from when it was no flag."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; an InputError about an option gains the option's origin."""
+        """Runs the command; an InputError about a setting gains its origin."""
         try:
             return super().invoke(ctx)
         except Interrupted as interrupted:
             note("interrupted")
             raise typer.Exit(interrupted.exit_code) from None
         except InputError as error:
-            flag = re.match(r"--?[a-z][a-z-]*", str(error))
-            names = [p.name for p in self.params if flag and flag[0] in p.opts]
+            flag = error.setting and flag_of(error.setting)
+            names = [p.name for p in self.params if flag in p.opts]
             if origin := _origin(ctx, names[0] if names else None):
-                error.args = (f"{error} (set by {origin})",)
+                error.args += (f" (set by {origin})",)
             raise
+
+
+def flag_of(setting: str) -> str:
+    """The flag by which the command line knows a setting of the library: `--max-tokens`."""
+    return _FLAGS.get(setting, f"--{setting.replace('_', '-')}")
 
 
 def explain(error: typer.TyperException) -> str:
@@ -59,7 +66,7 @@ def explain(error: typer.TyperException) -> str:
     return f"{origin}: {error.message}" if origin else error.format_message()
 
 
-def parse_bytes(option: str, text: str | None) -> int | None:
+def parse_bytes(setting: str, text: str | None) -> int | None:
     """Bytes from `8GiB`, `500MB` or a plain number.
 
     Raises:
@@ -69,7 +76,9 @@ def parse_bytes(option: str, text: str | None) -> int | None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip(), re.IGNORECASE)
     if match is None or match[2].upper() not in _UNITS:
-        raise InputError(f"{option} {text}: expected a size such as 8GiB, 500MB or 1000000")
+        raise InputError(
+            "expected a size such as 8GiB, 500MB or 1000000", setting=setting, value=text
+        )
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -107,8 +116,6 @@ def _files(config: Path | None) -> Iterator[Path]:
 
 
 def _read_table(file: Path, command: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    from hydragen_cli.commands import COMMANDS
-
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -57,9 +57,9 @@ def sample(
     settings = SamplingSettings(
         temperature, top_k, top_p, min_p, max_tokens, tuple(stop or ()), seed, logprobs
     )
-    memory_bytes = parse_bytes("--memory", memory)
+    memory_bytes = parse_bytes("memory_bytes", memory)
     if resume and force:
-        raise InputError("--force: would throw away what --resume continues; choose one")
+        raise InputError("would throw away what --resume continues; choose one", setting="force")
     inputs = Inputs.read(problems, prompts, chat, variants)
 
     def prepare() -> "tuple[Sampler, list[Prompt]]":

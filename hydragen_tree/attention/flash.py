@@ -80,7 +80,9 @@ class FlashSegments:
             InputError: the model caps its scores, which flash attention cannot.
         """
         if softcap is not None:
-            raise InputError("--attention flash: no soft-capping of scores; use triton or torch")
+            raise InputError(
+                "no soft-capping of scores; use triton or torch", setting="attention", value="flash"
+            )
         for slot, call in enumerate(self._calls):
             stacked = queries if call.causal else self._stack(queries, keys.shape[0])
             out, lse, *_ = torch.ops.aten._flash_attention_forward(

@@ -99,12 +99,16 @@ def resolve_backend(backend: str, device: torch.device, kv_dtype: torch.dtype | 
         InputError: the backend that is asked for cannot do it.
     """
     if backend == "flash" and kv_dtype == FP8:
-        raise InputError("--attention flash: reads no fp8 keys and values; use triton or torch")
+        raise InputError(
+            "reads no fp8 keys and values; use triton or torch", setting="attention", value=backend
+        )
     if backend == "native":
         if device.type != "cpu":
-            raise InputError(f"--attention native: computes on a CPU, not on {device}; use auto")
+            raise InputError(
+                f"computes on a CPU, not on {device}; use auto", setting="attention", value=backend
+            )
         if missing := _why_not_native(kv_dtype):
-            raise InputError(f"--attention native: {missing}; use auto or torch")
+            raise InputError(f"{missing}; use auto or torch", setting="attention", value=backend)
     if backend != "auto":
         return backend
     if device.type == "cpu":

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hydragen_tree.attention.plan import Int, Item, Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
-from hydragen_tree.errors import CapacityError
+from hydragen_tree.errors import CapacityError, Setting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.trie.trie import Trie
@@ -272,6 +272,8 @@ class Engine:
             page_bytes = 2 * cache.keys[:, :, : cache.page_tokens].nbytes
             raise CapacityError(
                 f"one branch needs {worst * page_bytes / 2**20:.1f} MiB of keys and values "
-                f"({longest} prompt tokens + {max_tokens} new), but --memory leaves "
-                f"{cache.n_pages * page_bytes / 2**20:.1f} MiB; give more or lower --max-tokens"
+                f"({longest} prompt tokens + {max_tokens} new), but ",
+                Setting("memory_bytes"),
+                f" leaves {cache.n_pages * page_bytes / 2**20:.1f} MiB; give more or lower ",
+                Setting("max_tokens"),
             )

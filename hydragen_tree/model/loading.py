@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from hydragen_kernels.inputs import FP8
-from hydragen_tree.errors import InputError, ModelError, one_line
+from hydragen_tree.errors import InputError, ModelError, Setting, one_line
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.shape import KVShape
 
@@ -76,15 +76,18 @@ class ModelSource:
         """
         if n_tokens > self.context_tokens:
             raise InputError(
-                f"{what}: {n_tokens} tokens with --max-tokens, but {self.name} holds "
-                f"{self.context_tokens}; shorten the prompt or lower --max-tokens"
+                f"{what}: {n_tokens} tokens with ",
+                Setting("max_tokens"),
+                f", but {self.name} holds {self.context_tokens}; shorten the prompt or lower ",
+                Setting("max_tokens"),
             )
         if self.window_tokens is not None and n_tokens > self.window_tokens:
             raise ModelError(
-                f"{what}: {n_tokens} tokens with --max-tokens, but {self.name} changes its "
-                f"attention beyond {self.window_tokens} tokens (sliding window or scaled rotary "
-                "positions), which a shared tree cannot do exactly; keep sequences shorter or "
-                "choose another model"
+                f"{what}: {n_tokens} tokens with ",
+                Setting("max_tokens"),
+                f", but {self.name} changes its attention beyond {self.window_tokens} tokens "
+                "(sliding window or scaled rotary positions), which a shared tree cannot do "
+                "exactly; keep sequences shorter or choose another model",
             )
 
 
@@ -113,9 +116,9 @@ def find_model(
     try:
         config = AutoConfig.from_pretrained(path, revision=revision).get_text_config(decoder=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"--model {model}: {_first_line(error)}") from None
+        raise ModelError(_first_line(error), setting="model", value=model) from None
     except StrictDataclassError as error:
-        raise ModelError(f"--model {model}: config.json: {_one_line(error)}") from None
+        raise ModelError(f"config.json: {_one_line(error)}", setting="model", value=model) from None
     _refuse_unsupported(model, config)
     place = _device(device)
     stored = getattr(config, "dtype", None)
@@ -149,7 +152,9 @@ def load_tokenizer(source: ModelSource) -> Any:
         return AutoTokenizer.from_pretrained(source.path, revision=source.revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"--model {source.name}: its tokenizer cannot be loaded: {_one_line(error)}"
+            f"its tokenizer cannot be loaded: {_one_line(error)}",
+            setting="model",
+            value=source.name,
         ) from None
 
 
@@ -166,7 +171,9 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
         )
     except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
         raise ModelError(
-            f"--model {source.name}: its weights cannot be loaded: {_first_line(error)}"
+            f"its weights cannot be loaded: {_first_line(error)}",
+            setting="model",
+            value=source.name,
         ) from error
     return model
 
@@ -210,8 +217,10 @@ def _locate(model: str, revision: str | None) -> str:
         return str(path)
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise ModelError(
-            f"--model {model}: no such directory; expected `{TINY}`, a model directory "
-            "(config.json, tokenizer, safetensors) or a hub id such as owner/name"
+            f"no such directory; expected `{TINY}`, a model directory (config.json, tokenizer, "
+            "safetensors) or a hub id such as owner/name",
+            setting="model",
+            value=model,
         )
     return _on_hub(model, revision)
 
@@ -230,8 +239,10 @@ def _on_hub(model: str, revision: str | None) -> str:
             return snapshot_download(model, revision=revision, local_files_only=True)
         except (OSError, ValueError):
             raise ModelError(
-                f"--model {model}: not in the local cache, and the hub cannot be asked: "
-                f"{_first_line(silence)}; without a network, name a model's directory"
+                f"not in the local cache, and the hub cannot be asked: {_first_line(silence)}; "
+                "without a network, name a model's directory",
+                setting="model",
+                value=model,
             ) from None
     return model
 
@@ -246,7 +257,7 @@ def _one_line(error: Exception) -> str:
 
 def _refuse_unsupported(model: str, config: PreTrainedConfig) -> None:
     def refuse(why: str) -> None:
-        raise ModelError(f"--model {model}: {why}; choose another model")
+        raise ModelError(f"{why}; choose another model", setting="model", value=model)
 
     kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
     if isinstance(kind, tuple):
@@ -270,7 +281,9 @@ def _kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVSha
     kv_heads = getattr(config, "num_key_value_heads", None) or multi_query
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     if head_dim > MAX_HEAD_DIM:
-        raise ModelError(f"--model {model}: heads of {head_dim} numbers; at most {MAX_HEAD_DIM}")
+        raise ModelError(
+            f"heads of {head_dim} numbers; at most {MAX_HEAD_DIM}", setting="model", value=model
+        )
     return KVShape(config.num_hidden_layers, heads, kv_heads, head_dim, dtype.itemsize)
 
 
@@ -308,30 +321,36 @@ def _device(device: str) -> torch.device:
     try:
         return torch.empty(0, device=place).device  # with its number: the current one may change
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {device}: {_first_line(error)}") from None
+        raise InputError(_first_line(error), setting="device", value=device) from None
 
 
 def _dtype(dtype: str, stored: torch.dtype, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else stored
     if dtype not in _DTYPES:
-        raise InputError(f"--dtype {dtype}: expected auto, {', '.join(_DTYPES)}")
+        raise InputError(f"expected auto, {', '.join(_DTYPES)}", setting="dtype", value=dtype)
     return _DTYPES[dtype]
 
 
 def _kv_dtype(kv_dtype: str, dtype: torch.dtype) -> torch.dtype:
     if kv_dtype not in ("auto", "fp8"):
-        raise InputError(f"--kv-dtype {kv_dtype}: expected auto or fp8")
+        raise InputError("expected auto or fp8", setting="kv_dtype", value=kv_dtype)
     return FP8 if kv_dtype == "fp8" else dtype
 
 
 def _refuse_fp8(device: torch.device, shape: KVShape) -> None:
     if device.type not in _FP8_DEVICES:
-        raise InputError(f"--kv-dtype fp8: not on {device}; expected {' or '.join(_FP8_DEVICES)}")
+        raise InputError(
+            f"not on {device}; expected {' or '.join(_FP8_DEVICES)}",
+            setting="kv_dtype",
+            value="fp8",
+        )
     if device.type == "cuda" and shape.head_dim % _FP8_STEP:
         raise InputError(
-            f"--kv-dtype fp8: the model has heads of {shape.head_dim} numbers, and a GPU reads "
-            f"multiples of {_FP8_STEP}; use auto"
+            f"the model has heads of {shape.head_dim} numbers, and a GPU reads multiples of "
+            f"{_FP8_STEP}; use auto",
+            setting="kv_dtype",
+            value="fp8",
         )
 
 

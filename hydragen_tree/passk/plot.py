@@ -32,7 +32,7 @@ def plot_curve(summary: Summary, path: str | Path) -> None:
     path = Path(path)
     check_ending(path)
     if not summary.overall.estimates:
-        raise InputError(f"--plot {path}: no problem has a pass@k estimate to draw")
+        raise InputError("no problem has a pass@k estimate to draw", setting="plot", value=path)
     save_picture(path, (6.4, 4.4), 10, lambda axes: _draw(axes, summary))
 
 

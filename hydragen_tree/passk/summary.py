@@ -3,7 +3,7 @@
 Verdicts are counted; the unbiased estimate of each problem is averaged over the problems of a set.
 95 % intervals come from the problems drawn again (a set), or from the exact interval of the
 binomial carried through 1 - (1 - p)^k (one problem). Infrastructure errors are no samples; problems
-judged only until solved (`--until-solved`) have no fixed n, and stay out of every estimate.
+judged only until solved (`until_solved`) have no fixed n, and stay out of every estimate.
 """
 
 import hashlib
@@ -84,7 +84,7 @@ class ProblemSummary:
         samples: verdicts that count (infrastructure errors are not among them).
         accepted: how many of them are AC.
         infrastructure_errors: samples the judge could not judge.
-        until_solved: judged only until `--until-solved` was met; then it has no curve.
+        until_solved: judged only until enough samples were accepted; then it has no curve.
         distinct_programs: different programs among the samples.
         distinct_accepted: different programs among the accepted ones.
         distinct_verdicts: different verdicts among the samples.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import InputError, Setting
 from hydragen_tree.prompt.tokenising import packed
 
 _MAX_ID = 2**31 - 1
@@ -36,11 +36,11 @@ def read_prompt_lines(lines: Iterable[str]) -> list[tuple[str, Any]]:
                 raise ValueError(f"task_id {task_id!r} comes twice, expected ids that differ")
             found[task_id] = content
         except ValueError as error:
-            faults.append(f"--prompts: line {number}: {error}")
+            faults += ["\n", Setting("prompts"), f": line {number}: {error}"]
     if faults:
-        raise InputError("\n".join(faults))
+        raise InputError(*faults[1:])
     if not found:
-        raise InputError('--prompts: no prompts, expected lines such as {"prompt": "..."}')
+        raise InputError('no prompts, expected lines such as {"prompt": "..."}', setting="prompts")
     return list(found.items())
 
 

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hydragen_tree.errors import ModelError
+from hydragen_tree.errors import ModelError, Setting
 
 _BATCH = 1024  # texts a call: the ids are Python integers until they are packed
 
@@ -84,7 +84,9 @@ def render_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], nam
     if not tokenizer.chat_template:
         raise ModelError(
             f"{name}: the tokenizer of {model} has no chat template; "
-            "choose a chat model, or sample without --chat and chat messages"
+            "choose a chat model, or sample without ",
+            Setting("chat"),
+            " and chat messages",
         )
     try:
         return str(

@@ -65,11 +65,15 @@ class Sampler:
         compiled: bool = True,
     ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
-            raise InputError(f"--memory {memory_bytes}: expected a size of at least 1 byte")
+            raise InputError(
+                "expected a size of at least 1 byte", setting="memory_bytes", value=memory_bytes
+            )
         if attention not in BACKENDS:
-            raise InputError(f"--attention {attention}: expected one of {', '.join(BACKENDS)}")
+            raise InputError(
+                f"expected one of {', '.join(BACKENDS)}", setting="attention", value=attention
+            )
         if max_rows is not None and max_rows < 1:
-            raise InputError(f"--max-rows {max_rows}: expected an integer >= 1")
+            raise InputError("expected an integer >= 1", setting="max_rows", value=max_rows)
         resolve_backend(attention, source.device, source.kv_dtype)  # refuses what does not fit
         self.source = source
         self.tokenizer = load_tokenizer(source)
@@ -167,7 +171,7 @@ class Sampler:
             CapacityError: not even one branch fits into the memory given.
         """
         if n < 1:
-            raise InputError(f"-n {n}: expected an integer >= 1")
+            raise InputError("expected an integer >= 1", setting="n", value=n)
         prompts = prompts_from_sources(sources, self.tokenizer, seed=settings.seed)
         self.check(prompts, settings)
         return self._on_device(self._run(prompts, n, settings, done or {}))
@@ -271,7 +275,9 @@ class Sampler:
         n_pages = min(useful, budget // page_bytes)
         if n_pages < 1:
             raise CapacityError(
-                f"--memory {budget} bytes: less than one page of {page} tokens ({page_bytes} bytes)"
+                f"less than one page of {page} tokens ({page_bytes} bytes)",
+                setting="memory_bytes",
+                value=f"{budget} bytes",
             )
         source = self.source
         return KVCache(source.shape, n_pages, page, source.kv_dtype, source.device, self.is_fused)

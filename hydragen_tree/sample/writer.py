@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.errors import InputError, OutputError, Setting
 from hydragen_tree.sample.manifest import Manifest, manifest_path
 from hydragen_tree.sample.sample import Sample
 
@@ -98,7 +98,9 @@ class SampleWriter:
                 raise
         elif resume:
             self.close()
-            raise InputError("--resume: only a file can be resumed; name one with --output")
+            raise InputError(
+                "only a file can be resumed; name one with ", Setting("path"), setting="resume"
+            )
 
     def begin(self, manifest: Manifest) -> None:
         """Takes the run's description; after this, samples may be written.
@@ -156,9 +158,9 @@ class SampleWriter:
             safe = (
                 f"the {before} samples written before are intact" if before else "nothing is lost"
             )
-            remedy = "; make room and repeat the command with --resume"
-            rest = remedy if self._has_manifest else ""
-            raise OutputError(f"{where}: {error.strerror}; {safe}{rest}") from error
+            remedy = ("; make room and repeat the command with ", Setting("resume"))
+            rest = remedy if self._has_manifest else ()
+            raise OutputError(f"{where}: {error.strerror}; {safe}", *rest) from error
         self.done.setdefault(sample.task_id, set()).add(sample.sample_index)
         self.tally.add(line)
 
@@ -218,18 +220,25 @@ class SampleWriter:
             self._is_new = False  # the other run's, so not ours to remove
             raise InputError(f"{self.path}: another run is writing it") from error
         if not os.access(self._manifest_path.parent, os.W_OK):
-            raise InputError(f"{self._manifest_path}: cannot be written (--output)")
+            raise InputError(f"{self._manifest_path}: cannot be written (", Setting("path"), ")")
         has_lines = os.fstat(self._fd).st_size > 0
         if force or not (has_lines or self._manifest_path.exists()):
             return
         if not resume:
             raise InputError(
-                f"{self.path}: exists; --resume continues it, --force starts it anew (--output)"
+                f"{self.path}: exists; ",
+                Setting("resume"),
+                " continues it, ",
+                Setting("force"),
+                " starts it anew (",
+                Setting("path"),
+                ")",
             )
         if not self._manifest_path.exists():
             raise InputError(
-                f"{self.path}: cannot resume without its manifest {self._manifest_path}; "
-                "--force starts anew"
+                f"{self.path}: cannot resume without its manifest {self._manifest_path}; ",
+                Setting("force"),
+                " starts anew",
             )
 
     def _read_lines(self, manifest: Manifest) -> None:
@@ -273,12 +282,14 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror} (--output)") from error
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror} (", Setting("path"), ")"
+        ) from error
 
 
 def _stdout() -> int:
     if sys.stdout is None:
-        raise InputError("stdout: closed; name a file with --output")
+        raise InputError("stdout: closed; name a file with ", Setting("path"))
     return sys.stdout.fileno()
 
 

@@ -116,11 +116,11 @@ def test_sizes_and_names_follow_the_type(random_model: Path) -> None:
 
 
 def test_what_cannot_work_is_refused(random_model: Path) -> None:
-    with pytest.raises(InputError, match="--kv-dtype int4: expected auto or fp8"):
+    with pytest.raises(InputError, match="kv_dtype int4: expected auto or fp8"):
         Sampler.from_pretrained(str(random_model), kv_dtype="int4")
-    with pytest.raises(InputError, match="--kv-dtype fp8: not on meta"):
+    with pytest.raises(InputError, match="kv_dtype fp8: not on meta"):
         find_model(str(random_model), device="meta", kv_dtype="fp8")
-    with pytest.raises(InputError, match="--attention flash: reads no fp8"):
+    with pytest.raises(InputError, match="attention flash: reads no fp8"):
         Sampler.from_pretrained(str(random_model), kv_dtype="fp8", attention="flash")
 
 

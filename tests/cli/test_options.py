@@ -12,7 +12,7 @@ import typer
 
 from hydragen_cli import arguments
 from hydragen_cli.commands import COMMANDS
-from hydragen_cli.options import Command, explain, parse_bytes
+from hydragen_cli.options import Command, explain, flag_of, parse_bytes
 from hydragen_tree.errors import InputError
 from hydragen_tree.settings import SamplingSettings
 
@@ -62,7 +62,7 @@ def refused(invoke: Invoke, *args: str, **environment: str) -> str:
         assert error.exit_code == 2
         return explain(error)
     assert isinstance(error, InputError)
-    return str(error)
+    return error.worded(flag_of)
 
 
 def test_precedence(invoke: Invoke, tmp_path: Path) -> None:
@@ -135,13 +135,13 @@ def test_wrong_flag_is_named(invoke: Invoke) -> None:
     [("8GiB", 8 << 30), ("500 mb", 500_000_000), ("1.5KiB", 1536), ("4096", 4096)],
 )
 def test_sizes(text: str, n_bytes: int) -> None:
-    assert parse_bytes("--memory", text) == n_bytes
+    assert parse_bytes("memory_bytes", text) == n_bytes
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "8 gigs", "-1", "1e9"])
 def test_wrong_sizes(text: str) -> None:
-    with pytest.raises(InputError, match=r"--memory .*expected a size such as 8GiB"):
-        parse_bytes("--memory", text)
+    with pytest.raises(InputError, match=r"memory_bytes .*expected a size such as 8GiB"):
+        parse_bytes("memory_bytes", text)
 
 
 HEAVY = {"torch", "transformers", "pydantic", "numpy", "scipy", "ruamel"}

@@ -298,7 +298,7 @@ def test_asked_for_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="native: computes on a CPU, not on cuda"):
         resolve_backend("native", torch.device("cuda"))
     monkeypatch.setattr(native, "why_unavailable", lambda: "no C compiler")
-    with pytest.raises(InputError, match="--attention native: no C compiler; use auto or torch"):
+    with pytest.raises(InputError, match="attention native: no C compiler; use auto or torch"):
         resolve_backend("native", CPU)
     assert resolve_backend("auto", CPU) == "torch"
     monkeypatch.setattr(native, "why_unavailable", lambda: None)

@@ -199,9 +199,9 @@ def test_what_cannot_work_is_refused_without_weights(tmp_path: Path) -> None:
     assert "at most 256" in refused(tmp_path / "e", wide)
     with pytest.raises(ModelError, match="no such directory"):
         find_model(str(tmp_path / "missing"))
-    with pytest.raises(InputError, match="--device cuda:99"):
+    with pytest.raises(InputError, match="device cuda:99"):
         find_model(str(build(tmp_path / "f", "llama")), device="cuda:99")
-    with pytest.raises(InputError, match="--dtype int4"):
+    with pytest.raises(InputError, match="dtype int4"):
         find_model(str(tmp_path / "f"), dtype="int4")
     source = find_model(str(tmp_path / "f"))
     with pytest.raises(ModelError, match=r"tokenizer cannot be loaded: .*sentencepiece"):

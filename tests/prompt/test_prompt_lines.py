@@ -50,7 +50,7 @@ def test_all_broken_lines_are_named() -> None:
 
 @pytest.mark.parametrize("lines", [[], ["\n", "  \n"]])
 def test_no_lines(lines: list[str]) -> None:
-    with pytest.raises(InputError, match="--prompts: no prompts, expected lines"):
+    with pytest.raises(InputError, match="prompts: no prompts, expected lines"):
         read_prompt_lines(lines)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.errors import InputError, OutputError, Setting
 from hydragen_tree.problem.formats.datasets import is_apps_directory, read_dataset
 from hydragen_tree.problem.formats.kattis import is_kattis_package, package_document
 from hydragen_tree.problem.formats.kattis_submissions import read_submissions
@@ -107,7 +107,7 @@ def write_problem(problem: Imported, directory: Path, *, force: bool = False) ->
         document["checker"] = {**document["checker"], "source": str(relative)}
     for target in (path, program) if problem.checker is not None else (path,):
         if target.exists() and not force:
-            raise InputError(f"{target}: exists; name another directory, or use --force")
+            raise InputError(f"{target}: exists; name another directory, or use ", Setting("force"))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if problem.checker is not None:
