@@ -3,7 +3,10 @@
  * Queries that share a kv head lie side by side in the lanes of a vector, up to TILE of them, so
  * that a key that is read serves all of them and softmax needs no sums across lanes. Scores are in
  * units of log2. Every query has a running partial (out, max, sum), which all that it meets
- * continues; it is rescaled when its maximum grows.
+ * units of log2. Every query has a running partial (out, max, sum), which all that it meets
+ * continues; it is rescaled when its maximum grows. A sum of thousands of numbers one after the other
+ * loses digits, so sums begin at zero three times: for a block of keys, for a run of blocks, and for
+ * all runs.
  *
  * Compiled by native.py for the machine at hand; the vector types are those of GCC and Clang.
  */
@@ -21,6 +24,7 @@ enum { LANES = 4, VECTORS = 4 };
 enum {
     TILE = LANES * VECTORS, /* queries */
     KEYS = 64,              /* keys a block: their scores stay in the first cache */
+    RUN = 32 * KEYS,        /* keys before sums begin anew */
     STEP = 4,               /* keys, or numbers of a value, that a register tile holds */
     MAX_HEAD_DIM = 256,
     ITEM_FIELDS = 6
@@ -49,9 +53,12 @@ typedef struct {
     float scale;
 } Step;
 
-/* Running partials of a tile's queries. */
+/* Running partials of a tile's queries: (out, max, sum) since the run began, for `met` keys, and
+ * (all_out, all_max, all_sum) of the runs before. */
 typedef struct {
     _Alignas(64) float out[TILE][MAX_HEAD_DIM], query[TILE][MAX_HEAD_DIM], max[TILE], sum[TILE];
+    float all_out[TILE][MAX_HEAD_DIM], all_max[TILE], all_sum[TILE];
+    int64_t met[TILE];
 } Tile;
 
 /* The larger one; b if either is NaN. */
@@ -72,6 +79,23 @@ INLINE vec exp2v(vec x) {
     p = p * f + 6.93147181e-1f;
     p = p * f + 1.0f;
     return (vec)((ivec)p + ((ivec)shifted << 23));
+}
+
+/* Adds a query's run to those before, and begins another; the maximum goes on. */
+INLINE void end_run(Tile *tile, int at, int64_t dim) {
+    float shrink = exp2v((vec){} + (tile->all_max[at] - tile->max[at]))[0];
+    for (int64_t d = 0; d < dim; d++) {
+        tile->all_out[at][d] = tile->all_out[at][d] * shrink + tile->out[at][d];
+        tile->out[at][d] = 0.0f;
+    }
+    tile->all_sum[at] = tile->all_sum[at] * shrink + tile->sum[at];
+    tile->all_max[at] = tile->max[at], tile->sum[at] = 0.0f, tile->met[at] = 0;
+}
+
+/* Notes that a query met so many keys. */
+INLINE void count_keys(Tile *tile, int at, int64_t n, int64_t dim) {
+    tile->met[at] += n;
+    if (tile->met[at] >= RUN) end_run(tile, at, dim);
 }
 
 /* scores[key][lane] = query . key, for `step` keys; raises the maxima. */
@@ -106,22 +130,20 @@ INLINE void run(int nv, const vec *query, const float *keys, const float *values
         for (; k + STEP <= count; k += STEP)
             score(nv, STEP, query, key + k * dim, dim, weights + k * nv, top);
         for (; k < count; k++) score(nv, 1, query, key + k * dim, dim, weights + k * nv, top);
+        vec shrink[VECTORS], block[VECTORS] = {0};
         for (int i = 0; i < nv; i++) {
-            vec shrink = exp2v(max[i] - top[i]);
+            shrink[i] = exp2v(max[i] - top[i]);
             max[i] = top[i];
-            sum[i] *= shrink;
-            for (int64_t d = 0; d < dim; d++) out[d * nv + i] *= shrink;
         }
         for (k = 0; k < count; k++)
             for (int i = 0; i < nv; i++) {
                 vec weight = exp2v(weights[k * nv + i] - top[i]);
                 weights[k * nv + i] = weight;
-                sum[i] += weight;
+                block[i] += weight;
             }
+        for (int i = 0; i < nv; i++) sum[i] = sum[i] * shrink[i] + block[i];
         for (int64_t d = 0; d < dim; d += STEP) {
-            vec sums[STEP][VECTORS];
-            for (int s = 0; s < STEP; s++)
-                for (int i = 0; i < nv; i++) sums[s][i] = out[(d + s) * nv + i];
+            vec sums[STEP][VECTORS] = {0};
             for (k = 0; k < count; k++) {
                 vec held[VECTORS];
                 for (int i = 0; i < nv; i++) {
@@ -132,7 +154,10 @@ INLINE void run(int nv, const vec *query, const float *keys, const float *values
                     for (int i = 0; i < nv; i++) sums[s][i] += held[i] * value[k * dim + d + s];
             }
             for (int s = 0; s < STEP; s++)
-                for (int i = 0; i < nv; i++) out[(d + s) * nv + i] = sums[s][i];
+                for (int i = 0; i < nv; i++) {
+                    vec *sum_of = out + (d + s) * nv + i;
+                    *sum_of = *sum_of * shrink[i] + sums[s][i];
+                }
         }
     }
 }
@@ -196,15 +221,14 @@ INLINE void meet(int nd, Tile *tile, int at, const float *keys, const float *val
         top = score > top ? score : top;
     }
     for (int k = count; k % LANES; k++) weights[k] = LOWEST; /* weighs nothing */
-    vec shrink = exp2v((vec){} + (tile->max[at] - top)), sums = {0}, held[MAX_HEAD_DIM / LANES];
+    vec shrink = exp2v((vec){} + (tile->max[at] - top)), sums = {0}, held[MAX_HEAD_DIM / LANES] = {0};
     for (int k = 0; k < count; k += LANES) blocks[k / LANES] = exp2v(blocks[k / LANES] - top);
     for (int k = 0; k < count; k += LANES) sums += blocks[k / LANES];
-    for (int i = 0; i < nd; i++) held[i] = out[i] * shrink;
     for (int k = 0; k < count; k++) {
         const loose *value = (const loose *)(values + places[k]);
         for (int i = 0; i < nd; i++) held[i] += weights[k] * value[i];
     }
-    for (int i = 0; i < nd; i++) out[i] = held[i];
+    for (int i = 0; i < nd; i++) out[i] = out[i] * shrink + held[i];
     tile->sum[at] = tile->sum[at] * shrink[0] + total(sums);
     tile->max[at] = top;
 }
@@ -220,9 +244,9 @@ static void alone(Tile *tile, int at, const float *keys, const float *values,
     }
 }
 
-/* A segment for queries of a tile; a quarter of a vector of them fares better one by one. */
-static void segment(Tile *tile, int first, int count, const float *keys, const float *values,
-                    int64_t n, int64_t dim) {
+/* A run of keys for queries of a tile; a quarter of a vector of them fares better one by one. */
+INLINE void run_of(Tile *tile, int first, int count, const float *keys, const float *values,
+                   int64_t n, int64_t dim) {
     if (count <= LANES / 4)
         for (int64_t start = 0; start < n; start += KEYS) {
             int64_t places[KEYS], some = n - start < KEYS ? n - start : KEYS;
@@ -238,6 +262,16 @@ static void segment(Tile *tile, int first, int count, const float *keys, const f
         together(VECTORS, tile, first, count, keys, values, n, dim);
 }
 
+/* A segment for queries first .. first + count - 1 of a tile. */
+static void segment(Tile *tile, int first, int count, const float *keys, const float *values,
+                    int64_t n, int64_t dim) {
+    for (int64_t start = 0; start < n; start += RUN) {
+        int64_t some = n - start < RUN ? n - start : RUN;
+        run_of(tile, first, count, keys + start * dim, values + start * dim, some, dim);
+        for (int at = first; at < first + count; at++) count_keys(tile, at, some, dim);
+    }
+}
+
 /* A row's own tail, which lies in pages, for the query at this place of the tile. */
 static void tail(Tile *tile, int at, const Step *s, int64_t row, const float *keys,
                  const float *values) {
@@ -250,6 +284,7 @@ static void tail(Tile *tile, int at, const Step *s, int64_t row, const float *ke
             places[k] = (pages[token / size] * size + token % size) * s->head_dim;
         }
         alone(tile, at, keys, values, places, some, s->head_dim);
+        count_keys(tile, at, some, s->head_dim);
     }
 }
 
@@ -262,8 +297,9 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
         int64_t row = (first + at) / group, own = head * group + (first + at) % group;
         const float *query = s->queries + row * s->query_row + own * s->query_head;
         for (int64_t d = 0; d < dim; d++)
-            tile.query[at][d] = query[d] * s->scale, tile.out[at][d] = 0.0f;
-        tile.max[at] = LOWEST, tile.sum[at] = 0.0f;
+            tile.query[at][d] = query[d] * s->scale, tile.out[at][d] = tile.all_out[at][d] = 0.0f;
+        tile.max[at] = tile.all_max[at] = LOWEST, tile.sum[at] = tile.all_sum[at] = 0.0f;
+        tile.met[at] = 0;
     }
     for (int64_t i = 0; i < s->n_items; i++) {
         const int32_t *item = s->items + i * ITEM_FIELDS;
@@ -276,11 +312,12 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
     for (int at = 0; at < count; at++) {
         int64_t row = (first + at) / group, own = head * group + (first + at) % group;
         tail(&tile, at, s, row, keys, values);
-        float sum = tile.sum[at], factor = sum == 0.0f ? 0.0f : 1.0f / sum; /* 0: met no key */
+        end_run(&tile, at, dim);
+        float sum = tile.all_sum[at], factor = sum == 0.0f ? 0.0f : 1.0f / sum; /* 0: met no key */
         float *out = s->out + (row * s->q_heads + own) * dim;
-        for (int64_t d = 0; d < dim; d++) out[d] = tile.out[at][d] * factor;
+        for (int64_t d = 0; d < dim; d++) out[d] = tile.all_out[at][d] * factor;
         s->lse[row * s->q_heads + own] =
-            sum == 0.0f ? -INFINITY : (tile.max[at] + log2f(sum)) * 0.69314718f;
+            sum == 0.0f ? -INFINITY : (tile.all_max[at] + log2f(sum)) * 0.69314718f;
     }
 }
 

@@ -153,6 +153,31 @@ def test_equals_float64(tree: str, width: None) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("rows", [3, 20])
+@pytest.mark.parametrize("n", [16_384, 262_144])
+def test_long_sums_are_as_exact_as_dense_ones(rows: int, n: int, width: None) -> None:
+    rng = torch.Generator().manual_seed(n)
+    queries = torch.randn(rows, 2, 32, generator=rng)
+    keys = torch.randn(2, n, 32, generator=rng)
+    values = torch.randn(2, n, 32, generator=rng) + 1.0  # a mean that lasts, so that sums grow
+    segment, tail = n // 2 // PAGE * PAGE, n - n // 2 // PAGE * PAGE
+    items = np.array([[0, rows, 0, segment, 0, 0]], np.int32)
+    pages = np.tile(np.arange(segment // PAGE, -(-n // PAGE), dtype=np.int32), (rows, 1))
+    plan = Plan(rows, items, Tails(pages, np.full(rows, tail, np.int32), PAGE))
+    out = tree_attention(queries, keys, values, plan, backend="native").double()
+    truth, dense = (
+        dense_attention(*(x.to(kind) for x in (queries, keys, values))).double()
+        for kind in (torch.float64, torch.float32)
+    )
+    assert (out - truth).norm() <= 2 * (dense - truth).norm()
+
+
+def dense_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    scores = queries.transpose(0, 1) @ keys.mT * queries.shape[2] ** -0.5
+    return (scores.softmax(-1) @ values).transpose(0, 1)
+
+
+@needs_compiler
 def test_maxima_that_grow_and_scores_far_apart() -> None:
     case = build(40, segment=300)
     case.keys *= torch.linspace(0.1, 60, case.keys.shape[1])[None, :, None]
