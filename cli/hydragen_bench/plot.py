@@ -85,20 +85,21 @@ def _choose(axes: Any, figures: Figures) -> None:
 
 
 def _decode(axes: Any, figures: Figures) -> None:
-    """Tokens a second by batch, for every column of the table."""
+    """Tokens a second by batch: bars for what ran, markers for the yardsticks."""
     rows = figures["rows"]
     labels = [
         f"{row['rows']} rows\n{row['prefix']} shared\n{row['new_tokens']} new" for row in rows
     ]
-    series = {
-        "tree": "tokens_s",
+    vllm = f"vLLM {(figures.get('vllm') or {}).get('version', '')}".rstrip()
+    ran = {"tree": "tokens_s", vllm: "vllm_tokens_s", "unshared": "unshared_tokens_s"}
+    yardsticks = {
         "roofline": "roofline_tokens_s",
         "roofline, sustained": "sustained_tokens_s",
         "no attention": "no_attention_tokens_s",
-        "unshared": "unshared_tokens_s",
-        "vLLM": "vllm_tokens_s",
     }
-    _lines(axes, labels, rows, series)
+    _bars(axes, labels, {name: [row[key] for row in rows] for name, key in ran.items()}, ",.0f")
+    _lines(axes, labels, rows, yardsticks, linewidth=0)
+    axes.set_yscale("linear")
     axes.set_ylabel("tokens a second")
     _finish(axes, f"{figures['architecture']}, random weights, {figures['device']}", "y")
 
@@ -168,8 +169,13 @@ def _lines(
     axes.set_xticks(range(len(labels)), labels=labels)
 
 
-def _bars(axes: Any, labels: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> None:
-    """Groups of bars, one of each series; None leaves a gap."""
+def _bars(
+    axes: Any,
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[float | None]],
+    form: str = ".1f",
+) -> None:
+    """Groups of bars, one of each series, labelled in this form; None leaves a gap."""
     shown = {name: values for name, values in series.items() if any(v is not None for v in values)}
     width = 0.8 / max(1, len(shown))
     for number, (name, values) in enumerate(shown.items()):
@@ -182,7 +188,8 @@ def _bars(axes: Any, labels: Sequence[str], series: Mapping[str, Sequence[float 
             edgecolor="black",
             label=name,
         )
-        axes.bar_label(bars, ["" if value is None else f"{value:.1f}" for value in values])
+        texts = ["" if value is None else f"{value:{form}}" for value in values]
+        axes.bar_label(bars, texts, fontsize=7)
     axes.set_xticks(range(len(labels)), labels=labels)
 
 

@@ -98,6 +98,22 @@ def test_every_bench_is_drawn_the_same_each_time(bench: str, tmp_path: Path) -> 
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+SAVED = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SAVED, ids=[path.stem for path in SAVED])
+def test_saved_figures_say_what_they_were_measured_on_and_are_drawn(
+    path: Path, tmp_path: Path
+) -> None:
+    figures = json.loads(path.read_text())
+    assert figures["versions"]["date"]
+    assert figures.keys() & {"device", "machine", "devices"}
+    if figures["bench"] != "fit":
+        plot(figures["bench"], figures, tmp_path / "saved.svg")
+        drawn = path.with_suffix(".svg")
+        assert not drawn.exists() or words(drawn) == words(tmp_path / "saved.svg")
+
+
 def test_columns_that_nobody_measured_are_not_in_the_legend(tmp_path: Path) -> None:
     plot("decode", FIGURES["decode"], tmp_path / "without.svg")
     assert "unshared" in words(tmp_path / "without.svg")
