@@ -87,14 +87,14 @@ def check(
 
 def _write_limit(checkup: "Checkup") -> None:
     """Put the limit that suits Python into the problem's own file."""
-    from hydragen_tree.problem.formats.native import with_time_limit
+    from hydragen_tree.problem.writing import with_time_limit
 
     suggested, problem = checkup.suggested_s, checkup.problem
     if suggested is None or suggested == problem.limits.time_s:
         return
     path = Path(problem.source)
     if path.name == "problem.yaml" or not path.is_file():
-        note(f"{problem.source}: not a native problem file, so its limit stays; `hydragen import`")
+        note(f"{problem.source}: not a problem file of ours, so its limit stays; `hydragen import`")
         return
     try:
         path.write_bytes(with_time_limit(path.read_bytes().decode(), suggested).encode())

@@ -37,11 +37,11 @@ def import_(
     quiet: arguments.Quiet = False,
     config: arguments.Config = None,
 ) -> int:
-    """Turn other people's problems into native YAML files, one a problem.
+    """Turn other people's problems into YAML problem files, one a problem.
 
     What cannot be judged rightly is refused by name; the rest is written, and the exit code is 3.
     """
-    from hydragen_tree.problem.formats.importing import (
+    from hydragen_tree.problem.importing import (
         Refused,
         problem_path,
         read_source,

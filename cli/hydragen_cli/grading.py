@@ -164,7 +164,8 @@ class Grading:
         self, ks: list[int], summary: Path | None, plot: Path | None, *, quiet: bool
     ) -> None:
         """Write what was asked for, and print the table."""
-        from hydragen_tree.passk.summary import plot_curve, render_summary
+        from hydragen_tree.passk.plot import plot_curve
+        from hydragen_tree.passk.table import render_summary
 
         result = self._tally.summary(ks)
         if summary is not None:

@@ -24,8 +24,6 @@ from hydragen_tree.passk.estimate import (
     log_spaced_k,
     pass_at_k,
 )
-from hydragen_tree.passk.plot import plot_curve
-from hydragen_tree.passk.table import render_summary
 
 __all__ = [
     "Curve",
@@ -37,8 +35,6 @@ __all__ = [
     "exact_interval",
     "log_spaced_k",
     "pass_at_k",
-    "plot_curve",
-    "render_summary",
     "summarise",
 ]
 

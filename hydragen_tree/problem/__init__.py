@@ -1,1 +1,1 @@
-"""Problems: the native YAML file and what other people's formats become."""
+"""Problems: the YAML file and what other people's formats become."""

@@ -1,4 +1,4 @@
-"""Reading problems: native YAML, whose errors name file, line and key, and packages of others.
+"""Reading problems: YAML files, whose errors name file, line and key, and packages of others.
 
     problems/a.yaml:12: limits.time_s: got -1, expected greater than 0
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError
+from hydragen_tree.problem.formats.kattis import is_kattis_package, package_document
 from hydragen_tree.problem.types import (
     Checker,
     ExactChecker,
@@ -57,7 +58,7 @@ _TO_IMPORT = (".jsonl", ".gz", ".zip", ".kpp")
 
 
 def load_problem(path: str | Path) -> Problem:
-    """Reads one problem: a native YAML file, or a Kattis package.
+    """Reads one problem: a YAML file, or a Kattis package.
 
     Args:
         path: the file, the package's directory, or the package's problem.yaml.
@@ -94,7 +95,7 @@ def problem_from_document(document: dict[str, Any], source: str) -> Problem:
     """Validates a document that another format was turned into.
 
     Args:
-        document: what a native file would say.
+        document: what a problem file would say.
         source: where it came from; neighbour files are looked for beside it.
 
     Raises:
@@ -164,9 +165,8 @@ class _Reader:
         self._seen.add(place)
         with self._collecting():
             if package:
-                from hydragen_tree.problem.formats.kattis import load_package
-
-                self._keep(load_package(package), str(package))
+                data, source = package_document(package)
+                self._keep(self._problem(Document(source, data)), str(package))
                 return True
             if path.name.endswith(_TO_IMPORT):
                 raise InputError(
@@ -261,6 +261,4 @@ def _package_of(path: Path) -> Path | None:
     package = path.parent if path.name == "problem.yaml" else path
     if not (package / "problem.yaml").is_file():
         return None
-    from hydragen_tree.problem.formats.kattis import is_kattis_package
-
     return package if is_kattis_package(package) else None

@@ -1,6 +1,6 @@
 """Problems: what is asked, what is right, and the examples that go before it.
 
-These are the types of the native problem file; `problem.py` reads it. The JSON Schema that ships
+These are the types of the problem file; `reading.py` reads it. The JSON Schema that ships
 beside this file is made from them.
 """
 

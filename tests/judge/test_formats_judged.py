@@ -13,7 +13,7 @@ import pytest
 from hydragen_tree.judge import checkup as checkup_module
 from hydragen_tree.judge.checkup import check_problems
 from hydragen_tree.judge.judge import Judge
-from hydragen_tree.problem.formats.importing import Imported, read_source, write_problem
+from hydragen_tree.problem.importing import Imported, read_source, write_problem
 from hydragen_tree.problem.reading import load_problem
 from hydragen_tree.problem.types import Problem
 
@@ -230,7 +230,7 @@ def test_calibrated_limits_are_written_into_native_files_only(tmp_path: Path) ->
     given = ["check", "package", "--calibrate", "--write"]
     ran = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert "not a native problem file, so its limit stays" in ran.stderr
+    assert "not a problem file of ours, so its limit stays" in ran.stderr
     given[1] = "native/package.yaml"
     ran = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -20,16 +20,16 @@ from scipy.special import betaln
 from scipy.stats import binom
 
 from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.passk.plot import plot_curve
 from hydragen_tree.passk.summary import (
     Tally,
     bootstrap_interval,
     exact_interval,
     log_spaced_k,
     pass_at_k,
-    plot_curve,
-    render_summary,
     summarise,
 )
+from hydragen_tree.passk.table import render_summary
 
 
 @given(st.data())
@@ -312,7 +312,7 @@ def test_plot_refuses_what_it_cannot_do(tmp_path: Path) -> None:
 
 def test_neither_torch_nor_matplotlib_is_imported_without_need() -> None:
     code = (
-        "import sys, hydragen_tree.passk.summary, hydragen_tree.problem.formats.importing, "
+        "import sys, hydragen_tree.passk.summary, hydragen_tree.problem.importing, "
         "hydragen_tree.sample.export; "
         "print(sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
     )

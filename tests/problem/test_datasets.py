@@ -13,9 +13,9 @@ import pytest
 from hydragen_tree.errors import InputError
 from hydragen_tree.problem.formats.datasets import is_apps_directory, read_dataset
 from hydragen_tree.problem.formats.livecodebench import private_tests
-from hydragen_tree.problem.formats.native import to_yaml
 from hydragen_tree.problem.reading import load_problem, problem_from_document
 from hydragen_tree.problem.types import Problem
+from hydragen_tree.problem.writing import to_yaml
 
 Record = dict[str, Any]
 

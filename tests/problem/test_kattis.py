@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.problem.formats.kattis import is_kattis_package, load_package
+from hydragen_tree.problem.formats.kattis import is_kattis_package
 from hydragen_tree.problem.formats.kattis_submissions import read_submissions
 from hydragen_tree.problem.reading import load_problem, load_problems
 from hydragen_tree.problem.types import FloatChecker, ProgramChecker, TokensChecker
@@ -66,7 +66,7 @@ def package(tmp_path: Path, base: dict[str, str], **changes: str | None) -> Path
 def test_a_legacy_package(tmp_path: Path) -> None:
     folder = package(tmp_path, LEGACY)
     assert is_kattis_package(folder)
-    problem = load_package(folder)
+    problem = load_problem(folder)
     assert (problem.id, problem.title) == ("twosum", "Two Sum")
     assert problem.statement == ("Add a and b (1 <= a, b <= 10^9).\n\n## Output\n\nTheir sum.\n")
     assert [(t.input, t.output, t.sample) for t in problem.tests] == [
@@ -88,7 +88,7 @@ def test_a_legacy_package(tmp_path: Path) -> None:
 
 
 def test_a_modern_package(tmp_path: Path) -> None:
-    problem = load_package(package(tmp_path, MODERN))
+    problem = load_problem(package(tmp_path, MODERN))
     assert problem.title == "Near Square"
     assert problem.statement == "Given n (1 <= n <= 1000), print sqrt(n).\n"
     assert problem.checker == FloatChecker(
@@ -102,9 +102,9 @@ def test_a_modern_package(tmp_path: Path) -> None:
 
 def test_a_package_loads_wherever_a_problem_does(tmp_path: Path) -> None:
     folder = package(tmp_path, LEGACY)
-    assert load_problem(folder) == load_problems([str(folder)])[0] == load_package(folder)
+    assert load_problem(folder) == load_problems([str(folder)])[0]
     assert load_problems([str(tmp_path / "two*")])[0].id == "twosum"
-    assert load_package(folder).content_hash == load_package(folder).content_hash
+    assert load_problem(folder).content_hash == load_problem(folder).content_hash
 
 
 def test_a_folder_of_native_problems_is_no_package(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_folder_of_native_problems_is_no_package(tmp_path: Path) -> None:
 )
 def test_flags_of_the_default_validator(tmp_path: Path, flags: str, expected: object) -> None:
     folder = package(tmp_path, LEGACY, **{"problem.yaml": f"name: A\nvalidator_flags: {flags}\n"})
-    assert load_package(folder).checker == expected
+    assert load_problem(folder).checker == expected
 
 
 def test_a_custom_validator_with_flags(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_custom_validator_with_flags(tmp_path: Path) -> None:
             "output_validators/README.md": "\n",
         },
     )
-    assert load_package(folder).checker == ProgramChecker(
+    assert load_problem(folder).checker == ProgramChecker(
         type="program",
         source="output_validators/check",
         protocol="kattis",
@@ -156,7 +156,7 @@ def test_a_modern_validator_is_one_file_or_its_folder(tmp_path: Path) -> None:
     one = package(
         tmp_path / "one", MODERN, **{"output_validator/check.py": "import sys; sys.exit(42)\n"}
     )
-    checker = load_package(one).checker
+    checker = load_problem(one).checker
     assert isinstance(checker, ProgramChecker)
     assert checker.source == "output_validator/check.py"
     several = package(
@@ -164,7 +164,7 @@ def test_a_modern_validator_is_one_file_or_its_folder(tmp_path: Path) -> None:
         MODERN,
         **{"output_validator/build": "#!/bin/sh\n", "output_validator/a.cpp": "int main() {}\n"},
     )
-    checker = load_package(several).checker
+    checker = load_problem(several).checker
     assert isinstance(checker, ProgramChecker)
     assert checker.source == "output_validator"
 
@@ -184,7 +184,7 @@ def test_groups_give_their_cases_flags_of_their_own(tmp_path: Path) -> None:
             "data/secret/group2/1.ans": "4\n",
         },
     )
-    problem = load_package(folder)
+    problem = load_problem(folder)
     assert isinstance(problem.checker, ProgramChecker)
     assert problem.checker.args == ("base",)
     assert [(t.input, t.checker_args) for t in problem.tests] == [
@@ -199,7 +199,7 @@ def test_groups_give_their_cases_flags_of_their_own(tmp_path: Path) -> None:
 def test_flags_may_stand_at_the_root_of_the_data(tmp_path: Path) -> None:
     settings = "output_validator_flags: float_tolerance 1e-3\n"
     folder = package(tmp_path, LEGACY, **{"data/testdata.yaml": settings})
-    assert load_package(folder).checker == FloatChecker(
+    assert load_problem(folder).checker == FloatChecker(
         type="float", abs_tol=1e-3, rel_tol=1e-3, case_sensitive=False
     )
 
@@ -214,7 +214,7 @@ def test_an_interactive_problem_shows_its_conversation(tmp_path: Path) -> None:
             "data/sample/1.interaction": "<1\n>2\n",
         },
     )
-    problem = load_package(folder)
+    problem = load_problem(folder)
     assert isinstance(problem.checker, ProgramChecker)
     assert problem.checker.interactive
     assert problem.samples == []
@@ -226,7 +226,7 @@ def test_samples_shown_otherwise_than_judged_are_put_into_the_statement(tmp_path
     folder = package(
         tmp_path, MODERN, **{"data/sample/1.out": "1.41\n", "data/sample/1.in.statement": "two\n"}
     )
-    problem = load_package(folder)
+    problem = load_problem(folder)
     assert problem.samples == []
     assert problem.statement.endswith("\n\nInput:\ntwo\nOutput:\n1.41\n")
     assert problem.tests[0].output == "1.4142135\n"
@@ -238,7 +238,7 @@ def test_domjudge_keeps_limits_and_name_in_a_file_of_its_own(tmp_path: Path) -> 
         {name: text for name, text in LEGACY.items() if name != ".timelimit"},
         **{"problem.yaml": "", "domjudge-problem.ini": "timelimit='7'\nname=\"From ini\"\n"},
     )
-    problem = load_package(folder)
+    problem = load_problem(folder)
     assert (problem.title, problem.limits.time_s) == ("From ini", 7.0)
 
 
@@ -246,7 +246,7 @@ def test_without_a_time_limit_the_native_default_stands(tmp_path: Path) -> None:
     folder = package(
         tmp_path, {name: text for name, text in LEGACY.items() if name != ".timelimit"}
     )
-    assert load_package(folder).limits.time_s == 2.0
+    assert load_problem(folder).limits.time_s == 2.0
 
 
 def test_skipped_submissions_are_named(tmp_path: Path) -> None:
@@ -345,13 +345,13 @@ def test_what_cannot_be_judged_is_refused_by_name(
 ) -> None:
     folder = package(tmp_path, {n: t for n, t in LEGACY.items() if n not in changes}, **changes)
     with pytest.raises(InputError, match=message):
-        load_package(folder)
+        load_problem(folder)
 
 
 def test_a_package_without_secret_data_is_refused(tmp_path: Path) -> None:
     base = {name: text for name, text in LEGACY.items() if "secret" not in name}
     with pytest.raises(InputError, match="no secret test case"):
-        load_package(package(tmp_path, base))
+        load_problem(package(tmp_path, base))
 
 
 def test_constants_stand_for_values_in_the_settings_of_groups(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_constants_stand_for_values_in_the_settings_of_groups(tmp_path: Path) ->
     changes = {f"data/{group}/test_group.yaml": settings for group in ("sample", "secret")}
     metadata = MODERN["problem.yaml"].replace("max_n: 1000", "max_n: 9, digits: 5")
     folder = package(tmp_path, MODERN, **{"problem.yaml": metadata}, **changes)
-    assert load_package(folder).checker == FloatChecker(
+    assert load_problem(folder).checker == FloatChecker(
         type="float", abs_tol=1e-5, rel_tol=1e-5, case_sensitive=False
     )
 
@@ -367,23 +367,23 @@ def test_constants_stand_for_values_in_the_settings_of_groups(tmp_path: Path) ->
 def test_a_static_validator_is_refused(tmp_path: Path) -> None:
     folder = package(tmp_path, MODERN, **{"static_validator/check.py": "\n"})
     with pytest.raises(InputError, match="static_validator: judging the source"):
-        load_package(folder)
+        load_problem(folder)
 
 
 def test_constants_in_a_validator_are_refused(tmp_path: Path) -> None:
     folder = package(tmp_path, MODERN, **{"output_validator/check.py": "n = {{max_n}}\n"})
     with pytest.raises(InputError, match="constants in output validators"):
-        load_package(folder)
+        load_problem(folder)
 
 
 def test_data_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     folder = package(tmp_path, LEGACY)
     (folder / "data/secret/02-small.in").write_bytes(b"\xff\n")
     with pytest.raises(InputError, match=r"02-small.in: cannot be read as UTF-8"):
-        load_package(folder)
+        load_problem(folder)
 
 
 def test_carriage_returns_in_data_are_kept(tmp_path: Path) -> None:
     folder = package(tmp_path, LEGACY)
     (folder / "data/secret/02-small.in").write_bytes(b"5 5\r\n")
-    assert load_package(folder).tests[1].input == "5 5\r\n"
+    assert load_problem(folder).tests[1].input == "5 5\r\n"

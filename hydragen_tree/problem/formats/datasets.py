@@ -1,4 +1,4 @@
-"""Data sets of problems as native documents: which format a record has, and one reader a format.
+"""Data sets of problems as documents of ours: which format a record has, and one reader a format.
 
     HumanEval, MBPP, evalplus       functions.py
     APPS, CodeContests              here
@@ -35,7 +35,7 @@ _PYTHON3 = (3, "PYTHON3")
 
 
 def read_dataset(path: Path) -> Iterator[tuple[str, Document | InputError]]:
-    """Every problem of a file, as a native document or as the reason why it cannot be one.
+    """Every problem of a file, as a document of ours or as the reason why it cannot be one.
 
     Args:
         path: `.json`, `.jsonl`, either with `.gz`, or a directory in APPS's form.

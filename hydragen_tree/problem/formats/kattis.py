@@ -1,4 +1,4 @@
-"""Kattis/ICPC problem packages, legacy and 2025-09, as our Problem.
+"""Kattis/ICPC problem packages, legacy and 2025-09, as documents of ours.
 
 Read: the statement, sample and secret data, limits, the output validator with its flags, and the
 submissions in Python, C and C++. Refused by name, because judging would be wrong without it:
@@ -26,8 +26,6 @@ from hydragen_tree.problem.formats.kattis_data import (
 from hydragen_tree.problem.formats.kattis_submissions import read_submissions
 from hydragen_tree.problem.formats.shared import slug
 from hydragen_tree.problem.formats.statement import read_statement, statement_languages
-from hydragen_tree.problem.reading import problem_from_document
-from hydragen_tree.problem.types import Problem
 
 _LEGACY = ("legacy", "legacy-icpc")
 _VERSIONS = (*_LEGACY, "2023-07", "2023-07-draft", "2025-09", "2025-09-draft", "draft")
@@ -47,23 +45,15 @@ def is_kattis_package(path: str | Path) -> bool:
     return (path / "problem.yaml").is_file() and any((path / part).is_dir() for part in parts)
 
 
-def load_package(path: str | Path) -> Problem:
-    """Read a problem package.
+def package_document(package: Path) -> tuple[dict[str, Any], str]:
+    """What a problem file of ours would say for a package, and where it came from.
 
     Args:
-        path: its directory.
+        package: its directory; paths in the document are relative to it.
 
     Raises:
         InputError: the package is incomplete, or needs what is not supported; the message names
             the file and the reason.
-    """
-    return problem_from_document(*package_document(Path(path)))
-
-
-def package_document(package: Path) -> tuple[dict[str, Any], str]:
-    """A package as a native problem's document, and where it came from.
-
-    Paths in it are relative to the package.
     """
     where = package / "problem.yaml"
     metadata = read_yaml(where)
@@ -142,7 +132,7 @@ def _title(package: Path, metadata: Mapping[str, Any]) -> str | None:
 
 
 def _limits(package: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Limits as native ones; without a time limit the native default stands.
+    """Limits as ours; without a time limit our default stands.
 
     The time limit is, in this order: in problem.yaml, in `.timelimit`, in DOMjudge's own file.
     """
@@ -238,7 +228,7 @@ def _validator(package: Path) -> Path:
 
 
 def default_validator(package: Path, flags: list[str]) -> dict[str, Any]:
-    """The format's default output validator, with its flags, as a native checker."""
+    """The format's default output validator, with its flags, as a checker of ours."""
     words: Iterator[str] = iter(flags)
     checker: dict[str, Any] = {"type": "tokens", "case_sensitive": False}
     for word in words:

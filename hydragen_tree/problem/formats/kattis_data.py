@@ -17,7 +17,7 @@ class CaseData:
     """What `data/` says.
 
     Args:
-        tests: native tests, samples first, each group in lexicographic order.
+        tests: as in a document, samples first, each group in lexicographic order.
         flags: the output validator's flags that all cases have in common.
         shown: samples for the statement that are not shown as they are judged.
     """

@@ -34,7 +34,7 @@ def read_submissions(
         constants: values put in for `{{name}}`.
 
     Returns:
-        (native submissions; why each other one was skipped: `submissions/...: reason`).
+        (submissions as in a document; why each other one was skipped: `submissions/...: reason`).
     """
     found: list[dict[str, Any]] = []
     skipped: list[str] = []

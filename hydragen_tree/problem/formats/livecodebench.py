@@ -33,7 +33,7 @@ def is_livecodebench(record: Mapping[str, Any]) -> bool:
 
 
 def livecodebench_problem(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as a native document; tests are stdin and stdout, or calls of a function."""
+    """A record as a document of ours; tests are stdin and stdout, or calls of a function."""
     name = str(record["question_id"])
     public = json_or_value(record["public_test_cases"]) or []
     cases = [*public, *private_tests(record["private_test_cases"], name)]

@@ -1,4 +1,4 @@
-"""Writing native YAML: every reader gets back what was written, and people can read it."""
+"""Writing problem files: every reader gets back what was written, and people can read it."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from hydragen_tree.problem.formats.native import to_yaml, with_time_limit
+from hydragen_tree.problem.writing import to_yaml, with_time_limit
 
 texts = st.one_of(
     st.text(),

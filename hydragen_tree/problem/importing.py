@@ -1,4 +1,4 @@
-"""Anything that is recognised, as native YAML files."""
+"""Anything that is recognised, as YAML problem files."""
 
 import shutil
 import tempfile
@@ -12,9 +12,9 @@ from hydragen_tree.errors import InputError, OutputError, Setting
 from hydragen_tree.problem.formats.datasets import is_apps_directory, read_dataset
 from hydragen_tree.problem.formats.kattis import is_kattis_package, package_document
 from hydragen_tree.problem.formats.kattis_submissions import read_submissions
-from hydragen_tree.problem.formats.native import to_yaml
 from hydragen_tree.problem.formats.shared import slug
 from hydragen_tree.problem.reading import problem_from_document
+from hydragen_tree.problem.writing import to_yaml
 
 _ARCHIVES = (".zip", ".kpp")
 _MOST_UNPACKED_BYTES = 8 << 30
@@ -27,7 +27,7 @@ class Imported:
 
     Args:
         where: its file, line or directory.
-        document: as native YAML will hold it.
+        document: as the YAML file will hold it.
         checker: the checker's program: a file, or a directory, to be copied beside it.
         notes: what was left behind, and why.
     """
@@ -85,7 +85,7 @@ def problem_path(problem: Imported, directory: Path) -> Path:
 
 
 def write_problem(problem: Imported, directory: Path, *, force: bool = False) -> Path:
-    """Write a problem as native YAML, and its checker's program beside it.
+    """Write a problem as a YAML file, and its checker's program beside it.
 
     Args:
         problem: what was read.

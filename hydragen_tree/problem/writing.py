@@ -1,4 +1,4 @@
-"""Native documents as YAML that is good to read: text in blocks, small things on one line."""
+"""Documents of problems as YAML that is good to read: text in blocks, small things on one line."""
 
 import math
 import re
@@ -27,7 +27,7 @@ def to_yaml(document: Mapping[str, Any]) -> str:
 
 
 def with_time_limit(text: str, seconds: float) -> str:
-    """A native problem's text with another time limit; everything else stays as it is.
+    """A problem file's text with another time limit; everything else stays as it is.
 
     Args:
         text: a problem file that has been read without faults.
