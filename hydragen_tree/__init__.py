@@ -4,9 +4,23 @@ The public names load on first use, so that importing the package (for `--help`,
 problem file) never pays for importing torch.
 """
 
-import os
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from hydragen_tree.threads import limit_spinning
+
+if TYPE_CHECKING:  # so that checkers know what they are
+    from hydragen_tree.attention.plan import Plan as Plan
+    from hydragen_tree.attention.plan import Tails as Tails
+    from hydragen_tree.attention.segment_table import SegmentTable as SegmentTable
+    from hydragen_tree.attention.tree_attention import tree_attention as tree_attention
+    from hydragen_tree.problem.reading import load_problems as load_problems
+    from hydragen_tree.problem.types import Problem as Problem
+    from hydragen_tree.prompt.prompts import Prompt as Prompt
+    from hydragen_tree.sample.sample import Sample as Sample
+    from hydragen_tree.sample.sampler import Sampler as Sampler
+    from hydragen_tree.settings import SamplingSettings as SamplingSettings
+    from hydragen_tree.trie.trie import Trie as Trie
 
 _HOME = {
     "Plan": "attention.plan",
@@ -23,14 +37,9 @@ _HOME = {
 }
 __all__ = sorted(_HOME)
 
-# torch's threads wait for each other by spinning, for milliseconds. On a core that somebody else
-# uses too, that is time in which nobody gets on: a decode step took ten times as long. GNU OpenMP
-# reads this once, when torch is loaded.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    limit_spinning()  # the module may load torch
     return getattr(import_module(f"hydragen_tree.{_HOME[name]}"), name)

@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from hydragen_cli.commands import COMMANDS
 from hydragen_cli.options import Command, explain, flag_of
 from hydragen_tree.errors import HydragenError
+from hydragen_tree.threads import limit_spinning
 
 _EPILOG = (
     "Every option can also be set in the environment (HYDRAGEN_MAX_TOKENS for --max-tokens) or in "
@@ -100,6 +101,7 @@ def _hydragen(
 
 def _run(command: Any, name: str) -> NoReturn:
     """Runs a command and turns whatever happens into a message and an exit code."""
+    limit_spinning()  # before any command loads torch
     if sys.stderr is None:  # closed by the caller; what is said must not end up elsewhere
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
