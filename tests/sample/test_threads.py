@@ -1,5 +1,6 @@
 """What a run sets for torch's threads, and when."""
 
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ SHOW = "import os; print(os.environ.get('GOMP_SPINCOUNT'))"
 
 def run(code: str, environment: dict[str, str]) -> str:
     command = [sys.executable, "-c", code]
+    environment = {**environment, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return ran.stdout.strip()
 
