@@ -12,7 +12,7 @@ from hydragen_cli.judging import open_judge
 from hydragen_tree.errors import InputError, OutputError, one_line
 
 if TYPE_CHECKING:
-    from hydragen_tree.judge.checkup import Checkup
+    from hydragen_tree.judge.self_check import SelfCheck
 
 _OUTPUT = "Output"
 
@@ -48,13 +48,13 @@ def check(
 
     Exit code 1 if grading with any of them could not be trusted.
     """
-    from hydragen_tree.judge.checkup import check_problems
+    from hydragen_tree.judge.self_check import check_problems
     from hydragen_tree.problem.reading import load_problems
 
     if write and not calibrate:
         raise InputError("writes what --calibrate measures; give both", setting="write")
     loaded = load_problems(problems)
-    done: list[Checkup] = []
+    done: list[SelfCheck] = []
     with open_judge(
         workers=workers,
         sandbox=sandbox,
@@ -63,33 +63,35 @@ def check(
         python=python,
         quiet=quiet,
     ) as judge:
-        for checkup in check_problems(judge, loaded, calibrate=calibrate):
-            done.append(checkup)
-            for fault in checkup.faults():
-                note(f"{checkup.problem.source or checkup.problem.id}: {one_line(fault)}")
-            for skipped in checkup.skipped:
-                note(f"{checkup.problem.source or checkup.problem.id}: {skipped}", quiet=quiet)
+        for self_check in check_problems(judge, loaded, calibrate=calibrate):
+            done.append(self_check)
+            for fault in self_check.faults():
+                note(f"{self_check.problem.source or self_check.problem.id}: {one_line(fault)}")
+            for skipped in self_check.skipped:
+                note(
+                    f"{self_check.problem.source or self_check.problem.id}: {skipped}", quiet=quiet
+                )
             if write:
-                _write_limit(checkup)
+                _write_limit(self_check)
             if as_json:
-                print(json.dumps(checkup.to_json()), flush=True)
+                print(json.dumps(self_check.to_json()), flush=True)
     if not done:
         raise InputError("no problems to check")
     place = {problem.id: index for index, problem in enumerate(loaded)}
-    done.sort(key=lambda checkup: place[checkup.problem.id])
+    done.sort(key=lambda self_check: place[self_check.problem.id])
     if not quiet and not as_json:
         _print_table(done, calibrate=calibrate)
-    bad = sum(not checkup.good for checkup in done)
+    bad = sum(not self_check.good for self_check in done)
     rest = f", {bad:,} not fit to grade with" if bad else ", all fit to grade with"
     note(f"{count(len(done), 'problem')} checked{rest}", quiet=quiet)
     return 1 if bad else 0
 
 
-def _write_limit(checkup: "Checkup") -> None:
+def _write_limit(self_check: "SelfCheck") -> None:
     """Put the limit that suits Python into the problem's own file."""
     from hydragen_tree.problem.writing import with_time_limit
 
-    suggested, problem = checkup.suggested_s, checkup.problem
+    suggested, problem = self_check.suggested_s, self_check.problem
     if suggested is None or suggested == problem.limits.time_s:
         return
     path = Path(problem.source)
@@ -103,7 +105,7 @@ def _write_limit(checkup: "Checkup") -> None:
     note(f"{path}: limits.time_s: {problem.limits.time_s:g} is now {suggested:g}")
 
 
-def _print_table(checkups: "list[Checkup]", *, calibrate: bool) -> None:
+def _print_table(self_checks: "list[SelfCheck]", *, calibrate: bool) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -113,17 +115,17 @@ def _print_table(checkups: "list[Checkup]", *, calibrate: bool) -> None:
     for heading in headings + (["suggested"] if calibrate else []):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
-    for checkup in checkups:
-        right = [trial for trial in checkup.trials if trial.expected == "AC"]
-        wrong = [trial for trial in checkup.trials if trial.expected != "AC"]
+    for self_check in self_checks:
+        right = [trial for trial in self_check.trials if trial.expected == "AC"]
+        wrong = [trial for trial in self_check.trials if trial.expected != "AC"]
         cells = [
             f"{sum(t.good for t in right)}/{len(right)}",
             f"{sum(t.good for t in wrong)}/{len(wrong)}",
-            _seconds(checkup.slowest_s),
-            _seconds(checkup.problem.limits.time_s),
+            _seconds(self_check.slowest_s),
+            _seconds(self_check.problem.limits.time_s),
         ]
-        cells += [_seconds(checkup.suggested_s)] if calibrate else []
-        table.add_row(checkup.problem.id, *cells, "" if checkup.good else "NOT FIT")
+        cells += [_seconds(self_check.suggested_s)] if calibrate else []
+        table.add_row(self_check.problem.id, *cells, "" if self_check.good else "NOT FIT")
     console().print(table)
 
 

@@ -1,19 +1,26 @@
 """`hydragen eval`, `hydragen-eval`: samples in, verdicts and pass@k out."""
 
+import json
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hydragen_cli import arguments, judging
-from hydragen_cli.console import count, note
-from hydragen_cli.grading import Grading, open_samples
+from hydragen_cli.console import console, count, note
 from hydragen_cli.judging import open_judge
-from hydragen_tree.errors import InputError
+from hydragen_cli.options import flag_of
+from hydragen_tree.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from hydragen_tree.judge.grading import Grading
+    from hydragen_tree.passk.summary import Summary
 
 _PARTIAL = 3
 _REFUSED = 10  # records of data sets that are named
@@ -106,24 +113,25 @@ def evaluate(
     config: arguments.Config = None,
 ) -> int:
     """Judge samples: verdicts as JSON lines while they arrive, pass@k at the end."""
+    from hydragen_tree.judge.grading import Grading
     from hydragen_tree.judge.languages import find_language
-    from hydragen_tree.judge.library import Library
+    from hydragen_tree.judge.problem_index import ProblemIndex
     from hydragen_tree.judge.verdict_file import VerdictFile
     from hydragen_tree.passk.summary import Tally
 
     ks = _parse_ks(k)
-    source = open_samples(samples)
+    source = _open_samples(samples)
     _check_outputs({"output": output, "summary": summary, "plot": plot}, samples)
     if plot is not None and until_solved is not None:
         raise InputError("no estimate is made with --until-solved; choose one", setting="plot")
     if resume and force:
         raise InputError("would throw away what --resume continues; choose one", setting="force")
     find_language(language)
-    library = Library([*(problems or ()), *(more_problems or ())], _file_of(samples))
-    for reason in library.refused[:_REFUSED]:
+    index = ProblemIndex([*(problems or ()), *(more_problems or ())], _file_of(samples))
+    for reason in index.refused[:_REFUSED]:
         note(f"{reason}; its samples cannot be judged")
-    if len(library.refused) > _REFUSED:
-        more = len(library.refused) - _REFUSED
+    if len(index.refused) > _REFUSED:
+        more = len(index.refused) - _REFUSED
         note(f"and {more:,} more records; their samples cannot be judged either")
     tally = Tally()
     with (
@@ -138,10 +146,12 @@ def evaluate(
         ) as judge,
         _Drain() as drain,
     ):
-        run = Grading(judge, library, verdicts, tally, until_solved)
+        run = Grading(
+            judge, index, verdicts, until_solved, note, lambda error: error.worded(flag_of)
+        )
         with _progress(run, quiet=quiet):
-            run.judge(source, language, drain.stop)
-    run.report(ks, summary, plot, quiet=quiet)
+            run.run(source, language, drain.stop)
+    _report(run, tally.summary(ks), summary, plot, quiet=quiet)
     if drain.signum:
         how = (
             "the same command with --resume continues" if output else "with -o it could be resumed"
@@ -179,14 +189,14 @@ class _Drain:
 
 
 @contextmanager
-def _progress(run: Grading, *, quiet: bool) -> Iterator[None]:
+def _progress(run: "Grading", *, quiet: bool) -> Iterator[None]:
     """A plain line now and then, where there is news; nothing in the first seconds."""
     ended = threading.Event()
 
     def report() -> None:
-        told = run.progress()
+        told = _progress_line(run)
         while not ended.wait(_PLAIN_INTERVAL_S):
-            news = run.progress()
+            news = _progress_line(run)
             if news != told:
                 note(news)
             told = news
@@ -197,6 +207,69 @@ def _progress(run: Grading, *, quiet: bool) -> Iterator[None]:
         yield
     finally:
         ended.set()
+
+
+def _report(
+    run: "Grading", result: "Summary", summary: Path | None, plot: Path | None, *, quiet: bool
+) -> None:
+    """Write what was asked for, and print the table."""
+    from hydragen_tree.passk.plot import plot_curve
+    from hydragen_tree.passk.table import render_summary
+
+    if summary is not None:
+        record = {
+            **result.to_json(),
+            "isolation": run.judge.isolation.to_json(),
+            "judged": run.judged,
+            "from_cache": run.from_cache,
+            "passed_over": run.passed_over,
+            "faults": dict(run.faults),
+        }
+        _write(summary, json.dumps(record, indent=1) + "\n")
+    if plot is not None:
+        plot_curve(result, plot)
+    if not quiet and result.problems:
+        render_summary(result, console())
+    note(_progress_line(run), quiet=quiet)
+    for kind, number in run.faults.items():
+        more = run.unnamed[kind]
+        note(f"{kind}: {number:,}" + (f", {more:,} of them not named above" if more else ""))
+
+
+def _progress_line(run: "Grading") -> str:
+    """How far it has come."""
+    accepted = sum(run.verdicts.accepted.values())
+    parts = [f"{count(run.judged, 'sample')} judged", f"{accepted:,} accepted"]
+    if run.from_cache:
+        parts.append(f"{run.from_cache:,} without running anything")
+    earlier = run.verdicts.lines - run.judged
+    if earlier:
+        parts.append(f"{earlier:,} judged before")
+    if run.passed_over:
+        parts.append(f"{run.passed_over:,} passed over: their problems were solved")
+    return ", ".join(parts)
+
+
+def _open_samples(name: str) -> IO[bytes]:
+    """A file of samples, or stdin for `-`; unbuffered, so that nothing is held in a buffer's lock.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        if name.endswith(".gz"):
+            raise InputError(f"{name}: is compressed: zcat {name} | hydragen-eval -")
+        if name != "-":
+            return Path(name).open("rb", buffering=0)
+        if sys.stdin is None:
+            raise InputError("stdin: closed; name a file of samples instead of -")
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror}") from None
+
+
+def _worded(error: InputError) -> str:
+    return error.worded(flag_of)
 
 
 def _file_of(samples: str) -> Path | None:
@@ -232,3 +305,10 @@ def _check_outputs(outputs: dict[str, Path | None], samples: str) -> None:
             raise InputError("is the file of the samples", setting=setting, value=path)
         if setting == "plot":
             check_ending(path)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,17 +1,23 @@
 """The judge: runs programs in a sandbox against a problem's tests, and says what they are worth.
 
-sandbox     levels.py (what is offered), box.py (a container and the talk with it), request.py
-            (what is said), running.py and streams.py (a program that runs, and its pipes),
-            conversation.py (two of them), guest/ (what runs inside), cgroup.py, interpreter.py,
-            probe.py and attempts.py
-verdicts    examiner.py (one program, test by test), checkers.py, validators.py, languages.py
-judge       judge.py (streams of programs), store.py (what was judged before), library.py
-            (whose samples they are), verdict_file.py, checkup.py (whether a problem judges rightly)
+judge.py              streams of programs: duplicates, old verdicts, workers
+worker.py             one program, test by test: where a verdict is decided
+comparison.py         outputs and values against what is expected
+checker_programs.py   checkers that are programs, interactors included
+languages.py          how a program of each language is compiled and run
+store.py              what was judged before
+verdicts.py           the verdict; verdict_file.py writes them
+grading.py            a stream of samples through the judge; problem_index.py finds their problems
+self_check.py         whether a problem judges its own programs rightly
+sandbox/              levels.py (what is offered), isolation.py and probes.py (what is really in
+                      force), box.py (a container), request.py (what it is told), execution.py and
+                      streams.py (a program that runs, and its pipes), interaction.py (two of
+                      them), cgroup.py, interpreter.py, guest/ (what runs inside)
 """
 
 from hydragen_tree.judge.judge import Judge
-from hydragen_tree.judge.sandbox.attempts import Attempt
-from hydragen_tree.judge.sandbox.probe import Isolation, probe
-from hydragen_tree.judge.verdict import Status, Verdict
+from hydragen_tree.judge.sandbox.isolation import Isolation, probe
+from hydragen_tree.judge.sandbox.probes import Attempt
+from hydragen_tree.judge.verdicts import Status, Verdict
 
 __all__ = ["Attempt", "Isolation", "Judge", "Status", "Verdict", "probe"]

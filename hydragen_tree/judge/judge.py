@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.judge.examiner import Examiner, Quiet
+from hydragen_tree.judge.checker_programs import (
+    CheckerError,
+    CheckerProgram,
+    checker_files,
+    prepare_checker,
+    refuse_unusable_checker,
+)
 from hydragen_tree.judge.languages import Language, find_language, fingerprint
 from hydragen_tree.judge.sandbox.interpreter import find_interpreter
-from hydragen_tree.judge.sandbox.probe import Isolation, find_isolation
+from hydragen_tree.judge.sandbox.isolation import Isolation, find_isolation
 from hydragen_tree.judge.store import Store, default_directory
-from hydragen_tree.judge.validators import (
-    Validator,
-    ValidatorError,
-    checker_files,
-    prepare_validator,
-    refuse_unusable,
-)
-from hydragen_tree.judge.verdict import Verdict
+from hydragen_tree.judge.verdicts import Verdict
+from hydragen_tree.judge.worker import RunLock, Worker
 from hydragen_tree.problem.types import Problem
 
 Tag = TypeVar("Tag")
@@ -39,15 +39,15 @@ Item = tuple[Problem, str, Tag]
 
 _RULES = 1  # of judging; raised when verdicts may change for equal programs and tests
 _WAITING_PER_WORKER = 64  # programs accepted and not answered yet
-_GLANCE_S = 0.2
+_POLL_S = 0.2
 _JUDGED_BY = ("tests", "limits", "checker", "entry_point")
 
 
 class _Case:
-    """A problem in the judge's hands: its key, its checker, which tests fail most."""
+    """A problem made ready to judge: its key, its checker, which tests fail most."""
 
     def __init__(self, problem: Problem) -> None:
-        refuse_unusable(problem)
+        refuse_unusable_checker(problem)
         if not problem.tests:
             raise InputError(f"{problem.source or problem.id}: no tests to judge with")
         self.problem = problem
@@ -57,8 +57,8 @@ class _Case:
         )
         self._failures: Counter[int] = Counter()
         self._lock = threading.Lock()
-        self._validator: Validator | None = None
-        self._validator_error: ValidatorError | None = None
+        self._checker: CheckerProgram | None = None
+        self._checker_error: CheckerError | None = None
         self._ready = False
 
     def order(self) -> list[int]:
@@ -75,22 +75,22 @@ class _Case:
             with self._lock:
                 self._failures[verdict.failed_test] += 1
 
-    def validator(self, examiner: Examiner, store: Store) -> Validator | None:
+    def checker(self, worker: Worker, store: Store) -> CheckerProgram | None:
         """The problem's checker, made ready by whoever needs it first."""
         with self._lock:
             if not self._ready:
                 try:
-                    self._validator = prepare_validator(self.problem, examiner.box, store)
-                except ValidatorError as error:
-                    self._validator_error = error
+                    self._checker = prepare_checker(self.problem, worker.box, store)
+                except CheckerError as error:
+                    self._checker_error = error
                 self._ready = True
-        if self._validator_error is not None:
-            raise self._validator_error
-        return self._validator
+        if self._checker_error is not None:
+            raise self._checker_error
+        return self._checker
 
     def close(self) -> None:
-        if self._validator is not None:
-            self._validator.close()
+        if self._checker is not None:
+            self._checker.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +134,13 @@ class Judge:
         self._interpreter = find_interpreter(python)
         self.isolation: Isolation = find_isolation(sandbox, self._interpreter)
         self._store = Store((cache_dir or default_directory()) if cache else None)
-        self._quiet = Quiet()
+        self._run_lock = RunLock()
         self._cases: dict[int, _Case] = {}
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def check(self, problem: Problem) -> None:
+    def require_judgeable(self, problem: Problem) -> None:
         """Make sure that a problem can be judged, before anything is.
 
         Raises:
@@ -228,21 +228,19 @@ class Judge:
 
     def _work(self) -> None:
         # One thread for one box: a sandbox dies with the thread that started it.
-        examiner = Examiner(self.isolation.container, self._quiet)
+        worker = Worker(self.isolation.container, self._run_lock)
         try:
             while (job := self._jobs.get()) is not None:
                 if job.begin():
-                    job.done(self._examine(examiner, job))
+                    job.done(self._judge(worker, job))
         finally:
-            examiner.close()
+            worker.close()
 
-    def _examine(self, examiner: Examiner, job: _Job) -> Verdict:
+    def _judge(self, worker: Worker, job: _Job) -> Verdict:
         case = job.case
         try:
-            validator = case.validator(examiner, self._store)
-            verdict = examiner.examine(
-                case.problem, validator, job.code, job.language, case.order()
-            )
+            checker = case.checker(worker, self._store)
+            verdict = worker.judge(case.problem, checker, job.code, job.language, case.order())
         except Exception as error:  # whatever it is, it is not the program's fault
             return Verdict("IE", message=f"{type(error).__name__}: {error}"[:400])
         case.record(verdict)
@@ -296,7 +294,7 @@ class _Stream(Generic[Tag]):
     def _next(self) -> tuple[Tag, Verdict | None] | None:
         # Woken now and then: a `stop` that somebody sets brings no result of its own.
         try:
-            return self._results.get(timeout=_GLANCE_S)
+            return self._results.get(timeout=_POLL_S)
         except queue.Empty:
             return None
 
@@ -347,20 +345,20 @@ class _Stream(Generic[Tag]):
         stopped = self._stop.is_set()
         if self._wanted is None and not stopped:
             return True
-        kept: list[Tag] = []
+        wanted: list[Tag] = []
         with self._lock:
             for tag in self._waiting.pop(key):
                 if not stopped and (self._wanted is None or self._wanted(tag)):
-                    kept.append(tag)
+                    wanted.append(tag)
                 else:
                     self._results.put((tag, None))
-            if kept:
-                self._waiting[key] = kept
-        return bool(kept)
+            if wanted:
+                self._waiting[key] = wanted
+        return bool(wanted)
 
     def _answer(self, key: str, verdict: Verdict) -> None:
         with self._lock:
-            # Kept first: nobody may find the program neither waited for nor known.
+            # Stored first: nobody may find the program neither waited for nor known.
             if verdict.status != "IE":
                 self._judge._store.put(key, verdict)
             first, *others = self._waiting.pop(key)

@@ -15,9 +15,9 @@ from functools import lru_cache
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge.sandbox.box import Box
-from hydragen_tree.judge.sandbox.request import Limits, Request
+from hydragen_tree.judge.sandbox.request import Request, RunLimits
 
-_LIMITS = Limits(
+_LIMITS = RunLimits(
     cpu_s=60, wall_s=120, memory_bytes=2 << 30, output_bytes=64 << 20, file_bytes=256 << 20
 )
 

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from hydragen_tree.judge.verdict import Verdict
+from hydragen_tree.judge.verdicts import Verdict
 
 _MOST_VERDICTS = 500_000
 _COMMIT_EVERY = 200

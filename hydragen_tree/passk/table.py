@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hydragen_tree.judge.verdicts import STATUSES
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from hydragen_tree.passk.summary import Curve, ProblemSummary, Summary
 
-VERDICTS = ("AC", "WA", "TLE", "MLE", "OLE", "RE", "CE", "IE")
 MOST_PROBLEMS = 60
 FEW_PROBLEMS = 10
 NARROW = 100  # characters; below, fewer k are shown
@@ -68,7 +69,7 @@ def _print_problems(summary: Summary, ks: list[int], console: Console) -> list[s
 
 
 def _statuses(summary: Summary) -> list[str]:
-    return [status for status in VERDICTS if status in summary.verdicts]
+    return [status for status in STATUSES if status in summary.verdicts]
 
 
 def _problem_table(summary: Summary, columns: list[str], name_width: int) -> Table:

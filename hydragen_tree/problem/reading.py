@@ -25,10 +25,10 @@ from hydragen_tree.problem.types import (
     Pool,
     Problem,
     ProgramChecker,
+    ProgramStatus,
     Submission,
     Test,
     TokensChecker,
-    VerdictName,
     problem_json_schema,
 )
 from hydragen_tree.problem.validation import validate
@@ -43,10 +43,10 @@ __all__ = [
     "Limits",
     "Problem",
     "ProgramChecker",
+    "ProgramStatus",
     "Submission",
     "Test",
     "TokensChecker",
-    "VerdictName",
     "load_problem",
     "load_problems",
     "problem_from_document",
@@ -96,7 +96,7 @@ def problem_from_document(document: dict[str, Any], source: str) -> Problem:
 
     Args:
         document: what a problem file would say.
-        source: where it came from; neighbour files are looked for beside it.
+        source: where it came from; files it names are looked for beside it.
 
     Raises:
         InputError: it is not a valid problem.
@@ -201,7 +201,7 @@ class _Reader:
             raise InputError(f"{document.where(['source'])}: source: unknown key")
         default = {} if name == STDIN else {"id": Path(name).stem}
         values = {**default, **data, "source": name}
-        return validate(Problem, document, values, context=_Neighbours(self, Path(name).parent))
+        return validate(Problem, document, values, context=_FileContext(self, Path(name).parent))
 
     def _keep(self, problem: Problem, home: str) -> None:
         other = self._homes.setdefault(problem.id, home)
@@ -239,7 +239,7 @@ class _Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Neighbours:
+class _FileContext:
     """The files around a problem file, for its validation."""
 
     reader: _Reader

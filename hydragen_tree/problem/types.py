@@ -26,12 +26,12 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-VerdictName = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE"]
+ProgramStatus = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE"]  # in the order of tables
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
 Text = Annotated[str, Field(pattern=r"\S")]
 
 
-class Neighbours(Protocol):
+class FileContext(Protocol):
     """What validation asks of the place where a problem file lies; its reader is the context."""
 
     def examples(self, path: str) -> "tuple[Example, ...]":
@@ -278,7 +278,7 @@ class FewShot(_Part):
 class Submission(_Part):
     """A program whose verdict is known; `hydragen check` holds the judge to it."""
 
-    verdict: VerdictName
+    verdict: ProgramStatus
     """The verdict it must get."""
     code: str
     """The program."""
@@ -378,7 +378,7 @@ class Problem(_Part):
 
     @property
     def directory(self) -> Path:
-        """Where its neighbour files are."""
+        """Where it lies, and the files it names."""
         return Path(self.source).parent
 
 

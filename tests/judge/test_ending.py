@@ -10,7 +10,7 @@ from hydragen_tree.judge import Judge
 from hydragen_tree.judge.sandbox.box import Box
 from hydragen_tree.judge.sandbox.interpreter import find_interpreter
 from hydragen_tree.judge.sandbox.levels import ENVIRONMENT
-from hydragen_tree.judge.sandbox.request import Limits, Request
+from hydragen_tree.judge.sandbox.request import Request, RunLimits
 
 _FINALISED = "class A:\n    def __del__(self): print('del', flush=True)\n"
 _STATUSES = ("0", "3", "-1", "255", "256", "2**31", "2**70", "True", "None", "''", "'no'", "1.5")
@@ -163,7 +163,7 @@ def test_ends_as_python_does(box: Box, tmp_path: Path, name: str) -> None:
         env=ENVIRONMENT,
         check=False,
     )
-    limits = Limits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
+    limits = RunLimits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
     got = box.run(Request(limits, sources=[("solution.py", code)]), b"3\n")
     status = -got.signal if got.signal else got.exit_status
     assert (got.stdout, status) == (wanted.stdout, wanted.returncode), got
@@ -180,7 +180,7 @@ def test_nothing_of_an_ending_is_left_for_the_next(box: Box) -> None:
         "import builtins, random, sys\nrandom.seed(1)\n"
         "print([hasattr(module, 'left') for module in (builtins, random, sys)])"
     )
-    limits = Limits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
+    limits = RunLimits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
     for code, said in ((leave, b"left\n"), (look, b"[False, False, False]\n")) * 2:
         assert box.run(Request(limits, sources=[("solution.py", code)])).stdout == said
 
@@ -188,6 +188,6 @@ def test_nothing_of_an_ending_is_left_for_the_next(box: Box) -> None:
 @pytest.mark.parametrize("name", ORDINARY)
 def test_what_is_ordinary_is_not_left_to_the_interpreter(box: Box, name: str) -> None:
     look = "\nimport sys\nprint(sys.modules['guest.ending']._something_would_notice())"
-    limits = Limits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
+    limits = RunLimits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
     got = box.run(Request(limits, sources=[("solution.py", ORDINARY[name] + look)]), b"3\n")
     assert got.stdout.split()[-1] == b"False", got

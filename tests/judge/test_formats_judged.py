@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hydragen_tree.judge import checkup as checkup_module
-from hydragen_tree.judge.checkup import check_problems
+from hydragen_tree.judge import self_check as self_check_module
 from hydragen_tree.judge.judge import Judge
+from hydragen_tree.judge.self_check import check_problems
 from hydragen_tree.problem.importing import Imported, read_source, write_problem
 from hydragen_tree.problem.reading import load_problem
 from hydragen_tree.problem.types import Problem
@@ -189,12 +189,12 @@ def package_of(home: Path, files: dict[str, str]) -> Problem:
 
 
 def test_submissions_are_checked_in_their_own_language(judge: Judge, tmp_path: Path) -> None:
-    [checkup] = check_problems(judge, [package_of(tmp_path, DOUBLE)], calibrate=True)
-    assert checkup.good
+    [self_check] = check_problems(judge, [package_of(tmp_path, DOUBLE)], calibrate=True)
+    assert self_check.good
     if shutil.which("g++"):
-        assert [trial.language for trial in checkup.trials] == ["c++", "c++", "python"]
-        assert not checkup.skipped
-    assert checkup.faults() == [
+        assert [trial.language for trial in self_check.trials] == ["c++", "c++", "python"]
+        assert not self_check.skipped
+    assert self_check.faults() == [
         "no accepted program in Python: its time limit cannot be calibrated"
     ]
 
@@ -203,24 +203,24 @@ def test_without_a_compiler_submissions_are_skipped_by_name(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hydragen_tree.judge.languages.shutil.which", lambda name: None)
-    [checkup] = check_problems(judge, [package_of(tmp_path, DOUBLE)])
-    assert not checkup.good
-    assert [trial.name for trial in checkup.trials] == ["submission 3 (WA)"]
-    assert "submission 1 (AC): language 'c++': its compiler g++" in checkup.skipped[0]
-    assert "neither a solution nor an accepted submission that runs here" in checkup.faults()[0]
+    [self_check] = check_problems(judge, [package_of(tmp_path, DOUBLE)])
+    assert not self_check.good
+    assert [trial.name for trial in self_check.trials] == ["submission 3 (WA)"]
+    assert "submission 1 (AC): language 'c++': its compiler g++" in self_check.skipped[0]
+    assert "neither a solution nor an accepted submission that runs here" in self_check.faults()[0]
 
 
 def test_a_problem_that_python_is_too_slow_for_is_reported(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkup_module, "_LEAST_PATIENCE_S", 0.2)
-    monkeypatch.setattr(checkup_module, "_PATIENCE", 2.0)
+    monkeypatch.setattr(self_check_module, "_LEAST_PATIENCE_S", 0.2)
+    monkeypatch.setattr(self_check_module, "_PATIENCE", 2.0)
     problem = package_of(
         tmp_path, {**DOUBLE, ".timelimit": "0.1", "submissions/accepted/b.py": "while True: pass"}
     )
-    [checkup] = check_problems(judge, [problem], calibrate=True)
-    assert not checkup.good
-    assert "no Python program is accepted even within 0.2 s" in checkup.faults()
+    [self_check] = check_problems(judge, [problem], calibrate=True)
+    assert not self_check.good
+    assert "no Python program is accepted even within 0.2 s" in self_check.faults()
 
 
 def test_calibrated_limits_are_written_into_native_files_only(tmp_path: Path) -> None:

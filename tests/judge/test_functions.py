@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hydragen_tree.judge import Judge, Verdict
 from hydragen_tree.judge.sandbox.guest import wire
-from hydragen_tree.judge.sandbox.guest.kept import Kept
+from hydragen_tree.judge.sandbox.guest.code_cache import CodeCache
 from hydragen_tree.problem.types import Limits, Problem, Test
 
 
@@ -384,9 +384,9 @@ def test_code_is_kept_up_to_a_size(tmp_path: Path) -> None:
     def code(text: str) -> CodeType | None:
         (tmp_path / "tests.py").write_text(text)
         with (tmp_path / "tests.py").open("rb") as file:
-            return kept.code(file.fileno(), "tests.py")
+            return cache.code(file.fileno(), "tests.py")
 
-    kept = Kept()
+    cache = CodeCache()
     assert code("no Python") is None
     first = code("x = 1")
     assert first is not None

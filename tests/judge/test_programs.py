@@ -12,9 +12,8 @@ from hydragen_tree.judge import Judge, Verdict
 from hydragen_tree.judge.languages import find_language
 from hydragen_tree.judge.sandbox.box import Box
 from hydragen_tree.judge.sandbox.interpreter import find_interpreter
-from hydragen_tree.judge.sandbox.request import Limits, Request
-from hydragen_tree.problem.types import Limits as ProblemLimits
-from hydragen_tree.problem.types import Problem, Test
+from hydragen_tree.judge.sandbox.request import Request, RunLimits
+from hydragen_tree.problem.types import Limits, Problem, Test
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def echo(
     memory_mib: int = 256,
     tests: int = 1,
 ) -> Problem:
-    limits = ProblemLimits(time_s=time_s, memory_mib=memory_mib, output_mib=1)
+    limits = Limits(time_s=time_s, memory_mib=memory_mib, output_mib=1)
     return Problem(
         id="sum",
         statement="Add.",
@@ -114,7 +113,7 @@ def test_behaves_as_python_does(box: Box, tmp_path: Path, name: str) -> None:
         env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"},
         check=False,
     )
-    limits = Limits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
+    limits = RunLimits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
     got = box.run(Request(limits, sources=[("solution.py", code)]), given.encode())
     assert got.exit_status == wanted.returncode, got
     assert got.stdout == wanted.stdout
@@ -125,14 +124,14 @@ def test_behaves_as_python_does(box: Box, tmp_path: Path, name: str) -> None:
 def test_big_input_and_output_go_through(box: Box) -> None:
     code = "import sys\nsys.stdout.write(sys.stdin.read())"
     given = b"0123456789abcde\n" * 200_000
-    limits = Limits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
+    limits = RunLimits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
     got = box.run(Request(limits, sources=[("solution.py", code)]), given)
     assert got.succeeded
     assert got.stdout == given
 
 
 def test_input_that_is_not_read_to_its_end(box: Box) -> None:
-    limits = Limits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
+    limits = RunLimits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
     got = box.run(Request(limits, sources=[("solution.py", "print(input())")]), b"1\n" * 2**20)
     assert got.succeeded
     assert got.stdout == b"1\n"

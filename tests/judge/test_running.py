@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hydragen_cli.grading import read_lines
+from hydragen_tree.judge.grading import read_lines
 
 PROBLEM = """\
 id: sum

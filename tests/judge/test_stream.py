@@ -1,4 +1,4 @@
-"""Streams of programs: duplicates, old verdicts, bounds, ends, faults; checkups of problems."""
+"""Streams of programs: duplicates, old verdicts, bounds, ends, faults; self_checks of problems."""
 
 import itertools
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.judge import Judge, Verdict, examiner
-from hydragen_tree.judge.checkup import check_problems
+from hydragen_tree.judge import Judge, Verdict, worker
 from hydragen_tree.judge.judge import _normal
 from hydragen_tree.judge.languages import LANGUAGES
 from hydragen_tree.judge.sandbox.box import BoxError
+from hydragen_tree.judge.self_check import check_problems
 from hydragen_tree.judge.store import Store
 from hydragen_tree.problem.types import Limits, Problem, Submission, Test
 
@@ -40,13 +40,13 @@ def judge() -> Iterator[Judge]:
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The programs that were really run."""
     seen: list[str] = []
-    examine = examiner.Examiner.examine
+    judge = worker.Worker.judge
 
-    def count(self, problem, validator, code, language, order):  # type: ignore[no-untyped-def]
+    def count(self, problem, checker, code, language, order):  # type: ignore[no-untyped-def]
         seen.append(code)
-        return examine(self, problem, validator, code, language, order)
+        return judge(self, problem, checker, code, language, order)
 
-    monkeypatch.setattr(examiner.Examiner, "examine", count)
+    monkeypatch.setattr(worker.Worker, "judge", count)
     return seen
 
 
@@ -306,7 +306,7 @@ def test_check(judge: Judge) -> None:
     untested = good.model_copy(update={"id": "untested", "tests": ()})
     problems = [good, wrong_passes, wrong_reference, bare, untested]
     found = {c.problem.id: c for c in check_problems(judge, problems)}
-    assert {name for name, checkup in found.items() if checkup.good} == {"good"}
+    assert {name for name, self_check in found.items() if self_check.good} == {"good"}
     assert found["good"].faults() == []
     assert found["lenient"].faults() == ["submission 1 (WA): expected WA, got AC"]
     assert "solution: expected AC, got WA on test 1" in found["wrong"].faults()[0]
@@ -321,14 +321,14 @@ def test_calibration(judge: Judge) -> None:
         submissions=(Submission(verdict="TLE", code=busy.format(0.45)),),
         limits=Limits(time_s=0.1),
     )  # fmt: skip
-    [checkup] = check_problems(judge, [hurried], calibrate=True)
-    assert checkup.unsolved
-    assert not checkup.good
-    assert checkup.slowest_s is not None
-    assert 0.3 <= checkup.slowest_s < 0.8
-    assert checkup.suggested_s is not None
-    assert 2 * checkup.slowest_s <= checkup.suggested_s <= 2
-    faults = "; ".join(checkup.faults())
+    [self_check] = check_problems(judge, [hurried], calibrate=True)
+    assert self_check.unsolved
+    assert not self_check.good
+    assert self_check.slowest_s is not None
+    assert 0.3 <= self_check.slowest_s < 0.8
+    assert self_check.suggested_s is not None
+    assert 2 * self_check.slowest_s <= self_check.suggested_s <= 2
+    faults = "; ".join(self_check.faults())
     assert "no Python program is accepted within its time limit" in faults
     assert "submission 1 (TLE): is not too slow" in faults
 
@@ -356,4 +356,4 @@ def test_an_unknown_language_ends_the_stream(judge: Judge) -> None:
 
 def test_a_problem_is_refused_before_anything_runs(judge: Judge) -> None:
     with pytest.raises(InputError, match="sum: no tests"):
-        judge.check(SUM.model_copy(update={"tests": ()}))
+        judge.require_judgeable(SUM.model_copy(update={"tests": ()}))

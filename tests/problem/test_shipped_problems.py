@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hydragen_tree.judge import Judge
-from hydragen_tree.judge.checkup import check_problems
+from hydragen_tree.judge.self_check import check_problems
 from hydragen_tree.problem.reading import load_problem, load_problems
 from hydragen_tree.problem.types import Problem
 
@@ -55,12 +55,12 @@ def judge() -> Iterator[Judge]:
 @each_problem
 def test_its_programs_get_the_verdicts_they_are_known_for(judge: Judge, path: Path) -> None:
     """What `hydragen check` does, a test a problem, so that several can run at a time."""
-    [checkup] = check_problems(judge, [load(path)])
-    assert checkup.good, checkup.faults()
-    assert not checkup.skipped
-    assert checkup.slowest_s is not None
+    [self_check] = check_problems(judge, [load(path)])
+    assert self_check.good, self_check.faults()
+    assert not self_check.skipped
+    assert self_check.slowest_s is not None
     # A machine may be three times as slow as a busy one here and still accept the reference.
-    assert checkup.slowest_s < load(path).limits.time_s / 3
+    assert self_check.slowest_s < load(path).limits.time_s / 3
 
 
 def readme() -> str:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import HydragenError
-from hydragen_tree.judge.sandbox.cgroup import Cage, make_cage, unique_name
+from hydragen_tree.judge.sandbox.cgroup import ControlGroup, make_control_group, unique_name
+from hydragen_tree.judge.sandbox.execution import Execution, communicate
 from hydragen_tree.judge.sandbox.levels import ENVIRONMENT, Container, launch_command
 from hydragen_tree.judge.sandbox.request import Outcome, Request
-from hydragen_tree.judge.sandbox.running import Running, attend
 from hydragen_tree.judge.sandbox.streams import Streams, input_pipe, memory_file, output_pipe
 
 _START_S = 20.0
@@ -38,22 +38,22 @@ class Box:
 
     Args:
         container: how to start it.
-        caged: put it into a control group where the system allows.
+        grouped: put it into a control group where the system allows.
     """
 
-    def __init__(self, container: Container, *, caged: bool = True) -> None:
+    def __init__(self, container: Container, *, grouped: bool = True) -> None:
         self.container = container
         self._name = unique_name(next(_BOX_NUMBERS))
-        self._cage: Cage | None = make_cage(self._name) if caged else None
+        self._group: ControlGroup | None = make_control_group(self._name) if grouped else None
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._desk: Path | None = None
+        self._workdir: Path | None = None
         self._kills = 0  # by the kernel, for want of memory, before the program that runs
 
     @property
-    def caged(self) -> bool:
+    def in_group(self) -> bool:
         """Whether a control group limits the memory of the whole container."""
-        return self._cage is not None
+        return self._group is not None
 
     def run(self, request: Request, stdin: bytes | int = b"", stdout: int | None = None) -> Outcome:
         """Run a program to its end.
@@ -67,13 +67,13 @@ class Box:
         Raises:
             BoxError: the sandbox failed. The box can be used again.
         """
-        running = self.begin(request, stdin, stdout)
-        attend(running)
-        return self.end(request, running)
+        execution = self.begin(request, stdin, stdout)
+        communicate(execution)
+        return self.end(request, execution)
 
     def begin(
         self, request: Request, stdin: bytes | int = b"", stdout: int | None = None
-    ) -> Running:
+    ) -> Execution:
         """Start a program: `run` without waiting. The arguments are the same.
 
         Raises:
@@ -82,8 +82,8 @@ class Box:
         handed = [fd for fd in (stdin, stdout) if isinstance(fd, int)]
         try:
             control = self._control or self._start()
-            if self._cage is not None:
-                self._cage.limit(request.limits.memory_bytes)
+            if self._group is not None:
+                self._group.limit(request.limits.memory_bytes)
             streams = self._send(control, request, stdin, stdout)
         except OSError as error:
             self.close()
@@ -91,26 +91,26 @@ class Box:
         finally:
             for fd in handed:
                 os.close(fd)
-        return Running(control, streams, request.limits.wall_s, self.close)
+        return Execution(control, streams, request.limits.wall_s, self.close)
 
-    def end(self, request: Request, running: Running) -> Outcome:
-        """How a program ended that was started here and attended to.
+    def end(self, request: Request, execution: Execution) -> Outcome:
+        """How a program ended that was started here, once `communicate` is done.
 
         Raises:
             BoxError: the sandbox failed. The box can be used again.
         """
-        running.streams.close()
-        answer = running.answer
-        if answer is None or running.error is not None:
-            raise BoxError(f"the sandbox was lost: {running.error}") from running.error
-        soiled = request.scratch and self.container.has_own_files and not self.container.nested
-        if soiled or answer["left"]:
+        execution.streams.close()
+        answer = execution.answer
+        if answer is None or execution.error is not None:
+            raise BoxError(f"the sandbox was lost: {execution.error}") from execution.error
+        dirty = request.scratch and self.container.has_own_files and not self.container.nested
+        if dirty or answer["left"]:
             self.close()
-        self._clear_desk()
+        self._remove_workdir()
         known, self._kills = self._kills, self._count_kills()
         if answer.get("fault"):
             raise BoxError(str(answer["fault"]))
-        return self._outcome(answer, running.streams, starved=self._kills > known)
+        return self._outcome(answer, execution.streams, out_of_memory=self._kills > known)
 
     def close(self) -> None:
         """Kill the container and everything in it."""
@@ -124,17 +124,17 @@ class Box:
             self._process.kill()
             self._process.wait()
             self._process = None
-        self._clear_desk()
+        self._remove_workdir()
 
     def dispose(self) -> None:
         """Close for good, and remove the control group."""
         self.close()
-        if self._cage is not None:
-            self._cage.remove()
-            self._cage = None
+        if self._group is not None:
+            self._group.remove()
+            self._group = None
 
     def ensure(self) -> None:
-        """Start the container if it is not running.
+        """Start the container if it is not execution.
 
         Raises:
             BoxError: it does not start; the message holds what it said.
@@ -151,9 +151,9 @@ class Box:
             stack.callback(ours.close)
             errors_r, errors_w = os.pipe()
             stack.callback(os.close, errors_r)
-            doors = self._cage.doors if self._cage else []
+            join_files = self._group.join_files if self._group else []
             self._process = subprocess.Popen(
-                launch_command(self.container, doors, theirs.fileno()),
+                launch_command(self.container, join_files, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors_w,
@@ -184,27 +184,27 @@ class Box:
         return ours
 
     def _count_kills(self) -> int:
-        return self._cage.kills() if self._cage is not None else 0
+        return self._group.kills() if self._group is not None else 0
 
     def _send(
         self, control: socket.socket, request: Request, stdin: bytes | int, stdout: int | None
     ) -> Streams:
-        with contextlib.ExitStack() as sent, contextlib.ExitStack() as kept:
-            in_r, in_w = input_pipe(stdin, sent, kept)
-            out_r, out_w = output_pipe(stdout, sent, kept)
-            err_r, err_w = output_pipe(None, sent, kept)
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            in_r, in_w = input_pipe(stdin, theirs, ours)
+            out_r, out_w = output_pipe(stdout, theirs, ours)
+            err_r, err_w = output_pipe(None, theirs, ours)
             assert err_r is not None
             fds = [in_r, out_w, err_w]
             if os.getuid() == 0:  # the program is somebody else, and may open /dev/stdin
                 for fd in fds:
                     os.fchmod(fd, 0o666)
             for _, text in request.sources:
-                fds.append(memory_file(text.encode(errors="surrogateescape"), sent))
+                fds.append(memory_file(text.encode(errors="surrogateescape"), theirs))
             if request.image is not None:
                 fds.append(request.image)
-            fds += [memory_file(content, sent) for content in request.files]
+            fds += [memory_file(content, theirs) for content in request.files]
             socket.send_fds(control, [json.dumps(self._message(request)).encode()], fds)
-            kept.pop_all()
+            ours.pop_all()
         pending = memoryview(stdin if isinstance(stdin, bytes) else b"")
         return Streams(in_w, pending, out_r, err_r, request.limits.output_bytes)
 
@@ -240,19 +240,19 @@ class Box:
             return "/tmp" if container.nested or request.scratch else "/"
         if container.level == "landlock" and not request.scratch:
             return "/"
-        if self._desk is None:
-            self._desk = Path(tempfile.mkdtemp(prefix="hydragen-judge-"))
-        return str(self._desk)
+        if self._workdir is None:
+            self._workdir = Path(tempfile.mkdtemp(prefix="hydragen-judge-"))
+        return str(self._workdir)
 
-    def _clear_desk(self) -> None:
-        if self._desk is not None:
-            shutil.rmtree(self._desk, ignore_errors=True)
-            self._desk = None
+    def _remove_workdir(self) -> None:
+        if self._workdir is not None:
+            shutil.rmtree(self._workdir, ignore_errors=True)
+            self._workdir = None
 
-    def _outcome(self, answer: dict[str, Any], streams: Streams, *, starved: bool) -> Outcome:
+    def _outcome(self, answer: dict[str, Any], streams: Streams, *, out_of_memory: bool) -> Outcome:
         status = answer["status"]
         killed = "output" if streams.too_much else answer["killed"]
-        if starved and not killed:
+        if out_of_memory and not killed:
             killed = "memory"
         signalled = os.WIFSIGNALED(status)
         return Outcome(

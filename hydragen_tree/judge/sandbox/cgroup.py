@@ -19,7 +19,7 @@ _EVENTS_BYTES = 4096
 
 
 @dataclass(slots=True)
-class Cage:
+class ControlGroup:
     """A control group of one container.
 
     Args:
@@ -35,7 +35,7 @@ class Cage:
     _events: int = field(default=-1, init=False)
 
     @property
-    def doors(self) -> list[str]:
+    def join_files(self) -> list[str]:
         """The files that a process writes its id to in order to join."""
         places = {self.memory, self.pids or self.memory}
         return [str(place / "cgroup.procs") for place in sorted(places)]
@@ -78,7 +78,7 @@ class Cage:
                 time.sleep(0.01)
 
 
-def make_cage(name: str) -> Cage | None:
+def make_control_group(name: str) -> ControlGroup | None:
     """Make a control group below our own; None where that is not allowed.
 
     Args:
@@ -105,7 +105,7 @@ def _own_groups() -> dict[str, str]:
     return own
 
 
-def _make_second(parent: Path, name: str) -> Cage | None:
+def _make_second(parent: Path, name: str) -> ControlGroup | None:
     """Version 2 hands controllers only to groups without processes of their own in the parent."""
     enabled = (parent / "cgroup.subtree_control").read_text().split()
     if "memory" not in enabled:
@@ -114,28 +114,28 @@ def _make_second(parent: Path, name: str) -> Cage | None:
     if "memory" not in enabled:
         return None
     _sweep(parent)
-    group = parent / name
-    group.mkdir()
-    cage = Cage(2, group, group if "pids" in enabled else None)
+    place = parent / name
+    place.mkdir()
+    group = ControlGroup(2, place, place if "pids" in enabled else None)
     with contextlib.suppress(OSError):
-        (group / "memory.swap.max").write_text("0")
-    if cage.pids:
-        (group / "pids.max").write_text(str(_MAX_PROCESSES))
-    return cage
+        (place / "memory.swap.max").write_text("0")
+    if group.pids:
+        (place / "pids.max").write_text(str(_MAX_PROCESSES))
+    return group
 
 
-def _make_first(own: dict[str, str], name: str) -> Cage:
+def _make_first(own: dict[str, str], name: str) -> ControlGroup:
     memory = _ROOT / "memory" / own["memory"].lstrip("/") / name
     _sweep(memory.parent)
     memory.mkdir()
-    cage = Cage(1, memory, None)
+    group = ControlGroup(1, memory, None)
     with contextlib.suppress(OSError, KeyError):
         pids = _ROOT / "pids" / own["pids"].lstrip("/") / name
         _sweep(pids.parent)
         pids.mkdir()
         (pids / "pids.max").write_text(str(_MAX_PROCESSES))
-        cage.pids = pids
-    return cage
+        group.pids = pids
+    return group
 
 
 def unique_name(number: int) -> str:

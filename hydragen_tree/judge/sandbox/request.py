@@ -8,7 +8,7 @@ FIRST_FILE_FD = 10  # as in guest/process.py
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RunLimits:
     """What one program may use.
 
     Args:
@@ -28,7 +28,7 @@ class Limits:
     file_bytes: int = 32 << 20
 
 
-Role = Literal["program", "serve", "serve_with_prelude", "harness", "verify"]
+Role = Literal["program", "serve", "serve_with_prelude", "harness", "checker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,11 @@ class Request:
         files: contents of files, at `file_path(0)`, `file_path(1)`, ...
         make: directories to make first.
         collect: a file that the program may leave a note in.
-        scratch: it is a tool (compiler, validator) that needs a directory to write to; `{scratch}`
+        scratch: it is a tool (compiler, checker) that needs a directory to write to; `{scratch}`
             in `argv`, `make` and `collect` stands for it.
     """
 
-    limits: Limits
+    limits: RunLimits
     argv: Sequence[str] = ("solution.py",)
     sources: Sequence[tuple[str, str]] = ()
     role: Role = "program"

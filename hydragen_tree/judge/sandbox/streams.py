@@ -86,31 +86,31 @@ class Streams:
 
 
 def input_pipe(
-    stdin: bytes | int, sent: contextlib.ExitStack, kept: contextlib.ExitStack
+    stdin: bytes | int, theirs: contextlib.ExitStack, ours: contextlib.ExitStack
 ) -> tuple[int, int | None]:
     if isinstance(stdin, int):
         return stdin, None
     read, write = os.pipe()
-    sent.callback(os.close, read)
-    kept.callback(os.close, write)
+    theirs.callback(os.close, read)
+    ours.callback(os.close, write)
     os.set_blocking(write, False)
     return read, write
 
 
 def output_pipe(
-    stdout: int | None, sent: contextlib.ExitStack, kept: contextlib.ExitStack
+    stdout: int | None, theirs: contextlib.ExitStack, ours: contextlib.ExitStack
 ) -> tuple[int | None, int]:
     if stdout is not None:
         return None, stdout
     read, write = os.pipe()
-    sent.callback(os.close, write)
-    kept.callback(os.close, read)
+    theirs.callback(os.close, write)
+    ours.callback(os.close, read)
     return read, write
 
 
-def memory_file(content: bytes, sent: contextlib.ExitStack) -> int:
+def memory_file(content: bytes, theirs: contextlib.ExitStack) -> int:
     fd = os.memfd_create("hydragen")
-    sent.callback(os.close, fd)
+    theirs.callback(os.close, fd)
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]

@@ -9,7 +9,7 @@ from hydragen_tree.problem.formats.shared import why_not_python3
 
 # What a folder promises. `rejected`, `brute_force`, `partially_accepted` and `mixed` promise no
 # single verdict, so their programs are skipped.
-VERDICTS = {
+STATUS_OF_FOLDER = {
     "accepted": "AC",
     "wrong_answer": "WA",
     "time_limit_exceeded": "TLE",
@@ -51,7 +51,7 @@ def read_submissions(
                 continue
             name = str(entry.relative_to(package))
             program = _program(entry)
-            if folder.name not in VERDICTS:
+            if folder.name not in STATUS_OF_FOLDER:
                 skipped.append(f"{name}: {folder.name} names no single verdict")
             elif {"permitted", "required"} & mapping_of(metadata, rules, folder.name).keys():
                 skipped.append(f"{name}: submissions.yaml has rules of its own for {folder.name}")
@@ -65,7 +65,7 @@ def read_submissions(
                 if language == "python" and (why := why_not_python3(code)):
                     skipped.append(f"{name}: {why}")
                     continue
-                known = {"verdict": VERDICTS[folder.name], "code": code}
+                known = {"verdict": STATUS_OF_FOLDER[folder.name], "code": code}
                 found.append(known if language == "python" else {**known, "language": language})
     return found, skipped
 

@@ -22,11 +22,11 @@ _ABOVE_ALL = 64
 _SWEEP_S = 5.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CLOCK_HZ = os.sysconf("SC_CLK_TCK")
-_OWN = ("ending", "runner", "serve", "verify")
+_OWN = ("ending", "runner", "serve", "checker")
 _OWN_MODULES = (__package__, *(f"{__package__}.{name}" for name in _OWN))
 
 
-class Tree:
+class ProcessTree:
     """The processes below `root`, which is ours: an init, or the runner itself."""
 
     def __init__(self, root: int) -> None:
@@ -103,15 +103,15 @@ def _below(root: int) -> list[int]:
     return found[1:]
 
 
-def take_place(
+def become_program(
     request: dict[str, Any],
     fds: list[int],
     report_fd: int,
     ruleset: int | None,
     filter_code: bytes | None,
-    kept: CodeType | None,
+    cached: CodeType | None,
 ) -> list[CodeType]:
-    """Turn this fork into the program of `request`: its files, its limits, its cage.
+    """Turn this fork into the program of `request`: its files, its limits, its group.
 
     Args:
         request: `argv`, `env`, `limits`, `sources` (names; Python only), `chdir`, `make`.
@@ -119,7 +119,7 @@ def take_place(
         report_fd: where the runner hears why a program was not started.
         ruleset: Landlock ruleset, if any.
         filter_code: seccomp filter, if any.
-        kept: the only source as it was compiled before, if it was.
+        cached: the only source as it was compiled before, if it was.
 
     Returns:
         The compiled sources of a Python program. Any other is executed, and nothing returns.
@@ -147,7 +147,7 @@ def take_place(
             image = sources[0] if request["image"] else request["argv"][0]
             os.execve(image, request["argv"], dict(os.environ))
         named = zip(sources, request["sources"])
-        code = [kept or compile_source(read_whole(fd), name) for fd, name in named]
+        code = [cached or compile_source(read_whole(fd), name) for fd, name in named]
     except OSError as error:
         _refuse({"fault": f"{request['argv'][0]} cannot be started: {error}"})
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
@@ -167,13 +167,13 @@ def _arrange(fds: list[int], report_fd: int, sources: int) -> list[int]:
     os.closerange(_REPORT_FD + 1, _ABOVE_ALL)
     for i, fd in enumerate(high[3 + sources : -1]):
         os.dup2(fd, FIRST_FILE_FD + i)
-    kept = high[3 : 3 + sources]
+    places = high[3 : 3 + sources]
     for fd in high:
-        if fd in kept:
+        if fd in places:
             os.set_inheritable(fd, False)
         else:
             os.close(fd)
-    return kept
+    return places
 
 
 def _limit(limits: dict[str, Any]) -> None:

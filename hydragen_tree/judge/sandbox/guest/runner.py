@@ -29,16 +29,16 @@ from functools import partial
 from types import CodeType
 from typing import Any
 
-from . import ending, harness, kernel, landlock, layout, neighbours, seccomp, serve, verify
-from .kept import Kept
-from .process import Tree, take_place
+from . import checker, ending, harness, kernel, landlock, layout, seccomp, serve, sibling_modules
+from .code_cache import CodeCache
+from .process import ProcessTree, become_program
 
 CONTROL_FD = 3
 _TICK_MS = 10
 _MAX_REQUEST_BYTES = 65536
 _MAX_FDS = 128
 _THREAD_STACK_BYTES = 8 << 20
-_kept = Kept()  # here, so that no process that leaves `main` takes it apart
+_code_cache = CodeCache()  # here, so that no process that leaves `main` takes it apart
 
 
 def main(argument: str) -> Callable[[], None]:
@@ -80,9 +80,9 @@ def _role(role: str, code: list[CodeType]) -> Callable[[], None]:
         return partial(ending.run, serve.main, code, prelude=True)
     if role == "harness":
         return lambda: harness.main(code)
-    neighbours.offer(code[1:])
-    if role == "verify":
-        return lambda: verify.main(code)
+    sibling_modules.install(code[1:])
+    if role == "checker":
+        return lambda: checker.main(code)
     return partial(ending.run, exec, code[0], sys.modules["__main__"].__dict__)
 
 
@@ -132,7 +132,7 @@ class _Run:
 
     def go(self) -> list[CodeType] | None:
         if self._is_test:
-            self._code = _kept.code(self._fds[3], self._request["sources"][0])
+            self._code = _code_cache.code(self._fds[3], self._request["sources"][0])
         report_r, report_w = os.pipe()
         started = time.monotonic()
         top = kernel.clone(kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC) if self._nested else os.fork()
@@ -178,12 +178,12 @@ class _Run:
             filter_code = seccomp.namespaced_filter()
         elif seccomp.supported() and ruleset is not None:
             filter_code = seccomp.bare_filter(os.getpid(), tools=bool(scratch))
-        return take_place(self._request, self._fds, report_w, ruleset, filter_code, self._code)
+        return become_program(self._request, self._fds, report_w, ruleset, filter_code, self._code)
 
     def _watch(self, top: int, started: float) -> dict[str, Any]:
         """Wait for the end of `top`; end it where a limit is passed or the judge says so."""
         limits = self._request["limits"]
-        tree = Tree(top if self._nested else os.getpid())
+        tree = ProcessTree(top if self._nested else os.getpid())
         end = os.pidfd_open(top)
         poll = select.poll()
         poll.register(end, select.POLLIN)

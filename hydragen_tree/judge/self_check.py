@@ -14,7 +14,7 @@ from typing import Any
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.judge.languages import find_language
-from hydragen_tree.judge.verdict import Verdict
+from hydragen_tree.judge.verdicts import Verdict
 from hydragen_tree.problem.types import Problem
 
 # As in the problem package format: room for accepted programs, and a margin to the slow ones.
@@ -48,7 +48,7 @@ class Trial:
 
 
 @dataclass(slots=True)
-class Checkup:
+class SelfCheck:
     """What was found out about a problem.
 
     Args:
@@ -133,7 +133,7 @@ class _Program:
 
 def check_problems(
     judge: Judge, problems: Sequence[Problem], *, calibrate: bool = False
-) -> Iterator[Checkup]:
+) -> Iterator[SelfCheck]:
     """Check problems, several at a time; each as it is done.
 
     Args:
@@ -141,42 +141,42 @@ def check_problems(
         problems: with solutions or submissions.
         calibrate: also measure what time limit suits Python.
     """
-    checkups = [Checkup(problem) for problem in problems]
+    self_checks = [SelfCheck(problem) for problem in problems]
     pending: Counter[int] = Counter()
-    items: dict[str, list[tuple[Problem, str, tuple[Checkup, _Program]]]] = {}
-    for checkup in checkups:
-        for program in _programs_to_run(judge, checkup):
-            pending[id(checkup)] += 1
-            item = (checkup.problem, program.code, (checkup, program))
+    items: dict[str, list[tuple[Problem, str, tuple[SelfCheck, _Program]]]] = {}
+    for self_check in self_checks:
+        for program in _programs_to_run(judge, self_check):
+            pending[id(self_check)] += 1
+            item = (self_check.problem, program.code, (self_check, program))
             items.setdefault(program.language, []).append(item)
-        if not pending[id(checkup)]:
-            yield checkup
+        if not pending[id(self_check)]:
+            yield self_check
     for language, programs in items.items():
-        for (checkup, program), verdict in judge.judge_stream(programs, language):
-            checkup.trials.append(Trial(program.name, program.expected, verdict, language))
-            pending[id(checkup)] -= 1
-            if pending[id(checkup)] == 0:
-                names = [one.name for one in _programs(checkup.problem)]
-                checkup.trials.sort(key=lambda trial: names.index(trial.name))
-                checkup.slowest_s = _slowest(checkup.trials)
+        for (self_check, program), verdict in judge.judge_stream(programs, language):
+            self_check.trials.append(Trial(program.name, program.expected, verdict, language))
+            pending[id(self_check)] -= 1
+            if pending[id(self_check)] == 0:
+                names = [one.name for one in _programs(self_check.problem)]
+                self_check.trials.sort(key=lambda trial: names.index(trial.name))
+                self_check.slowest_s = _slowest(self_check.trials)
                 if calibrate:
-                    _calibrate(judge, checkup)
-                yield checkup
+                    _calibrate(judge, self_check)
+                yield self_check
 
 
-def _programs_to_run(judge: Judge, checkup: Checkup) -> list[_Program]:
+def _programs_to_run(judge: Judge, self_check: SelfCheck) -> list[_Program]:
     """A problem's programs; those in a language that is not installed here are noted instead."""
     try:
-        judge.check(checkup.problem)
+        judge.require_judgeable(self_check.problem)
     except InputError as error:
-        checkup.fault = str(error)
+        self_check.fault = str(error)
         return []
     found = []
-    for program in _programs(checkup.problem):
+    for program in _programs(self_check.problem):
         try:
             find_language(program.language)
         except InputError as error:
-            checkup.skipped.append(f"{program.name}: {error}")
+            self_check.skipped.append(f"{program.name}: {error}")
         else:
             found.append(program)
     return found
@@ -199,29 +199,29 @@ def _slowest(trials: Sequence[Trial]) -> float | None:
     return max((trial.verdict.time_s for trial in right), default=None)
 
 
-def _calibrate(judge: Judge, checkup: Checkup) -> None:
+def _calibrate(judge: Judge, self_check: SelfCheck) -> None:
     """Run the accepted programs with time to spare, and the slow ones against the new limit."""
-    problem = checkup.problem
+    problem = self_check.problem
     programs = [one for one in _programs(problem) if one.language == "python"]
     right = [one for one in programs if one.expected == "AC"]
     if not right:
-        checkup.unsolved = "no accepted program in Python: its time limit cannot be calibrated"
+        self_check.unsolved = "no accepted program in Python: its time limit cannot be calibrated"
         return
     patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * problem.limits.time_s)
     verdicts = [verdict for _, verdict in _judge_within(judge, problem, patience_s, right)]
     times = [verdict.time_s for verdict in verdicts if verdict.accepted]
-    if checkup.slowest_s is None:
+    if self_check.slowest_s is None:
         within = f"even within {patience_s:g} s" if not times else "within its time limit"
-        checkup.unsolved = f"no Python program is accepted {within}"
+        self_check.unsolved = f"no Python program is accepted {within}"
     if not times:
         return
-    checkup.slowest_s = max(times)
-    checkup.suggested_s = _nice(_ROOM * max(times))
+    self_check.slowest_s = max(times)
+    self_check.suggested_s = _nice(_ROOM * max(times))
     slow = [one for one in programs if one.expected == "TLE"]
-    margin_s = _MARGIN * checkup.suggested_s
+    margin_s = _MARGIN * self_check.suggested_s
     for program, verdict in _judge_within(judge, problem, margin_s, slow):
         if verdict.status != "TLE":
-            checkup.inseparable.append(program.name)
+            self_check.inseparable.append(program.name)
 
 
 def _judge_within(

@@ -4,11 +4,11 @@ import contextlib
 import os
 
 from hydragen_tree.judge.sandbox.box import Box, BoxError
+from hydragen_tree.judge.sandbox.execution import Execution, communicate
 from hydragen_tree.judge.sandbox.request import Outcome, Request
-from hydragen_tree.judge.sandbox.running import Running, attend
 
 
-def converse(
+def interact(
     box: Box, program: Request, partner_box: Box, partner: Request, *, in_order: bool = False
 ) -> tuple[Outcome, Outcome]:
     """Run a program and its partner, each reading what the other writes.
@@ -36,26 +36,26 @@ def converse(
             _hold(of_program, to_partner, from_partner)
             _hold(of_partner, to_program, from_program)
         try:
-            judged = box.begin(program, from_partner, to_partner)
+            program_run = box.begin(program, from_partner, to_partner)
         except BoxError:
             _close(from_program, to_program)
             raise
         try:
-            asked = partner_box.begin(partner, from_program, to_program)
+            partner_run = partner_box.begin(partner, from_program, to_program)
         except BoxError:
             box.close()
-            judged.streams.close()
+            program_run.streams.close()
             raise
 
-        def let_go(told: Running) -> None:
-            (of_program if told is judged else of_partner).close()
+        def release(ended: Execution) -> None:
+            (of_program if ended is program_run else of_partner).close()
 
-        attend(judged, asked, told=let_go)
+        communicate(program_run, partner_run, on_end=release)
     try:
-        outcome = box.end(program, judged)
+        outcome = box.end(program, program_run)
     finally:
-        said = partner_box.end(partner, asked)
-    return outcome, said
+        partner_outcome = partner_box.end(partner, partner_run)
+    return outcome, partner_outcome
 
 
 def _hold(held: contextlib.ExitStack, *ends: int) -> None:

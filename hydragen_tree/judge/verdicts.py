@@ -1,11 +1,13 @@
 """What the judge says of one program."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hydragen_tree.judge.sandbox.request import Outcome
+from hydragen_tree.problem.types import ProgramStatus
 
-Status = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE", "IE"]
+Status = Literal[ProgramStatus, "IE"]
+STATUSES: tuple[Status, ...] = get_args(Status)  # in the order of tables
 EXCERPT = 400  # characters of output that a verdict carries
 
 
@@ -51,7 +53,7 @@ class Verdict:
         return {"verdict": fields.pop("status"), **fields}
 
 
-def verdict_on(outcome: Outcome, status: Status, message: str, *, test: int | None) -> Verdict:
+def verdict_of(outcome: Outcome, status: Status, message: str, *, test: int | None) -> Verdict:
     """A verdict with the figures and excerpts of one run.
 
     Args:

@@ -1,6 +1,6 @@
 """Checkers that are programs, made ready once a problem.
 
-    kattis    validator input answer feedback_dir [args] < output     exit 42 accepts, 43 rejects
+    kattis    checker input answer feedback_dir [args] < output     exit 42 accepts, 43 rejects
     polygon   checker input output answer                             testlib's exit codes
     python    check(input, answer, output) -> bool | (bool, message)
 
@@ -24,11 +24,11 @@ from hydragen_tree.judge.languages import (
     language_of,
 )
 from hydragen_tree.judge.sandbox.box import Box
-from hydragen_tree.judge.sandbox.request import Limits, Outcome, Request, file_path
+from hydragen_tree.judge.sandbox.request import Outcome, Request, Role, RunLimits, file_path
 from hydragen_tree.judge.store import Store
 from hydragen_tree.problem.types import Problem, ProgramChecker, Test
 
-LIMITS = Limits(cpu_s=60, wall_s=120, memory_bytes=2 << 30)
+LIMITS = RunLimits(cpu_s=60, wall_s=120, memory_bytes=2 << 30)
 _FEEDBACK = "{scratch}/feedback"
 _MAIN_FILES = ("__main__.py", "main.py", "check.py")
 _MOST_FILES = 100
@@ -37,12 +37,12 @@ _ACCEPTED, _REJECTED = 42, 43
 _POLYGON_ACCEPTED, _POLYGON_REJECTED = (0,), (1, 2, 4, 8)  # WA, PE, dirt, unexpected end
 
 
-class ValidatorError(Exception):
+class CheckerError(Exception):
     """The checker failed: a fault of the problem, never a wrong answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Validator:
+class CheckerProgram:
     """A checker's program, ready to run.
 
     Args:
@@ -64,27 +64,27 @@ class Validator:
             Why it is wrong; None if it is right.
 
         Raises:
-            ValidatorError: the checker itself failed.
+            CheckerError: the checker itself failed.
             BoxError: the sandbox failed.
         """
         given, answer = test.input.encode(), test.output.encode()
         if self.checker.protocol == "polygon":
             outcome = box.run(self._request(test, (given, output, answer)))
         elif self.checker.protocol == "python":
-            outcome = box.run(self._request(test, (given, answer, output), role="verify"))
+            outcome = box.run(self._request(test, (given, answer, output), role="checker"))
         else:
             outcome = box.run(self._request(test, (given, answer)), output)
-        return self.word(outcome)
+        return self.interpret(outcome)
 
-    def interactor(self, test: Test, limits: Limits) -> Request:
+    def interactor(self, test: Test, limits: RunLimits) -> Request:
         """The program that a solution talks to."""
         return self._request(test, (test.input.encode(), test.output.encode()), limits=limits)
 
-    def word(self, outcome: Outcome) -> str | None:
+    def interpret(self, outcome: Outcome) -> str | None:
         """What the checker's end means: why the output is wrong, or None.
 
         Raises:
-            ValidatorError: it means neither right nor wrong.
+            CheckerError: it means neither right nor wrong.
         """
         polygon = self.checker.protocol == "polygon"
         accepted = _POLYGON_ACCEPTED if polygon else (_ACCEPTED,)
@@ -99,7 +99,7 @@ class Validator:
             end = f"was ended by signal {outcome.signal}"
         end = end or f"ended with exit status {outcome.exit_status}"
         last = said.rpartition("\n")[2][:200]
-        raise ValidatorError(f"{self.name} {end}: {last}" if last else f"{self.name} {end}")
+        raise CheckerError(f"{self.name} {end}: {last}" if last else f"{self.name} {end}")
 
     def close(self) -> None:
         if self.image is not None:
@@ -110,8 +110,8 @@ class Validator:
         test: Test,
         files: tuple[bytes, ...],
         *,
-        role: str = "program",
-        limits: Limits | None = None,
+        role: Role = "program",
+        limits: RunLimits | None = None,
     ) -> Request:
         paths = [file_path(index) for index in range(len(files))]
         kattis = self.checker.protocol == "kattis"
@@ -120,7 +120,7 @@ class Validator:
             limits or LIMITS,
             argv=[self.name, *paths, *feedback, *self.checker.args, *test.checker_args],
             sources=self.sources,
-            role="verify" if role == "verify" else "program",
+            role=role,
             image=self.image,
             files=files,
             make=[_FEEDBACK] if kattis else (),
@@ -148,7 +148,7 @@ def checker_files(problem: Problem) -> Mapping[str, bytes]:
         raise InputError(f"{problem.source}: checker: {path}: {error.strerror}") from None
 
 
-def refuse_unusable(problem: Problem) -> None:
+def refuse_unusable_checker(problem: Problem) -> None:
     """Refuse a problem whose checker cannot be run here, before anything is.
 
     Raises:
@@ -170,7 +170,7 @@ def refuse_unusable(problem: Problem) -> None:
         raise InputError(f"{problem.source or problem.id}: checker: {checker.source} is no Python")
 
 
-def prepare_validator(problem: Problem, box: Box, store: Store) -> Validator | None:
+def prepare_checker(problem: Problem, box: Box, store: Store) -> CheckerProgram | None:
     """Make a problem's checker ready; None if it is no program.
 
     Args:
@@ -180,7 +180,7 @@ def prepare_validator(problem: Problem, box: Box, store: Store) -> Validator | N
 
     Raises:
         InputError: it cannot be run here.
-        ValidatorError: it does not compile.
+        CheckerError: it does not compile.
         BoxError: the sandbox failed.
     """
     if not isinstance(problem.checker, ProgramChecker):
@@ -191,7 +191,7 @@ def prepare_validator(problem: Problem, box: Box, store: Store) -> Validator | N
     if not language.compiler:
         names = _python_files(problem, files)
         sources = tuple((file, files[file].decode("utf-8", "replace")) for file in names)
-        return Validator(problem.checker, name, sources)
+        return CheckerProgram(problem.checker, name, sources)
     parts = [fingerprint(language).encode(), *(f.encode() + b"\0" + c for f, c in files.items())]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()
     executable = store.executable(key)
@@ -199,9 +199,9 @@ def prepare_validator(problem: Problem, box: Box, store: Store) -> Validator | N
         try:
             executable = compile_program(box, language, files)
         except CompileError as error:
-            raise ValidatorError(f"{name} does not compile: {error}") from None
+            raise CheckerError(f"{name} does not compile: {error}") from None
         store.put_executable(key, executable)
-    return Validator(problem.checker, name, image=image_of(executable))
+    return CheckerProgram(problem.checker, name, image=image_of(executable))
 
 
 def image_of(executable: bytes) -> int:

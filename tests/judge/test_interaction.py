@@ -8,10 +8,10 @@ import pytest
 
 from hydragen_tree.judge import Judge
 from hydragen_tree.judge.sandbox.box import Box, BoxError
-from hydragen_tree.judge.sandbox.conversation import converse
-from hydragen_tree.judge.sandbox.request import Limits, Request
+from hydragen_tree.judge.sandbox.interaction import interact
+from hydragen_tree.judge.sandbox.request import Request, RunLimits
 
-LIMITS = Limits(cpu_s=2, wall_s=4, memory_bytes=256 << 20, output_bytes=1 << 20)
+LIMITS = RunLimits(cpu_s=2, wall_s=4, memory_bytes=256 << 20, output_bytes=1 << 20)
 ASKS = "print('question', flush=True)\nassert input() == 'answer'"
 ANSWERS = "assert input() == 'question'\nprint('answer', flush=True)"
 WAITS = "input()"
@@ -37,10 +37,10 @@ def open_files() -> int:
 @pytest.mark.parametrize("in_order", [False, True])
 def test_each_hears_the_other(boxes: tuple[Box, Box], in_order: bool) -> None:
     one, other = boxes
-    ended = converse(one, of(ASKS), other, of(ANSWERS), in_order=in_order)
+    ended = interact(one, of(ASKS), other, of(ANSWERS), in_order=in_order)
     assert all(outcome.succeeded for outcome in ended), ended
     before = open_files()
-    ended = converse(one, of(ANSWERS), other, of(ASKS), in_order=in_order)
+    ended = interact(one, of(ANSWERS), other, of(ASKS), in_order=in_order)
     assert all(outcome.succeeded for outcome in ended), ended
     assert open_files() == before
 
@@ -48,7 +48,7 @@ def test_each_hears_the_other(boxes: tuple[Box, Box], in_order: bool) -> None:
 @pytest.mark.parametrize("in_order", [False, True])
 def test_who_waits_hears_of_the_others_end(boxes: tuple[Box, Box], in_order: bool) -> None:
     one, other = boxes
-    gone, left = converse(one, of("raise SystemExit(3)"), other, of(WAITS), in_order=in_order)
+    gone, left = interact(one, of("raise SystemExit(3)"), other, of(WAITS), in_order=in_order)
     assert (gone.exit_status, left.exit_status) == (3, 1)
     assert b"EOFError" in left.stderr
     assert not in_order or gone.ended_at < left.ended_at
@@ -57,16 +57,16 @@ def test_who_waits_hears_of_the_others_end(boxes: tuple[Box, Box], in_order: boo
 def test_both_write_more_than_a_pipe_takes_to_their_errors(boxes: tuple[Box, Box]) -> None:
     one, other = boxes
     flood = "import sys\nsys.stderr.write('x' * 500_000)\n"
-    ended = converse(one, of(flood + ASKS), other, of(flood + ANSWERS))
+    ended = interact(one, of(flood + ASKS), other, of(flood + ANSWERS))
     assert all(outcome.succeeded for outcome in ended), ended
 
 
 def test_limits_hold_for_each(boxes: tuple[Box, Box]) -> None:
     one, other = boxes
     flood = "import sys\nwhile True: sys.stderr.write('x' * 1000)"
-    loud, waiting = converse(one, of(flood), other, of(WAITS))
+    loud, waiting = interact(one, of(flood), other, of(WAITS))
     assert (loud.killed, waiting.killed) == ("output", "")
-    busy, waiting = converse(one, of("while True: pass"), other, of(WAITS))
+    busy, waiting = interact(one, of("while True: pass"), other, of(WAITS))
     assert (busy.killed, waiting.killed) == ("cpu", "")
 
 
@@ -75,7 +75,7 @@ def test_limits_hold_for_each(boxes: tuple[Box, Box]) -> None:
 def test_a_box_that_is_lost(boxes: tuple[Box, Box], which: int, in_order: bool) -> None:
     """Both boxes can be used again, and nothing stays open."""
     one, other = boxes
-    assert converse(one, of(ASKS), other, of(ANSWERS))[0].succeeded
+    assert interact(one, of(ASKS), other, of(ANSWERS))[0].succeeded
     before = open_files()
     process = boxes[which]._process
     assert process is not None
@@ -83,8 +83,8 @@ def test_a_box_that_is_lost(boxes: tuple[Box, Box], which: int, in_order: bool) 
     killer = threading.Timer(0.3, process.kill)
     killer.start()
     with pytest.raises(BoxError, match="lost"):
-        converse(one, of(waits), other, of(WAITS), in_order=in_order)
-    ended = converse(one, of(ASKS), other, of(ANSWERS))
+        interact(one, of(waits), other, of(WAITS), in_order=in_order)
+    ended = interact(one, of(ASKS), other, of(ANSWERS))
     assert all(outcome.succeeded for outcome in ended), ended
     killer.join()
     assert open_files() == before

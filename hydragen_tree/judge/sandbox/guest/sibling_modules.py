@@ -8,17 +8,17 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
 
-def offer(files: list[CodeType]) -> None:
+def install(files: list[CodeType]) -> None:
     """Let `import` find the files, before anything else of their names.
 
     Args:
         files: compiled; each knows its path in the program's directory.
     """
     if files:
-        sys.meta_path.insert(0, _Neighbours(files))
+        sys.meta_path.insert(0, _SiblingFinder(files))
 
 
-class _Neighbours:
+class _SiblingFinder:
     """Finds and loads; directories are packages, with or without an `__init__.py`."""
 
     def __init__(self, files: list[CodeType]) -> None:

@@ -15,7 +15,7 @@ _VALUE_TOLERANCE = 1e-9
 Same = Callable[[bytes, bytes], bool]
 
 
-def check_text(
+def compare_text(
     checker: TokensChecker | ExactChecker | FloatChecker, output: bytes, answer: bytes
 ) -> str | None:
     """Compare an output with the expected answer.
@@ -31,17 +31,17 @@ def check_text(
     return _compare(output.split(), answer.split(), same)
 
 
-def check_value(value: Any, expected: Any) -> bool:
+def equal_values(value: Any, expected: Any) -> bool:
     """Compare what a function returned with what it should return.
 
     Lists and tuples are alike, as JSON knows no tuples; floating-point numbers may differ in the
     last digits.
     """
     if isinstance(value, list | tuple) and isinstance(expected, list | tuple):
-        return len(value) == len(expected) and all(map(check_value, value, expected))
+        return len(value) == len(expected) and all(map(equal_values, value, expected))
     if isinstance(value, dict) and isinstance(expected, dict):
         return value.keys() == expected.keys() and all(
-            check_value(value[key], expected[key]) for key in expected
+            equal_values(value[key], expected[key]) for key in expected
         )
     numbers = isinstance(value, int | float) and isinstance(expected, int | float)
     if numbers and (isinstance(value, float) or isinstance(expected, float)):

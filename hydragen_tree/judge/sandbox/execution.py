@@ -9,23 +9,23 @@ from typing import Any
 
 from hydragen_tree.judge.sandbox.streams import Streams
 
-_GRACE_S = 5.0
-_DRY_S = 0.5  # after the end, for what is still in the pipes
+_ANSWER_S = 5.0
+_DRAIN_S = 0.5  # after the end, for what is still in the pipes
 _CHUNK = 1 << 16
 
 
-class Running:
-    """A program, from its start until the runner has told its end and its pipes are dry.
+class Execution:
+    """A program, from its start until the runner has reported its end and its pipes are empty.
 
     Args:
         control: the judge's end of the runner's socket.
         streams: the judge's ends of the program's pipes.
         wall_s: elapsed time after which the runner ends the program.
-        lose: kills the container, where it does not keep to that.
+        kill: kills the container, where it does not keep to that.
 
     Attributes:
-        answer: what the runner told of the end.
-        error: why it will never tell.
+        answer: what the runner reported of the end.
+        error: why it will never report one.
     """
 
     def __init__(
@@ -33,18 +33,18 @@ class Running:
         control: socket.socket,
         streams: Streams,
         wall_s: float,
-        lose: Callable[[], None],
+        kill: Callable[[], None],
     ) -> None:
         self.streams = streams
         self.answer: dict[str, Any] | None = None
         self.error: Exception | None = None
-        self._control, self._lose = control, lose
-        self._patience_s = wall_s + _GRACE_S
+        self._control, self._kill = control, kill
+        self._patience_s = wall_s + _ANSWER_S
         self.deadline = time.monotonic() + self._patience_s
-        self._asked = False
+        self._kill_sent = False
 
     @property
-    def told(self) -> bool:
+    def ended(self) -> bool:
         """Whether the end is on record, or will never be."""
         return self.answer is not None or self.error is not None
 
@@ -57,12 +57,12 @@ class Running:
         """Take, or give, what can be taken or given now."""
         try:
             if fd == self._control.fileno():
-                self._hear(selector)
+                self._receive_answer(selector)
             else:
                 self.streams.move(selector, fd)
-            if self.streams.too_much and not self._asked and not self.told:
+            if self.streams.too_much and not self._kill_sent and not self.ended:
                 self._control.send(b"kill")
-                self._asked = True
+                self._kill_sent = True
         except (OSError, ValueError) as error:
             self._end(selector, error)
 
@@ -72,12 +72,12 @@ class Running:
         # With an answer: a process that escaped our reach holds a pipe open.
         self._end(selector, late if self.answer is None else None)
 
-    def _hear(self, selector: selectors.BaseSelector) -> None:
+    def _receive_answer(self, selector: selectors.BaseSelector) -> None:
         data = self._control.recv(_CHUNK)
         if not data:
             raise ConnectionError("the runner has died")
         self.answer = json.loads(data)
-        self.deadline = time.monotonic() + _DRY_S
+        self.deadline = time.monotonic() + _DRAIN_S
         selector.unregister(self._control)
         self.streams.stop_feeding(selector)
 
@@ -86,17 +86,19 @@ class Running:
             selector.unregister(key.fileobj)
         if error is not None:
             self.error = error
-            self._lose()
+            self._kill()
 
 
-def attend(*programs: Running, told: Callable[[Running], None] = lambda program: None) -> None:
+def communicate(
+    *programs: Execution, on_end: Callable[[Execution], None] = lambda program: None
+) -> None:
     """Feed and read programs until all have ended.
 
     Args:
         programs: each in a box of its own.
-        told: called with a program once its end is on record, or will never be.
+        on_end: called with a program once its end is on record, or will never be.
     """
-    untold = list(programs)
+    running = list(programs)
     with selectors.PollSelector() as selector:
         for program in programs:
             program.register(selector)
@@ -108,10 +110,10 @@ def attend(*programs: Running, told: Callable[[Running], None] = lambda program:
             for program in active:
                 if time.monotonic() >= program.deadline:
                     program.expire(selector)
-            for program in [one for one in untold if one.told]:
-                untold.remove(program)
-                told(program)
+            for program in [one for one in running if one.ended]:
+                running.remove(program)
+                on_end(program)
 
 
-def _watched(selector: selectors.BaseSelector, program: Running) -> list[selectors.SelectorKey]:
+def _watched(selector: selectors.BaseSelector, program: Execution) -> list[selectors.SelectorKey]:
     return [key for key in selector.get_map().values() if key.data is program]

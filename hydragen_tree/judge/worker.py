@@ -12,15 +12,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from hydragen_tree.judge.checkers import check_text, check_value
+from hydragen_tree.judge.checker_programs import CheckerError, CheckerProgram, image_of
+from hydragen_tree.judge.comparison import compare_text, equal_values
 from hydragen_tree.judge.languages import CompileError, Language, compile_program
 from hydragen_tree.judge.sandbox.box import Box, BoxError
-from hydragen_tree.judge.sandbox.conversation import converse
 from hydragen_tree.judge.sandbox.guest import harness, wire
+from hydragen_tree.judge.sandbox.interaction import interact
 from hydragen_tree.judge.sandbox.levels import Container
-from hydragen_tree.judge.sandbox.request import Limits, Outcome, Request, Role
-from hydragen_tree.judge.validators import Validator, ValidatorError, image_of
-from hydragen_tree.judge.verdict import Status, Verdict, verdict_on
+from hydragen_tree.judge.sandbox.request import Outcome, Request, Role, RunLimits
+from hydragen_tree.judge.verdicts import Status, Verdict, verdict_of
 from hydragen_tree.problem.types import Problem, ProgramChecker, Test
 
 _SLACK = 1.2  # of the time limit, before a run is ended
@@ -28,14 +28,14 @@ _WALL = 3.0  # elapsed seconds for each second of processor time ...
 _WALL_EXTRA_S = 2.0  # ... and for waiting
 _PATIENCE = 3.0  # times as much elapsed time for a run that is repeated alone
 _BUSY = 0.1  # below this part of its time in use, a program waits; it is not slowed down by others
-_HARNESS = Limits(cpu_s=60, wall_s=90, memory_bytes=4 << 30)
+_HARNESS = RunLimits(cpu_s=60, wall_s=90, memory_bytes=4 << 30)
 _OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"Cannot allocate memory")
 _ATTEMPTS = 2
 
 Judged = tuple[Outcome, Status, str]
 
 
-class Quiet:
+class RunLock:
     """Runs share the machine; a measurement that must be exact has it alone."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Quiet:
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         with self._changed:
             self._waiting += 1
             self._changed.wait_for(lambda: self._running == 0)
@@ -81,7 +81,7 @@ class Program:
     def __init__(self, code: str, image: int | None = None) -> None:
         self._code, self._image = code, image
 
-    def request(self, limits: Limits, role: Role = "program") -> Request:
+    def request(self, limits: RunLimits, role: Role = "program") -> Request:
         if self._image is not None:
             return Request(limits, argv=["solution"], image=self._image)
         return Request(limits, sources=[("solution.py", self._code)], role=role)
@@ -92,27 +92,27 @@ class Program:
             self._image = None
 
 
-class Examiner:
+class Worker:
     """Judges one program at a time, in a box of its own.
 
     Args:
         container: the sandbox.
-        quiet: shared by all workers of a judge.
+        run_lock: shared by all workers of a judge.
     """
 
-    def __init__(self, container: Container, quiet: Quiet) -> None:
+    def __init__(self, container: Container, run_lock: RunLock) -> None:
         self.box = Box(container)
         self._partner = Box(container)
-        self._quiet = quiet
+        self._run_lock = run_lock
 
     def close(self) -> None:
         self.box.dispose()
         self._partner.dispose()
 
-    def examine(
+    def judge(
         self,
         problem: Problem,
-        validator: Validator | None,
+        checker: CheckerProgram | None,
         code: str,
         language: Language,
         order: Sequence[int],
@@ -121,7 +121,7 @@ class Examiner:
 
         Args:
             problem: the problem.
-            validator: its checker, if that is a program.
+            checker: its checker, if that is a program.
             code: the program's source.
             language: its language.
             order: the tests to run, as indices, in this order.
@@ -129,10 +129,10 @@ class Examiner:
         program = None
         try:
             program = self._ready(code, language)
-            return self._run_tests(problem, validator, program, order)
+            return self._run_tests(problem, checker, program, order)
         except CompileError as error:
             return Verdict("CE", message=str(error)[:400])
-        except (BoxError, ValidatorError) as error:
+        except (BoxError, CheckerError) as error:
             return Verdict("IE", message=str(error)[:400])
         finally:
             if program is not None:
@@ -151,14 +151,14 @@ class Examiner:
     def _run_tests(
         self,
         problem: Problem,
-        validator: Validator | None,
+        checker: CheckerProgram | None,
         program: Program,
         order: Sequence[int],
     ) -> Verdict:
         time_s, memory_bytes, rerun = 0.0, 0, False
         verdict = Verdict("AC")
         for index in order:
-            verdict = self._judge_test(problem, validator, program, index)
+            verdict = self._judge_test(problem, checker, program, index)
             time_s = max(time_s, verdict.time_s)
             memory_bytes = max(memory_bytes, verdict.memory_bytes)
             rerun = rerun or verdict.rerun
@@ -169,56 +169,58 @@ class Examiner:
         return replace(verdict, time_s=time_s, memory_bytes=memory_bytes, rerun=rerun)
 
     def _judge_test(
-        self, problem: Problem, validator: Validator | None, program: Program, index: int
+        self, problem: Problem, checker: CheckerProgram | None, program: Program, index: int
     ) -> Verdict:
         test = problem.tests[index]
 
-        def judge(patience: float = 1.0) -> Judged:
+        def run(patience: float = 1.0) -> Judged:
             limits = limits_of(problem, patience)
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    return self._run(problem, validator, program, test, limits)
+                    return self._run(problem, checker, program, test, limits)
                 except BoxError:
                     if attempt == _ATTEMPTS:
                         raise
             raise AssertionError
 
-        with self._quiet.shared():
-            outcome, status, message = judge()
+        with self._run_lock.shared():
+            outcome, status, message = run()
         rerun = _is_borderline(outcome, problem.limits.time_s)
         if rerun:
-            with self._quiet.alone():
-                outcome, status, message = judge(_PATIENCE)
-        verdict = verdict_on(outcome, status, message, test=index)
+            with self._run_lock.exclusive():
+                outcome, status, message = run(_PATIENCE)
+        verdict = verdict_of(outcome, status, message, test=index)
         return replace(verdict, rerun=rerun)
 
     def _run(
         self,
         problem: Problem,
-        validator: Validator | None,
+        checker: CheckerProgram | None,
         program: Program,
         test: Test,
-        limits: Limits,
+        limits: RunLimits,
     ) -> Judged:
         if test.code is not None:
             return self._run_code_test(problem, program, test.code, limits)
         if test.call is not None:
             return self._run_call(problem, program, test, limits)
         if isinstance(problem.checker, ProgramChecker) and problem.checker.interactive:
-            assert validator is not None
-            return self._run_interactive(problem, validator, program, test, limits)
+            assert checker is not None
+            return self._run_interactive(problem, checker, program, test, limits)
         outcome = self.box.run(program.request(limits), test.input.encode())
         fault = find_fault(outcome, problem)
         if fault is not None:
             return outcome, *fault
-        if validator is not None:
-            wrong = validator.check(self.box, test, outcome.stdout)
+        if checker is not None:
+            wrong = checker.check(self.box, test, outcome.stdout)
         else:
             assert not isinstance(problem.checker, ProgramChecker)
-            wrong = check_text(problem.checker, outcome.stdout, test.output.encode())
+            wrong = compare_text(problem.checker, outcome.stdout, test.output.encode())
         return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
 
-    def _run_call(self, problem: Problem, program: Program, test: Test, limits: Limits) -> Judged:
+    def _run_call(
+        self, problem: Problem, program: Program, test: Test, limits: RunLimits
+    ) -> Judged:
         """A call crosses as a line of JSON, and so does what it returns."""
         assert test.call is not None
         args = [wire.encode(argument, _refuse_object) for argument in test.call]
@@ -233,7 +235,7 @@ class Examiner:
             if raised := reply.get("raised"):
                 return outcome, "RE", f"{raised[0]}: {reply.get('text', '')}"[:400]
             value = wire.decode(reply["ok"], _refuse_reference)
-            right = check_value(value, test.expected)
+            right = equal_values(value, test.expected)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as why:
             if not outcome.stdout:
                 return outcome, "RE", "the program ended before it answered"
@@ -243,20 +245,20 @@ class Examiner:
         return outcome, "WA", f"expected {_short(test.expected)}, got {_short(value)}"
 
     def _run_code_test(
-        self, problem: Problem, program: Program, code: str, limits: Limits
+        self, problem: Problem, program: Program, code: str, limits: RunLimits
     ) -> Judged:
         """Test code runs in a process of its own, and asks the program's."""
         limits = replace(limits, wall_s=limits.wall_s + _HARNESS.wall_s)
         tests = Request(_HARNESS, argv=["tests.py"], sources=[("tests.py", code)], role="harness")
         asking = program.request(limits, role="serve")
-        outcome, asked = converse(self.box, asking, self._partner, tests)
+        outcome, asked = interact(self.box, asking, self._partner, tests)
         said = asked.stderr.decode("utf-8", "replace").strip()
         # A program that was ended, or ended itself, leaves the test without an answer.
         fault = find_fault(outcome, problem, ignore_exit=asked.exit_status != harness.GONE)
         if fault is not None:
             return outcome, *fault
         if asked.refused or asked.killed:
-            raise ValidatorError(f"test code: {asked.refused or 'passed its ' + asked.killed}")
+            raise CheckerError(f"test code: {asked.refused or 'passed its ' + asked.killed}")
         words: dict[int, tuple[Status, str]] = {
             harness.ACCEPTED: ("AC", ""),
             harness.WRONG: ("WA", said),
@@ -265,20 +267,20 @@ class Examiner:
             harness.GONE: ("RE", said),
         }
         if asked.exit_status not in words:
-            raise ValidatorError(f"test code ended with {asked.exit_status}: {said[-200:]}")
+            raise CheckerError(f"test code ended with {asked.exit_status}: {said[-200:]}")
         status, message = words[asked.exit_status]
         return outcome, status, message[:400]
 
     def _run_interactive(
         self,
         problem: Problem,
-        validator: Validator,
+        checker: CheckerProgram,
         program: Program,
         test: Test,
-        limits: Limits,
+        limits: RunLimits,
     ) -> Judged:
-        interactor = validator.interactor(test, replace(_HARNESS, wall_s=limits.wall_s + 10))
-        outcome, asked = converse(
+        interactor = checker.interactor(test, replace(_HARNESS, wall_s=limits.wall_s + 10))
+        outcome, asked = interact(
             self.box, program.request(limits), self._partner, interactor, in_order=True
         )
         # Who ends first is in the right: a program may die of a pipe that a rejection closed.
@@ -286,11 +288,11 @@ class Examiner:
         fault = find_fault(outcome, problem, ignore_exit=rejected)
         if fault is not None:
             return outcome, *fault
-        wrong = validator.word(asked)
+        wrong = checker.interpret(asked)
         return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
 
 
-def limits_of(problem: Problem, patience: float) -> Limits:
+def limits_of(problem: Problem, patience: float) -> RunLimits:
     """What a run of a problem's program may use before it is ended.
 
     Args:
@@ -299,7 +301,7 @@ def limits_of(problem: Problem, patience: float) -> Limits:
     """
     time_s = problem.limits.time_s
     largest = max((len(test.output) for test in problem.tests), default=0)
-    return Limits(
+    return RunLimits(
         cpu_s=_SLACK * time_s + 0.05,
         wall_s=patience * (_WALL * time_s + _WALL_EXTRA_S),
         memory_bytes=problem.limits.memory_mib << 20,

@@ -14,7 +14,7 @@ from .process import compile_source, read_whole
 _MOST_BYTES = 1 << 20
 
 
-class Kept:
+class CodeCache:
     """Compiled test code by its source, the last used ones up to a size."""
 
     def __init__(self) -> None:

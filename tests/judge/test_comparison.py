@@ -1,4 +1,4 @@
-"""Checkers: token, exact and float comparison; validators of every protocol, run for real."""
+"""Checkers: token, exact and float comparison; checker programs of every protocol, run for real."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
-from hydragen_tree.judge.checkers import check_text, check_value
+from hydragen_tree.judge.comparison import compare_text, equal_values
 from hydragen_tree.judge.languages import find_language
 from hydragen_tree.problem.types import (
     ExactChecker,
@@ -75,7 +75,7 @@ RELATIVE = FloatChecker(type="float", abs_tol=0, rel_tol=0.1)
     ],
 )
 def test_text(checker: TokensChecker, output: str, answer: str, right: bool) -> None:
-    message = check_text(checker, output.encode(), answer.encode())
+    message = compare_text(checker, output.encode(), answer.encode())
     assert (message is None) == right, message
     assert message is None or message
 
@@ -83,8 +83,8 @@ def test_text(checker: TokensChecker, output: str, answer: str, right: bool) -> 
 @given(st.binary(max_size=40), st.binary(max_size=40))
 def test_any_bytes_can_be_compared(output: bytes, answer: bytes) -> None:
     for checker in (TOKENS, ANY_CASE, SPACED, EXACT, FLOAT):
-        assert check_text(checker, answer, answer) is None
-        first, second = check_text(checker, output, answer), check_text(checker, answer, output)
+        assert compare_text(checker, answer, answer) is None
+        first, second = compare_text(checker, output, answer), compare_text(checker, answer, output)
         assert (first is None) == (second is None) or checker is FLOAT
 
 
@@ -108,7 +108,7 @@ def test_any_bytes_can_be_compared(output: bytes, answer: bytes) -> None:
     ],
 )
 def test_values(value: object, expected: object, right: bool) -> None:
-    assert check_value(value, expected) == right
+    assert equal_values(value, expected) == right
 
 
 @pytest.fixture(scope="module")
@@ -292,11 +292,11 @@ def test_a_hostile_output_cannot_hurt_a_checker(judge: Judge, tmp_path: Path) ->
 def test_a_checker_that_never_ends_is_an_infrastructure_error(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hydragen_tree.judge import validators
-    from hydragen_tree.judge.sandbox.request import Limits as BoxLimits
+    from hydragen_tree.judge import checker_programs
+    from hydragen_tree.judge.sandbox.request import RunLimits
 
-    quick = BoxLimits(cpu_s=0.3, wall_s=2, memory_bytes=256 << 20)
-    monkeypatch.setattr(validators, "LIMITS", quick)
+    quick = RunLimits(cpu_s=0.3, wall_s=2, memory_bytes=256 << 20)
+    monkeypatch.setattr(checker_programs, "LIMITS", quick)
     problem = with_checker(tmp_path, "check.py", "def check(*all):\n    while True: pass", "python")
     verdict = judge.judge(problem, "print()")
     assert verdict.status == "IE", verdict

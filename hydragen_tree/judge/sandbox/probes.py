@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydragen_tree.judge.sandbox.box import Box
-from hydragen_tree.judge.sandbox.request import Limits, Outcome, Request
+from hydragen_tree.judge.sandbox.request import Outcome, Request, RunLimits
 
-_LIMITS = Limits(cpu_s=4, wall_s=8, memory_bytes=256 << 20, processes=64)
+_LIMITS = RunLimits(cpu_s=4, wall_s=8, memory_bytes=256 << 20, processes=64)
 _FORKS = 300
 _DISK_MIB = 192
 _TOUCHED_MIB = 640

@@ -1,13 +1,13 @@
-"""Which isolation is really there: the levels are tried, strongest first, and held to account."""
+"""Which isolation is really there: the levels are tried, strongest first, and probed."""
 
 from dataclasses import dataclass
 from typing import Any, cast
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.judge.sandbox.attempts import Attempt, make_attempts
 from hydragen_tree.judge.sandbox.box import Box, BoxError
 from hydragen_tree.judge.sandbox.interpreter import Interpreter, find_interpreter
 from hydragen_tree.judge.sandbox.levels import LEVELS, Container, LevelName, build
+from hydragen_tree.judge.sandbox.probes import Attempt, make_attempts
 
 UNPROTECTED: LevelName = "rlimits"
 
@@ -85,7 +85,7 @@ def find_isolation(sandbox: str, interpreter: Interpreter) -> Isolation:
                 reasons.append(f"{level}: not installed")
                 break
             try:
-                isolation = _examine(container, tuple(reasons))
+                isolation = _probe_level(container, tuple(reasons))
             except BoxError as error:
                 reasons.append(str(error))
                 continue
@@ -99,11 +99,11 @@ def find_isolation(sandbox: str, interpreter: Interpreter) -> Isolation:
     raise InputError(f"no sandbox works here ({'; '.join(reasons)}): {remedy}")
 
 
-def _examine(container: Container, passed_over: tuple[str, ...]) -> Isolation:
+def _probe_level(container: Container, passed_over: tuple[str, ...]) -> Isolation:
     box = Box(container)
     try:
         attempts = make_attempts(box)
-        memory = "cgroup" if box.caged else "watched"
+        memory = "cgroup" if box.in_group else "watched"
     finally:
         box.dispose()
     return Isolation(container.level, container, tuple(attempts), memory, passed_over)

@@ -16,7 +16,7 @@ from hydragen_tree.sample.manifest import Manifest, Task, manifest_path
 _DATASETS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
-class Library:
+class ProblemIndex:
     """Finds problems by task id.
 
     Args:

@@ -1,0 +1,193 @@
+"""One run of the judge over a stream of samples, and what became of each of them."""
+
+import json
+import select
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
+
+from hydragen_tree.errors import InputError, one_line
+from hydragen_tree.judge.judge import Judge
+from hydragen_tree.judge.languages import find_language
+from hydragen_tree.judge.problem_index import ProblemIndex
+from hydragen_tree.judge.verdict_file import VerdictFile
+from hydragen_tree.judge.verdicts import Verdict
+from hydragen_tree.problem.types import Problem
+from hydragen_tree.sample.lines import BrokenLine, SampleLine, read_samples
+
+_NAMED = 10  # faults of one kind that are named; the rest is counted
+_POLL_MS = 200
+_CHUNK = 1 << 16
+
+_Tag = tuple[SampleLine, Problem, str, str]  # ..., program, language
+
+
+class Grading:
+    """Samples on their way through the judge, and what became of them.
+
+    Args:
+        judge: judges them.
+        problems: finds the problem of each.
+        verdicts: where the verdicts go; what stands in it is not judged again.
+        until_solved: judge no more samples of a problem after so many are accepted; None: all.
+        say: told of faults as they are met, a line each.
+        worded: the text of an error, where settings have other names.
+
+    Attributes:
+        faults: kind of fault to how many samples met it.
+        unnamed: kind of fault to how many messages were not passed to `say`.
+        judged: samples that got a verdict.
+        from_cache: those of them for which nothing was run.
+        passed_over: samples of problems that were solved by then.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        problems: ProblemIndex,
+        verdicts: VerdictFile,
+        until_solved: int | None,
+        say: Callable[[str], None],
+        worded: Callable[[InputError], str] = str,
+    ) -> None:
+        self.judge, self._problems, self.verdicts = judge, problems, verdicts
+        self._until_solved, self._say, self._worded = until_solved, say, worded
+        self._named: dict[str, set[str]] = {}
+        self._changed: set[str] = set()
+        self._lock = threading.Lock()
+        self.unnamed: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.judged = 0
+        self.from_cache = 0
+        self.passed_over = 0
+
+    def run(self, source: IO[bytes], language: str, stop: threading.Event) -> None:
+        """Judge every sample of a stream that is not judged yet.
+
+        Args:
+            source: unbuffered; closed here.
+            language: of the programs whose lines name none.
+            stop: when set, no further sample is read.
+        """
+        items = self._items(read_lines(source, stop), language)
+        for (line, problem, program, _), verdict in self.judge.judge_stream(
+            items, lambda tag: tag[3], stop=stop, wanted=self._is_wanted
+        ):
+            self.verdicts.write(self._record(line, problem, program, verdict))
+            self.judged += 1
+            self.from_cache += verdict.cached
+            if verdict.status == "IE":
+                self._fault("infrastructure errors", f"{line.task_id}: {verdict.message}")
+
+    def _items(self, lines: Iterable[bytes], default: str) -> Iterator[tuple[Problem, str, _Tag]]:
+        for line in read_samples(lines):
+            if isinstance(line, BrokenLine):
+                self._fault("broken lines", str(line))
+                continue
+            problem = self._problems.find(line)
+            if isinstance(problem, str):
+                self._fault("samples without a problem", problem)
+                continue
+            language = self._language(line, default)
+            if language is None or not self._can_be_judged(problem):
+                continue
+            program = line.program(problem.starter)
+            if self.verdicts.has(line.task_id, line.sample_index, program):
+                continue
+            tag = line, problem, program, language
+            if self._is_wanted(tag):
+                yield problem, program, tag
+
+    def _language(self, line: SampleLine, default: str) -> str | None:
+        """The name of a sample's language; one that cannot be judged here is a fault."""
+        name = line.record.get("language")
+        if name is None:
+            return default
+        try:
+            find_language(name if isinstance(name, str) else json.dumps(name))
+        except InputError as error:
+            self._fault(
+                "samples in a language that cannot be judged",
+                f"line {line.line_number}: {self._worded(error)}",
+            )
+            return None
+        return str(name)
+
+    def _can_be_judged(self, problem: Problem) -> bool:
+        """Whether the judge takes the problem; a refusal is a fault of each of its samples."""
+        try:
+            self.judge.require_judgeable(problem)
+        except InputError as error:
+            self._fault("samples of a problem that cannot be judged", self._worded(error))
+            return False
+        if self._problems.changed(problem) and problem.id not in self._changed:
+            self._changed.add(problem.id)
+            self._say(f"{problem.source}: has changed since its samples were drawn")
+        return True
+
+    def _is_wanted(self, tag: _Tag) -> bool:
+        """Whether the sample's problem is not solved yet; asked when it comes, and at its turn."""
+        accepted = self.verdicts.accepted.get(tag[0].task_id, 0)
+        if self._until_solved is None or accepted < self._until_solved:
+            return True
+        with self._lock:
+            self.passed_over += 1
+        return False
+
+    def _record(
+        self, line: SampleLine, problem: Problem, program: str, verdict: Verdict
+    ) -> dict[str, Any]:
+        isolation = self.judge.isolation
+        record = {
+            **line.record,
+            "task_id": line.task_id,
+            "sample_index": line.sample_index,
+            "solution": program,
+            "passed": verdict.accepted,
+            **verdict.to_json(),
+            "isolation": {"level": isolation.level, "holds": isolation.holds},
+        }
+        if problem.difficulty:
+            record["difficulty"] = problem.difficulty
+        if self._until_solved is not None:
+            record["until_solved"] = True
+        return record
+
+    def _fault(self, kind: str, message: str) -> None:
+        """Count a fault, and name it if it is new and one of the first of its kind."""
+        self.faults[kind] += 1
+        named, message = self._named.setdefault(kind, set()), one_line(message)
+        if message in named:
+            return
+        if len(named) == _NAMED:
+            self.unnamed[kind] += 1
+            return
+        named.add(message)
+        self._say(message)
+
+
+def read_lines(source: IO[bytes], stop: threading.Event) -> Iterator[bytes]:
+    """Lines as they arrive; ends at once when `stop` is set, though the writer may never end.
+
+    Args:
+        source: unbuffered; closed at the end.
+        stop: a line that is not complete by then is left out.
+    """
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    line = bytearray()
+    with source:
+        while not stop.is_set():
+            if not poll.poll(_POLL_MS):
+                continue
+            chunk = source.read(_CHUNK)
+            if not chunk:
+                if line:
+                    yield bytes(line)
+                return
+            *ends, rest = chunk.split(b"\n")
+            for end in ends:
+                yield bytes(line) + end + b"\n"
+                line.clear()
+            line += rest
