@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hydragen_tree.sample.ledger import RunStats
-    from hydragen_tree.sample.writer import Tally
+    from hydragen_tree.sample.writer import SampleCounts
 
 _PLAIN_INTERVAL_S = 5.0
 _WIDTH = 100
@@ -29,7 +29,12 @@ class Progress:
     """
 
     def __init__(
-        self, stats: "Callable[[], RunStats]", tally: "Tally", *, to_stdout: bool, quiet: bool
+        self,
+        stats: "Callable[[], RunStats]",
+        tally: "SampleCounts",
+        *,
+        to_stdout: bool,
+        quiet: bool,
     ) -> None:
         self._stats = stats
         self._tally = tally

@@ -1,29 +1,24 @@
 """The samples file: one JSON line a sample.
 
-Lines are only ever appended, each with one write, so that whatever stops a run leaves whole lines
-and at most one torn one at the end, which `resume` cuts off. A manifest stands beside a file; a
-stream (stdout, a pipe, a device) has none and cannot be resumed.
+A manifest stands beside a file; a stream (stdout, a pipe, a device) has none and cannot be resumed.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import stat
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hydragen_tree.errors import InputError, OutputError, Setting
+from hydragen_tree.errors import InputError, Setting
+from hydragen_tree.sample.jsonl_file import JsonlFile
 from hydragen_tree.sample.manifest import Manifest, manifest_path
 from hydragen_tree.sample.sample import Sample
 
 
-class Tally:
+class SampleCounts:
     """Counts what stands in the file, lines of earlier sessions included.
 
     Attributes:
@@ -83,23 +78,29 @@ class SampleWriter:
     def __init__(self, path: Path | None, *, resume: bool = False, force: bool = False) -> None:
         self.path = path
         self.done: dict[str, set[int]] = {}
-        self.tally = Tally()
+        self.tally = SampleCounts()
         self._manifest: Manifest | None = None
-        self._is_new = path is not None and not path.exists()
-        self._fd = _open(path) if path is not None else _stdout()
-        self._has_manifest = path is not None and stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._force = force
         self._started = False
-        if self._has_manifest:
-            try:
-                self._claim(resume, force)
-            except BaseException:
-                self.close()
-                raise
-        elif resume:
+        beside = None if path is None else manifest_path(path)
+        self._file = JsonlFile(path, "sample", resume=resume, force=force, beside=beside)
+        self._has_manifest = self._file.is_regular
+        try:
+            self._check_manifest(resume and not force)
+        except BaseException:
             self.close()
+            raise
+
+    def _check_manifest(self, resume: bool) -> None:
+        if not self._has_manifest:
+            return
+        if not os.access(self._manifest_path.parent, os.W_OK):
+            raise InputError(f"{self._manifest_path}: cannot be written (", Setting("path"), ")")
+        if resume and not self._file.is_empty and not self._manifest_path.exists():
             raise InputError(
-                "only a file can be resumed; name one with ", Setting("path"), setting="resume"
+                f"{self.path}: cannot resume without its manifest {self._manifest_path}; ",
+                Setting("force"),
+                " starts anew",
             )
 
     def begin(self, manifest: Manifest) -> None:
@@ -144,23 +145,7 @@ class SampleWriter:
         """
         self._start()
         line = _line(sample, self.manifest.tasks[sample.task_id].path)
-        data = (json.dumps(line, allow_nan=False) + "\n").encode()
-        written = 0
-        try:
-            while written < len(data):
-                written += os.write(self._fd, data[written:])
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            self._cut_off(written)
-            where = "stdout" if self.path is None else self.path
-            before = self.tally.samples
-            safe = (
-                f"the {before} samples written before are intact" if before else "nothing is lost"
-            )
-            remedy = ("; make room and repeat the command with ", Setting("resume"))
-            rest = remedy if self._has_manifest else ()
-            raise OutputError(f"{where}: {error.strerror}; {safe}", *rest) from error
+        self._file.append(line)
         self.done.setdefault(sample.task_id, set()).add(sample.sample_index)
         self.tally.add(line)
 
@@ -176,18 +161,12 @@ class SampleWriter:
         self._start()
         self._manifest = self.manifest.finished(self.tally.figures(), figures)
         if self._has_manifest:
-            os.fsync(self._fd)
+            self._file.sync()
             self._manifest.write(self._manifest_path)
 
     def close(self) -> None:
         """Lets go of the file; one that this run created and wrote nothing to is removed again."""
-        if self.path is None or self._fd < 0:
-            return
-        if self._is_new and self._has_manifest and not self._started:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-        os.close(self._fd)
-        self._fd = -1
+        self._file.close(keep=self._started)
 
     def __enter__(self) -> "SampleWriter":
         return self
@@ -204,7 +183,7 @@ class SampleWriter:
         """Makes the file this run's, now that there is something to write."""
         if self._has_manifest and not self._started:
             if self._force:
-                os.ftruncate(self._fd, 0)
+                self._file.clear()
             self.manifest.write(self._manifest_path)
         self._started = True
 
@@ -213,51 +192,10 @@ class SampleWriter:
         assert self.path is not None
         return manifest_path(self.path)
 
-    def _claim(self, resume: bool, force: bool) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._is_new = False  # the other run's, so not ours to remove
-            raise InputError(f"{self.path}: another run is writing it") from error
-        if not os.access(self._manifest_path.parent, os.W_OK):
-            raise InputError(f"{self._manifest_path}: cannot be written (", Setting("path"), ")")
-        has_lines = os.fstat(self._fd).st_size > 0
-        if force or not (has_lines or self._manifest_path.exists()):
-            return
-        if not resume:
-            raise InputError(
-                f"{self.path}: exists; ",
-                Setting("resume"),
-                " continues it, ",
-                Setting("force"),
-                " starts it anew (",
-                Setting("path"),
-                ")",
-            )
-        if not self._manifest_path.exists():
-            raise InputError(
-                f"{self.path}: cannot resume without its manifest {self._manifest_path}; ",
-                Setting("force"),
-                " starts anew",
-            )
-
     def _read_lines(self, manifest: Manifest) -> None:
-        assert self.path is not None
-        intact, torn = 0, False
-        with self.path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if torn:
-                    raise InputError(
-                        f"{self.path}:{number - 1}: not a sample; the file was altered"
-                    )
-                line = _parse(raw)
-                if line is None:
-                    torn = True  # unless it turns out not to be the last
-                    continue
-                self._count(line, manifest, number)
-                intact += len(raw)
-        if torn:
-            os.ftruncate(self._fd, intact)
+        for number, line in self._file.read(_parse):
+            self._count(line, manifest, number)
+        self._file.repair()
 
     def _count(self, line: Mapping[str, Any], manifest: Manifest, number: int) -> None:
         task_id, index = line["task_id"], line["sample_index"]
@@ -269,28 +207,6 @@ class SampleWriter:
             )
         seen.add(index)
         self.tally.add(line)
-
-    def _cut_off(self, n_bytes: int) -> None:
-        """Takes back the beginning of a line whose rest could not be written, where that works."""
-        with contextlib.suppress(OSError):
-            end = os.lseek(self._fd, 0, os.SEEK_CUR) - n_bytes
-            os.ftruncate(self._fd, end)
-            os.lseek(self._fd, end, os.SEEK_SET)
-
-
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written: {error.strerror} (", Setting("path"), ")"
-        ) from error
-
-
-def _stdout() -> int:
-    if sys.stdout is None:
-        raise InputError("stdout: closed; name a file with ", Setting("path"))
-    return sys.stdout.fileno()
 
 
 def _line(sample: Sample, problem: str | None) -> dict[str, Any]:
@@ -314,9 +230,7 @@ def _line(sample: Sample, problem: str | None) -> dict[str, Any]:
 
 
 def _parse(raw: bytes) -> dict[str, Any] | None:
-    """A line of ours, or None where it is torn."""
-    if not raw.endswith(b"\n"):
-        return None
+    """A line of ours, or None where it is something else."""
     try:
         line: dict[str, Any] = json.loads(raw)
         _ = line["task_id"], line["sample_index"], line["solution"], line["n_tokens"]

@@ -12,7 +12,7 @@ from hydragen_cli import progress
 from hydragen_cli.console import count, duration, size
 from hydragen_cli.progress import Progress
 from hydragen_tree.sample.ledger import RunStats
-from hydragen_tree.sample.writer import Tally
+from hydragen_tree.sample.writer import SampleCounts
 
 
 def stats_of(done: int, elapsed_s: float = 10.0) -> RunStats:
@@ -28,7 +28,7 @@ def stats_of(done: int, elapsed_s: float = 10.0) -> RunStats:
 
 def progress_of(done: int, *, before: int = 0, quiet: bool = False) -> Progress:
     """A run that continues a file of `before` samples, each of 50 tokens, and has done `done`."""
-    tally = Tally()
+    tally = SampleCounts()
     tally.samples, tally.tokens = before, 50 * before
     view = Progress(lambda: stats_of(done), tally, to_stdout=False, quiet=quiet)
     tally.samples, tally.tokens = before + done, 50 * (before + done)
