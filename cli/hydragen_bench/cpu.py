@@ -29,7 +29,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from hydragen_bench import memory
 from hydragen_tree.branch.drawing import draw
-from hydragen_tree.branch.engine import Engine
+from hydragen_tree.branch.host_stepper import decode_tokens
+from hydragen_tree.branch.prefill import Prefill
+from hydragen_tree.branch.residency import Residency
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import find_model, load_weights
@@ -160,12 +162,14 @@ def prefix_rows(repeats: int) -> list[Row]:
         tails = (SAMPLES + 1) * (NEW_TOKENS // _PAGE + 1)
         shared = KVCache(source.shape, prefix // _PAGE + tails, _PAGE, source.dtype, source.device)
 
-        def tree(prompt: Any = prompt, cache: KVCache = shared) -> float:
-            engine = Engine(model, Trie.build([prompt]), cache, prefill_tokens=2048)
-            engine.place([0])
-            logits = engine.prefill([0])[0].repeat(SAMPLES, 1)
-            spent = _decode(engine, logits, np.zeros(SAMPLES, np.int32), prompt.size)
-            engine.evict(0)
+        def shared_prompt(prompt: Any = prompt, cache: KVCache = shared) -> float:
+            trie = Trie.build([prompt])
+            tree = Residency(trie, cache)
+            tree.place([0])
+            logits = Prefill(model, trie, tree.table, cache, 2048).segments([0])[0]
+            logits = logits.repeat(SAMPLES, 1)
+            spent = _decode(model, cache, tree, logits, np.zeros(SAMPLES, np.int32), prompt.size)
+            tree.evict(0)
             return spent
 
         def generate(prompt: Any = prompt) -> None:
@@ -189,19 +193,19 @@ def prefix_rows(repeats: int) -> list[Row]:
             rows = [
                 np.append(np.int32(row), np.zeros(prefix - 1, np.int32)) for row in range(SAMPLES)
             ]
-            engine = Engine(model, Trie.build(rows), cache, prefill_tokens=2048)
-            engine.place(list(range(SAMPLES)))
+            tree = Residency(Trie.build(rows), cache)
+            tree.place(list(range(SAMPLES)))
             cache.keys.normal_()
             logits = torch.randn(SAMPLES, 1024)
-            spent = _decode(engine, logits, np.arange(SAMPLES, dtype=np.int32), prefix)
-            for row in range(SAMPLES):
-                engine.evict(row)
+            each = np.arange(SAMPLES, dtype=np.int32)
+            spent = _decode(model, cache, tree, logits, each, prefix)
+            tree.evict_unused(np.empty(0, np.int32))
             return spent
 
         # In turns, and the short one more often: a shared machine changes its speed by the minute.
         trees, generates = [], []
         for _ in range(repeats):
-            trees += [_timed(tree) for _ in range(TREES)]
+            trees += [_timed(shared_prompt) for _ in range(TREES)]
             generates.append(_timed(generate))
         unshareds = [_timed(unshared) for _ in range(repeats)]  # last: its copies stay in memory
         (tree_s, tree_decode_s), (generate_s, _), (_, unshared_decode_s) = map(
@@ -211,9 +215,16 @@ def prefix_rows(repeats: int) -> list[Row]:
     return result
 
 
-def _decode(engine: Engine, logits: torch.Tensor, segments: Any, position: int) -> float:
+def _decode(
+    model: TreeModel,
+    cache: KVCache,
+    tree: Residency,
+    logits: torch.Tensor,
+    segments: Any,
+    position: int,
+) -> float:
     """Draws and decodes NEW_TOKENS tokens of SAMPLES rows; returns the seconds of the decoding."""
-    cache, rows = engine.cache, np.arange(SAMPLES, dtype=np.int32)
+    rows = np.arange(SAMPLES, dtype=np.int32)
     each = NEW_TOKENS // _PAGE + 1
     pages = cache.take(SAMPLES * each).reshape(each, SAMPLES).T  # one for all rows, as a run does
     keys = rows.astype(np.uint64)
@@ -223,7 +234,9 @@ def _decode(engine: Engine, logits: torch.Tensor, segments: Any, position: int) 
         if step < NEW_TOKENS - 1:
             tails = np.full(SAMPLES, step, np.int32)
             positions = np.full(SAMPLES, position + step, np.int32)
-            logits = engine.decode(tokens, positions, segments, pages, tails)
+            logits = decode_tokens(
+                model, cache, tree.table, tokens, positions, segments, pages, tails
+            )
     spent = time.perf_counter() - start
     cache.release(pages.flatten())
     return spent
@@ -280,9 +293,9 @@ def replay(sampler: Sampler, samples: list[Sample], problem: Any) -> None:
     pages = sum(-(-s.tokens.size // _PAGE) for s in trie) + SAMPLES * each
     source = sampler.source
     cache = KVCache(source.shape, pages, _PAGE, source.dtype, source.device)
-    engine = Engine(sampler.model, trie, cache, prefill_tokens=2048)
-    engine.place([segment.index for segment in trie])
-    engine.prefill([segment.index for segment in trie])
+    model, tree = sampler.model, Residency(trie, cache)
+    tree.place([segment.index for segment in trie])
+    Prefill(model, trie, tree.table, cache, 2048).segments([segment.index for segment in trie])
     for first in range(0, len(samples), SAMPLES):
         batch = samples[first : first + SAMPLES]
         leaves = trie.prompt_leaves[[sample.prompt_variant for sample in batch]]
@@ -295,7 +308,16 @@ def replay(sampler: Sampler, samples: list[Sample], problem: Any) -> None:
             live = np.flatnonzero(lengths > step + 1)
             tokens = np.array([batch[row].token_ids[step] for row in live], np.int32)
             tails = np.full(live.size, step, np.int32)
-            logits = engine.decode(tokens, starts[live] + step, segments[live], table[live], tails)
+            logits = decode_tokens(
+                model,
+                cache,
+                tree.table,
+                tokens,
+                starts[live] + step,
+                segments[live],
+                table[live],
+                tails,
+            )
             keys = live.astype(np.uint64)
             draw(logits, np.arange(live.size, dtype=np.int32), keys, tails.astype(np.int64), _WARM)
         cache.release(table.flatten())

@@ -44,7 +44,6 @@ from hydragen_tree.branch.decoder import CHUNK_STEPS
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.loading import dtype_name
 from hydragen_tree.model.projections import products_of
-from hydragen_tree.sample.stream import Stream
 from hydragen_tree.settings import SamplingSettings
 
 _PRODUCTS_REPEATS = 60  # the clock falls within the first second of large ones
@@ -144,12 +143,12 @@ def time_tree(rig: Rig, point: Point) -> tuple[float, float, float]:
     cache = rig.cache(tokens_needed(point))
     decoder = rig.decoder(cache, settings, rows, 1)
     rig.warm_up(rig.run([prompt], rows, settings, rows, cache, decoder), decoder)
-    run = rig.run([prompt], rows, settings, rows, cache, decoder)
-    prefill_s = seconds(run.admit)
-    forking_s = seconds(partial(fork, run))
-    before = run.stats.rows_computed
-    steady_s = seconds(lambda: list(Stream(run, decoder).samples()))
-    return prefill_s, forking_s, steady_s * rows / (run.stats.rows_computed - before)
+    loop = rig.run([prompt], rows, settings, rows, cache, decoder)
+    prefill_s = seconds(loop.admission.admit)
+    forking_s = seconds(partial(fork, loop))
+    before = loop.stats.rows_computed
+    steady_s = seconds(lambda: list(loop.samples()))
+    return prefill_s, forking_s, steady_s * rows / (loop.stats.rows_computed - before)
 
 
 def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from hydragen_bench.rig import Rig, abandon, random_prompt
 from hydragen_bench.timing import seconds, synchronize
 from hydragen_tree.branch.decoder import Decoder
-from hydragen_tree.sample.loop import Run
+from hydragen_tree.sample.loop import Loop
 from hydragen_tree.settings import SamplingSettings
 
 MOST_STEPS = 24
@@ -63,19 +63,18 @@ def measure_forks(rig: Rig, rows: int, prefix: int) -> Forks | None:
     assert isinstance(decoder, TimedDecoder)
     measured = None
     for _ in range(2):  # the first compiles and captures
-        run = rig.run([prompt], rows, _SETTINGS, rows, cache, decoder)
-        run.admit()
-        list(run.step())  # draws from the prompt's own logits
-        measured = _steps(run, decoder)
-        abandon(run)
+        loop = rig.run([prompt], rows, _SETTINGS, rows, cache, decoder)
+        list(loop.step())  # draws from the prompt's own logits
+        measured = _steps(loop, decoder)
+        abandon(loop)
     return measured
 
 
-def _steps(run: Run, decoder: TimedDecoder) -> Forks | None:
+def _steps(loop: Loop, decoder: TimedDecoder) -> Forks | None:
     count, spent, decoder.model_s = 0, 0.0, 0.0
-    while count < MOST_STEPS and not run.is_steady():
-        spent += seconds(lambda: list(run.step()))
+    while count < MOST_STEPS and loop.batch.may_fork(greedy=False):
+        spent += seconds(lambda: list(loop.step()))
         count += 1
     if not count:
         return None
-    return Forks(count, run.batch.size, 1e3 * (spent - decoder.model_s) / count)
+    return Forks(count, loop.batch.size, 1e3 * (spent - decoder.model_s) / count)

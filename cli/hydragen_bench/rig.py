@@ -12,15 +12,19 @@ from torch import Tensor
 from hydragen_bench.timing import bench_dtype, relative_error
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.fused import Heads
+from hydragen_tree.branch.batch import Waiting
 from hydragen_tree.branch.budget import free_memory_bytes, path_levels
 from hydragen_tree.branch.decoder import CHUNK_STEPS, Decoder
-from hydragen_tree.branch.engine import Engine
+from hydragen_tree.branch.device_stepper import DeviceStepper
+from hydragen_tree.branch.host_stepper import decode
+from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.errors import CapacityError, HydragenError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.ledger import Ledger, RunStats
-from hydragen_tree.sample.loop import Run
+from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.shape import KVShape
@@ -106,15 +110,29 @@ class Rig:
         max_rows: int,
         cache: KVCache,
         decoder: Decoder,
-        engine: type[Engine] = Engine,
-    ) -> Run:
-        """A run of the sampler's own loop."""
+        waiting: list[Waiting] | None = None,
+        prefill: type[Prefill] = Prefill,
+    ) -> Loop:
+        """A run of the sampler's own loop, of all samples, or of these branches."""
         stats = RunStats(started=time.perf_counter())
         text = Detokenizer(NoText(), self.vocabulary, ())
         ledger = Ledger(prompts, n, settings, text, (), {}, stats)
         trie = Trie.build(prompt.token_ids for prompt in prompts)
-        own_engine = engine(self.model, trie, cache, _PREFILL_TOKENS)
-        return Run(own_engine, ledger, settings, CUDA, self.shape, max_rows, stats, decoder)
+        return assemble(
+            self.model,
+            self.shape,
+            trie,
+            cache,
+            ledger,
+            stats,
+            settings,
+            cost=CUDA,
+            max_rows=max_rows,
+            prefill_tokens=_PREFILL_TOKENS,
+            decoder=decoder,
+            waiting=waiting,
+            prefill_class=prefill,
+        )
 
     def decoder(
         self,
@@ -137,45 +155,38 @@ class Rig:
         levels = path_levels(depth, settings.max_tokens, PAGE_TOKENS)
         return kind(self.model, cache, self.heads, settings, max_rows, pages, levels)
 
-    def warm_up(self, run: Run, decoder: Decoder) -> float:
+    def warm_up(self, loop: Loop, decoder: Decoder) -> float:
         """Compiles and captures what a run needs, checks one step, and gives up all pages.
 
         Args:
-            run: not begun; it is of no use afterwards, another on the same decoder is warm.
-            decoder: the run's.
+            loop: not begun; it is of no use afterwards, another on the same decoder is warm.
+            decoder: the loop's.
 
         Returns:
             The relative error of a step's logits against plain torch.
         """
-        run.admit()
-        fork(run)
-        list(run.step())  # rows have a page from their first token on
-        error = self._error(run, decoder)
-        decoder.prepare(run.settings.max_tokens)
+        fork(loop)
+        list(loop.step())  # rows have a page from their first token on
+        loop.stepper.settle()
+        error = self._error(loop, decoder)
+        decoder.prepare(loop.batch.max_tokens)
         decoder.launch(CHUNK_STEPS)()
-        abandon(run)
+        abandon(loop)
         return error
 
-    def _error(self, run: Run, decoder: Decoder) -> float:
+    def _error(self, loop: Loop, decoder: Decoder) -> float:
         """One step on the device against the same step of some rows in plain torch.
 
         Raises:
             HydragenError: they are further apart than rounding explains.
         """
-        batch = run.batch
-        run.load(decoder, np.arange(batch.size))
+        batch, stepper = loop.batch, loop.stepper
+        assert isinstance(stepper, DeviceStepper)
+        stepper.load(np.arange(batch.size))
         rows = np.unique(np.linspace(0, batch.size - 1, _CHECKED_ROWS).astype(np.int64))
         found = decoder.logits()[torch.from_numpy(rows).to(self.model.device)]
-        last = batch.n_drawn[rows] - 1
-        backend, self.model.backend = self.model.backend, "torch"
-        expected = run.engine.decode(
-            batch.drawn[rows, last],
-            run.prompt_length(batch.leaf[rows]) + last,
-            batch.segment[rows],
-            batch.pages[rows],
-            batch.tail[rows],
-        )
-        self.model.backend = backend
+        table = loop.residency.table
+        expected = decode(self.model, loop.cache, table, batch, rows, backend="torch")
         error = relative_error(found, expected)
         if not error < (_FP8_TOLERANCE if self.kv_dtype == FP8 else _TOLERANCE):
             raise HydragenError(f"a decode step's logits are off by {error:.1%}: nothing is timed")
@@ -187,19 +198,18 @@ def pages_for(n_tokens: int) -> int:
     return -(-n_tokens // PAGE_TOKENS)
 
 
-def fork(run: Run) -> int:
-    """Takes the host's steps, for as long as rows may fork; returns how many."""
-    steps = 0
-    while not run.is_steady():
-        list(run.step())
-        steps += 1
-    return steps
+def fork(loop: Loop) -> None:
+    """Takes steps for as long as rows may fork."""
+    list(loop.step())
+    while loop.batch.may_fork(greedy=False):
+        list(loop.step())
 
 
-def abandon(run: Run) -> None:
+def abandon(loop: Loop) -> None:
     """Gives up all that a run holds in the cache."""
-    run.cache.release(run.batch.pages[run.batch.pages >= 0])
-    run.engine.evict_unused(np.empty(0, np.int32))
+    loop.stepper.settle()
+    loop.cache.release(loop.batch.pages[loop.batch.pages >= 0])
+    loop.residency.evict_unused(np.empty(0, np.int32))
 
 
 def random_prompt(length: int, vocabulary: int) -> Prompt:

@@ -34,12 +34,11 @@ from hydragen_bench.table import line
 from hydragen_bench.timing import synchronize
 from hydragen_tree.branch.batch import Waiting
 from hydragen_tree.branch.decoder import Decoder
-from hydragen_tree.branch.engine import Engine
+from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.prompt.prompts import Prompt
-from hydragen_tree.sample.loop import Run
-from hydragen_tree.sample.stream import stream_samples
+from hydragen_tree.sample.loop import Loop
 from hydragen_tree.settings import SamplingSettings
 
 PROBLEMS, ALL_PROBLEMS = 12, 120
@@ -95,10 +94,10 @@ class Row:
     error: float
 
 
-class UnfilledTails(Engine):
+class UnfilledTails(Prefill):
     """Takes tails that branches come with as they lie: what they hold changes no time."""
 
-    def prefill_tails(self, *_: Any, **__: Any) -> None:
+    def tails(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
 
@@ -141,7 +140,7 @@ class Way:
         self.settings = SamplingSettings(temperature=1.0, max_tokens=tail)
         self.decoder: Decoder = rig.decoder(cache, self.settings, rows, 2 if is_tree else 1)
 
-    def begin(self) -> Run:
+    def begin(self) -> Loop:
         """A run of the set."""
         root, own = self.work.tokens(self.rig.vocabulary)
         common = self.settings, self.rows, self.cache, self.decoder
@@ -152,21 +151,20 @@ class Way:
             ]
             return self.rig.run(prompts, self.work.samples, *common)
         prompt = Prompt("all", 0, root, ())
-        run = self.rig.run([prompt], self.work.total, *common, engine=UnfilledTails)
         # a sample whose first tokens are its problem's, as if it had drawn them
-        run.waiting = [
+        waiting = [
             Waiting(0, own[sample // self.work.samples], np.array([sample]))
             for sample in reversed(range(self.work.total))
         ]
-        return run
+        return self.rig.run([prompt], self.work.total, *common, waiting, UnfilledTails)
 
     def measure(self, name: str) -> Row:
         """Warms up, checks, then draws the whole set."""
         error = self.rig.warm_up(self.begin(), self.decoder)
-        run = self.begin()
+        loop = self.begin()
         synchronize()
         start = time.perf_counter()
-        drawn = sum(1 for _ in stream_samples(run, self.decoder)) * self.work.new_tokens
+        drawn = sum(1 for _ in loop.samples()) * self.work.new_tokens
         synchronize()
         seconds = time.perf_counter() - start
         return Row(name, self.rows, seconds, drawn / seconds, error)

@@ -49,7 +49,6 @@ def plan(
 
     from hydragen_tree.model.explain import explain as explanation
     from hydragen_tree.sample.sampler import Sampler
-    from hydragen_tree.trie.outline import Outline
 
     prepare_libraries(model, quiet=as_json)
     sampler = Sampler.from_pretrained(
@@ -62,7 +61,7 @@ def plan(
         attention=attention,
     )
     built = inputs.prompts(sampler.tokenizer, seed)
-    outline = Outline.draw(built, samples, sampler.source.shape, sampler.cost, sampler.max_rows)
+    outline = sampler.outline(built, samples)
     if as_json:
         record = outline.record()
         if explain:

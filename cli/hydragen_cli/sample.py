@@ -155,14 +155,13 @@ def _rehearse(
 ) -> None:
     """Prints the prompts as JSON lines, and what the run would share and need."""
     from hydragen_tree.branch.budget import free_memory_bytes
-    from hydragen_tree.trie.outline import Outline
 
     for prompt in prompts:
         line = {"task_id": prompt.task_id, "prompt_variant": prompt.variant, "text": prompt.text}
         print(json.dumps({**line, "token_ids": prompt.token_ids.tolist()}))
     if quiet:
         return
-    outline = Outline.draw(prompts, n, sampler.source.shape, sampler.cost, sampler.max_rows)
+    outline = sampler.outline(prompts, n)
     needed = outline.savings.kv_bytes + outline.tail_bytes(settings.max_tokens)
     budget = memory_bytes or free_memory_bytes(sampler.source.device)
     memory = f"{size(needed)} of keys and values at most, of {size(budget)} allowed"

@@ -3,6 +3,9 @@
 Samples of one branch that draw different tokens fork it. All of it is numpy on small arrays: one
 step's forks, retirements and page moves are a handful of vector operations, whatever the number of
 rows. Rows stay in depth-first order, because children take their parent's place.
+
+The batch is the truth about rows: which there are, what they have drawn, which pages are theirs. A
+device may be steps ahead of it; what it has drawn counts once `grow` has taken it in.
 """
 
 from dataclasses import dataclass
@@ -14,6 +17,9 @@ from numpy.typing import NDArray
 from hydragen_tree.model.cache import KVCache
 
 Int = NDArray[np.int32]
+
+_ROW_FIELDS = ("leaf", "segment", "start", "drawn", "n_drawn", "tail", "pages", "name")
+UNNAMED = -1  # a row that has come since names were given
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,10 +57,13 @@ class Batch:
     Attributes:
         leaf: `[rows]` leaf of the trie it continues.
         segment: `[rows]` segment it hangs from: the leaf's, or a frozen tail below it.
+        start: `[rows]` tokens of its prompt: the position of the first token drawn.
         drawn: `[rows, max_tokens]` tokens drawn since the prompt.
         n_drawn: `[rows]`.
         tail: `[rows]` tokens of its tail that are in the cache.
-        pages: `[rows, max_pages]` pages of its tail.
+        pages: `[rows, max_pages]` pages of its tail, -1 where there is none. They may reach
+            beyond the tail: pages for steps to come.
+        name: `[rows]` int64, ascending where given: tells rows apart while others leave.
         samples: `[samples]` sample numbers, grouped by row.
         row_of: `[samples]` row of each, ascending.
     """
@@ -62,10 +71,12 @@ class Batch:
     def __init__(self, max_tokens: int, max_pages: int) -> None:
         self.leaf = np.empty(0, np.int32)
         self.segment = np.empty(0, np.int32)
+        self.start = np.empty(0, np.int32)
         self.drawn = np.empty((0, max_tokens), np.int32)
         self.n_drawn = np.empty(0, np.int32)
         self.tail = np.empty(0, np.int32)
         self.pages = np.empty((0, max_pages), np.int32)
+        self.name = np.empty(0, np.int64)
         self.samples = np.empty(0, np.int64)
         self.row_of = np.empty(0, np.int32)
 
@@ -74,7 +85,26 @@ class Batch:
         """Rows."""
         return self.leaf.size
 
-    def admit(self, branch: Waiting, segment: int, pages: Int, tail: int) -> None:
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that a row draws at the most."""
+        return self.drawn.shape[1]
+
+    @property
+    def last_token(self) -> Int:
+        """`[rows]` the last token drawn; of no meaning where none was."""
+        return self.drawn[np.arange(self.size), self.n_drawn - 1]
+
+    def may_fork(self, greedy: bool) -> bool:
+        """Whether a row's samples may draw different tokens, or rows have drawn none so far.
+
+        Args:
+            greedy: nothing is left to chance, so that samples of one row never part.
+        """
+        alone = greedy or self.samples.size == self.size
+        return not (alone and bool((self.n_drawn > 0).all()))
+
+    def admit(self, branch: Waiting, segment: int, start: int, pages: Int, tail: int) -> None:
         """Adds a branch as the last row; `order` puts rows where they belong."""
         drawn = np.zeros((1, self.drawn.shape[1]), np.int32)
         drawn[0, : branch.drawn.size] = branch.drawn
@@ -84,10 +114,12 @@ class Batch:
         self.samples = np.append(self.samples, branch.samples)
         self.leaf = np.append(self.leaf, np.int32(branch.leaf))
         self.segment = np.append(self.segment, np.int32(segment))
+        self.start = np.append(self.start, np.int32(start))
         self.drawn = np.concatenate([self.drawn, drawn])
         self.n_drawn = np.append(self.n_drawn, np.int32(branch.drawn.size))
         self.tail = np.append(self.tail, np.int32(tail))
         self.pages = np.concatenate([self.pages, table])
+        self.name = np.append(self.name, np.int64(UNNAMED))
 
     def order(self) -> None:
         """Sorts rows by leaf, keeping the order within one: depth-first again."""
@@ -101,29 +133,32 @@ class Batch:
         by_row = np.argsort(moved, kind="stable")
         by_row = by_row[moved[by_row] >= 0]
         self.row_of, self.samples = moved[by_row], self.samples[by_row]
-        for name in ("leaf", "segment", "drawn", "n_drawn", "tail", "pages"):
+        for name in _ROW_FIELDS:
             setattr(self, name, getattr(self, name)[rows])
 
     def park(self, rows: NDArray[np.int64], cache: KVCache) -> list[Waiting]:
         """Takes rows out of the batch and gives up their pages; they can be computed again."""
-        parked = []
-        for row in rows.tolist():
-            self._release(row, cache)
-            parked.append(
-                Waiting(
-                    int(self.leaf[row]),
-                    self.drawn[row, : self.n_drawn[row]].copy(),
-                    self.samples[self.row_of == row],
-                )
+        parked = [
+            Waiting(
+                int(self.leaf[row]),
+                self.drawn[row, : self.n_drawn[row]].copy(),
+                self.samples[self.row_of == row],
             )
+            for row in rows.tolist()
+        ]
+        self._release(rows, cache)
         self.keep(np.setdiff1d(np.arange(self.size), rows))
         return parked
 
-    def _release(self, row: int, cache: KVCache) -> None:
-        cache.release(self.pages[row, : cache.pages_for(int(self.tail[row]))])
+    def _release(self, rows: NDArray[np.int64], cache: KVCache) -> None:
+        pages = self.pages[rows]
+        cache.release(pages[pages >= 0])
 
     def children(self, tokens: NDArray[np.int64]) -> Children:
         """The branches that follow when every sample has drawn its token `[samples]`."""
+        if self.samples.size == self.size:  # nothing to tell apart: a sample a row
+            rows = np.arange(self.size)
+            return Children(rows, tokens, rows)
         width = int(tokens.max(initial=0)) + 1
         pairs, of_sample = np.unique(
             self.row_of.astype(np.int64) * width + tokens, return_inverse=True
@@ -136,26 +171,12 @@ class Batch:
         A parent's first live child keeps its pages. Each further one shares the full pages and
         gets a copy of the last, half-full one; the caller has made sure that enough are free.
         """
+        if children.parent.size == self.size and alive.all():  # each row goes on by one token
+            self._append(children.token)
+            return
         born = np.flatnonzero(alive)
         parent = children.parent[born]
-        heir = np.ones(born.size, np.bool_)
-        heir[1:] = parent[1:] != parent[:-1]
-        for row in np.setdiff1d(np.arange(self.size), parent).tolist():
-            self._release(row, cache)
-
-        pages = self.pages[parent]
-        full = self.tail[parent] // cache.page_tokens
-        cousins = np.flatnonzero(~heir)
-        if cousins.size:
-            column = np.arange(pages.shape[1])
-            cache.share(pages[cousins][column < full[cousins, None]])
-            used = self.tail[parent] % cache.page_tokens
-            copied = cousins[used[cousins] != 0]
-            if copied.size:
-                source = pages[copied, full[copied]]
-                target = cache.take(copied.size)
-                cache.copy_pages(source, target, used[copied])
-                pages[copied, full[copied]] = target
+        self._release(np.setdiff1d(np.arange(self.size), parent), cache)
 
         new_row = np.full(alive.size, -1, np.int32)
         new_row[born] = np.arange(born.size)
@@ -163,13 +184,52 @@ class Batch:
         by_row = np.argsort(moved, kind="stable")
         by_row = by_row[moved[by_row] >= 0]
         self.row_of, self.samples = moved[by_row], self.samples[by_row]
-        self.pages = pages
-        self.drawn = self.drawn[parent]
-        self.n_drawn = self.n_drawn[parent]
-        self.drawn[np.arange(born.size), self.n_drawn] = children.token[born]
-        self.n_drawn = self.n_drawn + 1
-        for name in ("leaf", "segment", "tail"):
+        for name in _ROW_FIELDS:
             setattr(self, name, getattr(self, name)[parent])
+        further = np.flatnonzero(np.diff(parent, prepend=-1) == 0)  # the first child is the heir
+        if further.size:
+            self._share_pages(further, cache)
+        self._append(children.token[born])
+
+    def _append(self, tokens: NDArray[np.int64]) -> None:
+        """Adds a token to each row's history."""
+        self.drawn[np.arange(self.size), self.n_drawn] = tokens
+        self.n_drawn = self.n_drawn + 1
+
+    def _share_pages(self, rows: NDArray[np.int64], cache: KVCache) -> None:
+        """Rows that still name the pages of the row before them share the full ones, copy one."""
+        column = np.arange(self.pages.shape[1])
+        full, used = np.divmod(self.tail[rows], cache.page_tokens)
+        pages = np.where(column < full[:, None], self.pages[rows], -1)
+        cache.share(pages[pages >= 0])
+        begun = np.flatnonzero(used)
+        if begun.size:
+            source = self.pages[rows[begun], full[begun]]
+            target = cache.take(begun.size)
+            cache.copy_pages(source, target, used[begun])
+            pages[begun, full[begun]] = target
+        self.pages[rows] = pages
+        self.name[rows] = UNNAMED
+
+    def history(self, child: int, children: Children) -> Int:
+        """All tokens that a child has drawn."""
+        parent = children.parent[child]
+        drawn = self.drawn[parent, : self.n_drawn[parent]]
+        return np.append(drawn, np.int32(children.token[child]))
+
+    def pages_due(self, page_tokens: int) -> NDArray[np.int64]:
+        """Rows that have no page for their next token."""
+        column = self.tail // page_tokens
+        return np.flatnonzero((self.n_drawn > 0) & (self.pages[np.arange(self.size), column] < 0))
+
+    def take_pages(self, cache: KVCache) -> None:
+        """Gives every row a page for its next token; the caller has made sure there are enough."""
+        due = self.pages_due(cache.page_tokens)
+        self.pages[due, self.tail[due] // cache.page_tokens] = cache.take(due.size)
+
+    def stored(self) -> None:
+        """The last token of every row has gone through the model: its keys are in the tail."""
+        self.tail = self.tail + (self.n_drawn > 0)
 
     def copies_needed(self, children: Children, page_tokens: int) -> int:
         """Pages that `grow` would take for these children at the most."""
@@ -180,8 +240,7 @@ class Batch:
 
     def replace_tails(self, rows: NDArray[np.int64], segment: int, cache: KVCache) -> None:
         """Hangs rows below a frozen segment that now holds their tails."""
-        for row in rows.tolist():
-            self._release(row, cache)
+        self._release(rows, cache)
         self.segment[rows] = segment
         self.tail[rows] = 0
         self.pages[rows] = -1

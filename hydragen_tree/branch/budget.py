@@ -5,7 +5,7 @@ import os
 
 import torch
 
-from hydragen_tree.branch.engine import TAIL_LEVELS
+from hydragen_tree.branch.prefill import TAIL_LEVELS
 from hydragen_tree.model.loading import ModelSource
 
 _KEPT_SHARE = 0.05  # of a GPU's free memory, for what the allocator cannot use

@@ -138,9 +138,9 @@ class TreeModel:
         for module in (*layers, *beside):
             module.compile(dynamic=True)
 
-    def attend(self, plan: Plan) -> Attend:
-        """Attention over a plan that lies on the host."""
-        return partial(tree_attention, plan=plan, backend=self.backend)
+    def attend(self, plan: Plan, backend: str | None = None) -> Attend:
+        """Attention over a plan that lies on the host, by the model's backend or another."""
+        return partial(tree_attention, plan=plan, backend=backend or self.backend)
 
     @torch.inference_mode()
     def forward(

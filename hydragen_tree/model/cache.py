@@ -11,6 +11,7 @@ On a CPU the arena is reserved, not touched: memory is used as pages are.
 
 import math
 import mmap
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from hydragen_kernels.inputs import movable
 from hydragen_kernels.reference import narrow
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.shape import KVShape
+
+Count = TypeVar("Count", int, NDArray[Any])
 
 
 class KVCache:
@@ -63,8 +66,13 @@ class KVCache:
         """Pages nobody uses."""
         return int(self.n_pages - np.count_nonzero(self._users))
 
-    def pages_for(self, n_tokens: int) -> int:
-        """Pages that hold `n_tokens` tokens."""
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page's keys and values in all layers."""
+        return 2 * self.keys[:, :, : self.page_tokens].nbytes
+
+    def pages_for(self, n_tokens: Count) -> Count:
+        """Pages that hold `n_tokens` tokens; for a number, or for an array of them."""
         return -(-n_tokens // self.page_tokens)
 
     def take(self, count: int) -> NDArray[np.int32]:

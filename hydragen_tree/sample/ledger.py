@@ -126,16 +126,14 @@ class Ledger:
         prompt: Prompt = self._prompts[self.prompt[sample]]
         return self._settings.stop + prompt.stop
 
-    def ending(
-        self, sample: int, prompt: NDArray[np.int32], tokens: NDArray[np.int32]
-    ) -> tuple[FinishReason | None, str]:
+    def ending(self, sample: int, tokens: NDArray[np.int32]) -> tuple[FinishReason | None, str]:
         """Why a history ends in its last token, if it does, and its text.
 
         Args:
             sample: any that has this history.
-            prompt: the end of its prompt, for the text.
             tokens: all it has drawn.
         """
+        prompt = self._prompts[self.prompt[sample]].token_ids
         is_eos = bool(np.isin(tokens[-1], self._eos_ids))
         text = self._detokenizer.text(prompt, tokens[:-1] if is_eos else tokens)
         cut = self._detokenizer.cut(text, self.stop(sample))

@@ -15,7 +15,6 @@ import torch
 
 from hydragen_tree.attention.tree_attention import BACKENDS, resolve_backend
 from hydragen_tree.branch.budget import kv_budget_bytes, path_levels
-from hydragen_tree.branch.engine import Engine
 from hydragen_tree.errors import CapacityError, InputError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -28,13 +27,13 @@ from hydragen_tree.model.loading import (
 )
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
+from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.ledger import Ledger, RunStats
-from hydragen_tree.sample.loop import Run
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.trie.costs import CostModel, find_cost
-from hydragen_tree.trie.folding import fold
+from hydragen_tree.trie.outline import Outline
 from hydragen_tree.trie.trie import Trie
 
 if TYPE_CHECKING:
@@ -206,30 +205,34 @@ class Sampler:
         done: Mapping[str, Collection[int]],
     ) -> Iterator[Sample]:
         self.stats = stats = RunStats(started=time.perf_counter())
-        trie = self.trie(prompts, n)
-        model = self.model
-        rows = self._rows(n, prompts)
-        cache = self._allocate(trie, rows, settings)
-        engine = Engine(model, trie, cache, self._prefill_tokens)
+        outline = self.outline(prompts, n)
+        trie, rows = outline.trie, outline.rows
+        model = self.model  # before the arena: what the weights leave is measured
+        cache = self._arena(trie, rows, settings)
         vocabulary = int(self.source.config.vocab_size)
         stop = tuple(dict.fromkeys([*settings.stop, *(s for p in prompts for s in p.stop)]))
         detokenizer = Detokenizer(self.tokenizer, vocabulary, stop)
         ledger = Ledger(prompts, n, settings, detokenizer, self.source.eos_ids, done, stats)
-        decoder = self._decoder(cache, settings, trie, rows) if self.is_fused else None
-        run = Run(
-            engine, ledger, settings, self.cost, self.source.shape, self.max_rows, stats, decoder
+        loop = assemble(
+            model,
+            self.source.shape,
+            trie,
+            cache,
+            ledger,
+            stats,
+            settings,
+            cost=self.cost,
+            max_rows=self.max_rows,
+            prefill_tokens=self._prefill_tokens,
+            decoder=self._decoder(cache, settings, trie, rows) if self.is_fused else None,
         )
-        lengths = {i: len(prompt.token_ids) for i, prompt in enumerate(prompts)}
+        lengths = np.array([len(prompt.token_ids) for prompt in prompts])
         ends = trie.leaf_segments[trie.prompt_leaves[np.unique(ledger.prompt)]]
-        stats.prompt_tokens = int(engine.table.n_tokens[engine.table.live(ends)].sum())
-        stats.prompt_tokens_unshared = sum(lengths[i] for i in ledger.prompt.tolist())
+        table = loop.residency.table
+        stats.prompt_tokens = int(table.n_tokens[table.live(ends)].sum())
+        stats.prompt_tokens_unshared = int(lengths[ledger.prompt].sum())
         stats.started = time.perf_counter()
-        if decoder is None:
-            yield from run.samples()
-        else:
-            from hydragen_tree.sample.stream import stream_samples  # imports Triton
-
-            yield from stream_samples(run, decoder)
+        yield from loop.samples()
 
     @property
     def is_fused(self) -> bool:
@@ -248,30 +251,27 @@ class Sampler:
         heads = Heads.of(source.shape, source.dtype, source.device, source.kv_dtype)
         return Decoder(self.model, cache, heads, settings, rows, pages, levels)
 
-    def _rows(self, n: int, prompts: Sequence[Prompt]) -> int:
-        """Rows of the batch at the most."""
-        return min(self.max_rows, n * len({prompt.task_id for prompt in prompts}))
-
     def _levels(self, trie: Trie, settings: SamplingSettings) -> int:
         """Segments on a path at the most, frozen tails included."""
         deepest = max((segment.depth for segment in trie), default=0)
         return path_levels(deepest + 1, settings.max_tokens, self._page_tokens)
 
-    def trie(self, prompts: Sequence[Prompt], n: int) -> Trie:
-        """The tree that a run of n samples a task works on: folded where sharing does not pay."""
-        exact = Trie.build(prompt.token_ids for prompt in prompts)
-        rows_per_leaf = self._rows(n, prompts) / len(exact.leaf_segments)
-        return fold(exact, self.source.shape, self.cost, rows_per_leaf)[0]
+    def outline(self, prompts: Sequence[Prompt], n: int) -> Outline:
+        """What a run of n samples a task would share: its trie, and the rows of its batch.
 
-    def _allocate(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
-        """An arena for what the run can use at the most, within the budget."""
-        page = self._page_tokens
-        page_bytes = page * self.source.shape.token_bytes
+        The run itself works on this outline's trie, so that what is shown is what is run.
+        """
+        return Outline.draw(prompts, n, self.source.shape, self.cost, self.max_rows)
+
+    def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
+        """Room for what the run can use at the most, within the budget."""
+        source, page = self.source, self._page_tokens
         tail = -(-settings.max_tokens // page) + 1
         useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
         budget = self._memory_bytes or kv_budget_bytes(
-            self.source, self._prefill_tokens, rows, self._levels(trie, settings)
+            source, self._prefill_tokens, rows, self._levels(trie, settings)
         )
+        page_bytes = page * source.shape.token_bytes
         n_pages = min(useful, budget // page_bytes)
         if n_pages < 1:
             raise CapacityError(
@@ -279,7 +279,6 @@ class Sampler:
                 setting="memory_bytes",
                 value=f"{budget} bytes",
             )
-        source = self.source
         return KVCache(source.shape, n_pages, page, source.kv_dtype, source.device, self.is_fused)
 
 

@@ -13,7 +13,9 @@ from torch import Tensor
 from hydragen_cli import main
 from hydragen_kernels.inputs import FP8
 from hydragen_kernels.reference import narrow
-from hydragen_tree.branch.engine import Engine
+from hydragen_tree.branch.host_stepper import decode_tokens
+from hydragen_tree.branch.prefill import Prefill
+from hydragen_tree.branch.residency import Residency
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.explain import explain
@@ -70,15 +72,17 @@ def logits(kv_dtype: str) -> tuple[Tensor, KVCache]:
     prompts = [sampler.tokenizer(text).input_ids for text in texts]
     trie = Trie.build([np.array(prompt, np.int32) for prompt in prompts])
     cache = KVCache(source.shape, 40, 16, source.kv_dtype, source.device)
-    engine = Engine(sampler.model, trie, cache, prefill_tokens=64)
+    model, tree = sampler.model, Residency(trie, cache)
     segments = [segment.index for segment in trie]
-    assert engine.place(segments)
-    first = engine.prefill(segments)
+    assert tree.place(segments)
+    first = Prefill(model, trie, tree.table, cache, 64).segments(segments)
     leaves = trie.leaf_segments
     ends = np.array([trie.end(leaf) for leaf in range(2)], np.int32)
     pages = cache.take(2).reshape(2, 1)
     tokens = np.array([7, 9], np.int32)
-    then = engine.decode(tokens, ends, leaves, pages, np.zeros(2, np.int32))
+    then = decode_tokens(
+        model, cache, tree.table, tokens, ends, leaves, pages, np.zeros(2, np.int32)
+    )
     return torch.cat([torch.stack([first[leaf] for leaf in leaves.tolist()]), then]), cache
 
 

@@ -19,7 +19,6 @@ pytest.importorskip("triton")
 from hydragen_bench import attention, choose, configs, decode, forks, plot, rig, tree
 from hydragen_bench.timing import Ceilings
 from hydragen_tree.errors import HydragenError, InputError
-from hydragen_tree.sample.stream import stream_samples
 from hydragen_tree.settings import SamplingSettings
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -147,7 +146,7 @@ def test_every_way_draws_the_set(is_tree: bool) -> None:
     assert own.warm_up(way.begin(), way.decoder) < 1e-2
     assert cache.free_pages == 20
     run = way.begin()
-    samples = list(stream_samples(run, way.decoder))
+    samples = list(run.samples())
     root, problems = WORK.tokens(64)
     tails = WORK.new_tokens + (0 if is_tree else WORK.own_tokens)
     assert [sample.n_tokens for sample in samples] == [tails] * WORK.total

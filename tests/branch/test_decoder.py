@@ -12,7 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from hydragen_kernels.segment import SegmentTables
 from hydragen_tree.attention.fused import Heads
 from hydragen_tree.branch import decoder
-from hydragen_tree.branch.engine import Engine
+from hydragen_tree.branch.host_stepper import decode_tokens
+from hydragen_tree.branch.prefill import Prefill
+from hydragen_tree.branch.residency import Residency
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.sample import Sample
@@ -117,10 +119,10 @@ def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.Monk
     source, model = sampler.source, sampler.model
     trie = Trie.build(prompt.token_ids for prompt in prompts())
     cache = KVCache(source.shape, 32, 16, source.dtype, model.device, True)
-    engine = Engine(model, trie, cache, prefill_tokens=64)
+    tree = Residency(trie, cache)
     segments = list(range(len(trie.segments)))
-    assert engine.place(segments)
-    engine.prefill(segments)
+    assert tree.place(segments)
+    Prefill(model, trie, tree.table, cache, 64).segments(segments)
     shape = source.shape
     heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, source.dtype, model.device)
     settings = SamplingSettings(max_tokens=8)
@@ -132,10 +134,10 @@ def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.Monk
         positions = np.array([trie.end(leaf) for leaf in leaves], np.int32)
         none = np.zeros_like(tokens)
         pages = cache.take(2 * hung.size).reshape(-1, 2)
-        items = engine.table.path_items(hung, np.ones_like(tokens))
+        items = tree.table.path_items(hung, np.ones_like(tokens))
         stepper.load(tokens, positions, none, none + 8, none, none.astype(int), pages, items)
         room.append(len(stepper._tables.tiles))
         found = stepper.logits().clone()
-        expected = engine.decode(tokens, positions, hung, pages, none)
+        expected = decode_tokens(model, cache, tree.table, tokens, positions, hung, pages, none)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert room[0] < room[1]

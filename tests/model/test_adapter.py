@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hydragen_tree.branch.engine import Engine
+from hydragen_tree.branch.host_stepper import decode_tokens
+from hydragen_tree.branch.prefill import Prefill
+from hydragen_tree.branch.residency import Residency
 from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -115,10 +117,10 @@ def test_logits_equal_dense_transformers(name: str, tmp_path: Path) -> None:
     model = load_weights(source)
     if name in FUSED:
         assert fuse_projections(model) == FUSED[name] * source.shape.layers
-    engine = Engine(TreeModel(model), trie, cache, prefill_tokens=16)
+    adapted, tree = TreeModel(model), Residency(trie, cache)
     segments = [segment.index for segment in trie]
-    assert engine.place(segments)
-    leaf_logits = engine.prefill(segments)
+    assert tree.place(segments)
+    leaf_logits = Prefill(adapted, trie, tree.table, cache, 16).segments(segments)
 
     dense = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
     rows = np.argsort(trie.prompt_leaves)  # rows in the order of leaves
@@ -136,7 +138,7 @@ def test_logits_equal_dense_transformers(name: str, tmp_path: Path) -> None:
         for text, token in zip(texts, tokens.tolist(), strict=True):
             text.append(token)
         if tails[0] < 16:
-            ours = engine.decode(tokens, positions, hung, pages, tails)
+            ours = decode_tokens(adapted, cache, tree.table, tokens, positions, hung, pages, tails)
             tails += 1
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from hydragen_kernels.random import uniforms
 from hydragen_tree.branch.drawing import filtered, stream_key
-from hydragen_tree.branch.engine import Engine
+from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.errors import CapacityError, InputError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.sample import Sample
@@ -193,15 +193,15 @@ def test_long_tails_come_back_in_pieces(
 ) -> None:
     """Parked branches are computed anew, a page at a time where a pass has room for no more."""
     pieces = []
-    packs = Engine._tail_packs
+    packs = Prefill._tail_packs
 
-    def watched(engine: Engine, sizes: list[int]) -> Iterator[list[tuple[int, int, int]]]:
-        for pack in packs(engine, sizes):
+    def watched(prefill: Prefill, sizes: list[int]) -> Iterator[list[tuple[int, int, int]]]:
+        for pack in packs(prefill, sizes):
             pieces.extend(pack)
             yield pack
 
-    monkeypatch.setattr("hydragen_tree.branch.engine.TAIL_LEVELS", 1)
-    monkeypatch.setattr(Engine, "_tail_packs", watched)
+    monkeypatch.setattr("hydragen_tree.branch.prefill.TAIL_LEVELS", 1)
+    monkeypatch.setattr(Prefill, "_tail_packs", watched)
     monkeypatch.setattr("hydragen_tree.sample.sampler._DEFAULTS", {"cpu": (256, 16, 16)})
     again = run(random_model, 24, memory_bytes=160 * 1024)
     assert any(start > 0 for _, start, _ in pieces)

@@ -1,0 +1,211 @@
+"""Prefill: tokens that are given, not drawn, through the model into the cache.
+
+They are the segments of prompts, and the tails of branches that come back into the batch. A pass
+packs what belongs together, at most so many tokens: pieces of the segments of one level, which see
+their ancestors whole and themselves causally, or pieces of tails.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hydragen_tree.attention.plan import Int, Item, Plan
+from hydragen_tree.attention.segment_table import SegmentTable
+from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.trie.trie import Trie
+
+TAIL_LEVELS = 8  # pages of tails that a full prefill pass may have; longer ones take more passes
+
+
+class Prefill:
+    """Computes segments and tails of one trie.
+
+    Args:
+        model: the adapted model.
+        trie: prompts, after folding.
+        table: where segments lie; those to compute are placed.
+        cache: where keys and values go.
+        max_tokens: tokens of one pass at the most.
+
+    Attributes:
+        computed_tokens: tokens that went through the model, repeats counted.
+    """
+
+    def __init__(
+        self, model: TreeModel, trie: Trie, table: SegmentTable, cache: KVCache, max_tokens: int
+    ) -> None:
+        self._model, self._trie, self._table, self._cache = model, trie, table, cache
+        self._max_tokens = max_tokens
+        self.computed_tokens = 0
+
+    def segments(self, segments: list[int]) -> dict[int, Tensor]:
+        """Computes placed segments, level by level.
+
+        Args:
+            segments: numbers of the segments; parents are resident or among them.
+
+        Returns:
+            Logits `[vocabulary]` after each segment that ends a prompt.
+        """
+        logits: dict[int, Tensor] = {}
+        for pack in self._packs(segments):
+            index = np.array([segment for segment, _, _ in pack], np.int32)
+            counts = np.array([stop - start for _, start, stop in pack], np.int32)
+            items = [self._table.path_items(self._table.parent[index], counts)]
+            first, tokens, positions, slots = 0, [], [], []
+            for (number, start, stop), count in zip(pack, counts.tolist(), strict=True):
+                segment, slot = self._trie.segments[number], int(self._table.slot[number])
+                own = [Item(first, count, slot, start, 0, segment.depth)] if start else []
+                own.append(Item(first, count, slot + start, count, 1, segment.depth + 1))
+                items.append(np.array(own, np.int32))
+                tokens.append(segment.tokens[start:stop])
+                positions.append(segment.start + np.arange(start, stop))
+                slots.append(slot + np.arange(start, stop))
+                first += count
+            ends = [
+                (number, int(last) - 1)
+                for (number, _, stop), last in zip(pack, np.cumsum(counts), strict=True)
+                if self._trie.segments[number].ends_prompt and stop == self._table.n_tokens[number]
+            ]
+            out = self._forward(tokens, positions, slots, [last for _, last in ends], items)
+            logits.update({number: row for (number, _), row in zip(ends, out, strict=True)})
+        return logits
+
+    def _packs(self, segments: list[int]) -> Iterator[list[tuple[int, int, int]]]:
+        """Pieces (segment, start, stop) of one level each, at most `prefill_tokens` together."""
+        depths = self._table.depth[segments]
+        for depth in np.unique(depths):
+            pack: list[tuple[int, int, int]] = []
+            room = self._max_tokens
+            for number in sorted(np.array(segments)[depths == depth].tolist()):
+                start, size = 0, int(self._table.n_tokens[number])
+                while start < size:
+                    stop = min(size, start + room)
+                    pack.append((number, start, stop))
+                    room -= stop - start
+                    start = stop
+                    if room == 0:
+                        yield pack
+                        pack, room = [], self._max_tokens
+            if pack:
+                yield pack
+
+    def tails(self, segments: Int, tails: list[Int], pages: Int, starts: Int) -> None:
+        """Computes the tails of branches that come back into the batch.
+
+        Args:
+            segments: `[rows]` the segment each hangs from.
+            tails: each row's tokens.
+            pages: `[rows, max_pages]` pages taken for them.
+            starts: `[rows]` position of each tail's first token.
+        """
+        for pack in self._tail_packs([tail.size for tail in tails]):
+            counts = np.array([stop - start for _, start, stop in pack], np.int32)
+            items = [self._table.path_items(segments[[row for row, _, _ in pack]], counts)]
+            tokens, positions, slots, first = [], [], [], 0
+            for row, start, stop in pack:
+                level = int(self._table.depth[segments[row]]) + 1
+                items.append(self._tail_items(pages[row], first, start, stop, level))
+                offsets = np.arange(start, stop)
+                tokens.append(tails[row][start:stop])
+                positions.append(starts[row] + offsets)
+                slots.append(self._tail_slots(pages[row], offsets))
+                first += stop - start
+            self._forward(tokens, positions, slots, [], items)
+
+    def _tail_packs(self, sizes: list[int]) -> Iterator[list[tuple[int, int, int]]]:
+        """Pieces (row, start, stop) of one pass each; they start with a page.
+
+        Every page of a tail is a level of its own, so a pass is bounded by tokens times pages.
+        """
+        size = self._cache.page_tokens
+        pack: list[tuple[int, int, int]] = []
+        total, deepest = 0, 1
+        for row, length in enumerate(sizes):
+            start = 0
+            while start < length:
+                levels = max(deepest, self._cache.pages_for(length))
+                room = self._max_tokens * TAIL_LEVELS // levels - total
+                stop = min(length, start + max(size, room // size * size))
+                if pack and (room < size or stop < length):
+                    yield pack
+                    pack, total, deepest = [], 0, 1
+                    continue
+                pack.append((row, start, stop))
+                total, deepest, start = total + stop - start, levels, stop
+        if pack:
+            yield pack
+
+    def _tail_items(self, pages: Int, first: int, start: int, stop: int, level: int) -> Int:
+        """Items for tokens start .. stop - 1 of a tail, `start` being the first of a page.
+
+        Earlier pages are met whole; each page is causal in itself, and whole to later tokens.
+        """
+        size = self._cache.page_tokens
+        items = []
+        for at in range(0, stop, size):
+            slot, depth = int(pages[at // size]) * size, level + at // size
+            if at < start:
+                items.append(Item(first, stop - start, slot, size, 0, depth))
+                continue
+            here, inside = first + at - start, min(size, stop - at)
+            items.append(Item(here, inside, slot, inside, 1, depth))
+            if at + size < stop:
+                items.append(Item(here + size, stop - at - size, slot, size, 0, depth))
+        return np.array(items, np.int32).reshape(-1, 6)
+
+    def _tail_slots(self, pages: Int, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        size = self._cache.page_tokens
+        return pages[offsets // size].astype(np.int64) * size + offsets % size
+
+    def _forward(
+        self,
+        tokens: list[Int],
+        positions: list[NDArray[np.int64]],
+        slots: list[NDArray[np.int64]],
+        keep: list[int],
+        items: list[Int],
+    ) -> Tensor:
+        table = np.concatenate(items)
+        table = table[np.argsort(table[:, -1], kind="stable")]
+        packed = np.concatenate(tokens)
+        self.computed_tokens += packed.size
+        kept = np.array(keep, np.int64)
+        plan = Plan(packed.size, table)
+        return forward(
+            self._model,
+            self._cache,
+            packed,
+            np.concatenate(positions),
+            np.concatenate(slots),
+            kept,
+            plan,
+        )
+
+
+def forward(
+    model: TreeModel,
+    cache: KVCache,
+    tokens: Int,
+    positions: NDArray[np.int64] | Int,
+    slots: NDArray[np.int64],
+    keep: NDArray[np.int64],
+    plan: Plan,
+    backend: str | None = None,
+) -> Tensor:
+    """One pass of packed tokens, all of it described on the host; see `TreeModel.forward`.
+
+    Returns:
+        Logits `[kept, vocabulary]`.
+    """
+
+    def move(array: NDArray[np.int64] | Int) -> Tensor:
+        return torch.from_numpy(array.astype(np.int64)).to(model.device)
+
+    return model.forward(
+        move(tokens), move(positions), move(slots), move(keep), cache, model.attend(plan, backend)
+    )

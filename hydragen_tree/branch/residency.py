@@ -1,0 +1,119 @@
+"""Which segments of the tree are in the cache, and where.
+
+A segment is *resident* while its keys and values have slots. Segments of prompts are placed when
+a branch below them is admitted, and given up when no row and no waiting branch needs them; frozen
+tails become segments here, and are given up the same way. What was given up is computed again.
+"""
+
+import numpy as np
+
+from hydragen_tree.attention.plan import Int
+from hydragen_tree.attention.segment_table import SegmentTable
+from hydragen_tree.errors import CapacityError, Setting
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.trie.trie import Trie
+
+
+class Residency:
+    """Places segments of one trie in one cache, and gives them up.
+
+    Args:
+        trie: prompts, after folding.
+        cache: an arena big enough for any one path and its tail.
+
+    Attributes:
+        table: where each segment hangs and lies; plans are made from it.
+    """
+
+    def __init__(self, trie: Trie, cache: KVCache) -> None:
+        self._trie, self._cache = trie, cache
+        self.table = SegmentTable(
+            np.array([s.parent for s in trie], np.int32),
+            np.array([s.depth for s in trie], np.int32),
+            np.array([s.tokens.size for s in trie], np.int32),
+        )
+
+    def missing(self, leaf: int) -> list[int]:
+        """Segments on a leaf's path that are not resident, from the root."""
+        path = [segment.index for segment in self._trie.path(int(self._trie.leaf_segments[leaf]))]
+        return [index for index in path if self.table.slot[index] < 0]
+
+    def pages_missing(self, leaf: int) -> int:
+        """Pages that `place` would take for a leaf's path."""
+        sizes = self.table.n_tokens[self.missing(leaf)].tolist()
+        return sum(map(self._cache.pages_for, sizes))
+
+    def place(self, segments: list[int]) -> bool:
+        """Reserves slots for segments; False, and nothing reserved, if they do not fit."""
+        placed: list[int] = []
+        for index in segments:
+            slot = self._cache.take_run(int(self.table.n_tokens[index]))
+            if slot is None:
+                for done in placed:
+                    self.evict(done)
+                return False
+            self.table.slot[index] = slot
+            placed.append(index)
+        return True
+
+    def place_alone(self, leaf: int) -> list[int]:
+        """Places a leaf's path when nothing else is needed: all that is in its way is given up.
+
+        Returns:
+            The segments that have to be computed, from the root.
+
+        Raises:
+            CapacityError: not even so does it fit, which `check_capacity` rules out.
+        """
+        own = self._trie.leaf_segments[[leaf]].astype(np.int32)
+        for keep in (own, np.empty(0, np.int32)):  # what is resident of the path may be in the way
+            self.evict_unused(keep)
+            missing = self.missing(leaf)
+            if self.place(missing):
+                return missing
+        raise CapacityError("a path that fits into the cache found no room in it")
+
+    def freeze(self, segment: int, pages: Int, n_tokens: int) -> int | None:
+        """Copies a tail into a new segment below `segment`; None if no run is free for it."""
+        slot = self._cache.take_run(n_tokens)
+        if slot is None:
+            return None
+        self._cache.copy_to_run(pages, n_tokens, slot)
+        return self.table.add(segment, n_tokens, slot)
+
+    def evict(self, segment: int) -> None:
+        """Gives up a segment's slots."""
+        self._cache.release_run(int(self.table.slot[segment]), int(self.table.n_tokens[segment]))
+        self.table.slot[segment] = -1
+
+    def evict_unused(self, segments: Int) -> None:
+        """Gives up every resident segment that is not on the path of one of these."""
+        resident = self.table.slot[: self.table.size] >= 0
+        for index in np.flatnonzero(resident & ~self.table.live(segments)).tolist():
+            self.evict(index)
+
+    def check_capacity(self, max_tokens: int) -> None:
+        """Makes sure that any one branch fits to its end.
+
+        Args:
+            max_tokens: tokens of a tail at the most.
+
+        Raises:
+            CapacityError: it does not; the message carries the numbers.
+        """
+        cache, worst, longest = self._cache, 0, 0
+        for leaf in self._trie.leaf_segments.tolist():
+            path = self._trie.path(leaf)
+            need = sum(cache.pages_for(segment.tokens.size) for segment in path)
+            if need > worst:
+                worst, longest = need, self._trie.end(leaf)
+        worst += cache.pages_for(max_tokens) + 1
+        if worst > cache.n_pages:
+            needed, there_is = (n * cache.page_bytes / 2**20 for n in (worst, cache.n_pages))
+            raise CapacityError(
+                f"one branch needs {needed:.1f} MiB of keys and values ({longest} prompt tokens + "
+                f"{max_tokens} new), but ",
+                Setting("memory_bytes"),
+                f" leaves {there_is:.1f} MiB; give more or lower ",
+                Setting("max_tokens"),
+            )

@@ -1,0 +1,107 @@
+"""How the parts of a run are put together: one place for the sampler and the benchmarks.
+
+The order matters once: the model has to be loaded before memory is measured, since what its weights
+leave is what keys and values may take. So a run is assembled around a model and a cache that are
+there already.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from hydragen_tree.branch.admission import Admission
+from hydragen_tree.branch.batch import Batch, Waiting
+from hydragen_tree.branch.freezing import Freezing
+from hydragen_tree.branch.host_stepper import HostStepper, Stepper
+from hydragen_tree.branch.prefill import Prefill
+from hydragen_tree.branch.residency import Residency
+from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.sample.ledger import Ledger, RunStats
+from hydragen_tree.sample.loop import Loop
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.shape import KVShape
+from hydragen_tree.trie.costs import CostModel
+from hydragen_tree.trie.trie import Trie
+
+if TYPE_CHECKING:
+    from hydragen_tree.branch.decoder import Decoder
+
+
+def assemble(
+    model: TreeModel,
+    shape: KVShape,
+    trie: Trie,
+    cache: KVCache,
+    ledger: Ledger,
+    stats: RunStats,
+    settings: SamplingSettings,
+    *,
+    cost: CostModel,
+    max_rows: int,
+    prefill_tokens: int,
+    decoder: "Decoder | None" = None,
+    waiting: list[Waiting] | None = None,
+    prefill_class: type[Prefill] = Prefill,
+) -> Loop:
+    """A run that is ready to start.
+
+    Args:
+        model: the adapted model.
+        shape: its sizes.
+        trie: the tree to run, folded where sharing does not pay.
+        cache: big enough for any one path and its tail; nothing in use.
+        ledger: the samples.
+        stats: filled while running.
+        settings: how to sample.
+        cost: the device's constants, for freezing tails.
+        max_rows: rows of the batch at the most.
+        prefill_tokens: tokens of a prefill pass at the most.
+        decoder: steps rows on a GPU, if there is one.
+        waiting: the branches to draw, first one last; by default one a leaf with all its samples.
+        prefill_class: computes segments and tails.
+    """
+    greedy = settings.temperature == 0.0
+    # one page more than a full tail has: steps taken ahead may ask for it before the tail has ended
+    batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens) + 1)
+    residency = Residency(trie, cache)
+    table = residency.table
+    prefill = prefill_class(model, trie, table, cache, prefill_tokens)
+    fresh: dict[int, Tensor] = {}
+    admission = Admission(
+        _roots(trie, ledger) if waiting is None else waiting,
+        batch,
+        trie,
+        residency,
+        prefill,
+        cache,
+        fresh,
+        max_rows,
+        greedy,
+    )
+    common = batch, model, cache, table, fresh, ledger.keys, settings
+    stepper: Stepper
+    if decoder is None:
+        stepper = HostStepper(*common)
+    else:
+        from hydragen_tree.branch.device_stepper import DeviceStepper  # imports Triton
+
+        stepper = DeviceStepper(*common, decoder=decoder)
+    freezing = Freezing(batch, trie, residency, cache, cost, shape)
+    return Loop(batch, admission, stepper, freezing, residency, prefill, cache, ledger, stats)
+
+
+def _roots(trie: Trie, ledger: Ledger) -> list[Waiting]:
+    """One branch a leaf with all its samples; a stack, so the first leaf is last.
+
+    Where prompts of one leaf have other stop strings, each kind is a branch of its own.
+    """
+    leaf_of = trie.prompt_leaves[ledger.prompt].tolist()
+    groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    for sample, leaf in enumerate(leaf_of):
+        groups.setdefault((leaf, ledger.stop(sample)), []).append(sample)
+    return [
+        Waiting(leaf, np.empty(0, np.int32), np.array(group, np.int64))
+        for (leaf, _), group in sorted(groups.items(), reverse=True)
+    ]
