@@ -11,7 +11,6 @@ import json
 import os
 import queue
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +26,7 @@ from hydragen_tree.judge.checker_programs import (
     refuse_unusable_checker,
 )
 from hydragen_tree.judge.languages import Language, find_language, fingerprint
+from hydragen_tree.judge.normal_form import normal_form
 from hydragen_tree.judge.sandbox.interpreter import find_interpreter
 from hydragen_tree.judge.sandbox.isolation import Isolation, find_isolation
 from hydragen_tree.judge.store import Store, default_directory
@@ -37,14 +37,14 @@ from hydragen_tree.problem.types import Problem
 Tag = TypeVar("Tag")
 Item = tuple[Problem, str, Tag]
 
-_RULES = 1  # of judging; raised when verdicts may change for equal programs and tests
+_RULES = 2  # of judging; raised when verdicts may change for equal programs and tests
 _WAITING_PER_WORKER = 64  # programs accepted and not answered yet
 _POLL_S = 0.2
 _JUDGED_BY = ("tests", "limits", "checker", "entry_point")
 
 
 class _Case:
-    """A problem made ready to judge: its key, its checker, which tests fail most."""
+    """A problem made ready to judge: its key and its checker."""
 
     def __init__(self, problem: Problem) -> None:
         refuse_unusable_checker(problem)
@@ -55,25 +55,10 @@ class _Case:
             problem.model_dump_json(include=set(_JUDGED_BY)),
             *(name + hashlib.sha256(c).hexdigest() for name, c in checker_files(problem).items()),
         )
-        self._failures: Counter[int] = Counter()
         self._lock = threading.Lock()
         self._checker: CheckerProgram | None = None
         self._checker_error: CheckerError | None = None
         self._ready = False
-
-    def order(self) -> list[int]:
-        """Samples first, then the tests that failed others most."""
-        tests = self.problem.tests
-        with self._lock:
-            failures = dict(self._failures)
-        return sorted(
-            range(len(tests)), key=lambda i: (not tests[i].sample, -failures.get(i, 0), i)
-        )
-
-    def record(self, verdict: Verdict) -> None:
-        if verdict.failed_test is not None:
-            with self._lock:
-                self._failures[verdict.failed_test] += 1
 
     def checker(self, worker: Worker, store: Store) -> CheckerProgram | None:
         """The problem's checker, made ready by whoever needs it first."""
@@ -216,7 +201,7 @@ class Judge:
     def _key(self, case: _Case, code: str, language: Language) -> str:
         by = fingerprint(language) if language.compiler else self._interpreter.version
         level = self.isolation.level
-        return _digest(str(_RULES), level, by, case.key, _normal(code, language))
+        return _digest(str(_RULES), level, by, case.key, normal_form(code, language.name))
 
     def _submit(self, job: _Job) -> None:
         """Give a job to the workers; there are as many as there was ever work for at a time."""
@@ -240,11 +225,9 @@ class Judge:
         case = job.case
         try:
             checker = case.checker(worker, self._store)
-            verdict = worker.judge(case.problem, checker, job.code, job.language, case.order())
+            return worker.judge(case.problem, checker, job.code, job.language)
         except Exception as error:  # whatever it is, it is not the program's fault
             return Verdict("IE", message=f"{type(error).__name__}: {error}"[:400])
-        case.record(verdict)
-        return verdict
 
 
 class _Stream(Generic[Tag]):
@@ -365,14 +348,6 @@ class _Stream(Generic[Tag]):
         self._results.put((first, verdict))
         for tag in others:
             self._results.put((tag, replace(verdict, cached=True)))
-
-
-def _normal(code: str, language: Language) -> str:
-    """A program without the white space that cannot matter to it."""
-    code = code.replace("\r\n", "\n").rstrip()
-    # Inside a string that spans lines trailing space counts, and so it does after a backslash.
-    spans = '"""' in code or "'''" in code or "\\" in code or language.name != "python"
-    return code if spans else "\n".join(line.rstrip() for line in code.split("\n"))
 
 
 def _digest(*parts: Any) -> str:

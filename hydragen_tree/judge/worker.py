@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from hydragen_tree.judge.checker_programs import CheckerError, CheckerProgram, image_of
@@ -115,7 +115,6 @@ class Worker:
         checker: CheckerProgram | None,
         code: str,
         language: Language,
-        order: Sequence[int],
     ) -> Verdict:
         """Judge a program.
 
@@ -124,12 +123,11 @@ class Worker:
             checker: its checker, if that is a program.
             code: the program's source.
             language: its language.
-            order: the tests to run, as indices, in this order.
         """
         program = None
         try:
             program = self._ready(code, language)
-            return self._run_tests(problem, checker, program, order)
+            return self._run_tests(problem, checker, program)
         except CompileError as error:
             return Verdict("CE", message=str(error)[:400])
         except (BoxError, CheckerError) as error:
@@ -153,11 +151,10 @@ class Worker:
         problem: Problem,
         checker: CheckerProgram | None,
         program: Program,
-        order: Sequence[int],
     ) -> Verdict:
         time_s, memory_bytes, rerun = 0.0, 0, False
         verdict = Verdict("AC")
-        for index in order:
+        for index in range(len(problem.tests)):
             verdict = self._judge_test(problem, checker, program, index)
             time_s = max(time_s, verdict.time_s)
             memory_bytes = max(memory_bytes, verdict.memory_bytes)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_tree.errors import InputError
+from hydragen_tree.judge.normal_form import normal_form
 from hydragen_tree.passk.estimate import (
     CONFIDENCE,
     RESAMPLES,
@@ -181,7 +182,8 @@ class Tally:
         of_variant = counts.by_variant.setdefault(int(record.get("prompt_variant") or 0), [0, 0])
         of_variant[0] += 1
         of_variant[1] += status == "AC"
-        program = _fingerprint(str(record.get("solution") or ""))
+        language = str(record.get("language") or "python")
+        program = _fingerprint(normal_form(str(record.get("solution") or ""), language))
         counts.programs[program] += 1
         counts.verdict_of.setdefault(program, status)
 
@@ -293,10 +295,9 @@ def _interval(
 
 
 def _fingerprint(program: str) -> int:
-    """Eight bytes for a program, equal for programs that differ only in trailing white space."""
-    text = "\n".join(line.rstrip() for line in program.rstrip().splitlines())
+    """Eight bytes for a program."""
     return int.from_bytes(
-        hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+        hashlib.blake2b(program.encode(errors="surrogatepass"), digest_size=8).digest()
     )
 
 

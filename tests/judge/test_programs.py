@@ -225,16 +225,26 @@ def test_the_first_failing_test_is_named(judge: Judge) -> None:
     assert (verdict.status, verdict.failed_test) == ("WA", 4)
 
 
-def test_tests_that_failed_others_come_first(judge: Judge, tmp_path: Path) -> None:
-    tests = (
-        Test(input="0\n", output="0\n", sample=True),
-        *(Test(input=f"{i}\n", output=f"{i}\n") for i in range(1, 6)),
-    )
-    problem = Problem(id="p", statement="s", tests=tests)
-    wrong = "n = int(input())\nprint(n if n != 4 else 'no')  # "
-    assert judge.judge(problem, wrong + "a").failed_test == 4
-    [case] = [case for case in judge._cases.values() if case.problem is problem]
-    assert case.order() == [0, 4, 1, 2, 3, 5]
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_verdict_does_not_depend_on_what_was_judged_before(tmp_path: Path, workers: int) -> None:
+    """The first failing test decides, though a later one fails most programs."""
+    tests = tuple(Test(input=f"{i}\n", output=f"{i}\n", sample=i == 3) for i in range(5))
+    problem = Problem(id="p", statement="s", tests=tests, limits=Limits(time_s=0.5))
+    both = "n = int(input())\nwhile n == 4: pass\nprint(n if n != 1 else 'no')"
+    sample = "n = int(input())\nwhile n == 2: pass\nprint(n if n != 3 else 'no')"
+    last = [f"n = int(input())\nprint(n if n != 4 else 'no')  # {i}" for i in range(6)]
+
+    def seen(order: list[str]) -> dict[str, tuple[str, int | None]]:
+        with Judge(workers=workers, cache_dir=tmp_path / str(len(order))) as judge:
+            found = dict(judge.judge_stream([(problem, code, code) for code in order]))
+        return {code: (one.status, one.failed_test) for code, one in found.items()}
+
+    alone = {**seen([both]), **seen([both, sample])}
+    assert alone == {both: ("WA", 1), sample: ("TLE", 2)}
+    for order in ([*last, both, sample], [*last, both, sample], [sample, *last, both, *last[:1]]):
+        after = seen(order)
+        assert {code: after[code] for code in (both, sample)} == alone
+        assert {after[code] for code in last} == {("WA", 4)}
 
 
 @pytest.mark.parametrize(

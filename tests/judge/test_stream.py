@@ -11,8 +11,7 @@ import pytest
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge, Verdict, worker
-from hydragen_tree.judge.judge import _normal
-from hydragen_tree.judge.languages import LANGUAGES
+from hydragen_tree.judge.normal_form import normal_form
 from hydragen_tree.judge.sandbox.box import BoxError
 from hydragen_tree.judge.self_check import check_problems
 from hydragen_tree.judge.store import Store
@@ -42,9 +41,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     judge = worker.Worker.judge
 
-    def count(self, problem, checker, code, language, order):  # type: ignore[no-untyped-def]
+    def count(self, problem, checker, code, language):  # type: ignore[no-untyped-def]
         seen.append(code)
-        return judge(self, problem, checker, code, language, order)
+        return judge(self, problem, checker, code, language)
 
     monkeypatch.setattr(worker.Worker, "judge", count)
     return seen
@@ -80,8 +79,7 @@ def test_identical_programs_run_once(judge: Judge, runs: list[str]) -> None:
     ],
 )
 def test_white_space_that_cannot_matter(first: str, second: str, equal: bool) -> None:
-    python = LANGUAGES["python"]
-    assert (_normal(first, python) == _normal(second, python)) == equal
+    assert (normal_form(first) == normal_form(second)) == equal
 
 
 def test_verdicts_appear_while_items_still_come(judge: Judge) -> None:
