@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hydragen_tree.trie.trie import Segment
 
 _MAX_CHILDREN = 8
+_MAX_DEPTH = 40  # levels; prompts that are prefixes of one another make thousands
 _MAX_FOLDS = 3
 _PREVIEW_TOKENS = 24
 _DEFAULT = SamplingSettings()
@@ -112,7 +113,10 @@ def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":
         if (above := nodes.get(segment.parent)) is None:
             continue  # hidden with its parent
         siblings = children[segment.parent]
-        if segment.index in siblings[:_MAX_CHILDREN]:
+        if segment.depth == _MAX_DEPTH:
+            if segment.index == siblings[0]:
+                above.add("and deeper ones", style="dim")
+        elif segment.index in siblings[:_MAX_CHILDREN]:
             nodes[segment.index] = above.add(label(segment))
         elif segment.index == siblings[_MAX_CHILDREN]:
             above.add(f"and {len(siblings) - _MAX_CHILDREN:,} more", style="dim")

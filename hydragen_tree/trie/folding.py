@@ -16,10 +16,14 @@ read back, fp32 out and lse of every query head.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
-from hydragen_tree.trie.trie import Segment, Tokens, Trie
+from hydragen_tree.trie.strands import Tokens
+from hydragen_tree.trie.trie import Trie
+
+MAX_COPIED_TOKENS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,9 @@ def fold(
 ) -> tuple[Trie, list[Fold]]:
     """Folds the segments whose sharing does not pay, deepest first.
 
-    Leaves are never folded: the samples of a prompt start with empty tails.
+    Leaves are never folded: the samples of a prompt start with empty tails. Nor is a segment whose
+    copies would bring those of all folded ones beyond `MAX_COPIED_TOKENS`: keys and values of so
+    many would not fit a device, whatever a step would gain.
 
     Args:
         trie: the exact radix tree.
@@ -51,83 +57,45 @@ def fold(
         The trie to run, with the same leaves in the same order, and what was folded.
     """
     folds: list[Fold] = []
-    below: list[list[_Branch]] = [[] for _ in trie.segments]
-    tops: list[_Branch] = []
+    is_folded = np.zeros(len(trie.segments), np.bool_)
+    branches = np.zeros(len(trie.segments), np.int64)  # of a segment, once those below are folded
+    copied = 0
     for segment in reversed(trie.segments):
-        branches = below[segment.index]
-        kept = _Branch(segment.tokens, [], -1)
-        if segment.ends_prompt:
-            branches = [_Branch(np.empty(0, np.int32), [], segment.leaves.start), *branches]
+        size, index = segment.tokens.size, segment.index
+        branches[index] += segment.ends_prompt
         if segment.children:
-            rows = max(round(len(segment.leaves) * rows_per_leaf), len(branches))
-            saved = cost.saved_s(segment.tokens.size, len(branches), shape.layer_token_bytes)
+            count = int(branches[index])
+            rows = max(round(len(segment.leaves) * rows_per_leaf), count)
+            saved = cost.saved_s(size, count, shape.layer_token_bytes)
             spent = cost.spent_s(rows, shape.merge_bytes)
-            if saved < spent:
-                folds.append(
-                    Fold(segment.depth, segment.tokens.size, len(branches), rows, saved, spent)
-                )
-                result = [branch.under(segment.tokens) for branch in branches]
-            else:
-                result = [kept.over(branches)]
-        else:
-            result = [kept.over(branches)]
-        home = tops if segment.parent < 0 else below[segment.parent]
-        home[:0] = result
-    return _assemble(tops, trie), folds[::-1]
+            copies = (count - 1) * size
+            if saved < spent and copied + copies <= MAX_COPIED_TOKENS:
+                folds.append(Fold(segment.depth, size, count, rows, saved, spent))
+                is_folded[index] = True
+                copied += copies
+        if segment.parent >= 0:
+            branches[segment.parent] += branches[index] if is_folded[index] else 1
+    return _without(trie, is_folded), folds[::-1]
 
 
-@dataclass(slots=True, eq=False)
-class _Branch:
-    """A segment of the trie in the making; `leaf` is the leaf that ends in it, or -1."""
+def _without(trie: Trie, is_folded: NDArray[np.bool_]) -> Trie:
+    """The trie in which the folded segments' tokens stand in front of each of their branches.
 
-    tokens: Tokens
-    children: "list[_Branch]"
-    leaf: int
-
-    def under(self, tokens: Tokens) -> "_Branch":
-        """This branch with a folded parent's tokens put in front of its own."""
-        return _Branch(np.concatenate([tokens, self.tokens]), self.children, self.leaf)
-
-    def over(self, branches: "list[_Branch]") -> "_Branch":
-        """This segment kept above `branches`; one without tokens is the end of a prompt in it."""
-        children = [branch for branch in branches if branch.tokens.size]
-        ends = [branch.leaf for branch in branches if not branch.tokens.size]
-        return _Branch(self.tokens, children, ends[0] if ends else -1)
-
-
-def _assemble(tops: list[_Branch], trie: Trie) -> Trie:
-    """Numbers the branches depth-first as segments; leaves keep their numbers."""
-    order: list[tuple[_Branch, int]] = []
-    stack = [(branch, -1) for branch in reversed(tops)]
-    while stack:
-        branch, parent = stack.pop()
-        stack.extend((child, len(order)) for child in reversed(branch.children))
-        order.append((branch, parent))
-
-    children: list[list[int]] = [[] for _ in order]
-    leaves: list[list[int]] = [[branch.leaf] if branch.leaf >= 0 else [] for branch, _ in order]
-    for index in range(len(order) - 1, -1, -1):
-        parent = order[index][1]
-        if parent >= 0:
-            children[parent].insert(0, index)
-            leaves[parent].extend(leaves[index])
-
-    leaf_segments = np.empty_like(trie.leaf_segments)
-    segments: list[Segment] = []
-    for index, (branch, parent) in enumerate(order):
-        above = segments[parent] if parent >= 0 else None
-        if branch.leaf >= 0:
-            leaf_segments[branch.leaf] = index
-        segments.append(
-            Segment(
-                index=index,
-                parent=parent,
-                depth=above.depth + 1 if above else 0,
-                start=above.start + above.tokens.size if above else 0,
-                tokens=branch.tokens,
-                children=tuple(children[index]),
-                leaves=range(min(leaves[index]), max(leaves[index]) + 1),
-                ends_prompt=branch.leaf >= 0,
-            )
-        )
-    return Trie(segments, leaf_segments, trie.prompt_leaves)
+    Where a prompt ends in a folded segment, it gets a segment of its own.
+    """
+    tokens: list[Tokens] = []
+    parents: list[int] = []
+    ends: list[int] = []
+    nothing = np.empty(0, np.int32)
+    # Of each segment: the new one that what is below it hangs from, and folded tokens since then.
+    hangs: list[tuple[int, Tokens]] = []
+    for segment in trie:
+        parent, above = hangs[segment.parent] if segment.parent >= 0 else (-1, nothing)
+        own = np.concatenate([above, segment.tokens]) if above.size else segment.tokens
+        folded = bool(is_folded[segment.index])
+        hangs.append((parent, own) if folded else (len(tokens), nothing))
+        if segment.ends_prompt or not folded:
+            tokens.append(own)
+            parents.append(parent)
+            ends.append(segment.leaves.start if segment.ends_prompt else -1)
+    return Trie.assemble(tokens, parents, ends, trie.prompt_leaves)

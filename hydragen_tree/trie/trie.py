@@ -3,19 +3,19 @@
 A segment is a maximal run of tokens that the same prompts pass through. Its keys and values
 depend on nothing but the tokens on its path, so they need to exist only once.
 
-Building inserts one prompt after another and compares whole runs with numpy, so that a prompt
-costs as many steps as it has segments, and only the tokens it adds are kept.
+Building inserts one prompt after another and compares whole runs with numpy, and only the tokens it
+adds are kept. Nothing here recurses or walks a path for each prompt: a hundred thousand prompts may
+be prefixes of one another.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_tree.errors import InputError
-
-Tokens = NDArray[np.int32]
+from hydragen_tree.trie.strands import Strand, Tokens, walk
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -74,17 +74,64 @@ class Trie:
         Raises:
             InputError: there is no prompt, or an empty one.
         """
-        top = _Node(np.empty(0, np.int32))
-        n_prompts = 0
+        top = Strand(np.empty(0, np.int32))
+        prompt_ends: list[int] = []
+        distinct = 0
         for prompt in prompts:
             tokens = np.asarray(prompt, dtype=np.int32)
             if tokens.ndim != 1 or tokens.size == 0:
-                raise InputError(f"prompt {n_prompts}: expected at least one token")
-            _insert(top, tokens, n_prompts)
-            n_prompts += 1
-        if n_prompts == 0:
+                raise InputError(f"prompt {len(prompt_ends)}: expected at least one token")
+            prompt_ends.append(top.insert(tokens, distinct))
+            distinct += prompt_ends[-1] == distinct
+        if not prompt_ends:
             raise InputError("no prompts: expected at least one")
-        return _number(top, n_prompts)
+        return cls.assemble(*walk(top), np.array(prompt_ends))
+
+    @classmethod
+    def assemble(
+        cls,
+        tokens: Sequence[Tokens],
+        parents: Sequence[int],
+        ends: Sequence[int],
+        prompt_ends: NDArray[np.integer],
+    ) -> "Trie":
+        """The trie of nodes that are given depth-first.
+
+        Args:
+            tokens: of each node its own tokens, at least one.
+            parents: of each node its parent's index, -1 for a root.
+            ends: of each node the number of the distinct prompt that ends with it, or -1. Leaves
+                are counted in the order of the nodes, whatever these numbers are.
+            prompt_ends: `[prompts]`, the number of each prompt.
+        """
+        ending = np.array(ends) >= 0
+        leaf_segments = np.flatnonzero(ending).astype(np.int32)
+        leaf_of = np.empty(leaf_segments.size, np.int32)
+        leaf_of[np.array(ends)[leaf_segments]] = np.arange(leaf_segments.size)
+        stop_leaf = np.cumsum(ending).tolist()
+        first_leaf = [0, *stop_leaf[:-1]]
+        children: list[list[int]] = [[] for _ in tokens]
+        for index in range(len(tokens) - 1, -1, -1):  # children come after their parent
+            if parents[index] >= 0:
+                children[parents[index]].append(index)
+                stop_leaf[parents[index]] = max(stop_leaf[parents[index]], stop_leaf[index])
+
+        segments: list[Segment] = []
+        for index, parent in enumerate(parents):
+            above = segments[parent] if parent >= 0 else None
+            segments.append(
+                Segment(
+                    index=index,
+                    parent=parent,
+                    depth=above.depth + 1 if above else 0,
+                    start=above.start + above.tokens.size if above else 0,
+                    tokens=tokens[index],
+                    children=tuple(reversed(children[index])),
+                    leaves=range(first_leaf[index], stop_leaf[index]),
+                    ends_prompt=bool(ending[index]),
+                )
+            )
+        return cls(segments, leaf_segments, leaf_of[prompt_ends])
 
     @property
     def roots(self) -> list[Segment]:
@@ -121,88 +168,3 @@ class Trie:
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self.segments)
-
-
-@dataclass(slots=True, eq=False)
-class _Node:
-    """A segment in the making. Few nodes have children, so their dict comes late."""
-
-    tokens: Tokens
-    children: "dict[int, _Node] | None" = None
-    prompts: list[int] = field(default_factory=list)
-
-    def adopt(self, child: "_Node") -> None:
-        if self.children is None:
-            self.children = {}
-        self.children[int(child.tokens[0])] = child
-
-
-def _common(a: Tokens, b: Tokens) -> int:
-    """Length of the common prefix."""
-    n = min(a.size, b.size)
-    differs = a[:n] != b[:n]
-    first = int(differs.argmax())
-    return first if differs[first] else n
-
-
-def _insert(top: _Node, tokens: Tokens, prompt: int) -> None:
-    node, at = top, 0
-    while at < tokens.size:
-        child = node.children.get(int(tokens[at])) if node.children else None
-        if child is None:
-            child = _Node(tokens[at:].copy())
-            node.adopt(child)
-        shared = _common(child.tokens, tokens[at:])
-        if shared < child.tokens.size:  # the prompt leaves in the middle: split
-            upper = _Node(child.tokens[:shared].copy())
-            child.tokens = child.tokens[shared:].copy()
-            upper.adopt(child)
-            node.adopt(upper)
-            child = upper
-        node, at = child, at + shared
-    node.prompts.append(prompt)
-
-
-def _number(top: _Node, n_prompts: int) -> Trie:
-    """Numbers nodes and leaves depth-first, without recursion: tries can be deep."""
-    nodes: list[_Node] = []
-    parents: list[int] = []
-    prompt_leaves = np.empty(n_prompts, np.int32)
-    leaf_segments: list[int] = []
-    first_leaf: list[int] = []
-    stack = [(node, -1) for node in reversed((top.children or {}).values())]
-    while stack:
-        node, parent = stack.pop()
-        index = len(nodes)
-        nodes.append(node)
-        parents.append(parent)
-        first_leaf.append(len(leaf_segments))
-        if node.prompts:
-            prompt_leaves[node.prompts] = len(leaf_segments)
-            leaf_segments.append(index)
-        stack.extend((child, index) for child in reversed((node.children or {}).values()))
-
-    stop_leaf = [first + bool(node.prompts) for first, node in zip(first_leaf, nodes, strict=True)]
-    children: list[list[int]] = [[] for _ in nodes]
-    for index in range(len(nodes) - 1, -1, -1):  # children come after their parent
-        parent = parents[index]
-        if parent >= 0:
-            children[parent].append(index)
-            stop_leaf[parent] = max(stop_leaf[parent], stop_leaf[index])
-
-    segments: list[Segment] = []
-    for index, (node, parent) in enumerate(zip(nodes, parents, strict=True)):
-        above = segments[parent] if parent >= 0 else None
-        segments.append(
-            Segment(
-                index=index,
-                parent=parent,
-                depth=above.depth + 1 if above else 0,
-                start=above.start + above.tokens.size if above else 0,
-                tokens=node.tokens,
-                children=tuple(reversed(children[index])),
-                leaves=range(first_leaf[index], stop_leaf[index]),
-                ends_prompt=bool(node.prompts),
-            )
-        )
-    return Trie(segments, np.array(leaf_segments, np.int32), prompt_leaves)

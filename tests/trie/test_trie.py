@@ -2,16 +2,19 @@
 
 import resource
 import time
+from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CPU, CostModel
-from hydragen_tree.trie.folding import fold
+from hydragen_tree.trie.folding import MAX_COPIED_TOKENS, fold
 from hydragen_tree.trie.trie import Trie
 
 prompt_lists = st.lists(
@@ -40,6 +43,17 @@ def check_invariants(trie: Trie, prompts: list[list[int]]) -> None:
             leaf for leaf, home in enumerate(trie.leaf_segments) if segment in trie.path(home)
         ]
         assert inside == list(segment.leaves)
+
+
+@given(prompt_lists)
+def test_children_and_leaves_come_in_the_order_of_the_prompts(prompts: list[list[int]]) -> None:
+    trie = Trie.build(prompts)
+    first = {leaf: prompt for prompt, leaf in reversed([*enumerate(trie.prompt_leaves.tolist())])}
+    siblings = [segment.children for segment in trie]
+    siblings.append(tuple(root.index for root in trie.roots))
+    for indices in siblings:
+        earliest = [min(first[leaf] for leaf in trie.segments[i].leaves) for i in indices]
+        assert earliest == sorted(earliest)
 
 
 @given(prompt_lists)
@@ -88,6 +102,45 @@ def test_a_chain_of_prefixes_is_as_deep_as_it_is_long(n: int) -> None:
     prompts = [list(range(length)) for length in range(1, n + 1)]
     trie = Trie.build(prompts)
     assert max(segment.depth for segment in trie) == n - 1
+
+
+def nested(n: int, order: str, own_ends: bool) -> Iterator[NDArray[np.int32]]:
+    """Prompts along one spine, each a token longer, in some order; each may end in its own way."""
+    rng = np.random.default_rng(0)
+    spine = rng.integers(0, 32000, n, dtype=np.int32)
+    lengths = {"rising": np.arange(1, n + 1), "falling": np.arange(n, 0, -1)}
+    lengths["mixed"] = rng.permutation(n) + 1
+    for length in lengths[order].tolist():
+        yield np.append(spine[:length], np.int32(40000 + length)) if own_ends else spine[:length]
+
+
+@pytest.mark.parametrize("n", [3000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("own_ends", [False, True])
+@pytest.mark.parametrize("order", ["rising", "falling", "mixed"])
+def test_nested_prompts_are_built_and_folded_in_seconds(n: int, own_ends: bool, order: str) -> None:
+    start = time.process_time()
+    trie = Trie.build(nested(n, order, own_ends))
+    folded, folds = fold(trie, SHAPE, CPU, rows_per_leaf=1)
+    took = time.process_time() - start
+    assert trie.n_tokens == n * (1 + own_ends)
+    assert len(trie.leaf_segments) == len(folded.leaf_segments) == n
+    assert folded.n_tokens <= MAX_COPIED_TOKENS + trie.n_tokens
+    for index, prompt in zip(
+        (0, n // 2), islice(nested(n, order, own_ends), 0, n, n // 2), strict=False
+    ):
+        assert np.array_equal(trie.prompt(index), prompt)
+        assert np.array_equal(folded.prompt(index), prompt)
+    assert len(folds) > 1000
+    assert took < max(5, n / 2000)  # 50 s where there are 100,000, on a busy machine
+
+
+def test_folding_stops_where_copies_would_fill_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hydragen_tree.trie.folding.MAX_COPIED_TOKENS", 10)
+    trie = Trie.build(nested(100, "rising", own_ends=False))
+    folded, folds = fold(trie, SHAPE, CPU, rows_per_leaf=1)
+    assert sum((each.branches - 1) * each.n_tokens for each in folds) == 10
+    assert folded.n_tokens == 110
+    check_invariants(folded, [prompt.tolist() for prompt in nested(100, "rising", own_ends=False)])
 
 
 @pytest.mark.slow
