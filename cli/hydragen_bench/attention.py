@@ -29,7 +29,7 @@ from hydragen_bench.timing import (
 )
 from hydragen_kernels.segment import SegmentTables, segment_attention
 from hydragen_kernels.tail import tail_attention
-from hydragen_tree.attention.fused import Heads
+from hydragen_tree.attention.heads import Heads
 
 PAGE_TOKENS = 64
 _BASELINE_BYTES = 50e9  # a baseline whose unshared keys need more is left out

@@ -17,7 +17,7 @@ from scipy.optimize import nnls
 
 from hydragen_bench.timing import bench_device, median_us
 from hydragen_tree.attention.plan import Plan, Tails
-from hydragen_tree.attention.tree_attention import resolve_backend, tree_attention
+from hydragen_tree.attention.tree_attention import TreeAttention
 from hydragen_tree.errors import HydragenError
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel, device_name, save_cost
@@ -51,13 +51,13 @@ def measure() -> tuple[CostModel, float]:
     slots = max(SEGMENTS) * max(TOKENS) + ROWS * _PAGE
     keys, values = torch.randn(2, shape.kv_heads, slots, shape.head_dim, device=device, dtype=dtype)
     queries = torch.randn(ROWS, shape.q_heads, shape.head_dim, device=device, dtype=dtype)
-    backend = resolve_backend("auto", device)
     terms, times = [], []
     for segments, tokens in product(SEGMENTS, TOKENS):
-        plan = _plan(segments, tokens)
+        attend = TreeAttention(_plan(segments, tokens))
 
-        def step(plan: Plan = plan) -> object:
-            return tree_attention(queries, keys, values, plan, backend=backend)
+        def step(attend: TreeAttention = attend) -> object:
+            scale = shape.head_dim**-0.5
+            return attend(0, queries, keys, values, scale=scale, softcap=None, sinks=None)
 
         times.append(median_us(step) / 1e6)
         read = segments * tokens * shape.layer_token_bytes

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hydragen_bench.timing import bench_dtype, relative_error
 from hydragen_kernels.inputs import FP8
-from hydragen_tree.attention.fused import Heads
+from hydragen_tree.attention.heads import Heads
 from hydragen_tree.branch.batch import Waiting
 from hydragen_tree.branch.budget import free_memory_bytes, path_levels
 from hydragen_tree.branch.decoder import CHUNK_STEPS, Decoder

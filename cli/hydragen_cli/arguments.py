@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from hydragen_cli.options import FILE_NAME, PREFIX, read_layers
+from hydragen_tree.attention.table import CHOICES
 
 _MODEL = "Model"
 _PROMPTS = "Prompts"
@@ -128,7 +129,7 @@ Attention = Annotated[
         "--attention",
         metavar="BACKEND",
         rich_help_panel=_MODEL,
-        help="auto, triton or flash (GPU), native (CPU), torch, or reference (plain and slow).",
+        help=f"One of {CHOICES}.",
     ),
 ]
 Explain = Annotated[

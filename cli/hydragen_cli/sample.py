@@ -94,8 +94,6 @@ def sample(
     with Interrupts() as interrupts, SampleWriter(path, resume=resume, force=force) as writer:
         sampler, built = prepare()
 
-        from hydragen_tree.attention.tree_attention import resolve_backend
-
         writer.begin(
             Manifest.describe(
                 built,
@@ -127,7 +125,7 @@ def sample(
         figures = {
             **asdict(sampler.stats),
             "elapsed_s": round(sampler.stats.elapsed_s, 3),
-            "attention": resolve_backend(attention, sampler.source.device, sampler.source.kv_dtype),
+            "attention": sampler.backend,
         }
         with interrupts.held():
             writer.finish(figures)

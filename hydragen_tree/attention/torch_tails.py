@@ -8,7 +8,6 @@ that further rows read too, which share a past, are copied for them.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -38,46 +37,85 @@ class Reads:
     places: Tensor
 
 
-def attend_tails(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    tails: Tails,
-    *,
-    scale: float,
-    softcap: float | None = None,
-) -> Partial:
-    """Attention of `[rows, q_heads, head_dim]` over tails, as a partial in fp32.
+class PagedTails:
+    """The tails of a step, made ready once for all layers.
 
     Args:
-        queries: one a row.
-        keys: `[kv_heads, slots, head_dim]`.
-        values: like `keys`.
-        tails: the pages of every row; a row whose tail is empty gets `(0, -inf)`.
-        scale: factor on the scores.
-        softcap: scores become `softcap * tanh(score / softcap)`.
+        tails: the pages of every row.
+        device: where attention runs.
     """
-    rows, q_heads, head_dim = queries.shape
-    kv_heads, size = keys.shape[0], tails.page_tokens
-    group, width = q_heads // kv_heads, _width(tails)
-    reads = _reads(tails, str(queries.device))
-    paged = (kv_heads, -1, size, head_dim)
 
-    # Row before head, as queries come: what belongs to a row is moved in one piece.
-    own = queries.new_zeros(rows + 1, kv_heads, group, head_dim, dtype=torch.float32)
-    own[:rows] = queries.view(rows, kv_heads, group, head_dim)
-    own *= scale
-    scores = own.new_full((rows * width + 1, kv_heads, group, size), -torch.inf)
-    for part, keys_of in _matrices(keys.view(paged), reads):
-        found = _products(own.index_select(0, part.rows), keys_of.mT)
-        scores.index_copy_(0, part.places, found)
+    def __init__(self, tails: Tails, device: torch.device) -> None:
+        self._page_tokens = tails.page_tokens
+        self._width = _width(tails)
+        self._reads = _reads(tails, device)
+        self._has_empty = not tails.lengths.all()
+        columns = torch.arange(self._width * tails.page_tokens)
+        outside = columns >= torch.from_numpy(tails.lengths)[:, None]
+        self._outside = outside.to(device)[:, None, None]  # [rows, 1, 1, width * page_tokens]
 
-    weights, lse = _softmax(scores, tails, softcap, rows, width)
+    def attend(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        softcap: float | None = None,
+    ) -> Partial:
+        """Attention of `[rows, q_heads, head_dim]` over the tails, as a partial in fp32.
 
-    out = torch.zeros_like(own)
-    for part, values_of in _matrices(values.view(paged), reads):
-        out.index_add_(0, part.rows, _products(weights.index_select(0, part.places), values_of))
-    return Partial(out[:rows].flatten(1, 2), lse)
+        Args:
+            queries: one a row; a row whose tail is empty gets `(0, -inf)`.
+            keys: `[kv_heads, slots, head_dim]`.
+            values: like `keys`.
+            scale: factor on the scores.
+            softcap: scores become `softcap * tanh(score / softcap)`.
+        """
+        rows, q_heads, head_dim = queries.shape
+        kv_heads, size = keys.shape[0], self._page_tokens
+        group = q_heads // kv_heads
+        paged = (kv_heads, -1, size, head_dim)
+
+        # Row before head, as queries come: what belongs to a row is moved in one piece.
+        own = queries.new_zeros(rows + 1, kv_heads, group, head_dim, dtype=torch.float32)
+        own[:rows] = queries.view(rows, kv_heads, group, head_dim)
+        own *= scale
+        scores = own.new_full((rows * self._width + 1, kv_heads, group, size), -torch.inf)
+        for part, keys_of in _matrices(keys.view(paged), self._reads):
+            found = _products(own.index_select(0, part.rows), keys_of.mT)
+            scores.index_copy_(0, part.places, found)
+
+        weights, lse = self._softmax(scores, softcap)
+
+        out = torch.zeros_like(own)
+        for part, values_of in _matrices(values.view(paged), self._reads):
+            out.index_add_(0, part.rows, _products(weights.index_select(0, part.places), values_of))
+        return Partial(out[:rows].flatten(1, 2), lse)
+
+    def _softmax(self, scores: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
+        """Softmax of each row over its pages.
+
+        Args:
+            scores: `[rows * width + 1, kv_heads, group, page_tokens]`.
+            softcap: as in `attend`.
+
+        Returns:
+            Weights shaped like `scores`, and the log-sum-exp `[rows, q_heads]`.
+        """
+        width, size = self._width, self._page_tokens
+        flat = scores[:-1].unflatten(0, (-1, width)).movedim(1, 3).flatten(3)
+        if softcap is not None:
+            flat = torch.tanh(flat / softcap) * softcap
+        flat = flat.masked_fill(self._outside, -torch.inf)
+        probabilities = flat.softmax(-1)
+        lse = flat.amax(-1) - probabilities.amax(-1).log_()  # the best is exp(its score - lse)
+        if self._has_empty:
+            probabilities, lse = probabilities.nan_to_num(0.0), lse.nan_to_num(-torch.inf)
+        weights = torch.zeros_like(scores)
+        by_page = probabilities.unflatten(3, (width, size)).movedim(3, 1)
+        weights[:-1].unflatten(0, (-1, width)).copy_(by_page)
+        return weights, lse.flatten(1)
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
@@ -86,37 +124,6 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
     for head in range(left.shape[1]):
         out[:, head] = torch.bmm(left[:, head], right[head])
     return out
-
-
-def _softmax(
-    scores: Tensor, tails: Tails, softcap: float | None, rows: int, width: int
-) -> tuple[Tensor, Tensor]:
-    """Softmax of each row over its pages.
-
-    Args:
-        scores: `[rows * width + 1, kv_heads, group, page_tokens]`.
-        tails: where they are from.
-        softcap: as in `attend_tails`.
-        rows: number of rows.
-        width: pages a row.
-
-    Returns:
-        Weights shaped like `scores`, and the log-sum-exp `[rows, q_heads]`.
-    """
-    size = scores.shape[3]
-    flat = scores[:-1].unflatten(0, (rows, width)).movedim(1, 3).flatten(3)
-    if softcap is not None:
-        flat = torch.tanh(flat / softcap) * softcap
-    inside = torch.arange(width * size) < torch.from_numpy(tails.lengths)[:, None]
-    flat = flat.masked_fill(~inside.to(flat.device)[:, None, None], -torch.inf)
-    probabilities = flat.softmax(-1)
-    lse = flat.amax(-1) - probabilities.amax(-1).log_()  # the best one is exp(its score - lse)
-    if not tails.lengths.all():
-        probabilities, lse = probabilities.nan_to_num(0.0), lse.nan_to_num(-torch.inf)
-    weights = torch.zeros_like(scores)
-    by_page = probabilities.unflatten(3, (width, size)).movedim(3, 1)
-    weights[:-1].unflatten(0, (rows, width)).copy_(by_page)
-    return weights, lse.flatten(1)
 
 
 def _matrices(paged: Tensor, reads: Sequence[Reads]) -> Iterator[tuple[Reads, Tensor]]:
@@ -139,8 +146,7 @@ def _matrices(paged: Tensor, reads: Sequence[Reads]) -> Iterator[tuple[Reads, Te
             yield Reads(pages, rows, places), copied.float()
 
 
-@lru_cache(maxsize=1)  # plans compare by identity: every layer of a step asks with the same one
-def _reads(tails: Tails, device: str) -> list[Reads]:
+def _reads(tails: Tails, device: torch.device) -> list[Reads]:
     """First readers of a range of pages, taken where they lie; then whatever else is read."""
     rows, width = tails.lengths.size, _width(tails)
     count = -(-tails.lengths // tails.page_tokens)
@@ -167,7 +173,7 @@ def _width(tails: Tails) -> int:
 
 
 def _on(
-    device: str,
+    device: torch.device,
     pages: slice | NDArray[np.int64],
     rows: NDArray[np.int64],
     places: NDArray[np.int64],

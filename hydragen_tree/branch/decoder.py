@@ -23,7 +23,8 @@ from torch import Tensor
 from hydragen_kernels.choose import choose
 from hydragen_kernels.segment import SegmentTables
 from hydragen_kernels.step import RowState, begin_step, end_step
-from hydragen_tree.attention.fused import FusedPlan, Heads
+from hydragen_tree.attention.fused import DeviceTails, FusedPlan
+from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Int
 from hydragen_tree.branch.budget import SPARE_SLOTS, padded_rows
 from hydragen_tree.model.adapter import TreeModel
@@ -216,7 +217,7 @@ class Decoder:
         size = self.cache.page_tokens
         slots, lengths, counters = begin_step(state, pages, size, self._begun)
         partials = self._partial_views(rows)
-        plan = FusedPlan(self._tables, partials, pages, lengths, size, splits)
+        plan = FusedPlan(self._tables, partials, DeviceTails(pages, lengths, size, splits))
         logits = self.model.forward(
             state.tokens, state.positions, slots, None, self.cache, plan.attend
         )

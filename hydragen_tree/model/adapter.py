@@ -7,8 +7,6 @@ the plan says who sees whom.
 
 import os
 import warnings
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,17 +16,15 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
+from hydragen_tree.attention.backend import Attend
 from hydragen_tree.attention.plan import Plan
-from hydragen_tree.attention.tree_attention import tree_attention
+from hydragen_tree.attention.tree_attention import TreeAttention
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 
 IMPLEMENTATION = "hydragen_tree"
 
 _LEFT_AS_THEY_ARE = (nn.ModuleList, nn.Embedding, nn.Linear, nn.Dropout)
-
-Attend = Callable[..., Tensor]
-"""`attend(queries, keys, values, scale=, softcap=, sinks=)`: `tree_attention` of some plan."""
 
 
 class Step:
@@ -68,6 +64,7 @@ def _attention(
         query, key, value = (x[:, :, :tokens] for x in (query, key, value))
     cache.write(layer, tree_step.slots, key[0], value[0])
     out = tree_step.attend(
+        layer,
         query[0].transpose(0, 1),
         cache.keys[layer],
         cache.values[layer],
@@ -139,8 +136,13 @@ class TreeModel:
             module.compile(dynamic=True)
 
     def attend(self, plan: Plan, backend: str | None = None) -> Attend:
-        """Attention over a plan that lies on the host, by the model's backend or another."""
-        return partial(tree_attention, plan=plan, backend=backend or self.backend)
+        """Attention over a plan that lies on the host, made ready once for all layers.
+
+        Args:
+            plan: which queries meet which slots.
+            backend: instead of the model's own.
+        """
+        return TreeAttention(plan, self.backend if backend is None else backend)
 
     @torch.inference_mode()
     def forward(

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from hydragen_kernels.inputs import FP8
+from hydragen_tree.attention.heads import Heads
 from hydragen_tree.errors import InputError, ModelError, Setting, one_line
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.shape import KVShape
@@ -66,6 +67,13 @@ class ModelSource:
     context_tokens: int
     window_tokens: int | None
     eos_ids: frozenset[int]
+
+    @property
+    def heads(self) -> Heads:
+        """What attention backends are chosen by."""
+        text = self.config.get_text_config(decoder=True)
+        is_capped = getattr(text, "attn_logit_softcapping", None) is not None
+        return Heads.of(self.shape, self.dtype, self.device, self.kv_dtype, is_capped=is_capped)
 
     def check_length(self, n_tokens: int, what: str) -> None:
         """Refuses sequences that the model or its attention cannot hold.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hydragen_tree.attention.tree_attention import BACKENDS, resolve_backend
+from hydragen_tree.attention.table import choose
 from hydragen_tree.branch.budget import kv_budget_bytes, path_levels
 from hydragen_tree.errors import CapacityError, InputError
 from hydragen_tree.model.adapter import TreeModel
@@ -67,13 +67,9 @@ class Sampler:
             raise InputError(
                 "expected a size of at least 1 byte", setting="memory_bytes", value=memory_bytes
             )
-        if attention not in BACKENDS:
-            raise InputError(
-                f"expected one of {', '.join(BACKENDS)}", setting="attention", value=attention
-            )
         if max_rows is not None and max_rows < 1:
             raise InputError("expected an integer >= 1", setting="max_rows", value=max_rows)
-        resolve_backend(attention, source.device, source.kv_dtype)  # refuses what does not fit
+        self.backend = choose(attention, source.heads)  # refuses what does not fit
         self.source = source
         self.tokenizer = load_tokenizer(source)
         self.stats = RunStats()
@@ -237,19 +233,16 @@ class Sampler:
     @property
     def is_fused(self) -> bool:
         """Whether attention runs in Triton's kernels, and with it the whole decode step."""
-        return resolve_backend(self._attention, self.source.device) == "triton"
+        return self.backend == "triton"
 
     def _decoder(
         self, cache: KVCache, settings: SamplingSettings, trie: Trie, rows: int
     ) -> "Decoder":
-        from hydragen_tree.attention.fused import Heads
         from hydragen_tree.branch.decoder import Decoder  # imports Triton
 
         pages = cache.pages_for(settings.max_tokens) + 1
         levels = self._levels(trie, settings)
-        source = self.source
-        heads = Heads.of(source.shape, source.dtype, source.device, source.kv_dtype)
-        return Decoder(self.model, cache, heads, settings, rows, pages, levels)
+        return Decoder(self.model, cache, self.source.heads, settings, rows, pages, levels)
 
     def _levels(self, trie: Trie, settings: SamplingSettings) -> int:
         """Segments on a path at the most, frozen tails included."""

@@ -28,7 +28,6 @@ _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
 _POINTERS = ("queries", "keys", "values", "out", "lse", "items", "pages", "lengths")
 _STRIDES = ("query_row", "query_head", "key_head", "value_head")
 _COUNTS = ("rows", "q_heads", "kv_heads", "head_dim", "n_items", "width", "page_tokens", "threads")
-_CAUSAL = 4  # an item's column
 _DIGEST_BYTES = 32
 
 
@@ -48,83 +47,81 @@ def why_unavailable() -> str | None:
     return built if isinstance(built, str) else None
 
 
-def fits(queries: Tensor, keys: Tensor, values: Tensor, items: NDArray[np.int32]) -> bool:
-    """Whether the C form computes these: a decode step in float32 of a usual head size.
-
-    Args:
-        queries: `[rows, q_heads, head_dim]`.
-        keys: `[kv_heads, slots, head_dim]`.
-        values: like `keys`.
-        items: the plan's, `[items, 6]`.
-    """
-    return (
-        all(_is_plain(x) for x in (queries, keys, values))
-        and queries.shape[2] % _library().lanes() == 0
-        and queries.shape[2] <= _library().max_head_dim()
-        and not items[:, _CAUSAL].any()
-    )
+def why_not_head_dim(head_dim: int) -> str | None:
+    """Why the C form cannot compute heads of so many numbers; None if it can."""
+    lanes, most = _library().lanes(), _library().max_head_dim()
+    if head_dim % lanes or head_dim > most:
+        return f"heads of a multiple of {lanes} numbers, at most {most}, not of {head_dim}"
+    return None
 
 
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
     """Whether a tensor's memory holds its numbers, and nobody wants its gradient."""
     wanted = x.requires_grad and torch.is_grad_enabled()
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not (x.is_neg() or wanted)
+    return not (x.is_neg() or wanted)
 
 
-def decode_attention(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    items: NDArray[np.int32],
-    pages: NDArray[np.int32] | None,
-    lengths: NDArray[np.int32] | None,
-    page_tokens: int,
-    *,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """Attention of every row over the items that cover it, and over its tail.
+class DecodeTables:
+    """A decode step's tables, laid out for C once and read by every layer.
 
-    Slots and pages are not checked: they must lie in the arena. For what `fits` only.
+    Slots and pages are not checked: they must lie in the arena.
 
     Args:
-        queries: `[rows, q_heads, head_dim]` float32, numbers of a head side by side.
-        keys: `[kv_heads, slots, head_dim]` float32, slots of a head one after the other.
-        values: like `keys`.
         items: `[items, 6]`, none of them causal.
         pages: `[rows, width]` each row's pages, or None: no tails.
         lengths: `[rows]` tokens in each tail, or None.
         page_tokens: slots a page.
-        scale: factor on the scores.
-
-    Returns:
-        `[rows, q_heads, head_dim]` and the log-sum-exp `[rows, q_heads]`, both float32; 0 and -inf
-        for a row that meets no key.
     """
-    rows, q_heads, head_dim = queries.shape
-    out, lse = queries.new_empty(rows, q_heads, head_dim), queries.new_empty(rows, q_heads)
-    queries, keys, values = _laid_out(queries), _packed(keys), _packed(values)
-    tables = [
-        None if x is None else np.ascontiguousarray(x, np.int32) for x in (items, pages, lengths)
-    ]
-    addresses = [None if table is None else table.ctypes.data for table in tables]
-    step = _Step(
-        *(x.data_ptr() for x in (queries, keys, values, out, lse)),
-        *addresses,
-        *queries.stride()[:2],
-        keys.stride(0),
-        values.stride(0),
-        rows,
-        q_heads,
-        keys.shape[0],
-        head_dim,
-        len(items),
-        0 if pages is None else pages.shape[1],
-        page_tokens,
-        torch.get_num_threads(),
-        scale * math.log2(math.e),
-    )
-    _library().decode_attention(ctypes.byref(step))
-    return out, lse
+
+    def __init__(
+        self,
+        items: NDArray[np.int32],
+        pages: NDArray[np.int32] | None,
+        lengths: NDArray[np.int32] | None,
+        page_tokens: int,
+    ) -> None:
+        self._tables = [  # kept, as C has their addresses
+            None if x is None else np.ascontiguousarray(x, np.int32)
+            for x in (items, pages, lengths)
+        ]
+        self._addresses = [None if table is None else table.ctypes.data for table in self._tables]
+        self._sizes = len(items), 0 if pages is None else pages.shape[1], page_tokens
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, *, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Attention of every row over the items that cover it, and over its tail.
+
+        Args:
+            queries: `[rows, q_heads, head_dim]` float32 on a CPU, plain; of a head size that
+                `why_not_head_dim` lets pass.
+            keys: `[kv_heads, slots, head_dim]` likewise.
+            values: like `keys`.
+            scale: factor on the scores.
+
+        Returns:
+            `[rows, q_heads, head_dim]` and the log-sum-exp `[rows, q_heads]`, both float32; 0 and
+            -inf for a row that meets no key.
+        """
+        rows, q_heads, head_dim = queries.shape
+        out, lse = queries.new_empty(rows, q_heads, head_dim), queries.new_empty(rows, q_heads)
+        queries, keys, values = _laid_out(queries), _packed(keys), _packed(values)
+        step = _Step(
+            *(x.data_ptr() for x in (queries, keys, values, out, lse)),
+            *self._addresses,
+            *queries.stride()[:2],
+            keys.stride(0),
+            values.stride(0),
+            rows,
+            q_heads,
+            keys.shape[0],
+            head_dim,
+            *self._sizes,
+            torch.get_num_threads(),
+            scale * math.log2(math.e),
+        )
+        _library().decode_attention(ctypes.byref(step))
+        return out, lse
 
 
 def _laid_out(queries: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from hydragen_kernels import reference
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.plan import Tails
-from hydragen_tree.attention.torch_tails import attend_tails
+from hydragen_tree.attention.torch_tails import PagedTails
 
 PAGE, KV_HEADS, GROUP, HEAD_DIM, N_PAGES = 4, 2, 3, 20, 60
 
@@ -44,7 +44,8 @@ def test_equals_the_reference(kind: str, softcap: float | None, dtype: torch.dty
     queries = random(7, KV_HEADS * GROUP, HEAD_DIM)
     queries = queries.float() if dtype == FP8 else queries
     keys, values = random(2, KV_HEADS, N_PAGES * PAGE, HEAD_DIM)
-    found = attend_tails(queries, keys, values, tails, scale=0.3, softcap=softcap)
+    prepared = PagedTails(tails, torch.device("cpu"))
+    found = prepared.attend(queries, keys, values, scale=0.3, softcap=softcap)
     assert found.out.dtype == found.lse.dtype == torch.float32
     for row, length in enumerate(tails.lengths.tolist()):
         slots = [int(tails.pages[row, at // PAGE]) * PAGE + at % PAGE for at in range(length)]

@@ -251,7 +251,7 @@ def test_wrong_shapes_are_named() -> None:
         tree_attention(case.queries[:0], case.keys, case.values, case.plan)
     with pytest.raises(InputError, match="not a multiple"):
         tree_attention(case.queries[:, :3], case.keys, case.values, case.plan)
-    with pytest.raises(InputError, match="backend 'fast'"):
+    with pytest.raises(InputError, match="attention fast: expected one of auto, native"):
         tree_attention(case.queries, case.keys, case.values, case.plan, backend="fast")
 
 

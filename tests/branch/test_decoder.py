@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from hydragen_kernels.segment import SegmentTables
-from hydragen_tree.attention.fused import Heads
+from hydragen_tree.attention.heads import Heads
 from hydragen_tree.branch import decoder
 from hydragen_tree.branch.host_stepper import decode_tokens
 from hydragen_tree.branch.prefill import Prefill

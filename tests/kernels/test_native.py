@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels import native
+from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan, Tails
-from hydragen_tree.attention.tree_attention import resolve_backend, tree_attention
+from hydragen_tree.attention.table import choose
+from hydragen_tree.attention.tree_attention import tree_attention
 from hydragen_tree.errors import InputError
 
 PAGE = 4
@@ -146,7 +149,6 @@ TREES: dict[str, Callable[[], Case]] = {
 @pytest.mark.parametrize("tree", TREES)
 def test_equals_float64(tree: str, width: None) -> None:
     case = TREES[tree]()
-    assert native.fits(case.queries, case.keys, case.values, case.plan.items)
     assert case.error() < 3e-6
     sinks = torch.linspace(-2, 4, case.queries.shape[1])
     assert case.error(scale=0.3, sinks=sinks) < 6e-6
@@ -199,11 +201,8 @@ def test_a_row_that_meets_nothing_is_zero() -> None:
     assert case.plan.tails is not None
     case.plan.tails.lengths[2:4] = 0
     items = np.array([[0, 2, 0, 5, 0, 0]], np.int32)
-    out, lse = native.decode_attention(
-        *(case.queries, case.keys, case.values, items, case.plan.tails.pages),
-        *(case.plan.tails.lengths, PAGE),
-        scale=1.0,
-    )
+    tables = native.DecodeTables(items, case.plan.tails.pages, case.plan.tails.lengths, PAGE)
+    out, lse = tables.attend(case.queries, case.keys, case.values, scale=1.0)
     assert not out[2:4].any()
     assert torch.isneginf(lse[2:4]).all()
     assert lse[:2].isfinite().all()
@@ -246,19 +245,15 @@ def test_any_number_of_threads_gives_the_same(width: None) -> None:
 
 
 @needs_compiler
-def test_what_it_does_not_compute_goes_to_torch() -> None:
-    case = build(20, head_dim=20)
-    assert not native.fits(case.queries, case.keys, case.values, case.plan.items)
-    assert case.error() < 3e-6
-    half = build(20).queries.half()
-    assert not native.fits(half, half, half, np.empty((0, 6), np.int32))
-    causal = np.array([[0, 4, 0, 4, 1, 0]], np.int32)
+def test_gradients_and_prefill_go_to_torch() -> None:
     whole = build(20)
-    assert not native.fits(whole.queries, whole.keys, whole.values, causal)
-    assert not native.fits(whole.queries, whole.keys, whole.values.double(), whole.plan.items)
     whole.queries.requires_grad_()
-    out = tree_attention(whole.queries, whole.keys, whole.values, whole.plan)
+    out = tree_attention(whole.queries, whole.keys, whole.values, whole.plan, backend="native")
     assert out.requires_grad
+    causal = Plan(4, np.array([[0, 4, 0, 4, 1, 0]], np.int32))
+    x = torch.randn(4, 2, 32), torch.randn(2, 4, 32), torch.randn(2, 4, 32)
+    found = tree_attention(*x, causal, backend="native")
+    torch.testing.assert_close(found, tree_attention(*x, causal, backend="reference"))
 
 
 def run_without(path: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -319,15 +314,34 @@ def test_several_processes_may_build_at_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "hydragen" / "native").iterdir())) == 1
 
 
-def test_asked_for_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="native: computes on a CPU, not on cuda"):
-        resolve_backend("native", torch.device("cuda"))
+def heads(**changes: Any) -> Heads:
+    sizes = {"q_heads": 4, "kv_heads": 2, "head_dim": 64, "dtype": torch.float32, "device": CPU}
+    return Heads(**{**sizes, **changes})
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"device": torch.device("cuda")}, "computes on a CPU, not on cuda"),
+        ({"kv_dtype": torch.bfloat16}, "reads keys and values in float32, not in bfloat16"),
+        ({"dtype": torch.float16, "kv_dtype": torch.float32}, "reads queries in float32"),
+        ({"is_capped": True}, "no soft-capping of scores"),
+        ({"head_dim": 20}, "heads of a multiple of"),
+        ({"head_dim": 512}, "at most 256"),
+    ],
+)
+def test_what_it_does_not_compute_is_said_and_left_to_others(
+    changes: dict[str, Any], why: str
+) -> None:
+    assert choose("auto", heads()) == "native"
+    with pytest.raises(InputError, match=f"attention native: .*{why}.*; use auto"):
+        choose("native", heads(**changes))
+    assert choose("auto", heads(**changes)) != "native"
+
+
+def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "why_unavailable", lambda: "no C compiler")
-    with pytest.raises(InputError, match="attention native: no C compiler; use auto or torch"):
-        resolve_backend("native", CPU)
-    assert resolve_backend("auto", CPU) == "torch"
-    monkeypatch.setattr(native, "why_unavailable", lambda: None)
-    assert resolve_backend("auto", CPU) == "native"
-    assert resolve_backend("auto", CPU, torch.bfloat16) == "torch"
-    with pytest.raises(InputError, match="native: reads keys and values in float32, not in bfloat"):
-        resolve_backend("native", CPU, torch.bfloat16)
+    with pytest.raises(InputError, match="attention native: no C compiler; use auto"):
+        choose("native", heads())
+    assert choose("auto", heads()) == "torch"

@@ -7,14 +7,78 @@ sequences of the call: their queries follow one another, their keys lie anywhere
 Grouped heads become more queries of the same kv head, so that a key is read once for all of them.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hydragen_tree.attention.plan import Int, Item
-from hydragen_tree.errors import InputError
+from hydragen_kernels.inputs import FP8
+from hydragen_tree.attention.backend import Backend, Prepared
+from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.plan import Int, Item, Plan
+from hydragen_tree.attention.triton_backend import TritonBackend
+
+if TYPE_CHECKING:
+    from hydragen_tree.attention.fused import DeviceTails
+
+
+class FlashBackend(Backend):
+    """Flash attention for the segments, our kernel for the tails; CUDA, 16-bit types."""
+
+    def why_not(self, heads: Heads) -> str | None:
+        """What of the heads or the device flash attention does not take."""
+        if heads.arena_dtype == FP8:
+            return "reads no fp8 keys and values"
+        if heads.is_capped:
+            return "no soft-capping of scores"
+        if heads.device.type != "cuda":
+            return f"computes on a CUDA device, not on {heads.device}"
+        if heads.dtype.itemsize != 2:
+            return f"computes in 16 bits, not in {str(heads.dtype).removeprefix('torch.')}"
+        return TritonBackend().why_not(heads)  # for the tails
+
+    def prepare(self, plan: Plan, heads: Heads) -> Prepared:
+        """The plan's calls, and its tails on the device."""
+        from hydragen_tree.attention.fused import DeviceTails  # imports Triton
+
+        segments = FlashSegments(plan.items, plan.n_queries, heads.group, heads.device)
+        partials = heads.partials(max(1, segments.partial_slots), plan.n_queries)
+        return FlashPlan(segments, partials, DeviceTails.of(plan, heads))
+
+    def explain(self, heads: Heads) -> str:
+        """What computes a step, in a line."""
+        return "flash attention, one call a level; tails and merging by Triton"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FlashPlan:
+    """A plan's calls, the room their partials need, and the tails."""
+
+    segments: "FlashSegments"
+    partials: tuple[Tensor, Tensor]
+    tails: "DeviceTails"
+
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """As of `Attend`."""
+        self.segments.attend(queries, keys, values, self.partials, scale=scale)
+        return self.tails.finish(
+            *(queries, keys, values, self.partials, self.segments.counts),
+            scale=scale,
+            softcap=softcap,
+            sinks=sinks,
+        )
 
 
 class _Call(NamedTuple):
@@ -72,17 +136,8 @@ class FlashSegments:
         partials: tuple[Tensor, Tensor],
         *,
         scale: float,
-        softcap: float | None,
     ) -> None:
-        """Writes every query's partials; arguments as of `segment_attention`.
-
-        Raises:
-            InputError: the model caps its scores, which flash attention cannot.
-        """
-        if softcap is not None:
-            raise InputError(
-                "no soft-capping of scores; use triton or torch", setting="attention", value="flash"
-            )
+        """Writes every query's partials; arguments as of `segment_attention`."""
         for slot, call in enumerate(self._calls):
             stacked = queries if call.causal else self._stack(queries, keys.shape[0])
             out, lse, *_ = torch.ops.aten._flash_attention_forward(

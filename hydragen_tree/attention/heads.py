@@ -1,0 +1,102 @@
+"""What a backend must know of a model's attention, and of the device it runs on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hydragen_kernels.schedule import Schedule, TileConfig, schedule_segments
+from hydragen_tree.attention.plan import Int
+from hydragen_tree.shape import KVShape
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The heads of an attention layer, their types, and where they are.
+
+    Attributes:
+        q_heads: query heads.
+        kv_heads: key-value heads; `q_heads` is a multiple of them.
+        head_dim: numbers a head.
+        dtype: of queries, keys and values.
+        device: where they are.
+        kv_dtype: of keys and values, where it is another.
+        is_capped: whether scores are soft-capped (Gemma 2).
+    """
+
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+    kv_dtype: torch.dtype | None = None
+    is_capped: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        shape: KVShape,
+        dtype: torch.dtype,
+        device: torch.device,
+        kv_dtype: torch.dtype | None = None,
+        *,
+        is_capped: bool = False,
+    ) -> "Heads":
+        """Those of a model of this shape."""
+        sizes = shape.q_heads, shape.kv_heads, shape.head_dim
+        return cls(*sizes, dtype, device, kv_dtype, is_capped)
+
+    @property
+    def arena_dtype(self) -> torch.dtype:
+        """Of keys and values."""
+        return self.dtype if self.kv_dtype is None else self.kv_dtype
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a kv head."""
+        return self.q_heads // self.kv_heads
+
+    @property
+    def multiprocessors(self) -> int:
+        """Of the device; the interpreter acts as a small one."""
+        if self.device.type != "cuda":
+            return 4
+        return torch.cuda.get_device_properties(self.device).multi_processor_count
+
+    @property
+    def partial_bytes(self) -> int:
+        """One query row's partial: fp32 output and log-sum-exp of every head."""
+        return 4 * self.q_heads * (self.head_dim + 1)
+
+    @property
+    def tiles(self) -> TileConfig:
+        """The segment kernel's tiles, and with them its form. Imports Triton."""
+        from hydragen_kernels.segment import best_config
+
+        return best_config(self.device, self.dtype, self.head_dim, self.group, self.kv_dtype)
+
+    def schedule(self, items: Int, n_queries: int, max_partial_slots: int | None) -> Schedule:
+        """Cuts a plan's items into the tiles of one launch. Imports Triton."""
+        return schedule_segments(
+            items,
+            n_queries,
+            q_heads=self.q_heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            element_bytes=self.arena_dtype.itemsize,
+            multiprocessors=self.multiprocessors,
+            max_partial_slots=max_partial_slots,
+            config=self.tiles,
+        )
+
+    def splits(self, rows: int, longest: int) -> int:
+        """Programs that share a tail of `longest` tokens, when `rows` alone are too few."""
+        from hydragen_kernels.tail import tail_splits
+
+        return tail_splits(rows, self.kv_heads, longest, self.multiprocessors, self.group)
+
+    def partials(self, slots: int, rows: int) -> tuple[Tensor, Tensor]:
+        """Room for every row's partials: `[slots, rows, q_heads, head_dim]` and their lse."""
+        size = (slots, rows, self.q_heads)
+        out = torch.empty(*size, self.head_dim, dtype=torch.float32, device=self.device)
+        return out, torch.empty(size, dtype=torch.float32, device=self.device)

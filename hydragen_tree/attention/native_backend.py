@@ -1,0 +1,74 @@
+"""A decode step on a CPU in C: segments, tails and merging in one call a layer.
+
+A prefill step's products are large, and torch's flash attention computes them.
+"""
+
+import torch
+from torch import Tensor
+
+from hydragen_kernels import native
+from hydragen_kernels.reference import Partial
+from hydragen_tree.attention.backend import Backend, Prepared, with_sinks
+from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.plan import Item, Plan
+from hydragen_tree.attention.torch_backend import TorchPlan
+
+_CAUSAL = Item._fields.index("causal")
+
+
+class NativeBackend(Backend):
+    """`hydragen_kernels.native`: float32 on a CPU."""
+
+    def why_not(self, heads: Heads) -> str | None:
+        """What of the heads the C form does not compute."""
+        if heads.device.type != "cpu":
+            return f"computes on a CPU, not on {heads.device}"
+        if heads.arena_dtype != torch.float32:
+            return f"reads keys and values in float32, not in {_name(heads.arena_dtype)}"
+        if heads.dtype != torch.float32:
+            return f"reads queries in float32, not in {_name(heads.dtype)}"
+        if heads.is_capped:
+            return "no soft-capping of scores"
+        return native.why_unavailable() or native.why_not_head_dim(heads.head_dim)
+
+    def prepare(self, plan: Plan, heads: Heads) -> Prepared:
+        """The plan's tables as C reads them; a prefill step as torch's backend has it."""
+        in_torch = TorchPlan(plan, heads)
+        return in_torch if plan.items[:, _CAUSAL].any() else NativePlan(plan, in_torch)
+
+    def explain(self, heads: Heads) -> str:
+        """What computes a step, in a line."""
+        return "C for this CPU: a decode step's segments, tails and merging at once; prefill: torch"
+
+
+class NativePlan:
+    """A decode step's tables, and torch's form of them for tensors that are not plain memory."""
+
+    def __init__(self, plan: Plan, in_torch: TorchPlan) -> None:
+        tails = plan.tails
+        own = (None, None, 1) if tails is None else (tails.pages, tails.lengths, tails.page_tokens)
+        self._tables = native.DecodeTables(plan.items, *own)
+        self._in_torch = in_torch
+
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """As of `Attend`."""
+        if softcap is not None or not all(native.is_plain(x) for x in (queries, keys, values)):
+            return self._in_torch.attend(
+                layer, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks
+            )
+        part = Partial(*self._tables.attend(queries, keys, values, scale=scale))
+        return with_sinks(part, sinks, queries)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

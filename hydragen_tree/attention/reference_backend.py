@@ -1,0 +1,76 @@
+"""The definition itself: `hydragen_kernels.reference`, with tails as one more segment a row."""
+
+import torch
+from torch import Tensor
+
+from hydragen_kernels import reference
+from hydragen_kernels.inputs import movable
+from hydragen_tree.attention.backend import Backend, with_sinks
+from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.plan import Plan, Tails
+
+
+class ReferenceBackend(Backend):
+    """The plain recursion, for any heads."""
+
+    def why_not(self, heads: Heads) -> None:
+        """It can serve all."""
+
+    def prepare(self, plan: Plan, heads: Heads) -> "ReferencePlan":
+        """The plan as a forest."""
+        return ReferencePlan(plan)
+
+    def explain(self, heads: Heads) -> str:
+        """What computes a step, in a line."""
+        return "the plain recursion that defines the result"
+
+
+class ReferencePlan:
+    """A plan as the forest that the recursion walks, and the slots of every tail."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._nodes = plan.nodes()
+        self._tails = [] if plan.tails is None else _tail_slots(plan.tails)
+
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """As of `Attend`."""
+        result = reference.empty(queries)
+        for node in self._nodes:
+            rows = slice(node.query_start, node.query_stop)
+            part = reference.attend(node, queries, keys, values, scale=scale, softcap=softcap)
+            _merge_into(result, rows, part)
+        for row, slots in enumerate(self._tails):
+            own_keys, own_values = (
+                movable(arena)[:, slots].view(arena.dtype) for arena in (keys, values)
+            )
+            rows = slice(row, row + 1)
+            own = reference.partial(
+                queries[rows], own_keys, own_values, scale=scale, softcap=softcap
+            )
+            _merge_into(result, rows, own)
+        return with_sinks(result, sinks, queries)
+
+
+def _merge_into(result: reference.Partial, rows: slice, part: reference.Partial) -> None:
+    before = reference.Partial(result.out[rows], result.lse[rows])
+    result.out[rows], result.lse[rows] = reference.merge(before, part)
+
+
+def _tail_slots(tails: Tails) -> list[Tensor]:
+    """The slots of each row's tail, in order."""
+    offsets = torch.arange(tails.page_tokens)
+    result = []
+    for pages, length in zip(tails.pages, tails.lengths.tolist(), strict=True):
+        first = torch.from_numpy(pages.clip(min=0)).long() * tails.page_tokens
+        result.append((first[:, None] + offsets).flatten()[:length])
+    return result

@@ -1,0 +1,129 @@
+"""Tree attention in plain torch: level by level from the roots, then the tails.
+
+For every segment the attention of all queries below it is one product, merged into those queries'
+running partial. On a CPU the product is torch's flash attention, which gives the log-sum-exp too.
+
+Source: Hydragen, arXiv 2402.05099; merging by log-sum-exp as in its equation 5.
+"""
+
+import torch
+from torch import Tensor
+
+from hydragen_kernels.reference import Partial
+from hydragen_tree.attention.backend import Backend, with_sinks
+from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.plan import Item, Plan
+from hydragen_tree.attention.torch_tails import PagedTails
+
+_FLASH_CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_SCORES_CHUNK = 1 << 24  # scores of one product of the unfused form, in elements
+
+
+class TorchBackend(Backend):
+    """Plain torch, for any heads on any device."""
+
+    def why_not(self, heads: Heads) -> None:
+        """It can serve all."""
+
+    def prepare(self, plan: Plan, heads: Heads) -> "TorchPlan":
+        """The items as numbers, and which page goes to which row."""
+        return TorchPlan(plan, heads)
+
+    def explain(self, heads: Heads) -> str:
+        """What computes a step, in a line."""
+        return "torch, a flash or plain product a segment, merged level by level"
+
+
+class TorchPlan:
+    """A plan's items as Python's numbers, and its tails made ready on the device."""
+
+    def __init__(self, plan: Plan, heads: Heads) -> None:
+        self._items = [Item(*row) for row in plan.items.tolist()]
+        self._tails = None if plan.tails is None else PagedTails(plan.tails, heads.device)
+
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """As of `Attend`."""
+        out = torch.zeros(queries.shape, dtype=torch.float32, device=queries.device)
+        lse = torch.full(queries.shape[:2], -torch.inf, dtype=torch.float32, device=queries.device)
+        for first, count, slot, n_slots, causal, level in self._items:
+            rows, own = slice(first, first + count), slice(slot, slot + n_slots)
+            part = _segment(
+                queries[rows], keys[:, own], values[:, own], scale, softcap, bool(causal)
+            )
+            _merge_into(out[rows], lse[rows], *part, first=level == 0)
+        if self._tails is not None:
+            part = self._tails.attend(queries, keys, values, scale=scale, softcap=softcap)
+            _merge_into(out, lse, *part, first=not self._items)
+        return with_sinks(Partial(out, lse), sinks, queries)
+
+
+def _merge_into(
+    out: Tensor, lse: Tensor, part_out: Tensor, part_lse: Tensor, *, first: bool
+) -> None:
+    """Merges a partial into a running one, in place; `first` says that nothing was there before."""
+    if first:
+        out.copy_(part_out)
+        lse.copy_(part_lse)
+        return
+    weight = torch.sigmoid(part_lse - lse).nan_to_num_(0.0)  # -inf - -inf: both are empty
+    out.lerp_(part_out.to(out.dtype), weight[..., None])
+    lse.copy_(torch.logaddexp(lse, part_lse))
+
+
+def _segment(
+    queries: Tensor, keys: Tensor, values: Tensor, scale: float, softcap: float | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Attention of `[rows, q_heads, head_dim]` over one segment `[kv_heads, tokens, head_dim]`."""
+    rows, q_heads, head_dim = queries.shape
+    kv_heads = keys.shape[0]
+    group = q_heads // kv_heads
+    if queries.device.type == "cpu" and softcap is None and queries.dtype in _FLASH_CPU_DTYPES:
+        if causal:
+            stacked = queries.transpose(0, 1)[None]
+        else:  # (row x group) queries against one kv head: one matrix-matrix product
+            stacked = (
+                queries.view(rows, kv_heads, group, head_dim).transpose(0, 1).flatten(1, 2)[None]
+            )
+        shared = [arena.to(queries.dtype)[None] for arena in (keys, values)]
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            stacked, *shared, 0.0, causal, scale=scale
+        )
+        if causal:
+            return out[0].transpose(0, 1), lse[0].transpose(0, 1)
+        out = out[0].unflatten(1, (rows, group)).transpose(0, 1).flatten(1, 2)
+        return out, lse[0].unflatten(1, (rows, group)).transpose(0, 1).flatten(1, 2)
+    step = rows if causal else max(1, _SCORES_CHUNK // (q_heads * keys.shape[1]))
+    parts = [
+        _unfused(queries[at : at + step], keys, values, scale, softcap, causal)
+        for at in range(0, rows, step)
+    ]
+    return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
+
+
+def _unfused(
+    queries: Tensor, keys: Tensor, values: Tensor, scale: float, softcap: float | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Two products and a softmax in fp32, where no fused form applies."""
+    rows, q_heads, head_dim = queries.shape
+    kv_heads, tokens, _ = keys.shape
+    stacked = queries.view(rows, kv_heads, -1, head_dim).transpose(0, 1).flatten(1, 2).float()
+    scores = torch.matmul(stacked, keys.float().mT) * scale  # [kv_heads, rows * group, tokens]
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if causal:
+        hidden = torch.ones(rows, tokens, dtype=torch.bool, device=queries.device).triu_(1)
+        scores.masked_fill_(hidden.repeat_interleave(q_heads // kv_heads, 0), -torch.inf)
+    lse = torch.logsumexp(scores, -1)
+    out = torch.matmul(torch.exp(scores - lse[..., None]), values.float())
+    out = out.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)
+    return out, lse.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)
