@@ -31,7 +31,13 @@ from hydragen_tree.errors import InputError
 FILE_NAME = "hydragen.toml"
 PREFIX = "HYDRAGEN_"
 _ORIGINS = "hydragen.origins"
-_FLAGS = {"n": "-n", "k": "-k", "memory_bytes": "--memory", "path": "--output"}
+_FLAGS = {
+    "n": "-n",
+    "k": "-k",
+    "memory_bytes": "--memory",
+    "path": "--output",
+    'sandbox="rlimits"': "--unsandboxed",
+}
 _UNITS = {"": 1, **{f"{p}B": 1000**i for i, p in enumerate(("", "K", "M", "G", "T"))}}
 _UNITS |= {f"{p}IB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), start=1)}
 

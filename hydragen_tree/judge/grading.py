@@ -86,8 +86,8 @@ class Grading:
                 self._fault("broken lines", str(line))
                 continue
             problem = self._problems.find(line)
-            if isinstance(problem, str):
-                self._fault("samples without a problem", problem)
+            if isinstance(problem, InputError):
+                self._fault("samples without a problem", self._worded(problem))
                 continue
             language = self._language(line, default)
             if language is None or not self._can_be_judged(problem):

@@ -114,7 +114,7 @@ class Judge:
         python: str | None = None,
     ) -> None:
         if workers is not None and workers < 1:
-            raise InputError(f"--workers {workers}: expected an integer >= 1")
+            raise InputError("expected an integer >= 1", setting="workers", value=workers)
         self.workers = workers or len(os.sched_getaffinity(0))
         self._interpreter = find_interpreter(python)
         self.isolation: Isolation = find_isolation(sandbox, self._interpreter)

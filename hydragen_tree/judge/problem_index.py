@@ -7,7 +7,7 @@ else in the one that the manifest beside the samples names.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import InputError, Setting
 from hydragen_tree.problem.reading import load_problems, problem_from_document
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.sample.lines import SampleLine
@@ -21,7 +21,7 @@ class ProblemIndex:
 
     Args:
         sources: problem files, directories, packages, globs, or data sets in JSON.
-        samples: the samples' file, beside which a manifest may lie.
+        samples: the samples' file, beside which a manifest and the problems may lie.
 
     Attributes:
         refused: records of data sets that are no problems, and why.
@@ -33,15 +33,18 @@ class ProblemIndex:
     def __init__(self, sources: Sequence[str], samples: Path | None = None) -> None:
         self.refused: list[str] = []
         self._problems: dict[str, Problem] = {}
-        self._from_files: dict[str, dict[str, Problem] | str] = {}
+        self._from_files: dict[str, dict[str, Problem] | InputError] = {}
         self._tasks = _tasks_of(samples)
+        self._place = Path() if samples is None else samples.parent
         for source in sources:
             for problem in self._load(source):
                 if problem.id in self._problems:
-                    raise InputError(f"--problems {source}: {problem.id!r} is there twice")
+                    raise InputError(
+                        f"{problem.id!r} is there twice", setting="problems", value=source
+                    )
                 self._problems[problem.id] = problem
 
-    def find(self, line: SampleLine) -> Problem | str:
+    def find(self, line: SampleLine) -> Problem | InputError:
         """The problem of a sample, or why there is none."""
         for name in (line.task_id, f"Mbpp/{line.task_id}"):  # MBPP's samples bear numbers
             if name in self._problems:
@@ -49,14 +52,17 @@ class ProblemIndex:
         task = self._tasks.get(line.task_id)
         path = line.record.get("problem") or (task.path if task else None)
         if not isinstance(path, str):
-            return f"no problem has the task id {line.task_id!r}; name its file with --problems"
+            return InputError(
+                f"no problem has the task id {line.task_id!r}; name its file with ",
+                Setting("problems"),
+            )
         if path not in self._from_files:
             self._from_files[path] = self._read(path)
         found = self._from_files[path]
-        if isinstance(found, str):
+        if isinstance(found, InputError):
             return found
         if line.task_id not in found:
-            return f"{path} holds no problem with the task id {line.task_id!r}"
+            return InputError(f"{path} holds no problem with the task id {line.task_id!r}")
         return found[line.task_id]
 
     def changed(self, problem: Problem) -> bool:
@@ -64,11 +70,14 @@ class ProblemIndex:
         task = self._tasks.get(problem.id)
         return task is not None and task.sha256 not in (None, problem.content_hash)
 
-    def _read(self, path: str) -> dict[str, Problem] | str:
+    def _read(self, path: str) -> dict[str, Problem] | InputError:
+        """The problems of a file that samples name: from here, else from the samples' own place."""
+        if not Path(path).exists() and (self._place / path).exists():
+            path = str(self._place / path)
         try:
             return {problem.id: problem for problem in self._load(path)}
         except InputError as error:
-            return f"{error}; name the problem's file with --problems"
+            return InputError(f"{error}; name the problem's file with ", Setting("problems"))
 
     def _load(self, source: str) -> Iterator[Problem]:
         if not source.endswith(_DATASETS):

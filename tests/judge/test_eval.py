@@ -94,6 +94,17 @@ def test_the_manifest_names_the_problems(home: Path) -> None:
     assert "sum.yaml: has changed since its samples were drawn" in said
 
 
+def test_problems_are_found_from_the_place_of_the_samples_too(home: Path) -> None:
+    """As when a run's folder was moved, or is judged from elsewhere."""
+    line = {**sample("sum", 0, RIGHT), "problem": "sum.yaml"}
+    place = home / "run"
+    place.mkdir()
+    (place / "s.jsonl").write_text(json.dumps(line) + "\n")
+    (home / "sum.yaml").rename(place / "sum.yaml")
+    verdicts, _ = evaluate("run/s.jsonl", "-q")
+    assert [verdict["verdict"] for verdict in verdicts] == ["AC"]
+
+
 def test_human_eval_and_evalplus(home: Path) -> None:
     problem = {
         "task_id": "HumanEval/0",

@@ -294,9 +294,9 @@ def test_another_interpreter(judge: Judge) -> None:
     ("settings", "message"),
     [
         ({"sandbox": "castle"}, "castle"),
-        ({"workers": 0}, "--workers 0"),
+        ({"workers": 0}, "workers 0"),
         ({"python": "/no/such/python"}, "/no/such/python"),
-        ({"python": "/bin/true"}, "--python"),
+        ({"python": "/bin/true"}, "python /bin/true: cannot be run"),
     ],
 )
 def test_settings_that_are_wrong(settings: dict[str, object], message: str) -> None:

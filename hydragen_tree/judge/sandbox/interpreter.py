@@ -53,14 +53,20 @@ def find_interpreter(path: str | None = None) -> Interpreter:
         ).stdout
         executable, *prefixes, version, numbers = json.loads(answer)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise InputError(f"--python {asked}: cannot be run as a Python: {error}") from error
+        raise InputError(
+            f"cannot be run as a Python: {error}", setting="python", value=asked
+        ) from error
     if tuple(numbers[:2]) < _OLDEST:
-        raise InputError(f"--python {asked}: is Python {version.split()[0]}, 3.9 or later needed")
+        raise InputError(
+            f"is Python {version.split()[0]}, 3.9 or later needed", setting="python", value=asked
+        )
     home = str(Path.home())
     unique = tuple(dict.fromkeys(prefixes))
     if any(prefix in ("/", home) for prefix in unique):
         raise InputError(
-            f"--python {asked}: its library is in {unique[0]}, which programs must not read; "
-            "name another interpreter"
+            f"its library is in {unique[0]}, which programs must not read; name another "
+            "interpreter",
+            setting="python",
+            value=asked,
         )
     return Interpreter(executable, unique, version)

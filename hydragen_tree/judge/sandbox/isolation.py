@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import InputError, Setting
 from hydragen_tree.judge.sandbox.box import Box, BoxError
 from hydragen_tree.judge.sandbox.interpreter import Interpreter, find_interpreter
 from hydragen_tree.judge.sandbox.levels import LEVELS, Container, LevelName, build
@@ -92,11 +92,12 @@ def find_isolation(sandbox: str, interpreter: Interpreter) -> Isolation:
             if isolation.holds or level == UNPROTECTED:
                 return isolation
             reasons.append(f"{level}: {isolation}")
-    remedy = (
-        "install bubblewrap, or allow user namespaces or Landlock; --unsandboxed judges without "
-        "protection, for programs you trust"
+    raise InputError(
+        f"no sandbox works here ({'; '.join(reasons)}): install bubblewrap, or allow user "
+        "namespaces or Landlock; ",
+        Setting(f'sandbox="{UNPROTECTED}"'),
+        " judges without protection, for programs you trust",
     )
-    raise InputError(f"no sandbox works here ({'; '.join(reasons)}): {remedy}")
 
 
 def _probe_level(container: Container, passed_over: tuple[str, ...]) -> Isolation:
