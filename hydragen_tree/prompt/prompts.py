@@ -33,6 +33,8 @@ class Prompt:
         token_ids: int32 `[tokens]`, read-only.
         stop: the template's stop strings.
         text: the text that was tokenised, when there was one.
+        starter: code that the problem gives: imports, helpers, a function without a body.
+        entry_point: the function that the problem's tests call.
     """
 
     task_id: str
@@ -40,6 +42,8 @@ class Prompt:
     token_ids: NDArray[np.int32]
     stop: tuple[str, ...]
     text: str | None = None
+    starter: str = ""
+    entry_point: str | None = None
 
     @property
     def sha256(self) -> str:
@@ -55,6 +59,8 @@ class _Draft:
     variant: int
     text: str
     stop: tuple[str, ...] = ()
+    starter: str = ""
+    entry_point: str | None = None
     special: bool = True  # the tokenizer adds its special tokens; a chat template has done so
 
 
@@ -143,12 +149,16 @@ def _of_content(name: str, content: Any, tokenizer: Tokenizer) -> Prompt | _Draf
 def _of_problem(
     problem: Problem, variant: int, examples: Sequence[Example], tokenizer: Tokenizer, chat: bool
 ) -> _Draft:
+    stop: tuple[str, ...] = ()
     if chat:
         text = render_chat(tokenizer, _messages(problem, examples), problem.id)
-        return _Draft(problem.id, variant, text, special=False)
-    blocks = [render_block(e.statement, e.samples, e.solution) for e in examples]
-    text = "\n\n".join([*blocks, render_block(problem.statement, problem.samples, None)])
-    return _Draft(problem.id, variant, text, PLAIN_STOP)
+    else:
+        blocks = [render_block(e.statement, e.samples, e.solution) for e in examples]
+        blocks.append(render_block(problem.statement, problem.samples, None))
+        text, stop = "\n\n".join(blocks), PLAIN_STOP
+    return _Draft(
+        problem.id, variant, text, stop, problem.starter, problem.entry_point, special=not chat
+    )
 
 
 def _messages(problem: Problem, examples: Sequence[Example]) -> Messages:
@@ -176,7 +186,13 @@ def _encode_all(prompts: Sequence[Prompt | _Draft], tokenizer: Tokenizer) -> Ite
     for prompt in prompts:
         if isinstance(prompt, _Draft):
             prompt = Prompt(
-                prompt.task_id, prompt.variant, encoded[prompt], prompt.stop, prompt.text
+                prompt.task_id,
+                prompt.variant,
+                encoded[prompt],
+                prompt.stop,
+                prompt.text,
+                prompt.starter,
+                prompt.entry_point,
             )
         if not len(prompt.token_ids):
             raise InputError(f"{prompt.task_id}: the prompt has no tokens, expected at least one")

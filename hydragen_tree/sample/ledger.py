@@ -151,7 +151,6 @@ class Ledger:
         text: str,
     ) -> Iterator[Sample]:
         """One record for each of the samples that ended with these tokens."""
-        solution = extract_solution(text)
         for number in samples.tolist():
             prompt = self._prompts[self.prompt[number]]
             self._stats.samples_done += 1
@@ -160,7 +159,9 @@ class Ledger:
                 sample_index=int(self.index[number]),
                 prompt_variant=prompt.variant,
                 completion=text,
-                solution=solution,
+                solution=extract_solution(
+                    text, prompt.text, starter=prompt.starter, entry_point=prompt.entry_point
+                ),
                 finish_reason=reason,
                 n_tokens=tokens.size,
                 logprob=float(self._logprob[number]),

