@@ -1,9 +1,11 @@
 """pass@k: the chance that at least one of k samples solves a problem, and how sure that is.
 
 Verdicts are counted; the unbiased estimate of each problem is averaged over the problems of a set.
-95 % intervals come from the problems drawn again (a set), or from the exact interval of the
-binomial carried through 1 - (1 - p)^k (one problem). Infrastructure errors are no samples; problems
-judged only until solved (`until_solved`) have no fixed n, and stay out of every estimate.
+95 % intervals of a set are for the mean over all problems like its own, and come from its problems
+weighted anew together with an unseen one (`bounded_interval`); those of one problem are for that
+problem, and are the exact interval of the binomial carried through 1 - (1 - p)^k. Infrastructure
+errors are no samples; problems judged only until solved (`until_solved`) have no fixed n, and stay
+out of every estimate.
 """
 
 import hashlib
@@ -20,7 +22,7 @@ from hydragen_tree.judge.normal_form import normal_form
 from hydragen_tree.passk.estimate import (
     CONFIDENCE,
     RESAMPLES,
-    bootstrap_interval,
+    bounded_interval,
     exact_interval,
     log_spaced_k,
     pass_at_k,
@@ -32,7 +34,7 @@ __all__ = [
     "ProblemSummary",
     "Summary",
     "Tally",
-    "bootstrap_interval",
+    "bounded_interval",
     "exact_interval",
     "log_spaced_k",
     "pass_at_k",
@@ -282,16 +284,12 @@ def _interval(
     values: NDArray[np.float64], counts: Sequence[Counts], ks: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Intervals for the mean of `values` `[problems, ks]`: (low `[ks]`, high `[ks]`, method)."""
-    exact = np.array([[exact_interval(n, c, k) for k in ks] for _, n, c in counts])
     if len(counts) == 1 or not ks:
-        bounds = exact.reshape(len(counts), len(ks), 2).mean(axis=0)
+        exact = [[exact_interval(n, c, k) for k in ks] for _, n, c in counts[:1]]
+        bounds = np.array(exact).reshape(len(ks), 2)
         return bounds[:, 0], bounds[:, 1], "exact"
-    low, high = bootstrap_interval(values)
-    # Problems that all gave the same value leave nothing to draw again; claiming certainty from
-    # that would be wrong, so such a k takes the mean of the problems' own exact intervals.
-    same = values.min(axis=0) == values.max(axis=0)
-    bounds = exact.mean(axis=0)
-    return np.where(same, bounds[:, 0], low), np.where(same, bounds[:, 1], high), "bootstrap"
+    low, high = bounded_interval(values)
+    return low, high, "bootstrap"
 
 
 def _fingerprint(program: str) -> int:

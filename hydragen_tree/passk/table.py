@@ -160,10 +160,12 @@ def _majority(problem: ProblemSummary) -> str:
 def _remarks(summary: Summary) -> list[str]:
     """What a reader must know: refusals, problems left out, samples the judge could not judge."""
     remarks = [f"pass@{k} is refused: {why}" for k, why in summary.overall.refused]
-    if 2 <= summary.overall.problems < FEW_PROBLEMS:
-        remarks.append(
-            f"{summary.overall.problems} problems are few: the interval over them is rough"
-        )
+    problems = summary.overall.problems
+    if problems == 1:
+        remarks.append("95 % interval: Clopper and Pearson's, for this problem alone")
+    elif problems:
+        few = f"; {problems} are few" if problems < FEW_PROBLEMS else ""
+        remarks.append(f"95 % intervals: Gaffke's, for the mean over all problems like these{few}")
     stopped = [p.task_id for p in summary.problems if p.until_solved]
     if stopped:
         remarks.append(f"left out of the estimates, judged only until solved: {_names(stopped)}")
