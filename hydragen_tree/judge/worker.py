@@ -280,9 +280,11 @@ class Worker:
         outcome, asked = interact(
             self.box, program.request(limits), self._partner, interactor, in_order=True
         )
-        # Who ends first is in the right: a program may die of a pipe that a rejection closed.
-        rejected = asked.exit_status == 43 and asked.ended_at <= outcome.ended_at
-        fault = find_fault(outcome, problem, ignore_exit=rejected)
+        # Who ends first is in the right: after a rejection a program may die of a closed pipe, or
+        # wait for an answer until its time is up. Source that is no program is CE all the same.
+        if asked.exit_status == 43 and asked.ended_at <= outcome.ended_at and not outcome.refused:
+            return outcome, "WA", checker.interpret(asked) or ""
+        fault = find_fault(outcome, problem)
         if fault is not None:
             return outcome, *fault
         wrong = checker.interpret(asked)

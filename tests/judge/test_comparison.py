@@ -380,6 +380,9 @@ while True:
         ("import os, time\nprint(1, flush=True)\nos.close(1)\ntime.sleep(0.1)\n1/0", "RE"),
         ("while True: pass", "TLE"),
         ("input()", "TLE"),  # both wait
+        ("print('what?', flush=True)\nwhile True: pass", "WA"),  # rejected before its time is up
+        ("import time\nprint('what?', flush=True)\ntime.sleep(60)", "WA"),
+        ("import os, time\nos.close(1)\ntime.sleep(60)", "WA"),  # an end of file, no guess
         ("print(", "CE"),
     ],
 )
@@ -396,3 +399,16 @@ def test_interactive_polygon_is_refused(judge: Judge, tmp_path: Path) -> None:
     problem = with_checker(tmp_path, "guess.py", GUESS, "polygon", interactive=True)
     with pytest.raises(InputError, match="kattis"):
         judge.judge(problem, BISECT)
+
+
+def test_a_compiled_program_dies_of_a_closed_pipe(judge: Judge, tmp_path: Path) -> None:
+    """As it would when started from a shell; Python ignores the signal, programs it starts not."""
+    needs_cpp()
+    leaves = "import os, sys, time\nos.close(0)\ntime.sleep(1.5)\nsys.exit(42)"
+    problem = with_checker(tmp_path, "leave.py", leaves, "kattis", interactive=True)
+    code = (
+        "#include <cstdio>\n#include <unistd.h>\n"
+        'int main() { for (;;) { puts("1"); fflush(stdout); usleep(50000); } }'
+    )
+    verdict = judge.judge(problem, code, "c++")
+    assert (verdict.status, verdict.signal) == ("RE", 13), verdict

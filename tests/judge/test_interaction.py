@@ -88,3 +88,43 @@ def test_a_box_that_is_lost(boxes: tuple[Box, Box], which: int, in_order: bool) 
     assert all(outcome.succeeded for outcome in ended), ended
     killer.join()
     assert open_files() == before
+
+
+CLOSES = "import os, sys, time\nos.close(1)\ntime.sleep(0.2)\nsys.stdin.read()\n"
+HEARS = "import sys\nassert sys.stdin.read() == ''\nprint('heard', file=sys.stderr)"
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_who_closes_its_output_ends_the_others_input(
+    boxes: tuple[Box, Box], in_order: bool, turned: bool
+) -> None:
+    """Though the one that closes it lives on, and waits for the other."""
+    one, other = boxes
+    codes = (HEARS, CLOSES) if turned else (CLOSES, HEARS)
+    ended = interact(one, of(codes[0]), other, of(codes[1]), in_order=in_order)
+    assert all(outcome.succeeded for outcome in ended), ended
+    assert b"heard" in ended[0 if turned else 1].stderr
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_who_closes_its_input_breaks_the_others_pipe(
+    boxes: tuple[Box, Box], in_order: bool
+) -> None:
+    one, other = boxes
+    deaf = "import os, sys, time\nsys.stdin.close()\nos.close(0)\ntime.sleep(2)"
+    talks = "import time\nfor _ in range(20):\n    print(1, flush=True)\n    time.sleep(0.1)"
+    gone, left = interact(one, of(talks), other, of(deaf), in_order=in_order)
+    assert left.succeeded
+    assert b"BrokenPipeError" in gone.stderr
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_much_is_passed_on_whole(boxes: tuple[Box, Box], in_order: bool) -> None:
+    one, other = boxes
+    writes = "print('x' * 3_000_000)"
+    reads = "import sys, time\ntime.sleep(0.3)\nassert len(sys.stdin.read()) == 3_000_001"
+    before = open_files()
+    ended = interact(one, of(writes), other, of(reads), in_order=in_order)
+    assert all(outcome.succeeded for outcome in ended), ended
+    assert open_files() == before

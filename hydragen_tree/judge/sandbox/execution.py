@@ -1,12 +1,14 @@
 """Programs that run: the judge moves what goes through their pipes, and waits for their end."""
 
+import contextlib
 import json
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from hydragen_tree.judge.sandbox.relay import Relay
 from hydragen_tree.judge.sandbox.streams import Streams
 
 _ANSWER_S = 5.0
@@ -89,30 +91,30 @@ class Execution:
             self._kill()
 
 
-def communicate(
-    *programs: Execution, on_end: Callable[[Execution], None] = lambda program: None
-) -> None:
+def communicate(*programs: Execution, relays: Sequence[Relay] = ()) -> None:
     """Feed and read programs until all have ended.
 
     Args:
         programs: each in a box of its own.
-        on_end: called with a program once its end is on record, or will never be.
+        relays: what passes on the output of one to another; closed here.
     """
-    running = list(programs)
-    with selectors.PollSelector() as selector:
+    with contextlib.ExitStack() as ours, selectors.PollSelector() as selector:
+        for relay in relays:
+            ours.callback(relay.close)
+            relay.register(selector)
         for program in programs:
             program.register(selector)
         while active := [one for one in programs if _watched(selector, one)]:
-            left_s = min(one.deadline for one in active) - time.monotonic()
-            for key, _ in selector.select(max(0.0, left_s)):
+            due = min(one.deadline for one in active)
+            due = min([due, *(relay.due for relay in relays)])
+            for key, _ in selector.select(max(0.0, due - time.monotonic())):
                 if key.fd in selector.get_map():  # not closed by an event before it
                     key.data.move(selector, key.fd)
             for program in active:
                 if time.monotonic() >= program.deadline:
                     program.expire(selector)
-            for program in [one for one in running if one.ended]:
-                running.remove(program)
-                on_end(program)
+            for relay in relays:
+                relay.settle()
 
 
 def _watched(selector: selectors.BaseSelector, program: Execution) -> list[selectors.SelectorKey]:

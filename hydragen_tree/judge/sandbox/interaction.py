@@ -1,10 +1,10 @@
 """Two programs that talk to each other: one that is judged, and its interactor or test code."""
 
-import contextlib
 import os
 
 from hydragen_tree.judge.sandbox.box import Box, BoxError
 from hydragen_tree.judge.sandbox.execution import Execution, communicate
+from hydragen_tree.judge.sandbox.relay import Relay
 from hydragen_tree.judge.sandbox.request import Outcome, Request
 
 
@@ -18,8 +18,8 @@ def interact(
         program: what is judged.
         partner_box: where its partner runs.
         partner: its interactor, or the test code.
-        in_order: neither sees that the other's pipes are closed before the other's end is on
-            record, so that a death that follows from the other's never looks like the earlier.
+        in_order: neither sees the other's death before that is on record, so that a death that
+            follows from the other's never looks like the earlier.
 
     Returns:
         The program's outcome and the partner's.
@@ -29,28 +29,26 @@ def interact(
     """
     box.ensure()
     partner_box.ensure()
-    from_program, to_partner = os.pipe()
-    from_partner, to_program = os.pipe()
-    with contextlib.ExitStack() as of_program, contextlib.ExitStack() as of_partner:
-        if in_order:
-            _hold(of_program, to_partner, from_partner)
-            _hold(of_partner, to_program, from_program)
-        try:
-            program_run = box.begin(program, from_partner, to_partner)
-        except BoxError:
-            _close(from_program, to_program)
-            raise
-        try:
-            partner_run = partner_box.begin(partner, from_program, to_program)
-        except BoxError:
-            box.close()
-            program_run.streams.close()
-            raise
-
-        def release(ended: Execution) -> None:
-            (of_program if ended is program_run else of_partner).close()
-
-        communicate(program_run, partner_run, on_end=release)
+    outward, homeward = _Way(relayed=in_order), _Way(relayed=in_order)
+    try:
+        program_run = box.begin(program, homeward.read, outward.write)
+    except BoxError:
+        _close(outward.read, homeward.write, *outward.between, *homeward.between)
+        raise
+    try:
+        partner_run = partner_box.begin(partner, outward.read, homeward.write)
+    except BoxError:
+        box.close()
+        program_run.streams.close()
+        _close(*outward.between, *homeward.between)
+        raise
+    relays = []
+    if in_order:
+        relays = [
+            _relay(outward, program_run, partner_run),
+            _relay(homeward, partner_run, program_run),
+        ]
+    communicate(program_run, partner_run, relays=relays)
     try:
         outcome = box.end(program, program_run)
     finally:
@@ -58,10 +56,30 @@ def interact(
     return outcome, partner_outcome
 
 
-def _hold(held: contextlib.ExitStack, *ends: int) -> None:
-    """Keep ends of pipes open for as long as the stack is."""
-    for end in ends:
-        held.callback(os.close, os.dup(end))
+class _Way:
+    """A pipe from one program to the other, or two of them with a relay's ends between.
+
+    Args:
+        relayed: there are two.
+
+    Attributes:
+        write: the descriptor that the one writes to.
+        read: the descriptor that the other reads from.
+        between: the ends that a relay reads from and writes to; empty without one.
+    """
+
+    def __init__(self, *, relayed: bool) -> None:
+        self.read, self.write = os.pipe()
+        self.between: tuple[int, ...] = ()
+        if relayed:
+            source = self.read
+            self.read, target = os.pipe()
+            self.between = (source, target)
+
+
+def _relay(way: _Way, writer: Execution, reader: Execution) -> Relay:
+    source, target = way.between
+    return Relay(source, target, writer, reader)
 
 
 def _close(*ends: int) -> None:

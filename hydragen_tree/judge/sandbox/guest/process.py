@@ -144,6 +144,8 @@ def become_program(
         seccomp.install(filter_code)
     try:
         if not request["sources"]:
+            for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and then inherited
+                signal.signal(ignored, signal.SIG_DFL)
             image = sources[0] if request["image"] else request["argv"][0]
             os.execve(image, request["argv"], dict(os.environ))
         named = zip(sources, request["sources"])
