@@ -6,7 +6,7 @@ Whichever of the layers the model calls first computes all of them, and the othe
 theirs. A call with another input computes anew, so that the result is right in any order.
 
 On a CPU, oneDNN computes them from weights that are packed once, in less time than MKL from plain
-ones, in half of it with a few rows (BENCHMARKS.md). It compiles a kernel for every new number of
+ones, in half of it with a few rows (NOTES.md). It compiles a kernel for every new number of
 rows, so the caller pads them.
 """
 

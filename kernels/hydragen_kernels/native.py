@@ -2,7 +2,7 @@
 
 It is compiled for the machine at hand when first wanted, in a second or two, as Triton compiles its
 launchers, and kept in the user's cache. Where there is no C compiler, torch's flash attention and a
-dozen of its operations for the tails do the same (BENCHMARKS.md has both times).
+dozen of its operations for the tails do the same (NOTES.md has both times).
 """
 
 import ctypes

@@ -28,7 +28,7 @@ SHORTEST_CHUNK = 256  # keys; a shorter range does not repay writing and merging
 CHUNK_STEP = 128  # keys; a multiple of every block_k, so that only a segment's end is ragged
 FULL_ROUNDS = 16  # from so many tiles a program on, splitting cannot even out much
 
-# Rates of one H200 (BENCHMARKS.md). Only their ratios matter, and only for speed.
+# Rates of one H200 (NOTES.md). Only their ratios matter, and only for speed.
 BYTES_PER_NS = 4000.0
 FLOPS_PER_NS = 690_000.0
 TILE_NS = 4000.0

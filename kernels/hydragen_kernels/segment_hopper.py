@@ -8,7 +8,7 @@ product with the values runs under the softmax of the next scores. This is the s
 al., arXiv:2407.08608.
 
 Bound: the tensor cores, from about 184 rows on: 706 of the 790 TFLOP/s a plain matrix product
-reaches on an H200 (BENCHMARKS.md). Two independent tiles of 64 rows reach 545: every one of them
+reaches on an H200 (NOTES.md). Two independent tiles of 64 rows reach 545: every one of them
 brings its own keys through the L2.
 """
 

@@ -1,12 +1,18 @@
-"""The Python that the README shows runs as it stands."""
+"""The Python that the README shows runs as it stands, and the files that the pages name are there."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(ROOT.glob("*.md"))
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+)
+# Links, and what stands in back-ticks and begins with a folder of the repository.
+_LINK = re.compile(r"\]\(([^):#]+)\)")
+_PATH = re.compile(r"`((?:cli|hydragen_tree|kernels|problems|tests|docs|benchmarks)/[\w./-]*\w)`")
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=[code.splitlines()[0] for code in BLOCKS])
@@ -21,3 +27,12 @@ def test_examples_run(code: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_there_are_examples() -> None:
     assert len(BLOCKS) >= 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    if page.name == "CHANGELOG.md":  # tells of what was
+        return
+    text = page.read_text()
+    named = {name for name in _LINK.findall(text) + _PATH.findall(text) if "NAME" not in name}
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
