@@ -27,7 +27,8 @@ TABLE = (
     Entry("triton", "GPU", "triton_backend.TritonBackend"),
     Entry("torch", "anywhere", "torch_backend.TorchBackend"),
     # torch can serve whatever there is, so those below are only ever asked for by name. Flash
-    # attention was slower than our kernel wherever both were measured (BENCHMARKS.md).
+    # attention was slower than our kernel wherever both were measured
+    # (benchmarks/attention-h200.json, `segment_kernel`).
     Entry("flash", "GPU", "flash_backend.FlashBackend"),
     Entry("reference", "plain and slow", "reference_backend.ReferenceBackend"),
 )
