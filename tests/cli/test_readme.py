@@ -1,4 +1,4 @@
-"""The Python that the README shows runs as it stands, and the files that the pages name are there."""
+"""The Python that the README shows runs as it stands; the files that pages name are there."""
 
 import re
 from pathlib import Path
