@@ -10,6 +10,7 @@ import typer
 
 from hydragen_cli import arguments
 from hydragen_cli.console import count, note
+from hydragen_cli.outputs import check_outputs
 from hydragen_tree.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def export(
         raise InputError(
             "exists; name another file, or use --force", setting="output", value=output
         )
+    check_outputs({"output": output}, [("the file of the samples", Path(samples))])
     reader = _Reader()
     with _source(samples) as source, _target(output) as target:
         for text in export_samples(reader.read(source), format_):

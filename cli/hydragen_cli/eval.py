@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,8 @@ import typer
 from hydragen_cli import arguments, judging
 from hydragen_cli.console import console, count, note
 from hydragen_cli.judging import open_judge
-from hydragen_cli.options import flag_of
+from hydragen_cli.options import config_files, flag_of
+from hydragen_cli.outputs import check_outputs, files_of
 from hydragen_tree.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -118,16 +119,21 @@ def evaluate(
     from hydragen_tree.judge.problem_index import ProblemIndex
     from hydragen_tree.judge.verdict_file import VerdictFile
     from hydragen_tree.passk.summary import Tally
+    from hydragen_tree.picture import check_ending
 
     ks = _parse_ks(k)
-    source = _open_samples(samples)
-    _check_outputs({"output": output, "summary": summary, "plot": plot}, samples)
+    named = [*(problems or ()), *(more_problems or ())]
+    outputs = {"output": output, "summary": summary, "plot": plot}
+    check_outputs(outputs, _inputs(samples, named, config))
+    if plot is not None:
+        check_ending(plot)
     if plot is not None and until_solved is not None:
         raise InputError("no estimate is made with --until-solved; choose one", setting="plot")
     if resume and force:
         raise InputError("would throw away what --resume continues; choose one", setting="force")
     find_language(language)
-    index = ProblemIndex([*(problems or ()), *(more_problems or ())], _file_of(samples))
+    index = ProblemIndex(named, _file_of(samples))
+    check_outputs(outputs, files_of(index.problems))
     for reason in index.refused[:_REFUSED]:
         note(f"{reason}; its samples cannot be judged")
     if len(index.refused) > _REFUSED:
@@ -135,6 +141,7 @@ def evaluate(
         note(f"and {more:,} more records; their samples cannot be judged either")
     tally = Tally()
     with (
+        _open_samples(samples) as source,
         VerdictFile(output, tally, resume=resume, force=force) as verdicts,
         open_judge(
             workers=workers,
@@ -290,21 +297,15 @@ def _parse_ks(text: str | None) -> list[int]:
     return ks
 
 
-def _check_outputs(outputs: dict[str, Path | None], samples: str) -> None:
-    """Find out now, not after hours, that a result cannot be written or would cover its input."""
-    from hydragen_tree.picture import check_ending
+def _inputs(samples: str, named: Sequence[str], config: Path | None) -> Iterator[tuple[str, Path]]:
+    """What is read before the first verdict is written."""
+    from hydragen_tree.sample.manifest import manifest_path
 
-    for setting, path in outputs.items():
-        if path is None:
-            continue
-        if not path.absolute().parent.is_dir():
-            raise InputError(
-                f"cannot be written: no directory {path.parent}", setting=setting, value=path
-            )
-        if path.exists() and samples != "-" and path.samefile(samples):
-            raise InputError("is the file of the samples", setting=setting, value=path)
-        if setting == "plot":
-            check_ending(path)
+    if path := _file_of(samples):
+        yield "the file of the samples", path
+        yield "the manifest of the samples", manifest_path(path)
+    yield from (("a problem's file", Path(name)) for name in named if Path(name).is_file())
+    yield from (("the configuration", file) for file in config_files(config))
 
 
 def _write(path: Path, text: str) -> None:

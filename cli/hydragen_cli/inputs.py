@@ -1,11 +1,12 @@
 """What a run reads, checked before any model is touched."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydragen_cli.outputs import files_of
 from hydragen_tree.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Inputs:
     lines: Sequence[tuple[str, Any]]
     chat: bool
     variants: int | None
+    prompts_file: str | None = None
 
     @classmethod
     def read(
@@ -46,7 +48,7 @@ class Inputs:
             )
         if variants is not None:
             raise InputError("problems have variants, --prompts have none", setting="variants")
-        return cls((), _read_lines(prompts), chat, variants)
+        return cls((), _read_lines(prompts), chat, variants, prompts)
 
     @property
     def files(self) -> dict[str, tuple[str | None, str]]:
@@ -57,6 +59,12 @@ class Inputs:
             problem.id: (None if problem.source == STDIN else problem.source, problem.content_hash)
             for problem in self.problems
         }
+
+    def paths(self) -> Iterator[tuple[str, Path]]:
+        """The files that were read, and what each is."""
+        if self.prompts_file not in (None, "-"):
+            yield "the file of the prompts", Path(str(self.prompts_file))
+        yield from files_of(self.problems)
 
     def prompts(self, tokenizer: Any, seed: int) -> "list[Prompt]":
         """Tokenises everything; the seed chooses few-shot examples."""

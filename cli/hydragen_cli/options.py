@@ -95,7 +95,7 @@ def read_layers(ctx: typer.Context, config: Path | None) -> Path | None:
     options = {p.name: p for p in ctx.command.params if p.param_type_name == "option" and p.name}
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for file in _files(config):
+    for file in config_files(config):
         for name, value in _read_table(file, str(ctx.command.name), options).items():
             values[name] = value
             origins[name] = f"{file}: [{ctx.command.name}] {name.replace('_', '-')}"
@@ -108,7 +108,7 @@ def read_layers(ctx: typer.Context, config: Path | None) -> Path | None:
     return config
 
 
-def _files(config: Path | None) -> Iterator[Path]:
+def config_files(config: Path | None) -> Iterator[Path]:
     """The files to read, the weakest first."""
     from platformdirs import user_config_path
 

@@ -9,7 +9,8 @@ from hydragen_cli import arguments
 from hydragen_cli.console import console, count, duration, note, prepare_libraries, show, size
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
-from hydragen_cli.options import parse_bytes
+from hydragen_cli.options import config_files, parse_bytes
+from hydragen_cli.outputs import check_outputs
 from hydragen_cli.plan import describe
 from hydragen_cli.progress import Progress
 from hydragen_tree.errors import InputError
@@ -87,10 +88,16 @@ def sample(
         _rehearse(*prepare(), samples, settings, memory_bytes, quiet=quiet)
         return 0
 
-    from hydragen_tree.sample.manifest import Manifest
+    from hydragen_tree.sample.manifest import Manifest, manifest_path
     from hydragen_tree.sample.writer import SampleWriter
 
     path = None if output is None or str(output) == "-" else output
+    if path is not None:
+        manifest = manifest_path(path)
+        configuration = [("the configuration", file) for file in config_files(config)]
+        read = [*inputs.paths(), *configuration]
+        check_outputs({"output": path}, [*read, ("its own manifest", manifest)])
+        check_outputs({"output": manifest}, read)
     with Interrupts() as interrupts, SampleWriter(path, resume=resume, force=force) as writer:
         sampler, built = prepare()
 

@@ -44,6 +44,15 @@ class ProblemIndex:
                     )
                 self._problems[problem.id] = problem
 
+    @property
+    def problems(self) -> Iterator[Problem]:
+        """Those known before any sample is read: of the sources, and of the manifest."""
+        yield from self._problems.values()
+        for path in {task.path for task in self._tasks.values() if task.path}:
+            found = self._file(path)
+            if not isinstance(found, InputError):
+                yield from found.values()
+
     def find(self, line: SampleLine) -> Problem | InputError:
         """The problem of a sample, or why there is none."""
         for name in (line.task_id, f"Mbpp/{line.task_id}"):  # MBPP's samples bear numbers
@@ -56,9 +65,7 @@ class ProblemIndex:
                 f"no problem has the task id {line.task_id!r}; name its file with ",
                 Setting("problems"),
             )
-        if path not in self._from_files:
-            self._from_files[path] = self._read(path)
-        found = self._from_files[path]
+        found = self._file(path)
         if isinstance(found, InputError):
             return found
         if line.task_id not in found:
@@ -69,6 +76,11 @@ class ProblemIndex:
         """Whether a problem is not as it was when the samples were drawn."""
         task = self._tasks.get(problem.id)
         return task is not None and task.sha256 not in (None, problem.content_hash)
+
+    def _file(self, path: str) -> dict[str, Problem] | InputError:
+        if path not in self._from_files:
+            self._from_files[path] = self._read(path)
+        return self._from_files[path]
 
     def _read(self, path: str) -> dict[str, Problem] | InputError:
         """The problems of a file that samples name: from here, else from the samples' own place."""
