@@ -18,6 +18,7 @@ class SamplingSettings:
         stop: strings that end a sample, besides those of the prompt's template; cut from the text.
         seed: seed of the counter-based random numbers.
         logprobs: also record every token's log-probability.
+        stop_tokens: tokens that end a sample besides the model's own, by text or id.
 
     Raises:
         InputError: a value is out of range; `setting` names it.
@@ -31,6 +32,7 @@ class SamplingSettings:
     stop: tuple[str, ...] = ()
     seed: int = 0
     logprobs: bool = False
+    stop_tokens: tuple[str | int, ...] = ()
 
     def __post_init__(self) -> None:
         checks = [
@@ -41,7 +43,16 @@ class SamplingSettings:
             ("max_tokens", self.max_tokens >= 1, "an integer >= 1"),
             ("seed", 0 <= self.seed < 2**63, "an integer in [0, 2^63)"),
             ("stop", all(self.stop), "strings that are not empty"),
+            (
+                "stop_tokens",
+                all(map(_is_token, self.stop_tokens)),
+                "texts that are not empty, or ids",
+            ),
         ]
         for name, ok, expected in checks:
             if not ok:
                 raise InputError(f"expected {expected}", setting=name, value=getattr(self, name))
+
+
+def _is_token(name: str | int) -> bool:
+    return bool(name) if isinstance(name, str) else name >= 0

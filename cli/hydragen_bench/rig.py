@@ -115,8 +115,8 @@ class Rig:
     ) -> Loop:
         """A run of the sampler's own loop, of all samples, or of these branches."""
         stats = RunStats(started=time.perf_counter())
-        text = Detokenizer(NoText(), self.vocabulary, ())
-        ledger = Ledger(prompts, n, settings, text, (), {}, stats)
+        text = Detokenizer(NoText(), self.vocabulary)
+        ledger = Ledger(prompts, n, settings, text, (), (), {}, stats)
         trie = Trie.build(prompt.token_ids for prompt in prompts)
         return assemble(
             self.model,

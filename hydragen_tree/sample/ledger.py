@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hydragen_tree.branch.drawing import Drawn, stream_key
 from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.endings import Endings
 from hydragen_tree.sample.sample import FinishReason, Sample
 from hydragen_tree.sample.solution import extract_solution
 from hydragen_tree.sample.text import Detokenizer
@@ -58,8 +59,9 @@ class Ledger:
         prompts: of all tasks.
         n: samples a task.
         settings: how to sample.
-        detokenizer: the tokenizer's, with all stop strings.
-        eos_ids: tokens that end a text.
+        detokenizer: the tokenizer's.
+        eos_ids: tokens that end a text by the model's configuration.
+        stop_tokens: tokens that the settings name.
         done: task ids with the sample indices that exist already.
         stats: `samples_total` and `samples_done` are kept here.
 
@@ -76,12 +78,15 @@ class Ledger:
         settings: SamplingSettings,
         detokenizer: Detokenizer,
         eos_ids: Collection[int],
+        stop_tokens: Collection[int],
         done: Mapping[str, Collection[int]],
         stats: RunStats,
     ) -> None:
-        self._prompts, self._settings, self._detokenizer = prompts, settings, detokenizer
-        self._eos_ids = np.array(sorted(eos_ids), np.int64)
-        self._stats = stats
+        self._prompts, self._settings, self._stats = prompts, settings, stats
+        stops = [settings.stop + prompt.stop for prompt in prompts]
+        numbers = {stop: number for number, stop in enumerate(dict.fromkeys(stops))}
+        self._stop_set = [numbers[stop] for stop in stops]
+        self._endings = Endings(detokenizer, list(numbers), eos_ids, stop_tokens)
         variants: dict[str, int] = {}
         for prompt in prompts:
             variants[prompt.task_id] = max(variants.get(prompt.task_id, 0), prompt.variant + 1)
@@ -96,13 +101,16 @@ class Ledger:
         self.prompt = np.array(prompt_of, np.int64)
         self.index = np.array(index, np.int64)
         self.keys = np.array(keys, np.uint64)
+        starts = map(self._endings.start, self._stop_set, (p.token_ids for p in prompts))
+        self._state = np.fromiter(starts, np.int64, len(prompts))[self.prompt]
         self._logprob = np.zeros(self.prompt.size)
         self._sampled_logprob = np.zeros(self.prompt.size)
         self._token_logprobs: list[list[float]] = [[] for _ in index] if settings.logprobs else []
         stats.samples_total = self.index.size
 
     def add(self, samples: NDArray[np.int64], drawn: Drawn) -> None:
-        """Counts one more token of each of these samples."""
+        """Takes in one more token of each of these samples."""
+        self._state[samples] = self._endings.advance(self._state[samples], drawn.tokens)
         self._logprob[samples] += drawn.logprobs
         self._sampled_logprob[samples] += drawn.sampled_logprobs
         if self._settings.logprobs:
@@ -110,16 +118,15 @@ class Ledger:
                 self._token_logprobs[sample].append(logprob)
 
     def may_end(
-        self, tokens: NDArray[np.int64] | NDArray[np.int32], n_drawn: NDArray[np.integer]
+        self, samples: NDArray[np.int64], n_drawn: NDArray[np.integer]
     ) -> NDArray[np.bool_]:
-        """Which histories may end in their last token; `ending` says whether they do.
+        """Which samples may end in their last token; `ending` says whether they do.
 
         Args:
-            tokens: the last tokens, any shape.
-            n_drawn: tokens of each history, the last one included; the same shape.
+            samples: any of them.
+            n_drawn: tokens that each has drawn; the same shape.
         """
-        ends = np.isin(tokens, self._eos_ids) | self._detokenizer.may_end[tokens]
-        return ends | (n_drawn >= self._settings.max_tokens)
+        return (self._state[samples] < 0) | (n_drawn >= self._settings.max_tokens)
 
     def stop(self, sample: int) -> tuple[str, ...]:
         """The strings that end a sample: those of the settings and of its prompt's template."""
@@ -133,15 +140,12 @@ class Ledger:
             sample: any that has this history.
             tokens: all it has drawn.
         """
-        prompt = self._prompts[self.prompt[sample]].token_ids
-        is_eos = bool(np.isin(tokens[-1], self._eos_ids))
-        text = self._detokenizer.text(prompt, tokens[:-1] if is_eos else tokens)
-        cut = self._detokenizer.cut(text, self.stop(sample))
-        if cut is not None:
-            return "stop", cut
-        if is_eos:
-            return "eos", text
-        return ("length" if tokens.size >= self._settings.max_tokens else None), text
+        number = self.prompt[sample]
+        prompt = self._prompts[number].token_ids
+        reason, text = self._endings.ending(self._stop_set[number], prompt, tokens)
+        if reason is None and tokens.size >= self._settings.max_tokens:
+            reason = "length"
+        return reason, text
 
     def records(
         self,

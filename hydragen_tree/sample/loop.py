@@ -105,10 +105,10 @@ class Loop:
         """The children that end here: number, tokens, why, and text."""
         batch = self.batch
         n_drawn = batch.n_drawn[children.parent] + 1
-        for child in np.flatnonzero(self.ledger.may_end(children.token, n_drawn)).tolist():
+        firsts = batch.samples[np.unique(children.of_sample, return_index=True)[1]]
+        for child in np.flatnonzero(self.ledger.may_end(firsts, n_drawn)).tolist():
             history = batch.history(child, children)
-            sample = int(batch.samples[np.argmax(children.of_sample == child)])
-            reason, text = self.ledger.ending(sample, history)
+            reason, text = self.ledger.ending(int(firsts[child]), history)
             if reason is not None:
                 yield child, history, reason, text
 

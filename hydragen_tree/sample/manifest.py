@@ -1,6 +1,6 @@
 """The manifest beside a samples file: everything needed to repeat the run, or to go on with it.
 
-    {"format", "n", "model", "settings", "tasks", "sessions", "result"}
+    {"format", "n", "model", "settings", "tasks", "ends", "sessions", "result"}
 
 `model`, `settings` and `tasks` decide the samples: a run is resumed only where they are unchanged.
 `n` may grow. Versions of packages are kept for each session: they may move samples by
@@ -50,6 +50,7 @@ class Manifest:
         model: the model's fingerprint.
         settings: the sampling settings, the seed among them.
         tasks: task id to what it was sampled from.
+        ends: what ends a sample; empty in manifests of before it was kept.
         sessions: one entry for each time the run was started or resumed.
         result: end figures; None until every sample is there.
     """
@@ -58,6 +59,7 @@ class Manifest:
     model: Mapping[str, str]
     settings: Mapping[str, Any]
     tasks: Mapping[str, Task]
+    ends: Mapping[str, Any] = field(default_factory=dict)
     sessions: tuple[Mapping[str, Any], ...] = field(default=())
     result: Mapping[str, Any] | None = None
 
@@ -70,6 +72,7 @@ class Manifest:
         settings: SamplingSettings,
         model: Mapping[str, str],
         problems: Mapping[str, tuple[str | None, str]],
+        ends: Mapping[str, Any] | None = None,
     ) -> "Manifest":
         """Describes a run that is about to start.
 
@@ -79,6 +82,7 @@ class Manifest:
             settings: how they are drawn.
             model: the sampler's fingerprint.
             problems: task id to (path, content hash), for the tasks that came from a problem file.
+            ends: what ends a sample.
         """
         hashes: dict[str, list[str]] = {}
         for prompt in prompts:
@@ -87,7 +91,7 @@ class Manifest:
         for task_id, digests in hashes.items():
             path, sha256 = problems.get(task_id, (None, None))
             tasks[task_id] = Task(tuple(digests), sha256, path)
-        return cls(n, dict(model), asdict(settings), tasks)
+        return cls(n, dict(model), asdict(settings), tasks, ends or {})
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
@@ -105,7 +109,11 @@ class Manifest:
                 for task_id, task in record["tasks"].items()
             }
             keys = ("n", "model", "settings")
-            rest = {"sessions": tuple(record["sessions"]), "result": record["result"]}
+            rest = {
+                "ends": record.get("ends", {}),
+                "sessions": tuple(record["sessions"]),
+                "result": record["result"],
+            }
             return cls(**{key: record[key] for key in keys}, tasks=tasks, **rest)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not a readable manifest ({error!r})") from error
@@ -132,6 +140,9 @@ class Manifest:
     def changes(self, other: "Manifest") -> list[str]:
         """Says what would have to be equal for `other` to continue this run and is not."""
         before, after = dict(_leaves(self._identity())), dict(_leaves(other._identity()))
+        if self.ends and other.ends:  # a manifest of before they were kept has none
+            before |= dict(_leaves(_plain({"ends": self.ends})))
+            after |= dict(_leaves(_plain({"ends": other.ends})))
         return [
             f"{key} was {_short(before.get(key))}, is {_short(after.get(key))}"
             for key in dict.fromkeys([*before, *after])
@@ -172,9 +183,8 @@ class Manifest:
             task_id: {"sha256": task.sha256, "prompts": list(task.prompts)}
             for task_id, task in self.tasks.items()
         }
-        identity = {"model": self.model, "settings": self.settings, "tasks": tasks}
-        plain: dict[str, Any] = json.loads(json.dumps(identity))
-        return plain
+        settings = {"stop_tokens": (), **self.settings}  # as where they were not known yet
+        return _plain({"model": self.model, "settings": settings, "tasks": tasks})
 
 
 def manifest_path(samples: Path) -> Path:
@@ -185,6 +195,12 @@ def manifest_path(samples: Path) -> Path:
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what is drawn."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As it is read back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -28,6 +28,7 @@ from hydragen_tree.model.loading import (
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
+from hydragen_tree.sample.ends import Ends, find_tokens
 from hydragen_tree.sample.ledger import Ledger, RunStats
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.text import Detokenizer
@@ -175,13 +176,29 @@ class Sampler:
         """Refuses prompts that the model cannot hold; needs no weights.
 
         Raises:
-            InputError: there is no prompt, or one is too long.
+            InputError: there is no prompt, one is too long, or there is no such stop token.
         """
         if not prompts:
             raise InputError("no prompts: expected at least one")
+        find_tokens(self.tokenizer, settings.stop_tokens)
         for prompt in prompts:
             length = len(prompt.token_ids) + settings.max_tokens
             self.source.check_length(length, f"{prompt.task_id}, variant {prompt.variant}")
+
+    def ends(
+        self, prompts: Sequence[Prompt], stop: Sequence[str], stop_tokens: Sequence[str | int]
+    ) -> Ends:
+        """What ends a sample before its tokens run out; needs no weights.
+
+        Args:
+            prompts: of the run.
+            stop: the settings' stop strings.
+            stop_tokens: the settings' stop tokens.
+
+        Raises:
+            InputError: the tokenizer has no such stop token.
+        """
+        return Ends.of(self.tokenizer, self.source.eos_ids, stop, stop_tokens, prompts)
 
     def _on_device(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         """The same samples, drawn with the model's device current: kernels start there."""
@@ -206,9 +223,11 @@ class Sampler:
         model = self.model  # before the arena: what the weights leave is measured
         cache = self._arena(trie, rows, settings)
         vocabulary = int(self.source.config.vocab_size)
-        stop = tuple(dict.fromkeys([*settings.stop, *(s for p in prompts for s in p.stop)]))
-        detokenizer = Detokenizer(self.tokenizer, vocabulary, stop)
-        ledger = Ledger(prompts, n, settings, detokenizer, self.source.eos_ids, done, stats)
+        detokenizer = Detokenizer(self.tokenizer, vocabulary)
+        stop_tokens = find_tokens(self.tokenizer, settings.stop_tokens)
+        ledger = Ledger(
+            prompts, n, settings, detokenizer, self.source.eos_ids, stop_tokens, done, stats
+        )
         loop = assemble(
             model,
             self.source.shape,

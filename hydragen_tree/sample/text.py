@@ -1,48 +1,52 @@
-"""Tokens back to text, and where a stop string ends it."""
+"""Tokens back to text: what they add after a prompt."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_ANCHOR_TOKENS = 4  # enough context for tokenizers that drop a leading space
+from hydragen_tree.sample.token_bytes import TokenBytes
+
+_CONTEXT_TOKENS = 64  # of a prompt, where a text has to be decoded: decoders look at neighbours
 
 
 class Detokenizer:
-    """Decodes completions of one tokenizer, and finds stop strings in them.
+    """The text of completions of one tokenizer.
+
+    A completion is the bytes of its tokens, read as UTF-8. That is what decoding prompt and answer
+    together gives, less the prompt; only bytes that are no character give U+FFFD. Where the
+    tokenizer has no table of bytes, prompt and answer are in fact decoded together.
 
     Args:
         tokenizer: a transformers tokenizer.
         vocabulary_size: of the model's logits; may exceed the tokenizer's.
-        stop: all strings that may end a text.
+
+    Attributes:
+        table: the bytes of each token, if the tokenizer has them.
+        special: text of each special token by its id.
     """
 
-    def __init__(self, tokenizer: Any, vocabulary_size: int, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Any, vocabulary_size: int) -> None:
         self._tokenizer = tokenizer
-        self.stop = tuple(stop)
-        self.may_end = self._tokens_that_may_end(vocabulary_size)
-
-    def _tokens_that_may_end(self, vocabulary_size: int) -> NDArray[np.bool_]:
-        """`[vocabulary]`: the token can complete a stop string, since it holds its last character.
-
-        Only after such a token is a text decoded and searched; for all others the question is
-        settled by a table.
-        """
-        may_end = np.zeros(vocabulary_size, np.bool_)
-        last = {stop[-1] for stop in self.stop}
-        if last:
-            for token in range(min(vocabulary_size, len(self._tokenizer))):
-                piece = self._tokenizer.decode([token])
-                may_end[token] = "\ufffd" in piece or not last.isdisjoint(piece)
-        return may_end
+        self.vocabulary_size = vocabulary_size
+        self.table = TokenBytes.of(tokenizer, vocabulary_size)
+        self.special = special_tokens(tokenizer)
 
     def text(self, prompt: NDArray[np.int32], tokens: NDArray[np.int32]) -> str:
-        """The text that `tokens` add after `prompt`."""
-        anchor = prompt[-_ANCHOR_TOKENS:].tolist()
-        before = self._decode(anchor)
-        whole = self._decode(anchor + tokens.tolist())
-        return whole[len(before) :] if whole.startswith(before) else self._decode(tokens.tolist())
+        """The text that `tokens` add after `prompt`, all of it."""
+        if self.table is None:
+            return self._decoded(prompt, tokens)
+        pieces = self.table.pieces(tokens, self.table.is_open(prompt))
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def _decoded(self, prompt: NDArray[np.int32], tokens: NDArray[np.int32]) -> str:
+        context = prompt[-_CONTEXT_TOKENS:].tolist()
+        before = self._decode(context)
+        if not before:  # special tokens alone: what is before them decides
+            context = prompt.tolist()
+            before = self._decode(context)
+        whole = self._decode(context + tokens.tolist())
+        return whole[_common(before, whole) :]
 
     def _decode(self, tokens: list[int]) -> str:
         text: str = self._tokenizer.decode(
@@ -50,7 +54,16 @@ class Detokenizer:
         )
         return text
 
-    def cut(self, text: str, stop: Sequence[str]) -> str | None:
-        """The text before the first of these stop strings; None if there is none."""
-        found = [at for at in map(text.find, stop) if at >= 0]
-        return text[: min(found)] if found else None
+
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Text of each special token by its id."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {token: entry.content for token, entry in added.items() if entry.special}
+
+
+def _common(one: str, other: str) -> int:
+    """Length of what two texts begin with alike."""
+    if other.startswith(one):
+        return len(one)
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

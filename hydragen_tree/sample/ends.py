@@ -1,0 +1,104 @@
+"""What ends a sample, for people and the manifest; stop tokens by their text or id."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.text import special_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Everything that ends a sample before its tokens run out.
+
+    Attributes:
+        eos: text by id of the tokens that the model's configuration names.
+        stop_tokens: text by id of those that the settings name, special tokens among the stop
+            strings included.
+        stop: the settings' stop strings.
+        template_stop: stop strings of the prompts' templates, each for its own prompts.
+    """
+
+    eos: Mapping[int, str]
+    stop_tokens: Mapping[int, str]
+    stop: tuple[str, ...]
+    template_stop: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Any,
+        eos_ids: Collection[int],
+        stops: Sequence[str],
+        stop_tokens: Sequence[str | int],
+        prompts: Sequence[Prompt],
+    ) -> "Ends":
+        """Collects them.
+
+        Raises:
+            InputError: the tokenizer has no such stop token.
+        """
+        named = [token for token, text in special_tokens(tokenizer).items() if text in stops]
+        ids = sorted({*find_tokens(tokenizer, stop_tokens), *named})
+        return cls(
+            _texts(tokenizer, sorted(eos_ids)),
+            _texts(tokenizer, ids),
+            tuple(stops),
+            tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As it stands in a manifest."""
+        record = asdict(self)
+        for key in ("eos", "stop_tokens"):
+            record[key] = {str(token): text for token, text in record[key].items()}
+        return record
+
+    def __str__(self) -> str:
+        tokens = [f"{text} ({token})" for token, text in {**self.eos, **self.stop_tokens}.items()]
+        strings = [repr(stop) for stop in dict.fromkeys([*self.stop, *self.template_stop])]
+        return ", ".join([*tokens, *strings]) or "nothing but the number of tokens"
+
+
+def find_tokens(tokenizer: Any, names: Sequence[str | int]) -> list[int]:
+    """Ids of tokens that are named by id, by their text, or as the vocabulary spells them.
+
+    Raises:
+        InputError: there is no such token.
+    """
+    return [_find(tokenizer, name) for name in names]
+
+
+def _find(tokenizer: Any, name: str | int) -> int:
+    if isinstance(name, int) or name.isdecimal():
+        if int(name) < len(tokenizer):
+            return int(name)
+        raise InputError(
+            f"expected an id below {len(tokenizer)}, the size of the vocabulary",
+            setting="stop_tokens",
+            value=name,
+        )
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    if name in vocabulary:
+        return vocabulary[name]
+    ids: list[int] = tokenizer.encode(name, add_special_tokens=False)
+    if len(ids) == 1 and tokenizer.decode(ids) == name:
+        return ids[0]
+    special = special_tokens(tokenizer).values()
+    close = get_close_matches(name, special, 1) or list(special)[:8]
+    known = f"; its special tokens: {', '.join(close)}" if close else ""
+    raise InputError(
+        f"the tokenizer has no such token{known}; give another, its id, or the text as a stop "
+        "string",
+        setting="stop_tokens",
+        value=repr(name),
+    )
+
+
+def _texts(tokenizer: Any, ids: Sequence[int]) -> dict[int, str]:
+    """How messages show tokens."""
+    special = special_tokens(tokenizer)
+    return {token: special.get(token) or repr(tokenizer.decode([token])) for token in ids}

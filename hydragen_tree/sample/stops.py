@@ -1,0 +1,195 @@
+"""Where samples end: stop strings as one automaton over bytes, advanced a token at a time.
+
+Aho and Corasick's automaton finds all stop strings of a prompt at once. What a token's bytes do to
+each of its states is one row of a table, so that whether a sample ends is known from its state and
+its next token alone, wherever the stop string begins or ends.
+
+Source: Aho and Corasick, "Efficient string matching", 1975.
+"""
+
+from collections import deque
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hydragen_tree.sample.token_bytes import TokenBytes
+
+BY_TOKEN = -1  # the token itself ends a sample; below it, -1 - b: at its byte b, counted from 1
+
+
+class StopTable:
+    """The next state for every state and token: `[states, vocabulary]`.
+
+    Rows are computed when a state is first reached; a run reaches few of them.
+
+    Args:
+        tokens: the bytes of every token.
+        stop_sets: the stop strings of each kind of prompt.
+        ending: for each of these sets the tokens that end a sample, whatever they hold.
+
+    Attributes:
+        n_states: of all automata together.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenBytes,
+        stop_sets: Sequence[Sequence[str]],
+        ending: Sequence[Collection[int]],
+    ) -> None:
+        self._tokens = tokens
+        self._automata = [Automaton(list(map(encoded, stops))) for stops in stop_sets]
+        sizes = [1 + automaton.n_states for automaton in self._automata]
+        self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.n_states = int(self._offsets[-1])
+        longest = max(map(len, tokens.later), default=0)
+        kind = np.int16 if max(self.n_states, longest + 2) < 1 << 15 else np.int32
+        self._next = np.empty((self.n_states, len(tokens.later)), kind)
+        self._known = np.zeros(self.n_states, np.bool_)
+        self._ending = [sorted(ids) for ids in ending]
+        self._read = [read_specials(tokens, stops) for stops in stop_sets]
+        self._later, self._first = _Packed(tokens.later), _Packed(tokens.first)
+
+    def start(self, stop_set: int, is_open: bool) -> int:
+        """The state before the first token.
+
+        Args:
+            stop_set: number of the prompt's stop strings.
+            is_open: the prompt has begun the text, so that a leading space stays.
+        """
+        return int(self._offsets[stop_set]) + is_open
+
+    def advance(self, states: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The states after one more token each.
+
+        Args:
+            states: `[samples]`, none of which has ended.
+            tokens: `[samples]`.
+
+        Returns:
+            int64 `[samples]`; negative where a sample ends, see `BY_TOKEN`.
+        """
+        for state in np.unique(states[~self._known[states]]).tolist():
+            self._compute(state)
+        following: NDArray[np.int64] = self._next[states, tokens].astype(np.int64)
+        return following
+
+    def rows(self) -> NDArray[np.int16] | NDArray[np.int32]:
+        """The whole table, for a device that takes its steps without the host."""
+        for state in np.flatnonzero(~self._known).tolist():
+            self._compute(state)
+        return self._next
+
+    def _compute(self, state: int) -> None:
+        """Fills one row. Of a set's states the first is that of a text not yet begun."""
+        stop_set = int(np.searchsorted(self._offsets, state, side="right")) - 1
+        automaton, base = self._automata[stop_set], int(self._offsets[stop_set]) + 1
+        is_open = state >= base
+        own = state - base if is_open else 0
+        packed = self._later if is_open else self._first
+        row = packed.walk(automaton, own)
+        for token, text in self._read[stop_set].items():
+            row[token] = automaton.read(own, text)
+        row[row >= 0] += base
+        if not is_open:
+            waits = ~self._tokens.opens & (row == base)
+            row[waits] = state
+        row[self._ending[stop_set]] = BY_TOKEN
+        self._next[state] = row
+        self._known[state] = True
+
+
+class Automaton:
+    """All of some byte strings, sought at once.
+
+    Args:
+        words: what is sought, none of it empty.
+
+    Attributes:
+        goto: int32 `[states, 256]` the state after one more byte; 0 is the start.
+        is_end: bool `[states]`; a word ends here.
+    """
+
+    def __init__(self, words: Sequence[bytes]) -> None:
+        children: list[dict[int, int]] = [{}]
+        ends: set[int] = set()
+        for word in words:
+            state = 0
+            for byte in word:
+                if byte not in children[state]:
+                    children[state][byte] = len(children)
+                    children.append({})
+                state = children[state][byte]
+            ends.add(state)
+        self.goto = np.zeros((len(children), 256), np.int32)
+        self.is_end = np.zeros(len(children), np.bool_)
+        self.is_end[list(ends)] = True
+        self._link(children)
+
+    def _link(self, children: list[dict[int, int]]) -> None:
+        """Breadth-first: where a word goes on no further, its longest suffix in the trie does."""
+        fallback = [0] * len(children)
+        queue = deque([0])
+        while queue:
+            state = queue.popleft()
+            self.is_end[state] |= self.is_end[fallback[state]]
+            self.goto[state] = self.goto[fallback[state]]
+            for byte, child in children[state].items():
+                fallback[child] = int(self.goto[state, byte]) if state else 0
+                self.goto[state, byte] = child
+                queue.append(child)
+
+    @property
+    def n_states(self) -> int:
+        """Number of states."""
+        return len(self.goto)
+
+    def read(self, state: int, data: bytes) -> int:
+        """The state after these bytes, or -1 - b where a word ends at byte b, counted from 1."""
+        for at, byte in enumerate(data, start=1):
+            state = int(self.goto[state, byte])
+            if self.is_end[state]:
+                return -1 - at
+        return state
+
+
+class _Packed:
+    """The bytes of all tokens in one array, the longest token first."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        self._order = np.argsort(-lengths, kind="stable")
+        self._bytes = np.frombuffer(b"".join(pieces), np.uint8)
+        self._starts = (np.cumsum(lengths) - lengths)[self._order]
+        longer = np.bincount(lengths, minlength=1)[::-1].cumsum()[::-1]
+        self._counts = longer[1:].tolist()  # of tokens that have a first, second, ... byte
+
+    def walk(self, automaton: Automaton, state: int) -> NDArray[np.int64]:
+        """What every token does to a state: `[tokens]`, see `Automaton.read`."""
+        states = np.full(self._order.size, state, np.int64)
+        ends = np.zeros(self._order.size, np.int64)
+        for at, count in enumerate(self._counts):
+            here = automaton.goto[states[:count], self._bytes[self._starts[:count] + at]]
+            states[:count] = here
+            ends[:count][automaton.is_end[here] & (ends[:count] == 0)] = at + 1
+        row = np.empty_like(states)
+        row[self._order] = np.where(ends > 0, -1 - ends, states)
+        return row
+
+
+def encoded(stop: str) -> bytes:
+    """A stop string as the bytes that tokens hold."""
+    return stop.encode("utf-8", "surrogatepass")
+
+
+def read_specials(tokens: TokenBytes, stops: Collection[str]) -> dict[int, bytes]:
+    """Special tokens that stand within a longer stop string: the automaton reads their text.
+
+    All others leave no trace, in the text or in a state.
+    """
+    return {
+        token: text.encode()
+        for token, text in tokens.special.items()
+        if text and any(text in stop and text != stop for stop in stops)
+    }
