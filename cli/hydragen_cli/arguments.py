@@ -204,6 +204,16 @@ Stop = Annotated[
         help="End a sample here, besides at the template's own stop; may be repeated.",
     ),
 ]
+StopToken = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop-token",
+        metavar="TOKEN",
+        rich_help_panel=_SAMPLING,
+        help="End a sample at this token, named by text or id, as at the model's own end tokens; "
+        "may be repeated.",
+    ),
+]
 Logprobs = Annotated[
     bool,
     typer.Option(

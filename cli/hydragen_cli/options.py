@@ -37,6 +37,7 @@ _FLAGS = {
     "memory_bytes": "--memory",
     "path": "--output",
     'sandbox="rlimits"': "--unsandboxed",
+    "stop_tokens": "--stop-token",
 }
 _UNITS = {"": 1, **{f"{p}B": 1000**i for i, p in enumerate(("", "K", "M", "G", "T"))}}
 _UNITS |= {f"{p}IB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), start=1)}

@@ -63,10 +63,13 @@ def plan(
     )
     built = inputs.prompts(sampler.tokenizer, seed)
     outline = sampler.outline(built, samples)
+    facts = explanation(sampler.source, attention, sampler.cost) if explain else []
+    if explain:
+        facts.append(("ends", str(sampler.ends(built))))
     if as_json:
         record = outline.record()
         if explain:
-            record["explanation"] = dict(explanation(sampler.source, attention, sampler.cost))
+            record["explanation"] = dict(facts)
         print(json.dumps(record, indent=1))
         return
 
@@ -76,7 +79,7 @@ def plan(
     console.print(draw_tree(outline, sampler.tokenizer))
     show(console, describe(outline))
     if explain:
-        show(console, explanation(sampler.source, attention, sampler.cost))
+        show(console, facts)
 
 
 def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":

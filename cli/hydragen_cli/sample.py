@@ -40,6 +40,7 @@ def sample(
     min_p: arguments.MinP = _DEFAULT.min_p,
     max_tokens: arguments.MaxTokens = _DEFAULT.max_tokens,
     stop: arguments.Stop = None,
+    stop_token: arguments.StopToken = None,
     seed: arguments.Seed = _DEFAULT.seed,
     logprobs: arguments.Logprobs = False,
     model: arguments.Model = "tiny",
@@ -56,7 +57,15 @@ def sample(
 ) -> int:
     """Draw N samples for each problem: JSON lines on stdout, or in a file that can be resumed."""
     settings = SamplingSettings(
-        temperature, top_k, top_p, min_p, max_tokens, tuple(stop or ()), seed, logprobs
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        max_tokens,
+        tuple(stop or ()),
+        seed,
+        logprobs,
+        tuple(stop_token or ()),
     )
     memory_bytes = parse_bytes("memory_bytes", memory)
     if resume and force:
@@ -101,6 +110,7 @@ def sample(
     with Interrupts() as interrupts, SampleWriter(path, resume=resume, force=force) as writer:
         sampler, built = prepare()
 
+        ends = sampler.ends(built, settings)
         writer.begin(
             Manifest.describe(
                 built,
@@ -108,11 +118,13 @@ def sample(
                 settings=settings,
                 model=sampler.fingerprint,
                 problems=inputs.files,
+                ends=ends.record(),
             )
         )
         if writer.complete:
             note(f"{path}: complete, nothing to do", quiet=quiet)
             return 0
+        note(f"samples end at {ends}", quiet=quiet)
         if model == "tiny":
             note(_DEMONSTRATION, quiet=quiet)
         run = sampler.sample(built, samples, settings, done=writer.done)

@@ -1,5 +1,10 @@
-"""Text to token ids, whole and exactly as the tokenizer gives them, or a clear refusal."""
+"""Text to token ids, whole and exactly as the tokenizer gives them, or a clear refusal.
 
+One thing is not left as the tokenizer gives it: where a text already begins with the token that the
+tokenizer puts before every text (BOS), it is not put there twice.
+"""
+
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
@@ -8,6 +13,7 @@ from numpy.typing import NDArray
 
 from hydragen_tree.errors import ModelError, Setting
 
+_LOG = logging.getLogger(__name__)
 _BATCH = 1024  # texts a call: the ids are Python integers until they are packed
 
 
@@ -50,6 +56,7 @@ def encode(
         ModelError: the tokenizer has no tokens for a part of a text; the message names the part.
     """
     encoded: list[NDArray[np.int32]] = []
+    any_twice = False
     for start in range(0, len(texts), _BATCH):
         batch = list(texts[start : start + _BATCH])
         try:
@@ -58,8 +65,19 @@ def encode(
             _refuse(tokenizer, batch, names[start:], str(error))
         if any(_has_unknown(tokenizer, tokens) for tokens in ids):
             _refuse(tokenizer, batch, names[start:], "unknown token")
-        encoded += map(packed, ids)
+        for tokens in ids:
+            twice = special and _begins_twice(tokenizer, tokens)
+            any_twice |= twice
+            encoded.append(packed(tokens[1:] if twice else tokens))
+    if any_twice:
+        _LOG.warning("prompts begin with the tokenizer's BOS token already: no second one is added")
     return encoded
+
+
+def _begins_twice(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
+    """Whether a text that begins with BOS was given one more."""
+    bos = tokenizer.bos_token_id
+    return bos is not None and list(ids[:2]) == [bos, bos]
 
 
 def packed(ids: Sequence[int] | NDArray[Any]) -> NDArray[np.int32]:

@@ -42,7 +42,8 @@ class Endings:
         self._stop_tokens = [
             frozenset([*stop_tokens, *named_specials(detokenizer, stops)]) for stops in stop_sets
         ]
-        ending = [self._eos_ids | ids for ids in self._stop_tokens]
+        drawn = range(detokenizer.vocabulary_size)  # configurations name ids beyond it, and -1
+        ending = [(self._eos_ids | ids).intersection(drawn) for ids in self._stop_tokens]
         self.table: StopTable | None = None
         if self._bytes is None:
             self._may_end = np.full(detokenizer.vocabulary_size, any(self._stops))

@@ -8,6 +8,7 @@ from typing import Any
 from hydragen_tree.errors import InputError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.text import special_tokens
+from hydragen_tree.settings import SamplingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,7 @@ class Ends:
         cls,
         tokenizer: Any,
         eos_ids: Collection[int],
-        stops: Sequence[str],
-        stop_tokens: Sequence[str | int],
+        settings: SamplingSettings,
         prompts: Sequence[Prompt],
     ) -> "Ends":
         """Collects them.
@@ -41,12 +41,13 @@ class Ends:
         Raises:
             InputError: the tokenizer has no such stop token.
         """
-        named = [token for token, text in special_tokens(tokenizer).items() if text in stops]
-        ids = sorted({*find_tokens(tokenizer, stop_tokens), *named})
+        special = special_tokens(tokenizer).items()
+        named = [token for token, text in special if text in settings.stop]
+        ids = sorted({*find_tokens(tokenizer, settings.stop_tokens), *named})
         return cls(
             _texts(tokenizer, sorted(eos_ids)),
             _texts(tokenizer, ids),
-            tuple(stops),
+            settings.stop,
             tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
         )
 

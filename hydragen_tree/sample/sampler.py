@@ -185,20 +185,13 @@ class Sampler:
             length = len(prompt.token_ids) + settings.max_tokens
             self.source.check_length(length, f"{prompt.task_id}, variant {prompt.variant}")
 
-    def ends(
-        self, prompts: Sequence[Prompt], stop: Sequence[str], stop_tokens: Sequence[str | int]
-    ) -> Ends:
+    def ends(self, prompts: Sequence[Prompt], settings: SamplingSettings = _USUAL) -> Ends:
         """What ends a sample before its tokens run out; needs no weights.
-
-        Args:
-            prompts: of the run.
-            stop: the settings' stop strings.
-            stop_tokens: the settings' stop tokens.
 
         Raises:
             InputError: the tokenizer has no such stop token.
         """
-        return Ends.of(self.tokenizer, self.source.eos_ids, stop, stop_tokens, prompts)
+        return Ends.of(self.tokenizer, self.source.eos_ids, settings, prompts)
 
     def _on_device(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         """The same samples, drawn with the model's device current: kernels start there."""
