@@ -38,9 +38,8 @@ def prepare_libraries(model: str, *, quiet: bool) -> None:
 
     disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if quiet:
-        logging.getLogger("hydragen_tree").setLevel(logging.ERROR)
-    else:
+    logging.getLogger("hydragen_tree").setLevel(logging.ERROR if quiet else logging.WARNING)
+    if not quiet:
         enable_progress_bars()
         if "/" in model and not Path(model).expanduser().exists():
             print(f"looking for {model} on the hub", file=sys.stderr, flush=True)

@@ -43,10 +43,10 @@ class Ends:
         """
         special = special_tokens(tokenizer).items()
         named = [token for token, text in special if text in settings.stop]
-        ids = sorted({*find_tokens(tokenizer, settings.stop_tokens), *named})
+        ids = {*find_tokens(tokenizer, settings.stop_tokens), *named}.difference(eos_ids)
         return cls(
             _texts(tokenizer, sorted(eos_ids)),
-            _texts(tokenizer, ids),
+            _texts(tokenizer, sorted(ids)),
             settings.stop,
             tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
         )

@@ -106,6 +106,7 @@ def test_lines_and_summary(cli: Cli, whole: list[str]) -> None:
     assert code == 0
     assert out.splitlines() == whole
     assert "samples   60 of 1 problem\n" in err
+    assert "samples end at <|end|> (0), '\\n```'\n" in err
     figures = err.replace(",", "")
     found = re.search(r"rows +(\d+) computed for (\d+) tokens: (\d+) saved\n", figures)
     assert found, err

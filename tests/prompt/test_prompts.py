@@ -216,6 +216,17 @@ def test_tokens_are_those_of_the_whole_text(tokenizer: PreTrainedTokenizerFast) 
             prompt.token_ids[0] = 1
 
 
+def test_a_text_that_begins_with_bos_has_one(
+    tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", logger="hydragen_tree"):  # whatever a command has set
+        plain, begun, third = prompts_from_sources(["x = 1", "<bos>x = 1", "<bos>y"], tokenizer)
+    assert begun.token_ids.tolist() == plain.token_ids.tolist()
+    assert third.token_ids.tolist().count(tokenizer.bos_token_id) == 1
+    (said,) = caplog.messages
+    assert "no second one is added" in said
+
+
 def test_more_prompts_than_a_batch_keep_their_order(tokenizer: PreTrainedTokenizerFast) -> None:
     texts = [f"number {i}" for i in range(2500)]
     prompts = prompts_from_sources(texts, tokenizer)

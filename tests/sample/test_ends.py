@@ -1,0 +1,76 @@
+"""What ends a sample: named for people and the manifest; stop tokens by text or id."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.model.tiny import MODEL_DIR
+from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.ends import Ends, find_tokens
+from hydragen_tree.sample.manifest import Manifest
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.settings import SamplingSettings
+
+TOKENIZER = AutoTokenizer.from_pretrained(MODEL_DIR)
+PROMPT = Prompt("a", 0, np.arange(3, dtype=np.int32), ("\n```",))
+
+
+def test_everything_that_ends_is_said() -> None:
+    settings = SamplingSettings(stop=("Q:",), stop_tokens=("=",))
+    ends = Ends.of(TOKENIZER, [0], settings, [PROMPT])
+    (equals,) = find_tokens(TOKENIZER, ["="])
+    assert str(ends) == f"<|end|> (0), '=' ({equals}), 'Q:', '\\n```'"
+    assert ends.record()["eos"] == {"0": "<|end|>"}
+    nothing = Ends.of(TOKENIZER, [], SamplingSettings(), [])
+    assert str(nothing) == "nothing but the number of tokens"
+
+
+def test_a_special_token_among_the_stops_is_a_stop_token() -> None:
+    ends = Ends.of(TOKENIZER, [], SamplingSettings(stop=("<|end|>",)), [PROMPT])
+    assert ends.stop_tokens == {0: "<|end|>"}
+
+
+def test_tokens_by_text_spelling_and_id() -> None:
+    newline = TOKENIZER.get_vocab()["Ċ"]
+    assert find_tokens(TOKENIZER, ["\n", "Ċ", str(newline), newline]) == [newline] * 4
+
+
+@pytest.mark.parametrize("name", ["<|im_end|>", "no single token", "99999", 99999])
+def test_tokens_that_are_none(name: str | int) -> None:
+    with pytest.raises(InputError, match="stop_tokens"):
+        find_tokens(TOKENIZER, [name])
+
+
+def test_a_run_ends_at_a_stop_token() -> None:
+    sampler = Sampler.from_pretrained("tiny")
+    settings = SamplingSettings(max_tokens=40, stop_tokens=("\n",))
+    (newline,) = find_tokens(sampler.tokenizer, ["\n"])
+    drawn = list(sampler.sample(["def add(a, b):"], 8, settings))
+    ended = [sample for sample in drawn if newline in sample.token_ids]
+    assert ended
+    for sample in ended:
+        assert sample.finish_reason == "stop"
+        assert sample.token_ids.index(newline) == sample.n_tokens - 1
+    with pytest.raises(InputError, match="stop_tokens"):
+        list(sampler.sample(["a"], 1, SamplingSettings(stop_tokens=("<|no|>",))))
+
+
+def manifest(ends: dict[str, object], settings: SamplingSettings) -> Manifest:
+    return Manifest.describe([PROMPT], n=1, settings=settings, model={}, problems={}, ends=ends)
+
+
+def test_a_run_is_resumed_only_with_the_same_ends() -> None:
+    settings = SamplingSettings()
+    one, other = manifest({"eos": {"0": "x"}}, settings), manifest({"eos": {"1": "y"}}, settings)
+    assert one.changes(one) == []
+    assert other.changes(one) == ['ends.eos.1 was "y", is absent', 'ends.eos.0 was absent, is "x"']
+    old = replace(
+        manifest({}, settings),
+        settings={k: v for k, v in one.settings.items() if k != "stop_tokens"},
+    )
+    assert old.changes(one) == []
+    stopped = manifest({}, SamplingSettings(stop_tokens=(3,)))
+    assert old.changes(stopped) == ["settings.stop_tokens was [], is [3]"]
