@@ -33,8 +33,8 @@ class NativeBackend(Backend):
 
     def prepare(self, plan: Plan, heads: Heads) -> Prepared:
         """The plan's tables as C reads them; a prefill step as torch's backend has it."""
-        in_torch = TorchPlan(plan, heads)
-        return in_torch if plan.items[:, _CAUSAL].any() else NativePlan(plan, in_torch)
+        is_prefill = plan.items[:, _CAUSAL].any()
+        return TorchPlan(plan, heads) if is_prefill else NativePlan(plan, heads)
 
     def explain(self, heads: Heads) -> str:
         """What computes a step, in a line."""
@@ -42,13 +42,13 @@ class NativeBackend(Backend):
 
 
 class NativePlan:
-    """A decode step's tables, and torch's form of them for tensors that are not plain memory."""
+    """A decode step's tables. Tensors that are not plain memory go to torch's form of the plan."""
 
-    def __init__(self, plan: Plan, in_torch: TorchPlan) -> None:
+    def __init__(self, plan: Plan, heads: Heads) -> None:
         tails = plan.tails
         own = (None, None, 1) if tails is None else (tails.pages, tails.lengths, tails.page_tokens)
         self._tables = native.DecodeTables(plan.items, *own)
-        self._in_torch = in_torch
+        self._plan, self._heads = plan, heads
 
     def attend(
         self,
@@ -63,7 +63,7 @@ class NativePlan:
     ) -> Tensor:
         """As of `Attend`."""
         if softcap is not None or not all(native.is_plain(x) for x in (queries, keys, values)):
-            return self._in_torch.attend(
+            return TorchPlan(self._plan, self._heads).attend(
                 layer, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks
             )
         part = Partial(*self._tables.attend(queries, keys, values, scale=scale))
