@@ -27,7 +27,7 @@ from hydragen_bench.timing import (
     median_us,
     relative_error,
 )
-from hydragen_kernels.segment import SegmentTables, segment_attention
+from hydragen_kernels.segment import SegmentTiles, segment_attention
 from hydragen_kernels.tail import tail_attention
 from hydragen_tree.attention.heads import Heads
 
@@ -173,7 +173,7 @@ class Layer:
         self.lengths = torch.full((shape.rows,), shape.tokens[-1], dtype=torch.int32, device=device)
         heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, dtype, device)
         schedule = heads.schedule(self.items, shape.rows, None)
-        self.tables = SegmentTables(schedule, device)
+        self.tables = SegmentTiles(schedule, device)
         self.partial_out, self.partial_lse = (
             part.fill_(torch.nan)
             for part in heads.partials(max(1, schedule.partial_slots), shape.rows)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydragen_kernels.segment import SegmentTables, segment_attention
+from hydragen_kernels.segment import SegmentTiles, segment_attention
 from hydragen_kernels.tail import tail_attention
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
@@ -89,7 +89,7 @@ class FusedPlan:
         tails: every row's tail.
     """
 
-    segments: SegmentTables
+    segments: SegmentTiles
     partials: tuple[Tensor, Tensor]
     tails: DeviceTails
 

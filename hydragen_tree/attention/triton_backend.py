@@ -35,12 +35,12 @@ class TritonBackend(Backend):
 
     def prepare(self, plan: Plan, heads: Heads) -> Prepared:
         """The plan's tiles and pages on the device, with room for partials."""
-        from hydragen_kernels.segment import SegmentTables
+        from hydragen_kernels.segment import SegmentTiles
         from hydragen_tree.attention.fused import DeviceTails, FusedPlan
 
         schedule = heads.schedule(plan.items, plan.n_queries, None)
         return FusedPlan(
-            SegmentTables(schedule, heads.device),
+            SegmentTiles(schedule, heads.device),
             heads.partials(max(1, schedule.partial_slots), plan.n_queries),
             DeviceTails.of(plan, heads),
         )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.choose import choose
-from hydragen_kernels.segment import SegmentTables
+from hydragen_kernels.segment import SegmentTiles
 from hydragen_kernels.step import RowState, begin_step, end_step
 from hydragen_tree.attention.fused import DeviceTails, FusedPlan
 from hydragen_tree.attention.heads import Heads
@@ -85,7 +85,7 @@ class Decoder:
         self._begun = torch.zeros(1, dtype=torch.int64, device=device)  # steps of the ring
         self._next_chunk = 0
         nothing = heads.schedule(np.empty((0, 6), np.int32), room, None)
-        self._tables = SegmentTables(nothing, device, capacity=1 << 14)
+        self._tables = SegmentTiles(nothing, device, capacity=1 << 14)
         partials = max((max_levels + SPARE_SLOTS) * room * heads.partial_bytes, _SPLIT_BYTES)
         self._partials = torch.empty(partials // 4, dtype=torch.float32, device=device)
         self._items = np.empty((0, 6), np.int32)
@@ -263,9 +263,7 @@ class Decoder:
             if self._captured:  # a pool that no graph uses any more cannot be used again
                 self._pool = torch.cuda.graph_pool_handle()
             capacity = 2 * len(schedule.tiles)
-            self._tables = SegmentTables(
-                schedule, self.heads.device, capacity, self._state.shape[1]
-            )
+            self._tables = SegmentTiles(schedule, self.heads.device, capacity, self._state.shape[1])
         else:
             self._tables.load(schedule)
 

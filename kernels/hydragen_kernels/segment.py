@@ -17,6 +17,7 @@ Bound. The keys of a segment cross memory once and serve all its rows, tiles tha
 side by side: above about 184 rows the tensor cores are the limit, below it memory is.
 """
 
+import logging
 from functools import cache
 from typing import Any
 
@@ -29,8 +30,19 @@ from hydragen_kernels.fp8 import readable, widen
 from hydragen_kernels.inputs import FP8, check_attention_inputs, check_partials
 from hydragen_kernels.merge import finish
 from hydragen_kernels.schedule import TILE_FIELDS, Schedule, TileConfig, tile_config
+from hydragen_kernels.tile_columns import (
+    TILE_KV0,
+    TILE_KV_HEAD,
+    TILE_N_KV,
+    TILE_N_Q,
+    TILE_PARTIAL_SLOT,
+    TILE_Q0,
+    TILE_REACH,
+    TILE_SIZE,
+)
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
+_LOG = logging.getLogger(__name__)
 
 
 @triton.jit
@@ -120,14 +132,14 @@ def _segment_kernel(
     rows = tl.arange(0, BLOCK_Q)
     dims = tl.arange(0, BLOCK_D)
     for tile in range(tl.load(starts + program), tl.load(starts + program + 1)):
-        record = tiles + tile * 7
-        q0 = tl.load(record)
-        n_q = tl.load(record + 1)
-        kv0 = tl.load(record + 2)
-        n_kv = tl.load(record + 3)
-        kv_head = tl.load(record + 4)
-        slot = tl.load(record + 5).to(tl.int64)
-        reach = tl.load(record + 6)
+        record = tiles + tile * TILE_SIZE
+        q0 = tl.load(record + TILE_Q0)
+        n_q = tl.load(record + TILE_N_Q)
+        kv0 = tl.load(record + TILE_KV0)
+        n_kv = tl.load(record + TILE_N_KV)
+        kv_head = tl.load(record + TILE_KV_HEAD)
+        slot = tl.load(record + TILE_PARTIAL_SLOT).to(tl.int64)
+        reach = tl.load(record + TILE_REACH)
 
         token = (q0 + rows // GROUP).to(tl.int64)
         head = kv_head * GROUP + rows % GROUP
@@ -160,12 +172,24 @@ def _segment_kernel(
 
 @cache
 def _hopper_kernel() -> Any:
-    """The kernel for Hopper, or None where Triton has no Gluon for it: it is experimental."""
+    """The kernel for Hopper, or why there is none: Gluon is experimental, and its names change."""
     try:
         from hydragen_kernels.segment_hopper import segment_hopper_kernel
-    except (ImportError, AttributeError):
-        return None
+    except (ImportError, AttributeError) as error:
+        return f"Triton {triton.__version__} has no Gluon for it ({error})"
     return segment_hopper_kernel
+
+
+def why_not_hopper(device: torch.device) -> str | None:
+    """Why a Hopper device runs the portable, slower form; None where nothing is lost.
+
+    Args:
+        device: where the kernel will run.
+    """
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) != (9, 0):
+        return None
+    kernel = _hopper_kernel()
+    return kernel if isinstance(kernel, str) else None
 
 
 def best_config(
@@ -193,14 +217,22 @@ def best_config(
         return portable
     if kv_dtype == FP8:  # the Hopper form multiplies what the copy engine brings, as it is
         return portable
-    if torch.cuda.get_device_capability(device) != (9, 0) or _hopper_kernel() is None:
+    if torch.cuda.get_device_capability(device) != (9, 0):
+        return portable
+    if why := why_not_hopper(device):
+        _warn_once(why)
         return portable
     if head_dim > 128:
         return TileConfig(128, 64, 4, 2, 1, specialized=True)
     return TileConfig(128, 128, 4, 4 if head_dim <= 64 else 2, 1, specialized=True)
 
 
-class SegmentTables:
+@cache
+def _warn_once(why: str) -> None:
+    _LOG.warning("segment attention: the portable kernel instead of Hopper's: %s", why)
+
+
+class SegmentTiles:
     """A schedule in fixed device buffers, so that a CUDA graph survives a change of plan.
 
     Args:
@@ -253,7 +285,7 @@ def segment_attention(
     queries: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    tables: SegmentTables,
+    tables: SegmentTiles,
     partial_out: torch.Tensor,
     partial_lse: torch.Tensor,
     *,

@@ -18,86 +18,25 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     async_copy,
     fence_async_shared,
     mbarrier,
-    tma,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
 
-# Triton 3.9 renamed these
-if hasattr(tma, "async_load"):
-    _copy_block, _copy_rows = tma.async_load, async_copy.async_load
-else:
-    _copy_block = tma.async_copy_global_to_shared
-    _copy_rows = async_copy.async_copy_global_to_shared
-_barrier = gl.barrier if hasattr(gl, "barrier") else gl.thread_barrier
+from hydragen_kernels.hopper_copies import CONSUMER_ROWS, fetch_queries, produce_blocks
+from hydragen_kernels.tile_columns import (
+    TILE_KV_HEAD,
+    TILE_N_KV,
+    TILE_N_Q,
+    TILE_PARTIAL_SLOT,
+    TILE_Q0,
+    TILE_REACH,
+    TILE_SIZE,
+)
+
+_barrier = gl.barrier if hasattr(gl, "barrier") else gl.thread_barrier  # renamed in Triton 3.9
 
 _LOG2_E = gl.constexpr(1.4426950408889634)
 _LN_2 = gl.constexpr(0.6931471805599453)
-_ROWS = gl.constexpr(64)  # of a consumer
-
-
-@gluon.jit
-def _produce(
-    keys,
-    values,
-    tiles,
-    starts,
-    rings,
-    BLOCK_K: gl.constexpr,
-    STAGES: gl.constexpr,
-):
-    """Bring the blocks of every tile, in order, as soon as both consumers have freed a stage."""
-    k_ring, v_ring, k_full, v_full, k_free, v_free = rings
-    program = gl.program_id(0)
-    stage = 0
-    phase = 0
-    for tile in range(gl.load(starts + program), gl.load(starts + program + 1)):
-        record = tiles + tile * 7
-        kv0 = gl.load(record + 2)
-        n_kv = gl.load(record + 3)
-        kv_head = gl.load(record + 4)
-        for first in range(0, n_kv, BLOCK_K):
-            mbarrier.wait(k_free.index(stage), phase ^ 1)
-            mbarrier.expect(k_full.index(stage), keys.block_type.nbytes)
-            _copy_block(keys, [kv_head, kv0 + first, 0], k_full.index(stage), k_ring.index(stage))
-            mbarrier.wait(v_free.index(stage), phase ^ 1)
-            mbarrier.expect(v_full.index(stage), values.block_type.nbytes)
-            _copy_block(values, [kv_head, kv0 + first, 0], v_full.index(stage), v_ring.index(stage))
-            stage += 1
-            if stage == STAGES:
-                stage = 0
-                phase ^= 1
-
-
-@gluon.jit
-def _fetch_queries(
-    q_shared,
-    queries,
-    tiles,
-    tile,
-    end,
-    stride_qt,
-    stride_qh,
-    HALF: gl.constexpr,
-    GROUP: gl.constexpr,
-    HEAD_DIM: gl.constexpr,
-    BLOCK_D: gl.constexpr,
-    LAYOUT: gl.constexpr,
-):
-    """Begin to copy a tile's rows of this consumer; what lies beside them stays as it is."""
-    record = tiles + tile * 7
-    is_tile = tile < end
-    q0 = gl.load(record, mask=is_tile, other=0)
-    n_q = gl.load(record + 1, mask=is_tile, other=0)
-    kv_head = gl.load(record + 4, mask=is_tile, other=0)
-    rows = HALF * _ROWS + gl.arange(0, _ROWS, gl.SliceLayout(1, LAYOUT))
-    dims = gl.arange(0, BLOCK_D, gl.SliceLayout(0, LAYOUT))
-    token = (q0 + rows // GROUP).to(gl.int64)
-    head = kv_head * GROUP + rows % GROUP
-    start = gl.expand_dims(token * stride_qt + head * stride_qh, 1)
-    inside = gl.expand_dims(rows // GROUP < n_q, 1) & gl.expand_dims(dims < HEAD_DIM, 0)
-    _copy_rows(q_shared, queries + start + gl.expand_dims(dims, 0), mask=inside)
-    async_copy.commit_group()
 
 
 @gluon.jit
@@ -163,18 +102,22 @@ def _consume(
     weights_layout: gl.constexpr = gl.DotOperandLayout(0, out_layout, 2)
     lanes: gl.constexpr = BLOCK_D // 8
     load_layout: gl.constexpr = gl.BlockedLayout([1, 8], [32 // lanes, lanes], [4, 1], [1, 0])
-    score_rows = HALF * _ROWS + gl.arange(0, _ROWS, gl.SliceLayout(1, scores_layout))
+    score_rows = HALF * CONSUMER_ROWS + gl.arange(
+        0, CONSUMER_ROWS, gl.SliceLayout(1, scores_layout)
+    )
     cols = gl.arange(0, BLOCK_K, gl.SliceLayout(0, scores_layout))
-    rows = HALF * _ROWS + gl.arange(0, _ROWS, gl.SliceLayout(1, out_layout))
+    rows = HALF * CONSUMER_ROWS + gl.arange(0, CONSUMER_ROWS, gl.SliceLayout(1, out_layout))
     dims = gl.arange(0, BLOCK_D, gl.SliceLayout(0, out_layout))
-    no_scores = gl.zeros([_ROWS, BLOCK_K], gl.float32, scores_layout)
+    no_scores = gl.zeros([CONSUMER_ROWS, BLOCK_K], gl.float32, scores_layout)
 
     program = gl.program_id(0)
     end = gl.load(starts + program + 1)
     tile = gl.load(starts + program)
-    q_shared.store(gl.zeros([_ROWS, BLOCK_D], dtype, load_layout))  # padding of a head stays zero
+    q_shared.store(
+        gl.zeros([CONSUMER_ROWS, BLOCK_D], dtype, load_layout)
+    )  # padding of a head stays zero
     _barrier()
-    _fetch_queries(
+    fetch_queries(
         q_shared,
         queries,
         tiles,
@@ -190,23 +133,25 @@ def _consume(
     )
     at = 0  # blocks met so far, over all tiles
     while tile < end:
-        record = tiles + tile * 7
-        q0 = gl.load(record)
-        n_q = gl.load(record + 1)
-        n_kv = gl.load(record + 3)
-        kv_head = gl.load(record + 4)
-        slot = gl.load(record + 5).to(gl.int64)
-        reach = gl.load(record + 6)
+        record = tiles + tile * TILE_SIZE
+        q0 = gl.load(record + TILE_Q0)
+        n_q = gl.load(record + TILE_N_Q)
+        n_kv = gl.load(record + TILE_N_KV)
+        kv_head = gl.load(record + TILE_KV_HEAD)
+        slot = gl.load(record + TILE_PARTIAL_SLOT).to(gl.int64)
+        reach = gl.load(record + TILE_REACH)
         blocks = (n_kv + BLOCK_K - 1) // BLOCK_K
-        if n_q * GROUP > HALF * _ROWS:
+        if n_q * GROUP > HALF * CONSUMER_ROWS:
             async_copy.wait_group(0)
             fence_async_shared()
             _barrier()
             limits = gl.minimum(reach + score_rows // GROUP + 1, n_kv)
-            seen_by_all = gl.minimum(reach + HALF * _ROWS // GROUP + 1, n_kv)
-            peak = gl.full([_ROWS], float("-inf"), gl.float32, gl.SliceLayout(1, scores_layout))
-            total = gl.zeros([_ROWS], gl.float32, gl.SliceLayout(1, scores_layout))
-            acc = gl.zeros([_ROWS, BLOCK_D], gl.float32, out_layout)
+            seen_by_all = gl.minimum(reach + HALF * CONSUMER_ROWS // GROUP + 1, n_kv)
+            peak = gl.full(
+                [CONSUMER_ROWS], float("-inf"), gl.float32, gl.SliceLayout(1, scores_layout)
+            )
+            total = gl.zeros([CONSUMER_ROWS], gl.float32, gl.SliceLayout(1, scores_layout))
+            acc = gl.zeros([CONSUMER_ROWS, BLOCK_D], gl.float32, out_layout)
 
             stage = at % STAGES
             mbarrier.wait(k_full.index(stage), (at // STAGES) & 1)
@@ -255,7 +200,7 @@ def _consume(
                 stage = ahead
                 ahead = next_ahead
 
-            _fetch_queries(  # the last scores are there: nobody reads the rows any more
+            fetch_queries(  # the last scores are there: nobody reads the rows any more
                 q_shared,
                 queries,
                 tiles,
@@ -304,7 +249,7 @@ def _consume(
                 mbarrier.wait(v_full.index(stage), (at // STAGES) & 1)
                 _free(v_free.index(stage))
                 at += 1
-            _fetch_queries(
+            fetch_queries(
                 q_shared,
                 queries,
                 tiles,
@@ -350,7 +295,7 @@ def segment_hopper_kernel(
     dtype: gl.constexpr = keys.dtype
     shared: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
     bars: gl.constexpr = mbarrier.MBarrierLayout()
-    q_shared = gl.allocate_shared_memory(dtype, [2, _ROWS, BLOCK_D], shared)
+    q_shared = gl.allocate_shared_memory(dtype, [2, CONSUMER_ROWS, BLOCK_D], shared)
     k_ring = gl.allocate_shared_memory(dtype, [STAGES, 1, BLOCK_K, BLOCK_D], keys.layout)
     v_ring = gl.allocate_shared_memory(dtype, [STAGES, 1, BLOCK_K, BLOCK_D], values.layout)
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bars)
@@ -413,7 +358,7 @@ def segment_hopper_kernel(
                     CAPPED,
                 ),
             ),
-            (_produce, (keys, values, tiles, starts, rings, BLOCK_K, STAGES)),
+            (produce_blocks, (keys, values, tiles, starts, rings, BLOCK_K, STAGES)),
         ],
         [4, 1],
         [240, 24],

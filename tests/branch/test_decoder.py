@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hydragen_kernels.segment import SegmentTables
+from hydragen_kernels.segment import SegmentTiles
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.branch import decoder
 from hydragen_tree.branch.host_stepper import decode_tokens
@@ -108,11 +108,11 @@ def test_device_steps_equal_host_steps(
 def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables hold the first batch's plan and no more; the second one's has more segments."""
 
-    class Tight(SegmentTables):
+    class Tight(SegmentTiles):
         def __init__(self, plan: Any, device: Any, capacity: int = 0, rows: int = 0) -> None:
             super().__init__(plan, device, 0, rows)
 
-    monkeypatch.setattr(decoder, "SegmentTables", Tight)
+    monkeypatch.setattr(decoder, "SegmentTiles", Tight)
     sampler = Sampler.from_pretrained(
         str(small_model), device=DEVICE, dtype="float32", attention="triton", compiled=False
     )

@@ -23,6 +23,7 @@ pytestmark = [
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
+from hydragen_kernels import segment  # noqa: E402
 from hydragen_kernels.inputs import FP8  # noqa: E402
 from hydragen_kernels.merge import merge  # noqa: E402
 from hydragen_kernels.schedule import (  # noqa: E402
@@ -31,7 +32,7 @@ from hydragen_kernels.schedule import (  # noqa: E402
     schedule_segments,
     tile_config,
 )
-from hydragen_kernels.segment import SegmentTables, best_config, segment_attention  # noqa: E402
+from hydragen_kernels.segment import SegmentTiles, best_config, segment_attention  # noqa: E402
 from hydragen_kernels.tail import tail_attention  # noqa: E402
 
 # bf16 products are garbage in the interpreter, which holds bf16 as uint16
@@ -191,7 +192,7 @@ def test_segments_and_merge(
             pytest.skip("no other kernel for this device, type or head")
     queries, keys, values = random_inputs(case, dtype, kv_dtype)
     plan = schedule(case, dtype, config)
-    tables = SegmentTables(plan, DEVICE)
+    tables = SegmentTiles(plan, DEVICE)
     partial_out, partial_lse = poisoned_partials(case, plan.partial_slots)
     segment_attention(
         queries,
@@ -281,7 +282,7 @@ def test_tails(name: str, dtype: torch.dtype, kv_dtype: torch.dtype) -> None:
     sinks = torch.randn(tail.q_heads, generator=generator).to(DEVICE) if tail.sinks else None
 
     plan = schedule(case, dtype)
-    tables = SegmentTables(plan, DEVICE)
+    tables = SegmentTiles(plan, DEVICE)
     partial_out, partial_lse = poisoned_partials(case, max(1, plan.partial_slots))
     scale = case.head_dim**-0.5
     arguments = {"scale": scale, "softcap": tail.softcap}
@@ -355,7 +356,7 @@ def test_a_captured_graph_survives_a_change_of_plan() -> None:
     for arena in (keys, values):
         arena.nan_to_num_(0.5)
     config = best_config(DEVICE, dtype, before.head_dim, before.q_heads // before.kv_heads)
-    tables = SegmentTables(schedule(before, dtype, config), DEVICE, capacity=64)
+    tables = SegmentTiles(schedule(before, dtype, config), DEVICE, capacity=64)
     partial_out, partial_lse = poisoned_partials(before, 4)
 
     def step() -> tuple[Tensor, Tensor]:
@@ -370,3 +371,19 @@ def test_a_captured_graph_survives_a_change_of_plan() -> None:
     tables.load(schedule(after, dtype, config))
     graph.replay()
     assert_close(out, lse, expected_partial(after, queries, keys, values), dtype)
+
+
+def test_a_hopper_device_without_its_kernel_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(segment, "_hopper_kernel", lambda: "Triton 0 has no Gluon for it")
+    segment._warn_once.cache_clear()
+    hopper = torch.device("cuda")
+    for _ in range(2):
+        assert not best_config(hopper, torch.bfloat16, 128).specialized
+    assert [record.message.split(": ")[-1] for record in caplog.records] == [
+        "Triton 0 has no Gluon for it"
+    ]
+    assert segment.why_not_hopper(hopper) == "Triton 0 has no Gluon for it"
+    assert segment.why_not_hopper(torch.device("cpu")) is None
