@@ -152,7 +152,8 @@ Seed = Annotated[
         "--seed",
         metavar="SEED",
         rich_help_panel=_SAMPLING,
-        help="Equal seeds give equal samples, whatever N and the batch are.",
+        help="Equal seeds give equal random numbers, whatever N and the batch are; in float32 "
+        "equal samples too.",
     ),
 ]
 Temperature = Annotated[

@@ -2,7 +2,7 @@
 
 Several samples may share a row of logits: the row's distribution is computed once, then every
 sample inverts its cumulative sum at its own random number. The number depends only on the
-sample's stream key and the token's position, so a sample is the same whatever shares its batch.
+sample's stream key and the token's position, whatever shares its batch.
 """
 
 import hashlib

@@ -153,8 +153,9 @@ class Sampler:
     ) -> Iterator[Sample]:
         """Draws n samples of every source, yielding each as it finishes.
 
-        Sample i of a task is the same whatever n, the batch, the memory or the other tasks are, up
-        to floating-point ties.
+        The random numbers of sample i of a task are the same whatever n, the batch, the memory or
+        the other tasks are. So is the sample in float32, but for rounding that has never been seen
+        to matter; in 16 bits the model's sums depend on the batch, and some samples with them.
 
         Args:
             sources: problems, strings, chat messages, token lists, or prompts already built.
