@@ -36,6 +36,7 @@ from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import find_model, load_weights
 from hydragen_tree.problem.reading import load_problem
+from hydragen_tree.run import run as run_all
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
@@ -263,8 +264,7 @@ def forks(path: Path, repeats: int, n: int = 1000) -> dict[str, float]:
     samples = list(sampler.sample([problem], n, settings))
 
     def draw_all() -> None:
-        for _ in sampler.sample([problem], n, settings):
-            pass
+        run_all([problem], n, sampler=sampler, settings=settings)
 
     forked_s, _ = _medians([_timed(draw_all) for _ in range(repeats)])
     replayed_s, _ = _medians(

@@ -18,6 +18,7 @@ from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from hydragen_tree.prompt.prompts import Prompt
+    from hydragen_tree.sample.sample import Sample
     from hydragen_tree.sample.sampler import Sampler
     from hydragen_tree.sample.writer import SampleWriter
 
@@ -110,6 +111,8 @@ def sample(
     with Interrupts() as interrupts, SampleWriter(path, resume=resume, force=force) as writer:
         sampler, built = prepare()
 
+        from hydragen_tree.run import run
+
         ends = sampler.ends(built, settings)
         writer.begin(
             Manifest.describe(
@@ -127,7 +130,11 @@ def sample(
         note(f"samples end at {ends}", quiet=quiet)
         if model == "tiny":
             note(_DEMONSTRATION, quiet=quiet)
-        run = sampler.sample(built, samples, settings, done=writer.done)
+
+        def keep(drawn: "Sample") -> None:
+            with interrupts.held():
+                writer.write(drawn)
+
         try:
             with Progress(
                 lambda: sampler.stats,
@@ -135,9 +142,7 @@ def sample(
                 to_stdout=path is None,
                 quiet=quiet,
             ):
-                for drawn in run:
-                    with interrupts.held():
-                        writer.write(drawn)
+                run(built, samples, sampler=sampler, settings=settings, done=writer.done, keep=keep)
         except Interrupted as interrupted:
             note(_how_to_resume(writer), quiet=quiet)
             return interrupted.exit_code

@@ -1,0 +1,93 @@
+"""The whole program in one sentence: problems in, pass@k out.
+
+    Problem -> Prompt -> Trie -> Plan -> KVCache -> Branch ... -> Sample -> Verdict -> pass@k
+
+Each part is a room of this package; what `run` calls is the door of each. A judge is optional:
+without one the sentence ends at the samples, as `hydragen-sample` does.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.problem.types import Problem
+from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
+from hydragen_tree.sample.sample import Sample
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.settings import SamplingSettings
+
+if TYPE_CHECKING:  # a run that only samples does not wait for scipy
+    from hydragen_tree.judge.judge import Judge
+    from hydragen_tree.passk.summary import Summary
+
+_USUAL = SamplingSettings()
+
+
+def run(
+    problems: Sequence[Problem | Prompt],
+    n: int,
+    *,
+    sampler: Sampler,
+    settings: SamplingSettings = _USUAL,
+    done: Mapping[str, Collection[int]] | None = None,
+    keep: Callable[[Sample], None] | None = None,
+    judge: "Judge | None" = None,
+    ks: Sequence[int] = (),
+) -> "Summary | None":
+    """Draws n samples of every problem, and judges each as it finishes.
+
+        with Judge() as judge:
+            summary = run(load_problems(["problems/"]), 100, sampler=sampler, judge=judge)
+
+    Args:
+        problems: what to solve; prompts that are built already are drawn from as they are.
+        n: samples a problem.
+        sampler: the model's.
+        settings: how to sample.
+        done: by task id, sample indices that exist already and are not drawn again.
+        keep: told of every sample as it finishes, before it is judged: a file's `write`, a list's
+            `append`.
+        judge: judges the programs; None: they are only drawn.
+        ks: for which pass@k is estimated; empty: as many as n allows.
+
+    Returns:
+        Solved problems and pass@k; None without a judge.
+
+    Raises:
+        InputError: a prompt does not fit, or a judge is given and not every source is a problem.
+        CapacityError: not even one branch fits into the memory there is.
+    """
+    prompts = prompts_from_sources(problems, sampler.tokenizer, seed=settings.seed)
+    samples = _kept(sampler.sample(prompts, n, settings, done=done), keep)
+    if judge is None:
+        for _ in samples:
+            pass
+        return None
+    from hydragen_tree.passk.summary import summarise
+
+    return summarise(_judged(samples, _by_id(problems), judge), ks)
+
+
+def _kept(samples: Iterable[Sample], keep: Callable[[Sample], None] | None) -> Iterator[Sample]:
+    for sample in samples:
+        if keep is not None:
+            keep(sample)
+        yield sample
+
+
+def _judged(
+    samples: Iterable[Sample], problems: Mapping[str, Problem], judge: "Judge"
+) -> Iterator[dict[str, Any]]:
+    """What pass@k reads of every sample: its own fields, and those of its verdict."""
+    items = ((problems[sample.task_id], sample.solution, sample) for sample in samples)
+    for sample, verdict in judge.judge_stream(items):
+        difficulty = problems[sample.task_id].difficulty
+        yield {**asdict(sample), **verdict.to_json(), "difficulty": difficulty}
+
+
+def _by_id(problems: Sequence[Problem | Prompt]) -> dict[str, Problem]:
+    found = {problem.id: problem for problem in problems if isinstance(problem, Problem)}
+    if len(found) < len(problems):
+        raise InputError("a judge needs problems, with tests: some sources are bare prompts")
+    return found
