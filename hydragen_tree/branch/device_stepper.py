@@ -7,8 +7,9 @@ runs ahead by the chunks in flight. A chunk's tokens become the batch's one step
 device goes on stepping their columns until it is told to drop them, and what it draws there is
 thrown away. When all chunks are back the copy is forgotten, and the batch may change as it likes.
 
-So a page that the device may still write to must not be given to anybody else, even if its row has
-left the batch: the stepper counts as one more user of every page in the device's tables.
+So a page that chunks launched from now on may write to must not be given to anybody else, even if
+its row has left the batch: the stepper is one more user of every page in the device's tables. Chunks
+in flight need no such care: whoever gets a page next writes it by work that is queued behind them.
 """
 
 from collections import deque
@@ -175,7 +176,8 @@ class DeviceStepper(HostStepper):
         """See `Stepper.settle`."""
         if self.is_ahead:
             for flight in self._flights:
-                flight.wait()  # until then the device writes
+                if flight.chunk is None:
+                    flight.wait()  # until then the device writes
             self._flights.clear()
             self._forget()
 

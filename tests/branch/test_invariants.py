@@ -1,0 +1,222 @@
+"""Batch, admission, residency and freezing: what must hold after every operation.
+
+No model: prefill is a stand-in that knows nothing but logits of the right shape, and the steps are
+drawn by a random number generator. All books (rows, samples, pages, segments) are real.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hydragen_tree.branch.admission import Admission
+from hydragen_tree.branch.batch import Batch, Waiting
+from hydragen_tree.branch.freezing import Freezing
+from hydragen_tree.branch.residency import Residency
+from hydragen_tree.errors import CapacityError
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.shape import KVShape
+from hydragen_tree.trie.costs import CostModel
+from hydragen_tree.trie.trie import Trie
+
+PAGE = 4
+SHAPE = KVShape(layers=1, q_heads=1, kv_heads=1, head_dim=2, itemsize=4)
+EAGER = CostModel("eager", bandwidth=1.0, item_s=0.0)  # sharing two tokens pays already
+PROMPTS = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 6, 7], [1, 2, 3], [9] * 9]
+
+
+class GivenLogits:
+    """Stands in for a prefill: the logits after a prompt are its segment's number."""
+
+    def __init__(self, trie: Trie) -> None:
+        self.trie = trie
+
+    def segments(self, segments: list[int]) -> dict[int, torch.Tensor]:
+        ends = [one for one in segments if self.trie.segments[one].ends_prompt]
+        return {segment: torch.full((8,), float(segment)) for segment in ends}
+
+    def tails(self, *_: Any) -> None:
+        pass
+
+
+@dataclass
+class Books:
+    """All parts of a run's books, as `assemble` puts them together."""
+
+    n_pages: int
+    max_rows: int
+    max_tokens: int
+    samples_a_leaf: int
+
+    def __post_init__(self) -> None:
+        self.trie = Trie.build(np.array(p, np.int32) for p in PROMPTS)
+        device = torch.device("cpu")
+        self.cache = KVCache(SHAPE, self.n_pages, PAGE, torch.float32, device)
+        self.batch = Batch(self.max_tokens, self.cache.pages_for(self.max_tokens) + 1)
+        self.residency = Residency(self.trie, self.cache)
+        leaves, n = len(self.trie.leaf_segments), self.samples_a_leaf
+        self.total = leaves * n
+        self.waiting = [
+            Waiting(leaf, np.empty(0, np.int32), np.arange(leaf * n, (leaf + 1) * n))
+            for leaf in reversed(range(leaves))
+        ]
+        self.fresh: dict[int, torch.Tensor] = {}
+        common: Any = self.batch, self.trie, self.residency
+        self.admission = Admission(
+            self.waiting,
+            *common,
+            GivenLogits(self.trie),
+            self.cache,
+            self.fresh,
+            self.max_rows,
+            False,
+        )
+        self.freezing = Freezing(*common, self.cache, EAGER, SHAPE)
+        self.ended: list[int] = []
+
+    def check(self) -> None:
+        """What must hold between any two operations."""
+        batch, table = self.batch, self.residency.table
+        live = np.concatenate([batch.samples, *(branch.samples for branch in self.waiting)])
+        everyone = np.sort(np.append(live, self.ended)).tolist()
+        assert everyone == list(range(self.total)), "a sample is lost, or there twice"
+        assert (np.diff(batch.row_of) >= 0).all()
+        assert np.unique(batch.row_of).tolist() == list(range(batch.size)), "a row without samples"
+        assert batch.size <= self.max_rows or batch.size == 1
+        assert (np.diff(batch.leaf) >= 0).all(), "rows are not depth-first"
+
+        users = np.zeros(self.n_pages, int)
+        for row in range(batch.size):
+            pages = batch.pages[row][batch.pages[row] >= 0]
+            assert pages.size == np.unique(pages).size
+            assert pages.size >= self.cache.pages_for(int(batch.tail[row]))
+            users[pages] += 1
+        for segment in np.flatnonzero(table.slot[: table.size] >= 0).tolist():
+            first = int(table.slot[segment]) // PAGE
+            run = slice(first, first + self.cache.pages_for(int(table.n_tokens[segment])))
+            assert not users[run].any(), "a segment lies where something else does"
+            users[run] += 1
+        assert users.tolist() == self.cache._users.tolist(), "pages lost, or shared by mistake"
+
+        last = batch.tail // PAGE
+        part_full = np.flatnonzero(batch.tail % PAGE)
+        own = batch.pages[part_full, last[part_full]]
+        assert np.unique(own).size == own.size, "two rows would write to one page"
+        hung = table.live(batch.segment)
+        assert (table.slot[: table.size][hung] >= 0).all(), "a row reads a segment that is gone"
+        for row in range(batch.size):
+            on_path = int(batch.n_drawn[row] - (batch.n_drawn[row] > 0))
+            frozen = self._frozen_tokens(int(batch.segment[row]), int(batch.leaf[row]))
+            assert batch.tail[row] + frozen == on_path, "tail and frozen tails are not the history"
+
+    def _frozen_tokens(self, segment: int, leaf: int) -> int:
+        table, end = self.residency.table, int(self.trie.leaf_segments[leaf])
+        total = 0
+        while segment != end:
+            total += int(table.n_tokens[segment])
+            segment = int(table.parent[segment])
+        return total
+
+    def step(self, rng: np.random.Generator, spread: int, p_end: float) -> None:
+        """One round of the loop with random tokens and ends."""
+        batch = self.batch
+        if self.admission.is_worthwhile():
+            self.admission.admit()
+            self.check()
+        self.admission.make_room()
+        self.check()
+        batch.take_pages(self.cache)
+        batch.stored()
+        self.fresh.clear()
+        children = batch.children(rng.integers(0, spread, batch.samples.size))
+        n_drawn = batch.n_drawn[children.parent] + 1
+        alive = (n_drawn < self.max_tokens) & (rng.random(n_drawn.size) >= p_end)
+        histories = {}
+        for child in range(alive.size):
+            own = batch.samples[children.of_sample == child].tolist()
+            if alive[child]:
+                histories.update(dict.fromkeys(own, batch.history(child, children).tolist()))
+            else:
+                self.ended += own
+        self.admission.set_aside(children, alive)
+        self.freezing.freeze(children, alive)
+        batch.grow(children, alive, self.cache)
+        self.admission.evict_unused()
+        self.check()
+        for row in range(batch.size):
+            for sample in batch.samples[batch.row_of == row].tolist():
+                assert batch.drawn[row, : batch.n_drawn[row]].tolist() == histories[sample]
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    n_pages=st.integers(9, 40),
+    max_rows=st.integers(1, 9),
+    max_tokens=st.integers(1, 17),
+    samples_a_leaf=st.integers(1, 6),
+    spread=st.integers(1, 3),
+    p_end=st.sampled_from([0.0, 0.05, 0.4]),
+)
+def test_books_balance_after_every_operation(
+    seed: int,
+    n_pages: int,
+    max_rows: int,
+    max_tokens: int,
+    samples_a_leaf: int,
+    spread: int,
+    p_end: float,
+) -> None:
+    books = Books(n_pages, max_rows, max_tokens, samples_a_leaf)
+    try:
+        books.residency.check_capacity(max_tokens)
+    except CapacityError:
+        return  # such a run is refused before it starts
+    rng = np.random.default_rng(seed)
+    rounds = 0
+    while books.batch.size or books.admission.has_waiting:
+        books.step(rng, spread, p_end)
+        rounds += 1
+        assert rounds < 2000, "the run does not end"
+    assert sorted(books.ended) == list(range(books.total))
+    assert books.cache.free_pages == n_pages
+
+
+def test_a_tail_is_frozen_once_and_shared() -> None:
+    books = Books(n_pages=40, max_rows=8, max_tokens=16, samples_a_leaf=4)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        books.step(rng, spread=1, p_end=0.0)  # all samples of a leaf stay together
+    before = books.residency.table.size
+    books.step(rng, spread=4, p_end=0.0)
+    assert books.residency.table.size > before
+    assert (books.batch.tail < PAGE).any()
+
+
+def test_names_follow_rows_that_leave() -> None:
+    books = Books(n_pages=40, max_rows=8, max_tokens=16, samples_a_leaf=1)
+    rng = np.random.default_rng(0)
+    books.step(rng, spread=2, p_end=0.0)
+    batch = books.batch
+    batch.name = np.arange(batch.size)
+    samples = dict(zip(batch.name.tolist(), batch.samples.tolist(), strict=True))
+    alive = np.ones(batch.size, np.bool_)
+    alive[1] = False
+    children = batch.children(np.zeros(batch.samples.size, np.int64))
+    batch.stored()
+    batch.take_pages(books.cache)
+    batch.grow(children, alive, books.cache)
+    assert batch.name.tolist() == [0, *range(2, alive.size)]
+    assert [samples[name] for name in batch.name.tolist()] == batch.samples.tolist()
+
+
+def test_a_segment_that_does_not_fit_reserves_nothing() -> None:
+    books = Books(n_pages=3, max_rows=1, max_tokens=1, samples_a_leaf=1)
+    longest = int(books.trie.leaf_segments[-1])
+    assert not books.residency.place([0, longest])
+    assert books.cache.free_pages == 3
+    with pytest.raises(CapacityError, match="one branch needs"):
+        books.residency.check_capacity(100)
