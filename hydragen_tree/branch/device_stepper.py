@@ -8,8 +8,8 @@ device goes on stepping their columns until it is told to drop them, and what it
 thrown away. When all chunks are back the copy is forgotten, and the batch may change as it likes.
 
 So a page that chunks launched from now on may write to must not be given to anybody else, even if
-its row has left the batch: the stepper is one more user of every page in the device's tables. Chunks
-in flight need no such care: whoever gets a page next writes it by work that is queued behind them.
+its row has left the batch: the stepper is one more user of every page in the device's tables.
+Chunks in flight need no such care: who gets a page next writes it by work queued behind them.
 """
 
 from collections import deque
