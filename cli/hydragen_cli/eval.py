@@ -230,6 +230,7 @@ def _report(
             "judged": run.judged,
             "from_cache": run.from_cache,
             "passed_over": run.passed_over,
+            "doubled": run.doubled,
             "faults": dict(run.faults),
         }
         _write(summary, json.dumps(record, indent=1) + "\n")
@@ -254,6 +255,8 @@ def _progress_line(run: "Grading") -> str:
         parts.append(f"{earlier:,} judged before")
     if run.passed_over:
         parts.append(f"{run.passed_over:,} passed over: their problems were solved")
+    if run.doubled:
+        parts.append(f"{count(run.doubled, 'doubled line')} left out")
     return ", ".join(parts)
 
 

@@ -11,7 +11,7 @@ from hydragen_tree.errors import InputError, one_line
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.judge.languages import find_language
 from hydragen_tree.judge.problem_index import ProblemIndex
-from hydragen_tree.judge.verdict_file import VerdictFile
+from hydragen_tree.judge.verdict_file import VerdictFile, program_digest
 from hydragen_tree.judge.verdicts import Verdict
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.sample.lines import BrokenLine, SampleLine, read_samples
@@ -40,6 +40,7 @@ class Grading:
         judged: samples that got a verdict.
         from_cache: those of them for which nothing was run.
         passed_over: samples of problems that were solved by then.
+        doubled: lines that repeat an earlier one; they are left out.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Grading:
         self._named: dict[str, set[str]] = {}
         self._changed: set[str] = set()
         self._lock = threading.Lock()
+        self._seen: dict[tuple[str, int], bytes] = {}
         self.unnamed: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.judged = 0
         self.from_cache = 0
         self.passed_over = 0
+        self.doubled = 0
 
     def run(self, source: IO[bytes], language: str, stop: threading.Event) -> None:
         """Judge every sample of a stream that is not judged yet.
@@ -93,11 +96,29 @@ class Grading:
             if language is None or not self._can_be_judged(problem):
                 continue
             program = line.program(problem.starter)
+            if self._is_doubled(line, program):
+                continue
             if self.verdicts.has(line.task_id, line.sample_index, program):
                 continue
             tag = line, problem, program, language
             if self._is_wanted(tag):
                 yield problem, program, tag
+
+    def _is_doubled(self, line: SampleLine, program: str) -> bool:
+        """Whether an earlier line was the same sample: it is judged, and counts, once."""
+        key, digest = (line.task_id, line.sample_index), program_digest(program)
+        if key not in self._seen:
+            self._seen[key] = digest
+            return False
+        if self._seen[key] == digest:
+            self.doubled += 1
+        else:
+            self._fault(
+                "lines that repeat the index of another program",
+                f"line {line.line_number}: sample {line.sample_index} of {line.task_id!r} came "
+                "before with another program, which was judged",
+            )
+        return True
 
     def _language(self, line: SampleLine, default: str) -> str | None:
         """The name of a sample's language; one that cannot be judged here is a fault."""

@@ -120,6 +120,7 @@ class Judge:
         self.isolation: Isolation = find_isolation(sandbox, self._interpreter)
         self._store = Store((cache_dir or default_directory()) if cache else None)
         self._run_lock = RunLock()
+        self._closing = threading.Event()
         self._cases: dict[int, _Case] = {}
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -175,7 +176,8 @@ class Judge:
         return _Stream(self, items, language, stop, wanted).run()
 
     def close(self) -> None:
-        """End the sandboxes and keep what was learnt."""
+        """End the sandboxes, after the tests that run now, and keep what was learnt."""
+        self._closing.set()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
@@ -213,7 +215,7 @@ class Judge:
 
     def _work(self) -> None:
         # One thread for one box: a sandbox dies with the thread that started it.
-        worker = Worker(self.isolation.container, self._run_lock)
+        worker = Worker(self.isolation.container, self._run_lock, self._closing)
         try:
             while (job := self._jobs.get()) is not None:
                 if job.begin():

@@ -59,7 +59,7 @@ class VerdictFile:
             InputError: the verdict there is of another program.
         """
         known = self._done.get((task_id, sample_index))
-        if known is not None and known != _digest(solution):
+        if known is not None and known != program_digest(solution):
             raise InputError(
                 f"{self.path}: sample {sample_index} of {task_id!r} was another program; these are "
                 "verdicts of other samples (",
@@ -99,7 +99,9 @@ class VerdictFile:
             if line["verdict"] == "IE":
                 continue  # the judge's own fault: the sample is judged again
             key = (line["task_id"], line["sample_index"])
-            self._done[key] = _digest(str(line.get("solution") or ""))
+            if key in self._done:  # of doubled samples; each counts once
+                continue
+            self._done[key] = program_digest(str(line.get("solution") or ""))
             self._count(line)
         if self._file.torn and not self._file.lines:
             raise InputError(f"{self.path}: holds no verdicts; is it another file?")
@@ -116,5 +118,6 @@ def _parse(raw: bytes) -> dict[str, Any] | None:
     return line
 
 
-def _digest(solution: str) -> bytes:
+def program_digest(solution: str) -> bytes:
+    """Eight bytes that tell programs apart."""
     return hashlib.blake2b(solution.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -98,9 +98,11 @@ class Worker:
     Args:
         container: the sandbox.
         run_lock: shared by all workers of a judge.
+        stop: when set, a program's further tests are not run any more.
     """
 
-    def __init__(self, container: Container, run_lock: RunLock) -> None:
+    def __init__(self, container: Container, run_lock: RunLock, stop: threading.Event) -> None:
+        self._stop = stop
         self.box = Box(container)
         self._partner = Box(container)
         self._run_lock = run_lock
@@ -155,6 +157,8 @@ class Worker:
         time_s, memory_bytes, rerun = 0.0, 0, False
         verdict = Verdict("AC")
         for index in range(len(problem.tests)):
+            if self._stop.is_set():
+                return Verdict("IE", message="interrupted")
             verdict = self._judge_test(problem, checker, program, index)
             time_s = max(time_s, verdict.time_s)
             memory_bytes = max(memory_bytes, verdict.memory_bytes)
@@ -299,13 +303,18 @@ def limits_of(problem: Problem, patience: float) -> RunLimits:
         patience: how much more elapsed time than usual.
     """
     time_s = problem.limits.time_s
-    largest = max((len(test.output) for test in problem.tests), default=0)
+    largest = max((_size(test.output) for test in problem.tests), default=0)
     return RunLimits(
         cpu_s=_SLACK * time_s + 0.05,
         wall_s=patience * (_WALL * time_s + _WALL_EXTRA_S),
         memory_bytes=problem.limits.memory_mib << 20,
         output_bytes=max(problem.limits.output_mib << 20, 2 * largest),
     )
+
+
+def _size(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def find_fault(

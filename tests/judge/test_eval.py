@@ -74,6 +74,34 @@ def test_verdicts_are_a_superset_of_the_samples() -> None:
     assert "3 samples judged, 1 accepted" in said
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_doubled_lines_are_judged_once(home: Path, resumed: bool) -> None:
+    """As of `cat s s`: neither n nor the interval's width may change; and it is said."""
+    given = samples(RIGHT, WRONG)
+    args = ("-", "--problems", "sum.yaml", "-o", "v.jsonl", "--summary", "r.json")
+    if resumed:
+        evaluate(*args, lines=given)
+    _, said = evaluate(*args, *(["--resume"] if resumed else []), lines=given + given)
+    assert "2 doubled lines left out" in said
+    assert len((home / "v.jsonl").read_text().splitlines()) == 2
+    result = json.loads((home / "r.json").read_text())
+    assert result["doubled"] == 2
+    assert [problem["samples"] for problem in result["problems"]] == [2]
+    # Verdicts of an earlier version may stand there twice.
+    with (home / "v.jsonl").open("a") as file:
+        file.write((home / "v.jsonl").read_text())
+    evaluate(*args, "--resume", lines=given)
+    result = json.loads((home / "r.json").read_text())
+    assert [problem["samples"] for problem in result["problems"]] == [2]
+
+
+def test_another_program_under_the_same_index_is_a_fault() -> None:
+    given = [sample("sum", 0, RIGHT), sample("sum", 0, WRONG)]
+    verdicts, said = evaluate("-", "--problems", "sum.yaml", lines=given, code=3)
+    assert [verdict["verdict"] for verdict in verdicts] == ["AC"]
+    assert "line 2: sample 0 of 'sum' came before with another program" in said
+
+
 def test_a_samples_file_names_its_problems(home: Path) -> None:
     given = samples(RIGHT, problem="sum.yaml") + samples(
         RIGHT, task_id="total", problem=str(home / "total.yaml")

@@ -1,8 +1,11 @@
 """Programs behave in the judge as they do under `python program.py < input`, and get their due."""
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from hydragen_tree.judge import Judge, Verdict
 from hydragen_tree.judge.languages import find_language
 from hydragen_tree.judge.sandbox.box import Box
 from hydragen_tree.judge.sandbox.interpreter import find_interpreter
+from hydragen_tree.judge.sandbox.levels import build
 from hydragen_tree.judge.sandbox.request import Request, RunLimits
 from hydragen_tree.problem.types import Limits, Problem, Test
 
@@ -324,3 +328,70 @@ def test_the_judge_needs_no_torch() -> None:
         "import sys, hydragen_tree.judge\nassert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_expected_outputs_are_measured_in_bytes(judge: Judge) -> None:
+    """Three bytes a character, and more of them than the limit on output allows by itself."""
+    count = 500_000
+    test = Test(input="", output="\u4e16" * count + "\n")
+    problem = Problem(id="p", statement="s", tests=(test,), limits=Limits(output_mib=1))
+    assert judge.judge(problem, f"print('\\u4e16' * {count})").status == "AC"
+    assert judge.judge(problem, "print('6' * 4_000_000)").status == "OLE"
+
+
+def test_closing_ends_after_the_test_that_runs(tmp_path: Path) -> None:
+    tests = tuple(Test(input=f"{i}\n", output=f"{i}\n") for i in range(100))
+    problem = Problem(id="p", statement="s", tests=tests)
+    code = "import time\ntime.sleep(0.3)\nprint(input())"
+    judge = Judge(workers=1, cache_dir=tmp_path)
+    stream = judge.judge_stream([(problem, "print(input())", 0), (problem, code, 1)])
+    assert next(stream)[1].accepted
+    time.sleep(0.5)
+    stream.close()  # type: ignore[attr-defined]
+    started = time.monotonic()
+    judge.close()
+    assert time.monotonic() - started < 5
+    with Judge(workers=1, cache_dir=tmp_path) as again:
+        short = problem.model_copy(update={"tests": tests[:1]})
+        assert again.judge(short, code).accepted
+
+
+@pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
+def test_an_interpreter_below_tmp(level: str, tmp_path: Path) -> None:
+    """The private /tmp of a program does not hide what it must read there."""
+    library = tmp_path / "python"
+    library.mkdir()
+    (library / "answer.py").write_text("ANSWER = 6")
+    found = find_interpreter()
+    interpreter = replace(found, prefixes=(*found.prefixes, str(library)))
+    container = build(level, interpreter)  # type: ignore[arg-type]
+    if container is None:
+        pytest.skip(f"{level} is not installed")
+    box = Box(container)
+    limits = RunLimits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
+    reads = f"import sys\nsys.path.insert(0, {str(library)!r})\nimport answer\nprint(answer.ANSWER)"
+    writes = f"open({str(library / 'answer.py')!r}, 'w')"
+    litters = "open('/tmp/left', 'w')"
+    try:
+        for code, status in ((reads, 0), (writes, 1), (litters, None), (reads, 0)):
+            outcome = box.run(Request(limits, sources=[("solution.py", code)]))
+            assert status in (None, outcome.exit_status), outcome
+            assert code is not reads or outcome.stdout == b"6\n"
+    finally:
+        box.dispose()
+    assert list(library.glob("*.py")) == [library / "answer.py"]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_bubblewrap_covers_tmp_before_what_lies_below(
+    nested: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bwrap"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    interpreter = replace(find_interpreter(), prefixes=(str(tmp_path),))
+    container = build("bubblewrap", interpreter, nested=nested)
+    assert container is not None
+    command = list(container.command)
+    assert command.index("--tmpfs") < command.index(str(tmp_path))

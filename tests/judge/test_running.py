@@ -220,3 +220,21 @@ def test_samples_are_judged_as_they_are_drawn(home: Path) -> None:
     assert judge.returncode == 0
     assert sorted(verdict["sample_index"] for verdict in verdicts) == [0, 1, 2]
     assert all(verdict.keys() >= {"verdict", "completion", "seed"} for verdict in verdicts)
+
+
+def test_an_interrupt_ends_a_check_after_the_test_that_runs(tmp_path: Path) -> None:
+    tests = "".join(f"- {{input: '{i}', output: '{i}'}}\n" for i in range(200))
+    slow = "import time; time.sleep(0.5); print(input())"
+    problem = f"statement: Echo.\nsolution: {slow!r}\nlimits: {{time_s: 5}}\ntests:\n{tests}"
+    (tmp_path / "slow.yaml").write_text(problem)
+    code = "from hydragen_cli.main import run; run()"
+    command = [sys.executable, "-c", code, "check", str(tmp_path / "slow.yaml"), "--workers", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "isolation" in process.stderr.readline()
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(15) == 130
+        finally:
+            process.kill()

@@ -117,15 +117,17 @@ def _bubblewrap(bwrap: str, read: tuple[str, ...], *, nested: bool) -> list[str]
     command = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc"]
     command += ["--unshare-uts", "--uid", "1000", "--gid", "1000", "--hostname", "judge"]
     command += ["--die-with-parent", "--new-session", "--as-pid-1"]
+    # First, as what can be read may lie below it.
+    if "--size" in _help_text(bwrap):
+        command += ["--size", str(SCRATCH_BYTES)]
+    command += ["--tmpfs", "/tmp"]
     for path in read:
         if Path(path).is_symlink():
             command += ["--symlink", str(Path(path).readlink()), path]
         else:
             command += ["--ro-bind", path, path]
     command += ["--proc", "/proc", "--dev", "/dev"]
-    if "--size" in _help_text(bwrap):
-        command += ["--size", str(SCRATCH_BYTES)]
-    command += ["--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+    command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
     return [*command, "--cap-add", "CAP_SYS_ADMIN"] if nested else command
 
 

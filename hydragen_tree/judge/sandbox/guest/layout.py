@@ -25,7 +25,7 @@ def enclose(setting: dict[str, Any]) -> None:
         kernel.unshare(kernel.CLONE_NEWNS)
     if setting["nested"]:
         for place in setting["scratch"]:
-            _mount_scratch(place, setting["scratch_bytes"])
+            _mount_scratch(place, setting)
     os.umask(0o022)
 
 
@@ -38,12 +38,19 @@ def clean(setting: dict[str, Any]) -> None:
         if os.listdir(place):
             os.chdir("/")
             kernel.unmount(place)
-            _mount_scratch(place, setting["scratch_bytes"])
+            _mount_scratch(place, setting)
 
 
-def _mount_scratch(place: str, size: int) -> None:
-    options = f"size={size},nr_inodes=10000,mode=1777"
+def _mount_scratch(place: str, setting: dict[str, Any]) -> None:
+    """An empty file system, but for what programs can read below it, as an interpreter there."""
+    below = [path for path in setting["read"] if path.startswith(place + "/")]
+    opened = {path: os.open(path, os.O_PATH) for path in below}  # before they are covered
+    options = f"size={setting['scratch_bytes']},nr_inodes=10000,mode=1777"
     kernel.mount("tmpfs", place, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    for path, fd in opened.items():
+        _bind(f"/proc/self/fd/{fd}", path)
+        kernel.make_read_only(path)
+        os.close(fd)
 
 
 def _build_root(read: list[str], scratch: list[str]) -> None:
@@ -65,7 +72,7 @@ def _build_root(read: list[str], scratch: list[str]) -> None:
     for name, target in _LINKS.items():
         os.symlink(target, f"{root}/dev/{name}")
     for place_name in ["/proc", *scratch]:
-        os.makedirs(root + place_name)
+        os.makedirs(root + place_name, exist_ok=True)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     # Programs and runner are the same user here; so programs see no processes but their own.
     kernel.mount("proc", root + "/proc", "proc", flags, "hidepid=2")
