@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,17 +17,22 @@ _PATH = re.compile(r"`((?:cli|hydragen_tree|kernels|problems|tests|docs|benchmar
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=[code.splitlines()[0] for code in BLOCKS])
-def test_examples_run(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, object] = {}
+def test_examples_run(
+    code: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # where `problems/` is
+    names: dict[str, Any] = {}
     exec(compile(code.replace("n=100", "n=2"), "README.md", "exec"), names)
-    if "Sampler" in names:
+    if "sample" in names:
         assert re.match(r"[01] ", capsys.readouterr().out)
+    if "summary" in names:
+        assert sum(names["summary"].verdicts.values()) == 2
     if "tree_attention" in names:
         assert names["out"].shape == (4, 8, 64)
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) >= 2
+    assert len(BLOCKS) >= 3
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
