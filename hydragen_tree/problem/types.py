@@ -77,6 +77,8 @@ class Test(_Part):
     """Arguments for the problem's `entry_point`; with `expected`, in place of input and output."""
     expected: Any = None
     """What that call returns; a tuple counts as a list."""
+    also_expected: Any = None
+    """Another result that is right too, where a data set does not tell which of two it means."""
     code: str | None = None
     """Python whose assertions must hold; names it does not define are the program's."""
 
@@ -87,7 +89,7 @@ class Test(_Part):
 
     @model_validator(mode="after")
     def _is_of_one_form(self) -> "Test":
-        keys = self.model_fields_set - {"sample", "checker_args"}
+        keys = self.model_fields_set - {"sample", "checker_args", "also_expected"}
         if keys not in map(set, _TEST_FORMS):
             raise ValueError("expected `input` and `output`, or `call` and `expected`, or `code`")
         if self.is_function and self.sample:

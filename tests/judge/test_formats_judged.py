@@ -13,8 +13,9 @@ import pytest
 from hydragen_tree.judge import self_check as self_check_module
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.judge.self_check import check_problems
+from hydragen_tree.problem.formats.datasets import apps_problem
 from hydragen_tree.problem.importing import Imported, read_source, write_problem
-from hydragen_tree.problem.reading import load_problem
+from hydragen_tree.problem.reading import load_problem, problem_from_document
 from hydragen_tree.problem.types import Problem
 
 FUNCTION = {
@@ -236,3 +237,26 @@ def test_calibrated_limits_are_written_into_native_files_only(tmp_path: Path) ->
     assert ran.returncode == 0, ran.stderr
     assert "limits.time_s: 1 is now 0.5" in ran.stderr
     assert load_problem(tmp_path / given[1]).limits.time_s == 0.5
+
+
+@pytest.mark.parametrize("outputs", [[[5], [7]], [[[5]], [[7]]]])
+@pytest.mark.parametrize(
+    ("code", "accepted"),
+    [
+        ("def last(a): return a[-1]", "plain"),
+        ("def last(a): return [a[-1]]", "list"),
+        ("def last(a): return a[0]", ""),
+        ("def last(a): return [a[-1]] * 2", ""),
+    ],
+)
+def test_apps_results_in_lists_of_one(
+    judge: Judge, outputs: list[Any], code: str, accepted: str
+) -> None:
+    """Whether the list is the result's own or the data set's cannot be told: both are right."""
+    data = {"fn_name": "last", "inputs": [[[1, 5]], [[2, 7]]], "outputs": outputs}
+    record = {"problem_id": 3, "question": "Last?", "input_output": json.dumps(data)}
+    problem = problem_from_document(apps_problem(record), "apps.json")
+    nested = isinstance(outputs[0][0], list)
+    assert judge.judge(problem, code).accepted == (
+        accepted == "list" or (accepted == "plain" and not nested)
+    )

@@ -11,7 +11,7 @@ from hydragen_tree.judge.sandbox.box import Box, BoxError
 from hydragen_tree.judge.sandbox.interaction import interact
 from hydragen_tree.judge.sandbox.request import Request, RunLimits
 
-LIMITS = RunLimits(cpu_s=2, wall_s=4, memory_bytes=256 << 20, output_bytes=1 << 20)
+LIMITS = RunLimits(cpu_s=2, wall_s=12, memory_bytes=256 << 20, output_bytes=1 << 20)
 ASKS = "print('question', flush=True)\nassert input() == 'answer'"
 ANSWERS = "assert input() == 'question'\nprint('answer', flush=True)"
 WAITS = "input()"

@@ -147,13 +147,15 @@ def apps_problem(record: Record) -> Document:
     if level := _APPS_LEVELS.get(str(record.get("difficulty"))):
         document["difficulty"] = level
     if name := data.get("fn_name"):
-        # Some sources hold each result in a list of its own, others do not.
+        # Some sources hold each result in a list of its own, others do not. Where all are lists of
+        # one item it could be either, and as with APPS's own tester both are right.
         wrapped = all(isinstance(out, list) and len(out) == 1 for _, out in pairs)
         document["entry_point"] = name
         document["tests"] = [
             {
                 "call": [_integer_keys(argument) for argument in arguments],
                 "expected": _integer_keys(out[0] if wrapped else out),
+                **({"also_expected": _integer_keys(out)} if wrapped else {}),
             }
             for arguments, out in pairs
         ]
