@@ -8,6 +8,7 @@ end does not, the other is meant: three back-ticks in a docstring end nothing.
 import re
 import textwrap
 from dataclasses import dataclass
+from itertools import islice
 
 from hydragen_tree.sample.python_code import read_code
 
@@ -57,9 +58,6 @@ class _Fence:
         indent = len(line) - len(line.lstrip(" \t>"))
         is_mark = len(bare) >= len(self.mark) and not bare.strip(self.mark[0])
         return is_mark and indent <= len(self.margin) + 3
-
-    def ends_line(self, line: str) -> bool:
-        return line.rstrip().endswith(self.mark)
 
 
 def split_blocks(text: str) -> list[Block]:
@@ -133,7 +131,8 @@ def _opening(line: str) -> _Fence | None:
 
 def _read_block(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:
     """The block whose opening fence is line `at`, and the line after it."""
-    closings = [n for n in range(at + 1, len(lines)) if fence.is_closed_by(lines[n])]
+    all_closings = (n for n in range(at + 1, len(lines)) if fence.is_closed_by(lines[n]))
+    closings = list(islice(all_closings, _ENDS))
     end = closings[0] if closings else len(lines)
     block, after = Block(_content(lines[at + 1 : end], fence), fence.language), end + 1
     if not closings:
@@ -143,8 +142,8 @@ def _read_block(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:
     ends: list[tuple[list[str], int]] = []
     for number in range(at + 1, end):
         opening = _opening(lines[number])
-        if fence.ends_line(lines[number]):
-            last = lines[number].rstrip().rstrip(fence.mark[0])
+        last, mark, _ = lines[number].partition(fence.mark)
+        if mark and last.strip():
             ends.append(([*lines[at + 1 : number], last], number + 1))
         elif opening is not None and opening.language:  # the block before was never closed
             ends.append((lines[at + 1 : number], number))

@@ -152,14 +152,18 @@ def unfinished_tail(text: str) -> str:
     offsets = [0]
     for line in lines:
         offsets.append(offsets[-1] + len(line) + 1)
-    beginnings = [number for number, line in enumerate(lines[:-1]) if _BEGINNING.match(line)]
-    starts = [0, *beginnings[: 4 * _TRIES], *beginnings[-4 * _TRIES :]]
-    for number in dict.fromkeys(starts):
+    fault = 0  # no program can begin before a line that is wrong in all of them
+    for number in [n for n, line in enumerate(lines[:-1]) if n == 0 or _BEGINNING.match(line)]:
+        if number < fault:
+            continue
         part = whole[offsets[number] :]
+        faults = []
         for body in ("", "    pass\n", "  pass\n", "\tpass\n", "        pass\n"):
             tree = _compiled(part + body)
             if tree is not None and any(_is_real(node) for node in tree.body):
                 return text[offsets[number] :]
+            faults.append(_line_of_error(part + body) or 1)
+        fault = number + min(faults)
     return ""
 
 

