@@ -200,8 +200,9 @@ def _how_to_resume(writer: "SampleWriter") -> str:
 def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What came out, what it cost, and what sharing saved."""
     tally, limit = writer.tally, writer.manifest.settings["max_tokens"]
+    named = writer.manifest.ends.get("stop_tokens")
     ends = {
-        "stop": "by a stop string",
+        "stop": "by a stop string or token" if named else "by a stop string",
         "eos": "by end of text",
         "length": f"cut at {count(limit, 'token')}",
     }
