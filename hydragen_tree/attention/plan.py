@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.reference import Node
+from hydragen_tree.errors import InputError
 
 Int = NDArray[np.int32]
 
@@ -30,6 +31,11 @@ class Item(NamedTuple):
     slot_count: int
     causal: int
     level: int
+
+    @property
+    def query_stop(self) -> int:
+        """One past the last query."""
+        return self.query_start + self.query_count
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,6 +51,37 @@ class Tails:
     pages: Int
     lengths: Int
     page_tokens: int
+
+    def check(self, rows: int, slots: int) -> None:
+        """Makes sure that every row's pages lie in the arena.
+
+        Args:
+            rows: queries of the step.
+            slots: of the arena.
+
+        Raises:
+            InputError: a field is wrong; the message names it.
+        """
+        _check_table("pages", self.pages, (rows, None))
+        _check_table("lengths", self.lengths, (rows,))
+        size, width = self.page_tokens, self.pages.shape[1]
+        if size < 1:
+            raise InputError(f"page_tokens: expected at least 1, got {size}")
+        is_wrong = (self.lengths < 0) | (self.lengths > width * size)
+        if is_wrong.any():
+            row = int(is_wrong.argmax())
+            raise InputError(
+                f"lengths: {self.lengths[row]} of row {row}: expected 0 to {width * size}, "
+                f"what {width} pages hold"
+            )
+        read = np.arange(width) * size < self.lengths[:, None]
+        outside = read & ((self.pages < 0) | (self.pages >= slots // size))
+        if outside.any():
+            row, column = divmod(int(outside.argmax()), width)
+            raise InputError(
+                f"pages: {self.pages[row, column]} of row {row}: expected 0 to "
+                f"{slots // size - 1}, those of the arena"
+            )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,30 +100,83 @@ class Plan:
 
     def nodes(self) -> tuple[Node, ...]:
         """The item table as the forest that the recursive reference walks."""
-        kids: dict[int, list[int]] = {-1: []}
-        open_at: list[
-            tuple[int, int, int]
-        ] = []  # (query_start, query_stop, item) of the levels above
-        for index, row in enumerate(self.items.tolist()):
-            item = Item(*row)
-            start, stop = item.query_start, item.query_start + item.query_count
-            parent = -1
-            for above_start, above_stop, above in reversed(open_at):
-                if above_start <= start and stop <= above_stop:
-                    parent = above
-                    break
-            kids[parent].append(index)
-            kids[index] = []
-            open_at.append((start, stop, index))
-        return tuple(self._node(index, kids) for index in kids[-1])
+        items = [Item(*row) for row in self.items.tolist()]
+        order = sorted(range(len(items)), key=lambda i: (items[i].query_start, items[i].level))
+        parents = [-1] * len(items)
+        path: list[int] = []  # from a root down to the item before
+        for index in order:
+            while path and items[path[-1]].query_stop < items[index].query_stop:
+                path.pop()
+            parents[index] = path[-1] if path else -1
+            path.append(index)
+        children: dict[int, list[Node]] = {}
+        for index in reversed(order):  # whoever is below an item comes before it
+            item, below = items[index], children.pop(index, [])
+            node = Node(
+                item.query_start,
+                item.query_stop,
+                item.slot_start,
+                item.slot_start + item.slot_count,
+                bool(item.causal),
+                tuple(reversed(below)),
+            )
+            children.setdefault(parents[index], []).append(node)
+        return tuple(reversed(children.get(-1, [])))
 
-    def _node(self, index: int, kids: dict[int, list[int]]) -> Node:
-        item = Item(*self.items[index].tolist())
-        return Node(
-            item.query_start,
-            item.query_start + item.query_count,
-            item.slot_start,
-            item.slot_start + item.slot_count,
-            bool(item.causal),
-            tuple(self._node(child, kids) for child in kids[index]),
+    def check(self, slots: int) -> None:
+        """Makes sure that nothing outside the queries and the arena would be read.
+
+        Args:
+            slots: of the arena.
+
+        Raises:
+            InputError: a field is wrong; the message names it.
+        """
+        _check_table("items", self.items, (None, len(Item._fields)))
+        start, count, slot, n_slots, causal, level = self.items.astype(np.int64).T
+        order = np.lexsort((start, level))
+        ordered, stop = order[count[order] > 0], start + count
+        before, after = ordered[:-1], ordered[1:]
+        faults = (
+            ("query_start", start, start < 0),
+            ("query_count", count, (count < 0) | (stop > self.n_queries)),
+            ("slot_start", slot, slot < 0),
+            ("slot_count", n_slots, (n_slots < 0) | (slot + n_slots > slots)),
+            ("causal", causal, (causal != 0) & ((causal != 1) | (count != n_slots))),
+            ("level", level, np.diff(level, prepend=0) < 0),
         )
+        for name, column, is_wrong in faults:
+            if is_wrong.any():
+                at = int(is_wrong.argmax())
+                raise InputError(
+                    f"items: {name} {column[at]} of item {at}: {_EXPECTED[name]} "
+                    f"({self.n_queries} queries, {slots} slots)"
+                )
+        overlaps = (level[before] == level[after]) & (start[after] < stop[before])
+        if overlaps.any():
+            at = int(overlaps.argmax())
+            raise InputError(
+                f"items: query_start {start[after[at]]} of item {after[at]}: in the queries of "
+                f"item {before[at]}, of the same level"
+            )
+        if self.tails is not None:
+            self.tails.check(self.n_queries, slots)
+
+
+_EXPECTED = {
+    "query_start": "expected at least 0",
+    "query_count": "expected a range within the queries",
+    "slot_start": "expected at least 0",
+    "slot_count": "expected a range within the arena",
+    "causal": "expected 0, or 1 with as many queries as slots",
+    "level": "expected levels from 0 on, ascending",
+}
+
+
+def _check_table(name: str, table: Int, shape: tuple[int | None, ...]) -> None:
+    fits = table.ndim == len(shape) and all(
+        wanted in (None, size) for wanted, size in zip(shape, table.shape, strict=True)
+    )
+    if not fits or table.dtype != np.int32:
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        raise InputError(f"{name}: expected int32 [{sizes}], got {table.dtype} {list(table.shape)}")

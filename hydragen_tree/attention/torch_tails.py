@@ -30,11 +30,13 @@ class Reads:
         rows: `[reads]` int64; the number of rows where nobody reads the page.
         places: `[reads]` int64, `row * width + column` of the page in the row's tail; one past the
             last where nobody reads it.
+        unused: `[reads, page_tokens]` bool, slots that the row does not read.
     """
 
     pages: slice | Tensor
     rows: Tensor
     places: Tensor
+    unused: Tensor
 
 
 class PagedTails:
@@ -90,7 +92,9 @@ class PagedTails:
 
         out = torch.zeros_like(own)
         for part, values_of in _matrices(values.view(paged), self._reads):
-            out.index_add_(0, part.rows, _products(weights.index_select(0, part.places), values_of))
+            # in unused slots lies anything, NaN too, which a weight of 0 would not hide
+            used = values_of.masked_fill(part.unused[..., None], 0.0)
+            out.index_add_(0, part.rows, _products(weights.index_select(0, part.places), used))
         return Partial(out[:rows].flatten(1, 2), lse)
 
     def _softmax(self, scores: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
@@ -139,11 +143,15 @@ def _matrices(paged: Tensor, reads: Sequence[Reads]) -> Iterator[tuple[Reads, Te
             yield part, paged[:, part.pages].float()
             continue
         step = max(1, _CHUNK_BYTES // page_bytes)
-        for pages, rows, places in zip(
-            part.pages.split(step), part.rows.split(step), part.places.split(step), strict=True
+        for pages, rows, places, unused in zip(
+            part.pages.split(step),
+            part.rows.split(step),
+            part.places.split(step),
+            part.unused.split(step),
+            strict=True,
         ):
             copied = movable(paged).index_select(1, pages).view(paged.dtype)
-            yield Reads(pages, rows, places), copied.float()
+            yield Reads(pages, rows, places, unused), copied.float()
 
 
 def _reads(tails: Tails, device: torch.device) -> list[Reads]:
@@ -156,15 +164,21 @@ def _reads(tails: Tails, device: torch.device) -> list[Reads]:
     if not page.size:
         return []
 
+    inside = tails.lengths[row] - column * tails.page_tokens  # slots the row reads, or more
     used, first = np.unique(page, return_index=True)
     low, span = int(used[0]), int(used[-1] - used[0]) + 1
     if 2 * used.size < span:  # too scattered
-        return [_on(device, page, row, place)]
+        return [_on(device, page, row, place, inside, tails.page_tokens)]
     reader, home = np.full(span, rows), np.full(span, rows * width)
     reader[used - low], home[used - low] = row[first], place[first]
+    read = np.zeros(span, np.int64)
+    read[used - low] = inside[first]
     rest = np.setdiff1d(np.arange(page.size), first)
-    parts = [_on(device, slice(low, low + span), reader, home)]
-    return [*parts, _on(device, page[rest], row[rest], place[rest])] if rest.size else parts
+    size = tails.page_tokens
+    parts = [_on(device, slice(low, low + span), reader, home, read, size)]
+    if rest.size:
+        parts.append(_on(device, page[rest], row[rest], place[rest], inside[rest], size))
+    return parts
 
 
 def _width(tails: Tails) -> int:
@@ -177,9 +191,12 @@ def _on(
     pages: slice | NDArray[np.int64],
     rows: NDArray[np.int64],
     places: NDArray[np.int64],
+    inside: NDArray[np.int64],
+    page_tokens: int,
 ) -> Reads:
     def move(array: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(device)
 
     where = pages if isinstance(pages, slice) else move(pages)
-    return Reads(where, move(rows), move(places))
+    unused = torch.arange(page_tokens, device=device) >= move(inside)[:, None]
+    return Reads(where, move(rows), move(places), unused)

@@ -99,6 +99,7 @@ class TreeAttention:
         self, queries: Tensor, keys: Tensor, values: Tensor, softcap: float | None
     ) -> Attend:
         _check(queries, keys, values, self._plan)
+        self._plan.check(keys.shape[1])
         heads = Heads(
             queries.shape[1],
             keys.shape[0],
@@ -116,6 +117,8 @@ def _check(queries: Tensor, keys: Tensor, values: Tensor, plan: Plan) -> None:
         raise InputError(
             f"queries: expected [{plan.n_queries}, q_heads, head_dim], got {list(queries.shape)}"
         )
+    if not queries.is_floating_point():
+        raise InputError(f"queries: expected fp32, fp16 or bf16, got {queries.dtype}")
     if keys.ndim != 3 or keys.shape != values.shape or keys.shape[-1] != queries.shape[-1]:
         raise InputError(
             f"keys, values: expected two of [kv_heads, slots, {queries.shape[-1]}], "
