@@ -1,5 +1,6 @@
 """How to sample: one frozen value, validated once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hydragen_tree.errors import InputError
@@ -16,6 +17,7 @@ class SamplingSettings:
         min_p: keep tokens at least this fraction as probable as the best one, in [0, 1].
         max_tokens: tokens drawn per sample at the most.
         stop: strings that end a sample, besides those of the prompt's template; cut from the text.
+            One string is one stop. Kept as a tuple.
         seed: seed of the counter-based random numbers.
         logprobs: also record every token's log-probability.
         stop_tokens: tokens that end a sample besides the model's own, by text or id.
@@ -29,12 +31,14 @@ class SamplingSettings:
     top_p: float = 1.0
     min_p: float = 0.0
     max_tokens: int = 256
-    stop: tuple[str, ...] = ()
+    stop: Sequence[str] = ()
     seed: int = 0
     logprobs: bool = False
     stop_tokens: tuple[str | int, ...] = ()
 
     def __post_init__(self) -> None:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)
         checks = [
             ("temperature", 0.0 <= self.temperature < float("inf"), "a finite number >= 0"),
             ("top_k", self.top_k >= 0, "an integer >= 0 (0 keeps all tokens)"),
@@ -42,7 +46,7 @@ class SamplingSettings:
             ("min_p", 0.0 <= self.min_p <= 1.0, "a number in [0, 1]"),
             ("max_tokens", self.max_tokens >= 1, "an integer >= 1"),
             ("seed", 0 <= self.seed < 2**63, "an integer in [0, 2^63)"),
-            ("stop", all(self.stop), "strings that are not empty"),
+            ("stop", all(isinstance(s, str) and s for s in stop), "strings that are not empty"),
             (
                 "stop_tokens",
                 all(map(_is_token, self.stop_tokens)),

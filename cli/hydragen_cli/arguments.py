@@ -202,7 +202,8 @@ Stop = Annotated[
         "--stop",
         metavar="TEXT",
         rich_help_panel=_SAMPLING,
-        help="End a sample here, besides at the template's own stop; may be repeated.",
+        help="End a sample here, besides at the template's own stop; may be repeated. \\n is a "
+        "newline.",
     ),
 ]
 StopToken = Annotated[

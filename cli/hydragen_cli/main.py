@@ -37,6 +37,10 @@ class LazyGroup(TyperGroup):
         """The command of that name, imported now."""
         return load(cmd_name) if cmd_name in COMMANDS else None
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without any argument, what there is to be had is shown."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def get_params(self, ctx: Any) -> list[Any]:
         """The group's own flags; False where absent, as typer imports pydantic to look at None."""
         params = super().get_params(ctx)
@@ -47,19 +51,24 @@ class LazyGroup(TyperGroup):
 
 def run() -> NoReturn:
     """`hydragen`."""
-    app = typer.Typer(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-    app.callback()(_hydragen)
-    _run(typer.main.get_command(app), "hydragen")
+    _run(_program(), "hydragen")
 
 
 def run_sample() -> NoReturn:
     """`hydragen-sample`."""
-    _run(load("sample", add_completion=True), "hydragen-sample")
+    _run(_with_version(load("sample", add_completion=True)), "hydragen-sample")
 
 
 def run_eval() -> NoReturn:
     """`hydragen-eval`."""
-    _run(load("eval", add_completion=True), "hydragen-eval")
+    _run(_with_version(load("eval", add_completion=True)), "hydragen-eval")
+
+
+def _program() -> Any:
+    """All commands under one name."""
+    app = typer.Typer(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+    app.callback()(_hydragen)
+    return typer.main.get_command(app)
 
 
 def load(name: str, *, add_completion: bool = False) -> TyperCommand:
@@ -77,6 +86,14 @@ def load(name: str, *, add_completion: bool = False) -> TyperCommand:
     )
     command = typer.main.get_command(app)
     assert isinstance(command, TyperCommand)
+    return command
+
+
+def _with_version(command: TyperCommand) -> TyperCommand:
+    """A command that is a program of its own has the program's flags too."""
+    (flag,) = (param for param in _program().params if param.name == "version")
+    flag.expose_value = False
+    command.params.append(flag)
     return command
 
 

@@ -17,6 +17,8 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ _FLAGS = {
     'sandbox="rlimits"': "--unsandboxed",
     "stop_tokens": "--stop-token",
 }
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+_NO_OPTIONS = {"DEBUG"}  # read elsewhere
 _UNITS = {"": 1, **{f"{p}B": 1000**i for i, p in enumerate(("", "K", "M", "G", "T"))}}
 _UNITS |= {f"{p}IB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), start=1)}
 
@@ -89,17 +93,26 @@ def parse_bytes(setting: str, text: str | None) -> int | None:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def unescape(text: str) -> str:
+    r"""The text that a shell's user means: `\n`, `\t` and `\r` are what Python takes them for.
+
+    A backslash before them is written twice; any other one stands for itself.
+    """
+    return re.sub(r"\\([ntr\\])", lambda found: _ESCAPES[found[1]], text)
+
+
 def read_layers(ctx: typer.Context, config: Path | None) -> Path | None:
     """Fills the context's default map; runs before any other option is processed."""
     if ctx.resilient_parsing:
         return config
-    options = {p.name: p for p in ctx.command.params if p.param_type_name == "option" and p.name}
+    options = {p.name: p for p in ctx.command.params if _is_option(p)}
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for file in config_files(config):
         for name, value in _read_table(file, str(ctx.command.name), options).items():
             values[name] = value
             origins[name] = f"{file}: [{ctx.command.name}] {name.replace('_', '-')}"
+    _refuse_unknown_variables(options)
     for name, option in options.items():
         if text := os.environ.get(PREFIX + name.upper()):
             values[name] = _several(text) if getattr(option, "multiple", False) else text
@@ -107,6 +120,27 @@ def read_layers(ctx: typer.Context, config: Path | None) -> Path | None:
     ctx.default_map = values
     ctx.meta[_ORIGINS] = origins
     return config
+
+
+def _is_option(parameter: Any) -> bool:
+    """Whether a parameter can be set from elsewhere; `--help` and the like cannot."""
+    return parameter.param_type_name == "option" and bool(parameter.expose_value)
+
+
+def _refuse_unknown_variables(options: Mapping[str, Any]) -> None:
+    """A variable of ours that no command knows is a typing error, as such a key in a file is."""
+    own = {name.upper() for name in options} | _NO_OPTIONS
+    others = [v for v in os.environ if v.startswith(PREFIX) and v.removeprefix(PREFIX) not in own]
+    if not others:
+        return  # and nothing else had to be imported to know it
+    known = {PREFIX + name for name in own}
+    for place in COMMANDS.values():
+        module, function = place.split(":")
+        parameters = signature(getattr(import_module(module), function)).parameters
+        known |= {PREFIX + name.upper() for name in parameters}
+    for variable in others:
+        if variable not in known:
+            raise InputError(f"{variable}: {_no_such('option', variable, known)}")
 
 
 def config_files(config: Path | None) -> Iterator[Path]:

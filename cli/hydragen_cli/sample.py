@@ -9,7 +9,7 @@ from hydragen_cli import arguments
 from hydragen_cli.console import console, count, duration, note, prepare_libraries, show, size
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
-from hydragen_cli.options import config_files, parse_bytes
+from hydragen_cli.options import config_files, parse_bytes, unescape
 from hydragen_cli.outputs import check_outputs
 from hydragen_cli.plan import describe
 from hydragen_cli.progress import Progress
@@ -63,7 +63,7 @@ def sample(
         top_p,
         min_p,
         max_tokens,
-        tuple(stop or ()),
+        tuple(map(unescape, stop or ())),
         seed,
         logprobs,
         tuple(stop_token or ()),

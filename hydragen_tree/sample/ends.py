@@ -47,7 +47,7 @@ class Ends:
         return cls(
             _texts(tokenizer, sorted(eos_ids)),
             _texts(tokenizer, sorted(ids)),
-            settings.stop,
+            tuple(settings.stop),
             tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
         )
 

@@ -83,7 +83,7 @@ class Ledger:
         stats: RunStats,
     ) -> None:
         self._prompts, self._settings, self._stats = prompts, settings, stats
-        stops = [settings.stop + prompt.stop for prompt in prompts]
+        stops = [(*settings.stop, *prompt.stop) for prompt in prompts]
         numbers = {stop: number for number, stop in enumerate(dict.fromkeys(stops))}
         self._stop_set = [numbers[stop] for stop in stops]
         self._endings = Endings(detokenizer, list(numbers), eos_ids, stop_tokens)
@@ -131,7 +131,7 @@ class Ledger:
     def stop(self, sample: int) -> tuple[str, ...]:
         """The strings that end a sample: those of the settings and of its prompt's template."""
         prompt: Prompt = self._prompts[self.prompt[sample]]
-        return self._settings.stop + prompt.stop
+        return (*self._settings.stop, *prompt.stop)
 
     def ending(self, sample: int, tokens: NDArray[np.int32]) -> tuple[FinishReason | None, str]:
         """Why a history ends in its last token, if it does, and its text.

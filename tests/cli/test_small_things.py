@@ -1,0 +1,63 @@
+"""Daily use: versions, help, escapes, misspelled variables, one stop or several."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from hydragen_cli.options import unescape
+from hydragen_tree.errors import InputError
+from hydragen_tree.settings import SamplingSettings
+
+
+def run(entry: str, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    code = f"from hydragen_cli.main import {entry}; {entry}()"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HYDRAGEN_")}
+    environment = {**inherited, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("entry", ["run", "run_sample", "run_eval"])
+def test_every_program_knows_its_version(entry: str) -> None:
+    ran = run(entry, "--version")
+    assert (ran.returncode, ran.stdout) == (0, f"hydragen-tree {version('hydragen-tree')}\n")
+
+
+def test_without_arguments_the_commands_are_shown() -> None:
+    ran = run("run")
+    assert ran.returncode == 0
+    assert ran.stdout == run("run", "--help").stdout
+    assert "sample" in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["sample", "plan", "schema"])
+def test_a_misspelled_variable_is_named(command: str) -> None:
+    ran = run("run", command, HYDRAGEN_MAX_TOKEN="5")
+    assert ran.returncode == 2
+    said = "HYDRAGEN_MAX_TOKEN: no such option; did you mean HYDRAGEN_MAX_TOKENS?"
+    assert ran.stderr == f"hydragen: {said}\n"
+
+
+def test_variables_of_other_commands_are_none_of_this_ones_business() -> None:
+    ran = run("run", "schema", HYDRAGEN_MAX_TOKENS="5", HYDRAGEN_DEBUG="0", HYDRAGEN_WORKERS="2")
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(r"\n", "\n"), (r"\n\n", "\n\n"), (r"\\n", r"\n"), (r"a\d", r"a\d"), ("\n", "\n")],
+)
+def test_escapes(typed: str, meant: str) -> None:
+    assert unescape(typed) == meant
+
+
+def test_one_stop_and_several() -> None:
+    assert SamplingSettings(stop="xyz").stop == ("xyz",)
+    assert SamplingSettings(stop=["\n", "b"]).stop == ("\n", "b")
+    assert hash(SamplingSettings(stop=["\n"])) == hash(SamplingSettings(stop=("\n",)))
+    for wrong in ("", ["a", ""], [1]):
+        with pytest.raises(InputError, match=r"^stop .*: expected strings that are not empty"):
+            SamplingSettings(stop=wrong)  # type: ignore[arg-type]
