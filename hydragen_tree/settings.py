@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from hydragen_tree.errors import InputError
 
+COLDEST = 1e-6  # logits divided by less might be beyond float32
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
     """Settings that decide which tokens are drawn. Equal settings and seed give equal samples.
 
     Args:
-        temperature: divides the logits; 0 means greedy.
+        temperature: divides the logits, at least 1e-6; 0 means greedy.
         top_k: keep the k most probable tokens; 0 keeps all.
         top_p: keep the smallest set of most probable tokens with at least this mass, in (0, 1].
         min_p: keep tokens at least this fraction as probable as the best one, in [0, 1].
@@ -40,7 +42,11 @@ class SamplingSettings:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
         checks = [
-            ("temperature", 0.0 <= self.temperature < float("inf"), "a finite number >= 0"),
+            (
+                "temperature",
+                self.temperature == 0.0 or COLDEST <= self.temperature < float("inf"),
+                f"0 (greedy) or a finite number >= {COLDEST:g}",
+            ),
             ("top_k", self.top_k >= 0, "an integer >= 0 (0 keeps all tokens)"),
             ("top_p", 0.0 < self.top_p <= 1.0, "a number in (0, 1]"),
             ("min_p", 0.0 <= self.min_p <= 1.0, "a number in [0, 1]"),

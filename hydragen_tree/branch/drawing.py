@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.random import uniforms
+from hydragen_tree.errors import ModelError, Setting
 from hydragen_tree.settings import SamplingSettings
 
 _CHUNK = 1 << 22  # probabilities held in float64 at a time
@@ -87,6 +88,9 @@ def draw(
         keys: `[samples]` uint64 stream keys.
         positions: `[samples]`, index of the token in its sample, from 0.
         settings: temperature 0 takes the most probable token.
+
+    Raises:
+        ModelError: a row that is drawn from holds NaN or +inf, or nothing but -inf.
     """
     if logits.is_cuda and find_spec("triton"):
         return _draw_fused(logits, rows, keys, positions, settings)
@@ -100,6 +104,27 @@ def draw(
             inside = torch.from_numpy(at[begin:end]).to(logits.device)
             parts.append(_draw_chunk(logits[first : first + step], own, inside, settings))
     return Drawn(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def check_logprobs(logprobs: NDArray[np.floating]) -> None:
+    """Refuses tokens that were drawn from a row with NaN or +inf in it, or with nothing but -inf.
+
+    The kernel gives those the log-probability NaN, so that nothing on the device need wait for a
+    check: whoever brings its results to the host asks here before they become samples.
+
+    Args:
+        logprobs: any shape, of drawn tokens under the model's own distribution.
+
+    Raises:
+        ModelError: one of them is NaN.
+    """
+    if np.isnan(logprobs).any():
+        raise ModelError(
+            "the model's logits hold NaN or +inf, or nothing but -inf: there is no token to draw; "
+            "its weights may be broken, or too large for this type: try ",
+            Setting("dtype"),
+            " float32",
+        )
 
 
 def _draw_fused(
@@ -126,12 +151,15 @@ def _draw_fused(
         min_p=settings.min_p,
     )
     probabilities = torch.stack([choice.raw_logprobs, choice.sampled_logprobs]).double().cpu()
+    check_logprobs(probabilities[0].numpy())
     return Drawn(choice.tokens.long().cpu().numpy(), *probabilities.numpy())
 
 
 def _draw_chunk(logits: Tensor, rows: Tensor, at: Tensor, settings: SamplingSettings) -> Drawn:
     raw = logits.float()
     raw_lse = raw.logsumexp(-1)
+    own_lse = raw_lse[rows].double().cpu()
+    check_logprobs((own_lse - own_lse).numpy())  # NaN where it is not finite
     if settings.temperature == 0.0:
         tokens = raw.argmax(-1)[rows]
         sampled = torch.zeros_like(raw_lse[rows])
@@ -139,9 +167,36 @@ def _draw_chunk(logits: Tensor, rows: Tensor, at: Tensor, settings: SamplingSett
         probabilities = filtered(raw, settings)
         cumulative = probabilities.double().cumsum(-1)
         targets = at * cumulative[:, -1][rows]
-        tokens = torch.searchsorted(cumulative[rows], targets[:, None], right=True)[:, 0]
+        tokens = _search(cumulative, rows, targets)
         sampled = probabilities[rows, tokens].log()
     logprobs = raw[rows, tokens] - raw_lse[rows]
     return Drawn(*(x.cpu().double().numpy() for x in (tokens, logprobs, sampled)))._replace(
         tokens=tokens.cpu().numpy()
     )
+
+
+def _search(cumulative: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+    """The first token of each sample's row whose cumulative probability exceeds its target.
+
+    The targets of a row stand side by side, some thousands at a time, so that the row is read where
+    it is: a copy of it for each of its samples could take gigabytes.
+
+    Args:
+        cumulative: `[rows, vocabulary]` float64.
+        rows: `[samples]` int64, ascending.
+        targets: `[samples]` float64.
+
+    Returns:
+        `[samples]` int64.
+    """
+    counts = torch.bincount(rows, minlength=cumulative.shape[0])
+    rank = torch.arange(rows.shape[0], device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    most, step = int(counts.max()), max(1, _CHUNK // cumulative.shape[0])
+    tokens = torch.empty_like(rows)
+    for first in range(0, most, step):
+        inside = (rank >= first) & (rank < first + step)
+        place = rows[inside], rank[inside] - first
+        side_by_side = cumulative.new_zeros(cumulative.shape[0], min(step, most - first))
+        side_by_side[place] = targets[inside]
+        tokens[inside] = torch.searchsorted(cumulative, side_by_side, right=True)[place]
+    return tokens

@@ -254,7 +254,7 @@ def _sample_kernel(
     logits += row * stride
     peak = tl.load(peaks + row)
     if GREEDY:
-        token = tl.load(best + row)
+        token = tl.minimum(tl.load(best + row), vocab - 1)  # beyond it where all are NaN
         sampled = 0.0
         x_token = tl.load(logits + token).to(tl.float32)
     else:
@@ -281,6 +281,8 @@ def _sample_kernel(
         has_weight = weight > 0.0
         last = tl.max(tl.where(has_weight, index, -1), 0)  # where rounding leaves none beyond
         token = tl.min(tl.where((upto_token > target) & has_weight, index, last), 0)
+        # Broken logits weigh nothing or NaN: no token is found, but what is stored must be one.
+        token = tl.minimum(tl.maximum(token, 0), vocab - 1)
         x_token = tl.max(tl.where(index == token, x, float("-inf")), 0)
         sampled = (x_token - peak) * rate * _LN_2 - tl.log(whole.to(tl.float32))
     tl.store(tokens + sample, token)
@@ -294,7 +296,8 @@ class Choice:
 
     Args:
         tokens: `[samples]` int32; -1 for padding.
-        raw_logprobs: `[samples]` fp32, under softmax(logits), natural logarithm.
+        raw_logprobs: `[samples]` fp32, under softmax(logits), natural logarithm; NaN where the
+            row holds NaN or +inf, or nothing but -inf: then the token means nothing.
         sampled_logprobs: `[samples]` fp32, under the distribution drawn from.
     """
 

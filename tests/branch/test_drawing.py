@@ -1,5 +1,8 @@
 """Choice: the generator's known answers, transformers' filters, and the right frequencies."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from transformers import (
 
 from hydragen_kernels.random import philox4x32, uniforms
 from hydragen_tree.branch.drawing import draw, filtered, stream_key
+from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.settings import SamplingSettings
 
 
@@ -111,3 +115,77 @@ def test_logprobs_and_greedy() -> None:
     assert greedy.sampled_logprobs.tolist() == [0.0, 0.0]
     expected = logits.log_softmax(-1).amax(-1)
     np.testing.assert_allclose(greedy.logprobs, expected.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, SamplingSettings(temperature=0.0)], ids=str)
+def test_samples_that_crowd_a_row_are_drawn_as_one_by_one(
+    settings: SamplingSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any size of pieces: the row is the same, and so are the comparisons."""
+    logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(4)) * 2
+    rows = np.repeat(np.arange(5, dtype=np.int32), [1, 0, 170, 3, 26])
+    keys = np.arange(200, dtype=np.uint64) * 104729
+    alone = [
+        draw(logits[row][None], np.zeros(1, np.int32), keys[i : i + 1], np.array([7]), settings)
+        for i, row in enumerate(rows)
+    ]
+    for chunk in (1, 90, 1 << 22):
+        monkeypatch.setattr("hydragen_tree.branch.drawing._CHUNK", chunk)
+        drawn = draw(logits, rows, keys, np.full(200, 7), settings)
+        assert drawn.tokens.tolist() == [int(one.tokens[0]) for one in alone]
+
+
+def test_memory_is_that_of_the_rows() -> None:
+    """In a process of its own, as its peak is what counts."""
+    code = """
+import resource
+import numpy as np
+import torch
+from hydragen_tree.branch.drawing import draw
+from hydragen_tree.settings import SamplingSettings
+logits = torch.randn(2, 128_256)
+def draw_of(n):
+    rows = np.repeat(np.arange(2, dtype=np.int32), n // 2)
+    draw(logits, rows, np.arange(n, dtype=np.uint64), np.zeros(n, np.int64), SamplingSettings())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+few = draw_of(4)
+print((draw_of(4000) - few) >> 10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64  # MiB; with a copy of the row for each sample it is 3,900
+
+
+NEEDS_GPU = (
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+)
+BROKEN = {
+    "NaN": [0.0, torch.nan, 1.0],
+    "+inf": [0.0, torch.inf, 1.0],
+    "all -inf": [-torch.inf] * 3,
+    "all NaN": [torch.nan] * 3,
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("settings", [*SETTINGS, SamplingSettings(temperature=0.0)], ids=str)
+@pytest.mark.parametrize("kind", BROKEN)
+def test_logits_that_are_not_numbers_are_refused(
+    kind: str, settings: SamplingSettings, device: str
+) -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0], BROKEN[kind], [-torch.inf, 0.0, 1.0]], device=device)
+    keys, at = np.arange(3, dtype=np.uint64), np.zeros(3, np.int64)
+    with pytest.raises(ModelError, match=r"NaN or \+inf"):
+        draw(logits, np.arange(3, dtype=np.int32), keys, at, settings)
+    fine = draw(logits, np.array([0, 2, 2], np.int32), keys, at, settings)
+    assert np.isfinite(fine.logprobs).all()
+
+
+def test_a_temperature_beyond_float32_is_refused() -> None:
+    for temperature in (1e-30, 1e-9, 5e-324):
+        with pytest.raises(InputError, match=r"temperature.*0 \(greedy\) or"):
+            SamplingSettings(temperature=temperature)
+    logits = torch.tensor([[1e4, -1e4, 9e3]])
+    coldest = SamplingSettings(temperature=1e-6)
+    drawn = draw(logits, np.zeros(1, np.int32), np.ones(1, np.uint64), np.zeros(1), coldest)
+    assert drawn.tokens.tolist() == [0]
