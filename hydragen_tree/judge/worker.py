@@ -7,6 +7,7 @@ narrowly ends by itself; it is then measured again alone, and that time counts.
 import contextlib
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,10 @@ _BUSY = 0.1  # below this part of its time in use, a program waits; it is not sl
 _HARNESS = RunLimits(cpu_s=60, wall_s=90, memory_bytes=4 << 30)
 _OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"Cannot allocate memory")
 _ATTEMPTS = 2
+# How Python tells of the processes and semaphores that a bare sandbox does not allow.
+_NO_PROCESSES = re.compile(
+    rb"BlockingIOError: \[Errno 11\].*\s*\Z|SemLock\((?s:.*)PermissionError: \[Errno 13\].*\s*\Z"
+)
 
 Judged = tuple[Outcome, Status, str]
 
@@ -211,6 +216,9 @@ class Worker:
         outcome = self.box.run(program.request(limits), test.input.encode())
         fault = find_fault(outcome, problem)
         if fault is not None:
+            if fault[0] == "RE" and self._is_for_want_of_processes(outcome):
+                level = self.box.container.level
+                return outcome, "IE", f"it starts processes, which {level} allows to none"
             return outcome, *fault
         if checker is not None:
             wrong = checker.check(self.box, test, outcome.stdout)
@@ -218,6 +226,12 @@ class Worker:
             assert not isinstance(problem.checker, ProgramChecker)
             wrong = compare_text(problem.checker, outcome.stdout, test.output.encode())
         return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
+
+    def _is_for_want_of_processes(self, outcome: Outcome) -> bool:
+        """Whether another level of isolation could have given another verdict."""
+        container = self.box.container
+        bare = not container.nested and container.level != "rlimits"
+        return bare and _NO_PROCESSES.search(outcome.stderr) is not None
 
     def _run_call(
         self, problem: Problem, program: Program, test: Test, limits: RunLimits

@@ -395,3 +395,27 @@ def test_bubblewrap_covers_tmp_before_what_lies_below(
     assert container is not None
     command = list(container.command)
     assert command.index("--tmpfs") < command.index(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import multiprocessing as m\nwith m.Pool(2) as p: print(sum(p.map(abs, [1, 2, 3])))",
+        "import os\nif os.fork() == 0: os._exit(0)\nos.wait()\nprint(6)",
+        "import subprocess as s\nprint(s.run(['echo', '6'], stdout=s.PIPE, text=True).stdout)",
+    ],
+    ids=["pool", "fork", "subprocess"],
+)
+@pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
+def test_the_level_changes_no_verdict(level: str, code: str) -> None:
+    """Where programs can start no processes it is said, and is no fault of theirs."""
+    try:
+        judge = Judge(level, 1, cache=False)
+    except InputError as reason:
+        pytest.skip(str(reason))
+    problem = Problem(id="p", statement="s", tests=(Test(input="", output="6\n"),))
+    with judge:
+        verdict = judge.judge(problem, code)
+        assert verdict.status == ("IE" if level == "landlock" else "AC"), verdict
+        assert level != "landlock" or "processes" in verdict.message
+        assert judge.judge(problem, "raise PermissionError(13, 'SemLock')").status == "RE"
