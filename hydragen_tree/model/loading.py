@@ -167,15 +167,18 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 
 def load_weights(source: ModelSource) -> PreTrainedModel:
-    """Loads the weights, straight from the files to the device.
+    """Loads the weights and moves them to the device.
+
+    They pass through the host's memory: transformers puts them elsewhere only with a package more
+    (accelerate).
 
     Raises:
-        ModelError: files are missing or broken.
+        ModelError: files are missing or broken, or tensors are missing in them.
     """
-    placement = {} if source.device.type == "cpu" else {"device_map": {"": source.device}}
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source.path, revision=source.revision, dtype=source.dtype, **placement
+        model: PreTrainedModel
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source.path, revision=source.revision, dtype=source.dtype, output_loading_info=True
         )
     except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
         raise ModelError(
@@ -183,7 +186,14 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
             setting="model",
             value=source.name,
         ) from error
-    return model
+    if missing := sorted(found["missing_keys"]):  # transformers has filled them at random
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ModelError(
+            f"its files lack {', '.join(missing[:3])}{more}; get them anew or choose another",
+            setting="model",
+            value=source.name,
+        )
+    return model.to(source.device)  # type: ignore[arg-type]
 
 
 def fingerprint(source: ModelSource) -> dict[str, str]:

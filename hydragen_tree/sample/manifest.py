@@ -14,7 +14,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,15 @@ def manifest_path(samples: Path) -> Path:
 
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what is drawn."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def _version(package: str) -> str:
+    """A package's version; a checkout on the path, or a stripped installation, states none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
