@@ -193,7 +193,7 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
             setting="model",
             value=source.name,
         )
-    return model.to(source.device)  # type: ignore[arg-type]
+    return model.to(source.device)
 
 
 def fingerprint(source: ModelSource) -> dict[str, str]:
