@@ -61,7 +61,7 @@ def _save_model_that_knows_letters(path: Path) -> None:
         (["doubles.yaml", "--memory", "0"], "--memory 0: expected a size of at least 1 byte"),
         (["--prompts", "long.jsonl"], "tokens with --max-tokens, but tiny holds"),
         (["doubles.yaml", "-o", "none"], "none: cannot be written: Is a directory (--output)"),
-        (["doubles.yaml", "-o", "no/x"], "no/x: cannot be written: No such file or directory"),
+        (["doubles.yaml", "-o", "no/x"], "--output no/x: cannot be written: no directory no"),
         (["doubles.yaml", "-o", "taken.jsonl"], "taken.jsonl: exists; --resume continues it, --f"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -273,5 +273,5 @@ def test_export_overwrites_nothing_unless_forced(tmp_path: Path) -> None:
     assert len(output.read_text(encoding="utf-8").splitlines()) == 3
     with pytest.raises(InputError, match="cannot be read"):
         run("export", tmp_path / "missing", "--format", "apps")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         run("export", source, "--format", "apps", "-o", tmp_path / "no" / "where")
