@@ -56,7 +56,7 @@ class WithoutAttention(TreeModel):
         """As `TreeModel.forward`; every query is its own answer."""
         *others, _ = inputs  # the last says how to attend
         with_attention: Callable[..., Tensor] = super().forward
-        return with_attention(*others, lambda queries, *_, **__: queries, **named)
+        return with_attention(*others, lambda layer, queries, *_, **__: queries, **named)
 
 
 class Rig:

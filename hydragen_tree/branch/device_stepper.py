@@ -23,7 +23,7 @@ from torch import Tensor
 from hydragen_tree.attention.plan import Int
 from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Chunk, Decoder
-from hydragen_tree.branch.drawing import Drawn
+from hydragen_tree.branch.drawing import Drawn, check_logprobs
 from hydragen_tree.branch.host_stepper import HostStepper
 
 _DROP_SHARE = 8  # ended rows leave the device once they are an eighth of its rows
@@ -164,6 +164,7 @@ class DeviceStepper(HostStepper):
             flight.chunk = flight.wait()
         columns = np.searchsorted(flight.names, batch.name)[batch.row_of]
         tokens, *probabilities = (part[flight.taken, columns] for part in flight.chunk)
+        check_logprobs(probabilities[0])
         flight.taken += 1
         batch.stored()
         if flight.taken == flight.steps:
