@@ -66,7 +66,7 @@ def test_the_arena_rounds_what_is_written_and_moves_it_unchanged() -> None:
 
 def logits(kv_dtype: str) -> tuple[Tensor, KVCache]:
     """The shipped model's, after two prompts and one step of decoding each."""
-    sampler = Sampler.from_pretrained(kv_dtype=kv_dtype)
+    sampler = Sampler.from_pretrained(kv_dtype=kv_dtype, device="cpu")
     source = sampler.source
     texts = ["Print the sum of all even numbers.", "Print the largest of all numbers."]
     prompts = [sampler.tokenizer(text).input_ids for text in texts]
@@ -130,7 +130,8 @@ def test_what_cannot_work_is_refused(random_model: Path) -> None:
 
 @pytest.fixture
 def cli(own_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Runs `hydragen ARGS` in this process; returns exit code, stdout and stderr."""
+    """Runs `hydragen ARGS` in this process, on a CPU; returns exit code, stdout and stderr."""
+    monkeypatch.setenv("HYDRAGEN_DEVICE", "cpu")
     (own_home / "doubles.yaml").write_text(PROBLEM)
 
     def run(*args: str) -> tuple[int, str, str]:

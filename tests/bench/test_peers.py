@@ -311,5 +311,5 @@ def test_the_child_needs_nothing_of_ours(fake_vllm: Path) -> None:
 @pytest.mark.parametrize("python", [None, "/no/such/python"])
 def test_missing_vllm_is_bad_input(python: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_vllm, "_FIND", "raise SystemExit(1)")
-    with pytest.raises(InputError, match="pip install vllm" if python is None else "peer-python"):
+    with pytest.raises(InputError, match="pip install vllm" if python is None else "peer_python"):
         peer_vllm.find_vllm(python)

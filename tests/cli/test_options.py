@@ -119,13 +119,17 @@ def test_wrong_variable_is_named(invoke: Invoke) -> None:
     assert invoke("-n", "3")["samples"] == 3  # a flag outranks even a wrong variable
     message = refused(invoke, "-n", "3", HYDRAGEN_TEMPERATURE="-0.5")
     assert message == (
-        "--temperature -0.5: expected a finite number >= 0 (set by HYDRAGEN_TEMPERATURE)"
+        "--temperature -0.5: expected 0 (greedy) or a finite number >= 1e-06 "
+        "(set by HYDRAGEN_TEMPERATURE)"
     )
 
 
 def test_wrong_flag_is_named(invoke: Invoke) -> None:
     assert "'--samples'" in refused(invoke, "-n", "0")
-    assert refused(invoke, "-t", "-1") == "--temperature -1.0: expected a finite number >= 0"
+    assert (
+        refused(invoke, "-t", "-1")
+        == "--temperature -1.0: expected 0 (greedy) or a finite number >= 1e-06"
+    )
     assert "--sample" in refused(invoke, "--sampels", "1")
     assert "missing.toml: cannot be read" in refused(invoke, "--config", "missing.toml")
 

@@ -203,7 +203,7 @@ def test_closed_pipe_ends_quietly(folder: Path, whole: list[str]) -> None:
         (["doubles.yaml", "--resume", "--force", "-o", "x"], "choose one"),
         (["doubles.yaml", "--resume"], "--resume: only a file"),
         (["doubles.yaml", "-o", "no/out.jsonl"], "no/out.jsonl: cannot be written"),
-        (["doubles.yaml", "-o", "doubles.yaml"], "doubles.yaml: exists"),
+        (["doubles.yaml", "-o", "doubles.yaml"], "doubles.yaml: is a problem's file"),
         (["doubles.yaml", "--sampels", "3"], "--sample"),
         (["doubles.yaml", "--model", "./nowhere"], "--model ./nowhere"),
         (["doubles.yaml", "--max-tokens", "100000"], "100"),
