@@ -13,7 +13,7 @@ Without CUDA the same steps run uncaptured, under Triton's interpreter: so they 
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.choose import choose
+from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.segment import SegmentTiles
 from hydragen_kernels.step import RowState, begin_step, end_step
 from hydragen_tree.attention.fused import DeviceTails, FusedPlan
@@ -36,20 +37,6 @@ IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
 _RING_STEPS = CHUNK_STEPS * (IN_FLIGHT + 1)
 _STATE_FIELDS = len(RowState._fields)
 _SPLIT_BYTES = 64 << 20  # more such slots where rows are few: as many as these bytes hold
-
-
-class Chunk(NamedTuple):
-    """What some steps have drawn.
-
-    Attributes:
-        tokens: `[steps, rows]` int32.
-        logprobs: `[steps, rows]` float32, under the model's own distribution.
-        sampled_logprobs: the same under the distribution drawn from.
-    """
-
-    tokens: NDArray[np.int32]
-    logprobs: NDArray[np.float32]
-    sampled_logprobs: NDArray[np.float32]
 
 
 class Decoder:
@@ -158,7 +145,7 @@ class Decoder:
         for splits in sorted({self._splits(length) for length in range(1, longest + 1)}):
             self._graph(splits, draws=True)
 
-    def launch(self, steps: int) -> Callable[[], Chunk]:
+    def launch(self, steps: int) -> Callable[[], Drawn[NDArray[Any]]]:
         """Starts up to `CHUNK_STEPS` steps; returns what waits for their tokens.
 
         At most `IN_FLIGHT` chunks may be on the way.
@@ -223,7 +210,7 @@ class Decoder:
         )
         if draws:
             settings = self.settings
-            choice = choose(
+            drawn = choose(
                 logits,
                 self._row_numbers[:rows],
                 state.keys,
@@ -233,7 +220,7 @@ class Decoder:
                 top_p=settings.top_p,
                 min_p=settings.min_p,
             )
-            end_step(state, slots, choice, self._begun, self._ring_tokens, self._ring_logprobs)
+            end_step(state, slots, drawn, self._begun, self._ring_tokens, self._ring_logprobs)
         else:
             if self._logits is None:
                 self._logits = logits.new_empty(self._state.shape[1], logits.shape[1])
@@ -274,11 +261,11 @@ class Decoder:
             source = source.pin_memory()
         target.copy_(source, non_blocking=True)
 
-    def _receive(self, tokens: Tensor, logprobs: Tensor) -> Callable[[], Chunk]:
+    def _receive(self, tokens: Tensor, logprobs: Tensor) -> Callable[[], Drawn[NDArray[Any]]]:
         """Fetches a part of the ring; the returned call waits until it is there."""
         if not self._captured:
             here = tokens.clone(), logprobs.clone()
-            return lambda: Chunk(here[0].numpy(), *here[1].numpy())
+            return lambda: Drawn(here[0].numpy(), *here[1].numpy())
         drawn = torch.cuda.current_stream().record_event()
         with torch.cuda.stream(self._transfers):
             self._transfers.wait_event(drawn)
@@ -288,9 +275,9 @@ class Decoder:
             ]
             done = self._transfers.record_event()
 
-        def wait() -> Chunk:
+        def wait() -> Drawn[NDArray[Any]]:
             done.synchronize()
-            return Chunk(arrived[0].numpy(), *arrived[1].numpy())
+            return Drawn(arrived[0].numpy(), *arrived[1].numpy())
 
         return wait
 

@@ -15,15 +15,17 @@ Chunks in flight need no such care: who gets a page next writes it by work queue
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.drawn import Drawn
 from hydragen_tree.attention.plan import Int
 from hydragen_tree.branch.budget import padded_rows
-from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Chunk, Decoder
-from hydragen_tree.branch.drawing import Drawn, check_logprobs
+from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Decoder
+from hydragen_tree.branch.drawing import check_logprobs
 from hydragen_tree.branch.host_stepper import HostStepper
 
 _DROP_SHARE = 8  # ended rows leave the device once they are an eighth of its rows
@@ -43,9 +45,9 @@ class _Flight:
 
     steps: int
     names: NDArray[np.int64]
-    wait: Callable[[], Chunk]
+    wait: Callable[[], Drawn[NDArray[Any]]]
     taken: int = 0
-    chunk: Chunk | None = None
+    chunk: Drawn[NDArray[Any]] | None = None
 
 
 class DeviceStepper(HostStepper):
@@ -64,7 +66,7 @@ class DeviceStepper(HostStepper):
         """Whether chunks are in flight, or not handed out to the end."""
         return bool(self._flights)
 
-    def step(self, go_on: bool) -> Drawn:
+    def step(self, go_on: bool) -> Drawn[NDArray[Any]]:
         """See `Stepper.step`."""
         if self.is_ahead or not self._batch.may_fork(self._greedy):
             while go_on and len(self._flights) < IN_FLIGHT and self._launch():
@@ -157,7 +159,7 @@ class DeviceStepper(HostStepper):
         self._names, self._pages = batch.name, self._pages[kept]
         self._decoder.keep(kept, self._pages, self._items(batch.segment))
 
-    def _hand_out(self) -> Drawn:
+    def _hand_out(self) -> Drawn[NDArray[Any]]:
         """One more step of the oldest chunk; waits for it if it must."""
         batch, flight = self._batch, self._flights[0]
         if flight.chunk is None:

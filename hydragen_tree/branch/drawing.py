@@ -7,32 +7,19 @@ sample's stream key and the token's position, whatever shares its batch.
 
 import hashlib
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.random import uniforms
 from hydragen_tree.errors import ModelError, Setting
 from hydragen_tree.settings import SamplingSettings
 
 _CHUNK = 1 << 22  # probabilities held in float64 at a time
-
-
-class Drawn(NamedTuple):
-    """One token a sample.
-
-    Attributes:
-        tokens: `[samples]` int64.
-        logprobs: `[samples]` float64, natural log, under the model's own distribution.
-        sampled_logprobs: the same under the distribution after temperature and filters.
-    """
-
-    tokens: NDArray[np.int64]
-    logprobs: NDArray[np.float64]
-    sampled_logprobs: NDArray[np.float64]
 
 
 def stream_key(seed: int, task_id: str, variant: int, sample_index: int) -> int:
@@ -76,7 +63,7 @@ def draw(
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
     settings: SamplingSettings,
-) -> Drawn:
+) -> Drawn[NDArray[Any]]:
     """Draws one token for every sample from its row's distribution.
 
     The token is the first, in vocabulary order, whose cumulative probability exceeds the sample's
@@ -133,7 +120,7 @@ def _draw_fused(
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
     settings: SamplingSettings,
-) -> Drawn:
+) -> Drawn[NDArray[Any]]:
     """`draw` by the GPU's kernel: the same random numbers, no sorting."""
     from hydragen_kernels.choose import choose
 
@@ -150,12 +137,14 @@ def _draw_fused(
         top_p=settings.top_p,
         min_p=settings.min_p,
     )
-    probabilities = torch.stack([choice.raw_logprobs, choice.sampled_logprobs]).double().cpu()
+    probabilities = torch.stack([choice.logprobs, choice.sampled_logprobs]).double().cpu()
     check_logprobs(probabilities[0].numpy())
     return Drawn(choice.tokens.long().cpu().numpy(), *probabilities.numpy())
 
 
-def _draw_chunk(logits: Tensor, rows: Tensor, at: Tensor, settings: SamplingSettings) -> Drawn:
+def _draw_chunk(
+    logits: Tensor, rows: Tensor, at: Tensor, settings: SamplingSettings
+) -> Drawn[NDArray[Any]]:
     raw = logits.float()
     raw_lse = raw.logsumexp(-1)
     own_lse = raw_lse[rows].double().cpu()

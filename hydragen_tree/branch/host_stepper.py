@@ -1,16 +1,17 @@
 """Steps that the host takes one by one: rows through the model, then a token for each sample."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.drawn import Drawn
 from hydragen_tree.attention.plan import Int, Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.batch import Batch
-from hydragen_tree.branch.drawing import Drawn, draw
+from hydragen_tree.branch.drawing import draw
 from hydragen_tree.branch.prefill import forward
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -28,7 +29,7 @@ class Stepper(Protocol):
         """
         ...
 
-    def step(self, go_on: bool) -> Drawn:
+    def step(self, go_on: bool) -> Drawn[NDArray[Any]]:
         """The next token of every sample of the batch, whose rows have pages for it.
 
         Args:
@@ -73,7 +74,7 @@ class HostStepper:
         """Never."""
         return False
 
-    def step(self, go_on: bool) -> Drawn:
+    def step(self, go_on: bool) -> Drawn[NDArray[Any]]:
         """See `Stepper.step`."""
         batch = self._batch
         logits = self._logits()

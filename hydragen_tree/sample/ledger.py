@@ -3,11 +3,13 @@
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hydragen_tree.branch.drawing import Drawn, stream_key
+from hydragen_kernels.drawn import Drawn
+from hydragen_tree.branch.drawing import stream_key
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.endings import Endings
 from hydragen_tree.sample.sample import FinishReason, Sample
@@ -108,7 +110,7 @@ class Ledger:
         self._token_logprobs: list[list[float]] = [[] for _ in index] if settings.logprobs else []
         stats.samples_total = self.index.size
 
-    def add(self, samples: NDArray[np.int64], drawn: Drawn) -> None:
+    def add(self, samples: NDArray[np.int64], drawn: Drawn[NDArray[Any]]) -> None:
         """Takes in one more token of each of these samples."""
         self._state[samples] = self._endings.advance(self._state[samples], drawn.tokens)
         self._logprob[samples] += drawn.logprobs

@@ -9,13 +9,14 @@ How a step is taken, by the host or ahead of it on a device, is the stepper's bu
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.drawn import Drawn
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch, Children
-from hydragen_tree.branch.drawing import Drawn
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import Stepper
 from hydragen_tree.branch.prefill import Prefill
@@ -81,7 +82,7 @@ class Loop:
         yield from self._extend(drawn)
         self._update_stats()
 
-    def _extend(self, drawn: Drawn) -> Iterator[Sample]:
+    def _extend(self, drawn: Drawn[NDArray[Any]]) -> Iterator[Sample]:
         """Forks where draws differ, yields what has finished, and keeps the rest."""
         batch = self.batch
         children = batch.children(drawn.tokens)

@@ -21,13 +21,13 @@ program a row, so that rows at work stay in L2.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 
 from hydragen_kernels.bisect_row import bisect_threshold, load_block, weight_above
+from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.inputs import FLOATS, check_contiguous, check_int32, check_last_contiguous
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
@@ -186,22 +186,6 @@ def _sample_kernel(
     tl.store(sampled_logprobs + sample, sampled)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What was drawn for each sample.
-
-    Args:
-        tokens: `[samples]` int32; -1 for padding.
-        raw_logprobs: `[samples]` fp32, under softmax(logits), natural logarithm; NaN where the
-            row holds NaN or +inf, or nothing but -inf: then the token means nothing.
-        sampled_logprobs: `[samples]` fp32, under the distribution drawn from.
-    """
-
-    tokens: torch.Tensor
-    raw_logprobs: torch.Tensor
-    sampled_logprobs: torch.Tensor
-
-
 def choose(
     logits: torch.Tensor,
     sample_rows: torch.Tensor,
@@ -212,7 +196,7 @@ def choose(
     top_k: int = 0,
     top_p: float = 1.0,
     min_p: float = 0.0,
-) -> Choice:
+) -> Drawn[torch.Tensor]:
     """Draw one token for each sample.
 
     Args:
@@ -240,13 +224,13 @@ def choose(
         raise ValueError(f"settings out of range: {temperature=} {top_k=} {top_p=} {min_p=}")
 
     device = logits.device
-    choice = Choice(
+    drawn = Drawn(
         torch.empty(samples, dtype=torch.int32, device=device),
         torch.empty(samples, dtype=torch.float32, device=device),
         torch.empty(samples, dtype=torch.float32, device=device),
     )
     if samples == 0:
-        return choice
+        return drawn
     greedy = temperature == 0.0
     warmth = temperature or 1.0
     vec = 16 // logits.element_size()
@@ -296,13 +280,13 @@ def choose(
         raw_lses,
         best,
         masses,
-        choice.tokens,
-        choice.raw_logprobs,
-        choice.sampled_logprobs,
+        drawn.tokens,
+        drawn.logprobs,
+        drawn.sampled_logprobs,
         blocks * parts,
         GREEDY=greedy,
         BLOCK=lanes * vec // parts,
         BLOCK_B=triton.next_power_of_2(blocks * parts),
         num_warps=4,
     )
-    return choice
+    return drawn

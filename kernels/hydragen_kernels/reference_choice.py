@@ -3,21 +3,12 @@
 The definition is in the docstring of `choose.py`; here each filter is written out by sorting.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.random import uniforms
-
-
-class Drawn(NamedTuple):
-    """A token for each sample, with its log-probabilities before and after the filters."""
-
-    tokens: Tensor
-    raw_logprobs: Tensor
-    sampled_logprobs: Tensor
 
 
 def kept(
@@ -62,7 +53,7 @@ def choose(
     top_k: int = 0,
     top_p: float = 1.0,
     min_p: float = 0.0,
-) -> Drawn:
+) -> Drawn[Tensor]:
     """Draw one token for each sample, arguments as `hydragen_kernels.choose.choose` takes them."""
     logits = logits.float()
     numbers = uniforms(stream_keys.numpy().view(np.uint64), positions.numpy())
@@ -80,5 +71,5 @@ def choose(
         token = int((upto > numbers[sample] * upto[-1]).int().argmax())
         tokens[sample] = token
         sampled[sample] = torch.log(weights[token] / upto[-1])
-    raw_logprobs = raw[sample_rows.long(), tokens.long()].float()
-    return Drawn(tokens, raw_logprobs, sampled)
+    logprobs = raw[sample_rows.long(), tokens.long()].float()
+    return Drawn(tokens, logprobs, sampled)

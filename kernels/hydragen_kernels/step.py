@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from hydragen_kernels.choose import Choice
+from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.inputs import check_contiguous, check_int32, check_last_contiguous
 
 _BLOCK = 128  # rows of a program
@@ -172,7 +172,7 @@ def begin_step(
 def end_step(
     state: RowState,
     slots: torch.Tensor,
-    choice: Choice,
+    drawn: Drawn[torch.Tensor],
     begun: torch.Tensor,
     ring_tokens: torch.Tensor,
     ring_logprobs: torch.Tensor,
@@ -182,7 +182,7 @@ def end_step(
     Args:
         state: the rows; tokens, positions, lengths and counts of live ones are written.
         slots: `[rows]` int32, as `begin_step` returned them.
-        choice: what was drawn, `[rows]` each.
+        drawn: what was drawn, `[rows]` each.
         begun: `[1]` int64; the draw goes to step `begun - 1` of the ring, or nowhere if there is
             none.
         ring_tokens: `[steps, width]` int32, written, no narrower than rows; last dimension
@@ -197,9 +197,9 @@ def end_step(
     _check_state(state, rows)
     check_contiguous("begun", begun, torch.int64, (1,))
     check_int32("slots", slots, (rows,))
-    check_int32("choice.tokens", choice.tokens, (rows,))
-    for name in ("raw_logprobs", "sampled_logprobs"):
-        check_contiguous(f"choice.{name}", getattr(choice, name), torch.float32, (rows,))
+    check_int32("drawn.tokens", drawn.tokens, (rows,))
+    for name in ("logprobs", "sampled_logprobs"):
+        check_contiguous(f"drawn.{name}", getattr(drawn, name), torch.float32, (rows,))
     steps, width = ring_tokens.shape
     if ring_tokens.dtype != torch.int32 or width < rows:
         raise ValueError(
@@ -221,9 +221,9 @@ def end_step(
         state.lengths,
         state.drawn,
         slots,
-        choice.tokens,
-        choice.raw_logprobs,
-        choice.sampled_logprobs,
+        drawn.tokens,
+        drawn.logprobs,
+        drawn.sampled_logprobs,
         begun,
         ring_tokens,
         *ring_logprobs,

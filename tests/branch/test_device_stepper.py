@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
+from hydragen_kernels.drawn import Drawn
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch, Waiting
 from hydragen_tree.branch.budget import padded_rows
-from hydragen_tree.branch.decoder import IN_FLIGHT, Chunk
+from hydragen_tree.branch.decoder import IN_FLIGHT
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.model.cache import KVCache
@@ -60,17 +61,17 @@ class Ahead:
         logits[torch.arange(self.keys.size), torch.from_numpy(token(self.keys, self.drawn))] = 20.0
         return logits
 
-    def launch(self, steps: int) -> Callable[[], Chunk]:
+    def launch(self, steps: int) -> Callable[[], Drawn]:
         assert self.flying < IN_FLIGHT
         self.flying += 1
         each = np.stack([token(self.keys, self.drawn + step) for step in range(steps)])
         self.drawn = self.drawn + steps
         self.check()
 
-        def wait() -> Chunk:
+        def wait() -> Drawn:
             self.flying -= 1
             nothing = np.zeros(each.shape, np.float32)
-            return Chunk(each.astype(np.int32), nothing, nothing)
+            return Drawn(each.astype(np.int32), nothing, nothing)
 
         return wait
 

@@ -86,7 +86,7 @@ def test_choose(name: str, vocab: int, dtype: torch.dtype) -> None:
     assert (tokens == expected.tokens).float().mean() > 0.97
     same = tokens == expected.tokens
     torch.testing.assert_close(
-        found.raw_logprobs.cpu().double(), raw[rows.long(), tokens.long()], rtol=1e-5, atol=2e-5
+        found.logprobs.cpu().double(), raw[rows.long(), tokens.long()], rtol=1e-5, atol=2e-5
     )
     torch.testing.assert_close(
         found.sampled_logprobs.cpu()[same], expected.sampled_logprobs[same], rtol=1e-5, atol=2e-5
@@ -102,4 +102,4 @@ def test_padding_draws_nothing() -> None:
     found = choose(logits, rows, keys, positions, temperature=1.0)
     assert found.tokens[0] >= 0
     assert found.tokens[1] == -1
-    assert found.raw_logprobs[1] == 0.0
+    assert found.logprobs[1] == 0.0

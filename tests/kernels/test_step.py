@@ -11,7 +11,7 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
-from hydragen_kernels.choose import Choice  # noqa: E402
+from hydragen_kernels.drawn import Drawn  # noqa: E402
 from hydragen_kernels.reference_step import moved_on, step_slots  # noqa: E402
 from hydragen_kernels.step import RowState, begin_step, end_step  # noqa: E402
 
@@ -47,7 +47,7 @@ def test_a_live_row_moves_on_and_others_stand_still() -> None:
     logprobs = -torch.rand(2, 6, device=DEVICE)
     ring_tokens = torch.full((8, 9), -1, dtype=torch.int32, device=DEVICE)
     ring_logprobs = torch.full((2, 8, 9), torch.nan, device=DEVICE)
-    end_step(state, step.slots, Choice(chosen, *logprobs), begun, ring_tokens, ring_logprobs)
+    end_step(state, step.slots, Drawn(chosen, *logprobs), begun, ring_tokens, ring_logprobs)
     live = torch.tensor([1, 1, 1, 0, 0, 0], device=DEVICE)
     assert state.tokens.tolist() == torch.where(live > 0, chosen, before[0]).tolist()
     for index in (1, 2, 4):
@@ -72,7 +72,7 @@ def test_any_number_of_rows(rows: int) -> None:
     step = begin_step(state, pages, SIZE, begun)
     assert step.slots.tolist() == list(range(rows))
     chosen = torch.arange(rows, dtype=torch.int32, device=DEVICE) + 3
-    choice = Choice(chosen, chosen / 2, chosen / 4)
+    choice = Drawn(chosen, chosen / 2, chosen / 4)
     end_step(state, step.slots, choice, begun, ring_tokens, ring_logprobs)
     assert begun.item() == 1
     assert state.lengths.tolist() == list(range(1, rows + 1))
@@ -98,7 +98,7 @@ def test_random_states_equal_the_reference() -> None:
     step = begin_step(state, pages, SIZE, begun)
     assert torch.equal(step.slots.long(), slots)
     assert torch.equal(step.lengths.long(), expected[2])
-    choice = Choice(chosen, *torch.zeros(2, 500, device=DEVICE))
+    choice = Drawn(chosen, *torch.zeros(2, 500, device=DEVICE))
     end_step(state, step.slots, choice, begun, ring_tokens, ring_logprobs)
     for found, right in zip((state.tokens, *counts), expected, strict=True):
         assert torch.equal(found, right)
@@ -111,7 +111,7 @@ def test_a_draw_beyond_the_ring_is_kept_nowhere(steps_begun: int) -> None:
     logprobs = torch.full((4, 4, 1), torch.nan, device=DEVICE)
     begun = torch.tensor([steps_begun], device=DEVICE)
     slots = torch.zeros(1, dtype=torch.int32, device=DEVICE)
-    choice = Choice(slots + 5, *torch.zeros(2, 1, device=DEVICE))
+    choice = Drawn(slots + 5, *torch.zeros(2, 1, device=DEVICE))
     end_step(state, slots, choice, begun, around[1:3], logprobs[1:3, 1:3])
     assert (around == -1).all()
     assert logprobs.isnan().all()
@@ -131,12 +131,12 @@ def test_steps_refuse_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="pages: expected int32"):
         begin_step(state, pages[:, :0], SIZE, begun)
     step = begin_step(state, pages, SIZE, begun)
-    choice = Choice(step.slots, torch.zeros(2, device=DEVICE), torch.zeros(2, device=DEVICE))
+    choice = Drawn(step.slots, torch.zeros(2, device=DEVICE), torch.zeros(2, device=DEVICE))
     ring = torch.zeros(4, 2, dtype=torch.int32, device=DEVICE), torch.zeros(2, 4, 2, device=DEVICE)
     with pytest.raises(ValueError, match="slots"):
         end_step(state, step.slots.long(), choice, begun, *ring)
-    wide = Choice(step.slots, choice.raw_logprobs.double(), choice.sampled_logprobs)
-    with pytest.raises(ValueError, match="raw_logprobs: expected contiguous float32"):
+    wide = Drawn(step.slots, choice.logprobs.double(), choice.sampled_logprobs)
+    with pytest.raises(ValueError, match="logprobs: expected contiguous float32"):
         end_step(state, step.slots, wide, begun, *ring)
     with pytest.raises(ValueError, match="ring_tokens"):
         end_step(state, step.slots, choice, begun, ring[0][:, :1], ring[1])
