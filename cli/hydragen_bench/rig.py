@@ -23,8 +23,8 @@ from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.assembly import assemble
-from hydragen_tree.sample.ledger import Ledger, RunStats
 from hydragen_tree.sample.loop import Loop
+from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.shape import KVShape
@@ -116,14 +116,14 @@ class Rig:
         """A run of the sampler's own loop, of all samples, or of these branches."""
         stats = RunStats(started=time.perf_counter())
         text = Detokenizer(NoText(), self.vocabulary)
-        ledger = Ledger(prompts, n, settings, text, (), (), {}, stats)
+        records = SampleRecords(prompts, n, settings, text, (), (), {}, stats)
         trie = Trie.build(prompt.token_ids for prompt in prompts)
         return assemble(
             self.model,
             self.shape,
             trie,
             cache,
-            ledger,
+            records,
             stats,
             settings,
             cost=CUDA,

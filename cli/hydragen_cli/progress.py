@@ -10,7 +10,7 @@ from hydragen_cli.console import console, count, duration, note
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hydragen_tree.sample.ledger import RunStats
+    from hydragen_tree.sample.records import RunStats
     from hydragen_tree.sample.writer import SampleCounts
 
 _PLAIN_INTERVAL_S = 5.0

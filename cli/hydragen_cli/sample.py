@@ -151,6 +151,8 @@ def sample(
             "elapsed_s": round(sampler.stats.elapsed_s, 3),
             "attention": sampler.backend,
         }
+        if why := sampler.why_slower:
+            figures["attention_slower"] = why
         with interrupts.held():
             writer.finish(figures)
         if not quiet:

@@ -79,10 +79,6 @@ def _no_mask(*_: Any, **__: Any) -> None:
     """The plan takes the place of masks."""
 
 
-AttentionInterface.register(IMPLEMENTATION, _attention)
-AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
-
-
 class TreeModel:
     """A causal language model whose attention walks the tree.
 
@@ -92,6 +88,8 @@ class TreeModel:
     """
 
     def __init__(self, model: PreTrainedModel, backend: str = "auto") -> None:
+        AttentionInterface.register(IMPLEMENTATION, _attention)
+        AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
         model.set_attn_implementation(IMPLEMENTATION)
         model.eval()
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0

@@ -1,7 +1,6 @@
 """Finding, checking and loading models, so that what cannot work is refused before weights load."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from transformers.utils import cached_file
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.errors import InputError, ModelError, Setting, one_line
+from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.shape import KVShape
 
@@ -146,7 +146,7 @@ def find_model(
         device=place,
         context_tokens=int(getattr(config, "max_position_embeddings", 0) or 1 << 62),
         window_tokens=_window(config),
-        eos_ids=_eos_ids(model, path, revision, config),
+        eos_ids=stated_eos(model, path, revision, config),
     )
 
 
@@ -318,42 +318,6 @@ def _window(config: PreTrainedConfig) -> int | None:
         original = rope.get("original_max_position_embeddings")
         limits.append(int(original or config.max_position_embeddings))
     return min(limits, default=None)
-
-
-def _eos_ids(
-    model: str, path: str, revision: str | None, config: PreTrainedConfig
-) -> frozenset[int]:
-    """The end tokens of generation_config.json, or else of config.json."""
-    try:
-        file = cached_file(path, "generation_config.json", revision=revision)
-    except OSError:
-        file = None  # a model need not have one
-    stated = None if file is None else _stated_eos(model, Path(file))
-    eos = config.eos_token_id if stated is None else stated
-    if eos is None:
-        return frozenset()
-    return frozenset(eos if isinstance(eos, list) else [eos])
-
-
-def _stated_eos(model: str, file: Path) -> Any:
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        eos = settings.get("eos_token_id")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"generation_config.json: not a readable JSON object ({_one_line(error)}); mend "
-            "or remove it: it says which tokens end a text",
-            setting="model",
-            value=model,
-        ) from None
-    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    if not all(type(token) is int for token in ids):
-        raise ModelError(
-            f"generation_config.json: eos_token_id {eos!r}, expected a token id or a list of them",
-            setting="model",
-            value=model,
-        )
-    return eos
 
 
 def _device(device: str) -> torch.device:

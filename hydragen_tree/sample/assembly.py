@@ -18,8 +18,8 @@ from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.sample.ledger import Ledger, RunStats
 from hydragen_tree.sample.loop import Loop
+from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
@@ -34,7 +34,7 @@ def assemble(
     shape: KVShape,
     trie: Trie,
     cache: KVCache,
-    ledger: Ledger,
+    records: SampleRecords,
     stats: RunStats,
     settings: SamplingSettings,
     *,
@@ -52,7 +52,7 @@ def assemble(
         shape: its sizes.
         trie: the tree to run, folded where sharing does not pay.
         cache: big enough for any one path and its tail; nothing in use.
-        ledger: the samples.
+        records: the samples.
         stats: filled while running.
         settings: how to sample.
         cost: the device's constants, for freezing tails.
@@ -70,7 +70,7 @@ def assemble(
     prefill = prefill_class(model, trie, table, cache, prefill_tokens)
     fresh: dict[int, Tensor] = {}
     admission = Admission(
-        _roots(trie, ledger) if waiting is None else waiting,
+        _roots(trie, records) if waiting is None else waiting,
         batch,
         trie,
         residency,
@@ -80,7 +80,7 @@ def assemble(
         max_rows,
         greedy,
     )
-    common = batch, model, cache, table, fresh, ledger.keys, settings
+    common = batch, model, cache, table, fresh, records.keys, settings
     stepper: Stepper
     if decoder is None:
         stepper = HostStepper(*common)
@@ -89,18 +89,18 @@ def assemble(
 
         stepper = DeviceStepper(*common, decoder=decoder)
     freezing = Freezing(batch, trie, residency, cache, cost, shape)
-    return Loop(batch, admission, stepper, freezing, residency, prefill, cache, ledger, stats)
+    return Loop(batch, admission, stepper, freezing, residency, prefill, cache, records, stats)
 
 
-def _roots(trie: Trie, ledger: Ledger) -> list[Waiting]:
+def _roots(trie: Trie, records: SampleRecords) -> list[Waiting]:
     """One branch a leaf with all its samples; a stack, so the first leaf is last.
 
     Where prompts of one leaf have other stop strings, each kind is a branch of its own.
     """
-    leaf_of = trie.prompt_leaves[ledger.prompt].tolist()
+    leaf_of = trie.prompt_leaves[records.prompt].tolist()
     groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
     for sample, leaf in enumerate(leaf_of):
-        groups.setdefault((leaf, ledger.stop(sample)), []).append(sample)
+        groups.setdefault((leaf, records.stop(sample)), []).append(sample)
     return [
         Waiting(leaf, np.empty(0, np.int32), np.array(group, np.int64))
         for (leaf, _), group in sorted(groups.items(), reverse=True)

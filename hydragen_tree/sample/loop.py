@@ -22,12 +22,12 @@ from hydragen_tree.branch.host_stepper import Stepper
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.sample.ledger import Ledger, RunStats
+from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import FinishReason, Sample
 
 
 class Loop:
-    """Draws all samples of a ledger; `assemble` makes one.
+    """Draws all samples of a run; `assemble` makes one.
 
     Args:
         batch: the rows; empty.
@@ -37,7 +37,7 @@ class Loop:
         residency: of the tree's segments.
         prefill: computes them.
         cache: where their keys and values are.
-        ledger: the samples.
+        records: the samples.
         stats: filled while running.
     """
 
@@ -50,12 +50,12 @@ class Loop:
         residency: Residency,
         prefill: Prefill,
         cache: KVCache,
-        ledger: Ledger,
+        records: SampleRecords,
         stats: RunStats,
     ) -> None:
         self.batch, self.admission, self.stepper = batch, admission, stepper
         self.freezing, self.residency, self.prefill = freezing, residency, prefill
-        self.cache, self.ledger, self.stats = cache, ledger, stats
+        self.cache, self.records, self.stats = cache, records, stats
 
     def samples(self) -> Iterator[Sample]:
         """Yields every sample as it finishes.
@@ -76,7 +76,7 @@ class Loop:
                 waits = False
             self.admission.make_room()
         drawn = self.stepper.step(go_on=not waits)
-        self.ledger.add(self.batch.samples, drawn)
+        self.records.add(self.batch.samples, drawn)
         self.stats.rows_computed += self.batch.size
         self.stats.tokens_sampled += self.batch.samples.size
         yield from self._extend(drawn)
@@ -90,7 +90,7 @@ class Loop:
         for child, history, reason, text in self._endings(children):
             alive[child] = False
             samples = batch.samples[children.of_sample == child]
-            yield from self.ledger.records(samples, history, reason, text)
+            yield from self.records.finished(samples, history, reason, text)
         someone_left = not alive.all()
         self.admission.set_aside(children, alive)
         self.freezing.freeze(children, alive)
@@ -107,9 +107,9 @@ class Loop:
         batch = self.batch
         n_drawn = batch.n_drawn[children.parent] + 1
         firsts = batch.samples[np.unique(children.of_sample, return_index=True)[1]]
-        for child in np.flatnonzero(self.ledger.may_end(firsts, n_drawn)).tolist():
+        for child in np.flatnonzero(self.records.may_end(firsts, n_drawn)).tolist():
             history = batch.history(child, children)
-            reason, text = self.ledger.ending(int(firsts[child]), history)
+            reason, text = self.records.ending(int(firsts[child]), history)
             if reason is not None:
                 yield child, history, reason, text
 

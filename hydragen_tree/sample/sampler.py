@@ -29,7 +29,7 @@ from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.ends import Ends, find_tokens
-from hydragen_tree.sample.ledger import Ledger, RunStats
+from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
@@ -219,7 +219,7 @@ class Sampler:
         vocabulary = int(self.source.config.vocab_size)
         detokenizer = Detokenizer(self.tokenizer, vocabulary)
         stop_tokens = find_tokens(self.tokenizer, settings.stop_tokens)
-        ledger = Ledger(
+        records = SampleRecords(
             prompts, n, settings, detokenizer, self.source.eos_ids, stop_tokens, done, stats
         )
         loop = assemble(
@@ -227,7 +227,7 @@ class Sampler:
             self.source.shape,
             trie,
             cache,
-            ledger,
+            records,
             stats,
             settings,
             cost=self.cost,
@@ -236,12 +236,21 @@ class Sampler:
             decoder=self._decoder(cache, settings, trie, rows) if self.is_fused else None,
         )
         lengths = np.array([len(prompt.token_ids) for prompt in prompts])
-        ends = trie.leaf_segments[trie.prompt_leaves[np.unique(ledger.prompt)]]
+        ends = trie.leaf_segments[trie.prompt_leaves[np.unique(records.prompt)]]
         table = loop.residency.table
         stats.prompt_tokens = int(table.n_tokens[table.live(ends)].sum())
-        stats.prompt_tokens_unshared = int(lengths[ledger.prompt].sum())
+        stats.prompt_tokens_unshared = int(lengths[records.prompt].sum())
         stats.started = time.perf_counter()
         yield from loop.samples()
+
+    @property
+    def why_slower(self) -> str | None:
+        """Why attention runs in a slower form than this device could have; None if it does not."""
+        if not self.is_fused:
+            return None
+        from hydragen_kernels.segment import why_not_hopper  # imports Triton
+
+        return why_not_hopper(self.source.device)
 
     @property
     def is_fused(self) -> bool:

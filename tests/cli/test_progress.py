@@ -11,7 +11,7 @@ from rich.console import Console
 from hydragen_cli import progress
 from hydragen_cli.console import count, duration, size
 from hydragen_cli.progress import Progress
-from hydragen_tree.sample.ledger import RunStats
+from hydragen_tree.sample.records import RunStats
 from hydragen_tree.sample.writer import SampleCounts
 
 

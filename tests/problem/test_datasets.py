@@ -1,10 +1,7 @@
 """Data sets: miniature records in the published forms, whose tests tell right from wrong."""
 
-import base64
 import gzip
 import json
-import pickle
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,6 @@ import pytest
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.problem.formats.datasets import is_apps_directory, read_dataset
-from hydragen_tree.problem.formats.livecodebench import private_tests
 from hydragen_tree.problem.reading import load_problem, problem_from_document
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.problem.writing import to_yaml
@@ -331,67 +327,6 @@ def test_code_contests_in_columns(tmp_path: Path) -> None:
         "space_sensitive": False,
     }
     assert (found.limits.time_s, found.difficulty) == (4.0, "medium")
-
-
-def test_livecodebench(tmp_path: Path) -> None:
-    found = problem(tmp_path, LIVE)
-    assert (found.id, found.title, found.difficulty) == ("abc301_a", "A+B", "easy")
-    assert [(t.input, t.output) for t in found.tests] == [("1 2\n", "3\n"), ("5 5\n", "10\n")]
-
-
-def test_livecodebench_functions(tmp_path: Path) -> None:
-    found = problem(tmp_path, LIVE_FUNCTION)
-    assert found.entry_point == "total"
-    assert found.tests[0].call == ([1, 2], 3)
-    assert found.tests[0].expected == 6
-    assert "    class Solution:" in found.statement
-
-
-CASES = [{"input": "é" * 300, "output": "1", "testtype": "stdin"}]
-
-
-def packed(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data)).decode()
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickled_string_is_read_without_unpickling(
-    monkeypatch: pytest.MonkeyPatch, protocol: int
-) -> None:
-    payload = packed(pickle.dumps(json.dumps(CASES), protocol=protocol))
-    monkeypatch.setattr(pickle, "loads", None)
-    monkeypatch.setattr(pickle, "load", None)
-    monkeypatch.setattr(pickle, "Unpickler", None)
-    assert private_tests(payload, "x") == CASES
-
-
-def test_packed_json_is_read() -> None:
-    assert private_tests(packed(json.dumps(CASES).encode()), "x") == CASES
-    assert private_tests(CASES, "x") == CASES
-
-
-class Hostile:
-    """Unpickled, it would run a command."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (exec, ("raise SystemExit('unpickled')",))
-
-
-@pytest.mark.parametrize(
-    ("payload", "message"),
-    [
-        (packed(pickle.dumps(Hostile())), "is not a plain string"),
-        (packed(pickle.dumps(["a"])), "is not a plain string"),
-        (packed(pickle.dumps(("a", "b"))), "is not a plain string"),
-        (packed(pickle.dumps("[]")[:-3]), "damaged pickle|is not a plain string"),
-        (packed(b"\x80\x04."), "without a string"),
-        ("!!!", "neither JSON nor packed"),
-        (base64.b64encode(b"plain").decode(), "neither JSON nor packed"),
-    ],
-)
-def test_anything_else_is_refused_by_name(payload: str, message: str) -> None:
-    with pytest.raises(InputError, match=f"abc: private tests: .*({message})"):
-        private_tests(payload, "abc")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class RunStats:
         return time.perf_counter() - self.started
 
 
-class Ledger:
+class SampleRecords:
     """All samples of a run by their number; decides when one ends, and records it.
 
     Args:
@@ -149,7 +149,7 @@ class Ledger:
             reason = "length"
         return reason, text
 
-    def records(
+    def finished(
         self,
         samples: NDArray[np.int64],
         tokens: NDArray[np.int32],
