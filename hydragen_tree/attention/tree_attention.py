@@ -44,6 +44,8 @@ def tree_attention(
     Raises:
         InputError: shapes, dtypes or the backend do not fit.
     """
+    _check(queries, keys, values, plan)
+    plan.check(keys.shape[1])  # here, where plans come from anywhere; a run's are our own
     attend = TreeAttention(plan, backend)
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
     return attend(0, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks)
@@ -52,8 +54,8 @@ def tree_attention(
 class TreeAttention:
     """`tree_attention` of one plan, for all layers of a model.
 
-    The plan is checked and made ready once, by the first layer that asks: only with its queries
-    and keys in hand is it known what computes them. Layers with other heads (Gemma 3n has two
+    The plan is made ready once, by the first layer that asks: only with its queries and keys in
+    hand is it known what computes them. Layers with other heads (Gemma 3n has two
     sizes) get a form of their own.
 
     Args:
@@ -99,7 +101,6 @@ class TreeAttention:
         self, queries: Tensor, keys: Tensor, values: Tensor, softcap: float | None
     ) -> Attend:
         _check(queries, keys, values, self._plan)
-        self._plan.check(keys.shape[1])
         heads = Heads(
             queries.shape[1],
             keys.shape[0],
