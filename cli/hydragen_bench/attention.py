@@ -27,6 +27,7 @@ from hydragen_bench.timing import (
     median_us,
     relative_error,
 )
+from hydragen_kernels.items import Item, item_columns, item_rows, item_table
 from hydragen_kernels.segment import SegmentTiles, segment_attention
 from hydragen_kernels.tail import tail_attention
 from hydragen_tree.attention.heads import Heads
@@ -62,9 +63,9 @@ class Shape:
         ):
             edges = np.linspace(0, self.rows, nodes + 1).astype(int)
             for first, end in pairwise(edges):
-                result.append((first, end - first, slot, tokens, 0, level))
+                result.append(Item(first, end - first, slot, tokens, causal=0, level=level))
                 slot += tokens
-        return np.array(result, np.int32).reshape(-1, 6)
+        return item_table(result)
 
     def least_us(self, ceilings: Ceilings) -> float:
         """Segments level by level, then tails, each at the device's ceilings."""
@@ -159,7 +160,7 @@ class Layer:
     def __init__(self, shape: Shape) -> None:
         self.shape, self.items = shape, shape.items()
         device, dtype = bench_device(), bench_dtype()
-        shared = int(self.items[:, 3].sum())
+        shared = int(item_columns(self.items).slot_count.sum())
         first_page = -(-shared // PAGE_TOKENS)
         row_pages = -(-shape.tokens[-1] // PAGE_TOKENS)
         slots = (first_page + shape.rows * row_pages) * PAGE_TOKENS
@@ -224,9 +225,9 @@ class Layer:
     def row_slots(self, row: int) -> Tensor:
         """The slots of a row's whole history."""
         parts = [
-            torch.arange(slot, slot + count)
-            for first, n, slot, count, _, _ in self.items.tolist()
-            if first <= row < first + n
+            torch.arange(item.slot_start, item.slot_stop)
+            for item in item_rows(self.items)
+            if item.query_start <= row < item.query_stop
         ]
         position = torch.arange(self.shape.tokens[-1])
         pages = self.page_table[row].cpu().long()

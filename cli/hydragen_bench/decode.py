@@ -40,6 +40,7 @@ from hydragen_bench.rig import (
 from hydragen_bench.table import line
 from hydragen_bench.timing import Ceilings, measure_ceilings, median_us, seconds
 from hydragen_kernels.inputs import FP8
+from hydragen_kernels.items import item_table
 from hydragen_tree.branch.decoder import CHUNK_STEPS
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.loading import dtype_name
@@ -159,9 +160,15 @@ def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     pages = np.pad(pages, ((0, 0), (0, 1)), constant_values=-1)  # decoders keep one to spare
     lengths = np.full(rows, length, np.int32)
     keys = np.arange(rows, dtype=np.int64)
-    nothing = np.empty((0, 6), np.int32)
     decoder.load(
-        lengths % 100, lengths, lengths, lengths + new_tokens, lengths * 0, keys, pages, nothing
+        lengths % 100,
+        lengths,
+        lengths,
+        lengths + new_tokens,
+        lengths * 0,
+        keys,
+        pages,
+        item_table(),
     )
 
     def chunks(count: int) -> None:

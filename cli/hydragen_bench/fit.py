@@ -16,6 +16,7 @@ import torch
 from scipy.optimize import nnls
 
 from hydragen_bench.timing import bench_device, median_us
+from hydragen_kernels.items import Item, item_table
 from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.tree_attention import TreeAttention
 from hydragen_tree.errors import HydragenError
@@ -31,11 +32,11 @@ _PAGE = 16
 def _plan(segments: int, tokens: int) -> Plan:
     """Rows spread evenly below sibling segments, each with a tail of one token."""
     each = ROWS // segments
-    items = [(i * each, each, i * tokens, tokens, 0, 0) for i in range(segments)]
+    items = [Item(i * each, each, i * tokens, tokens, causal=0, level=0) for i in range(segments)]
     first_page = segments * tokens // _PAGE
     pages = (first_page + np.arange(ROWS, dtype=np.int32))[:, None]
     tails = Tails(pages, np.ones(ROWS, np.int32), _PAGE)
-    return Plan(ROWS, np.array(items, np.int32), tails)
+    return Plan(ROWS, item_table(items), tails)
 
 
 def measure() -> tuple[CostModel, float]:

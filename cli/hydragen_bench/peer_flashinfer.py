@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels import reference_choice
+from hydragen_kernels.items import item_columns
 
 PAGE_TOKENS = 16
 TOLERANCE = 1e-2  # relative error of attention: partials of every level are rounded to 16 bits
@@ -78,7 +79,7 @@ def cascade_levels(items: Int, page_table: Int, lengths: Int, page_tokens: int) 
     """The levels of a tree of decode rows: its segments from the root, then the tails.
 
     Args:
-        items: `[segments, 6]`, as `schedule_segments` takes them; each level has all rows.
+        items: of the segments, as `schedule_segments` takes them; each level has all rows.
         page_table: `[rows, max_pages]` pages of the tails.
         lengths: `[rows]` tokens of the tails.
         page_tokens: slots a page of `page_table`, a multiple of `PAGE_TOKENS`.
@@ -87,13 +88,14 @@ def cascade_levels(items: Int, page_table: Int, lengths: Int, page_tokens: int) 
         ValueError: a segment does not start with a page.
     """
     result = []
-    for level in np.unique(items[:, 5]):
-        own = items[items[:, 5] == level]
-        if (own[:, 2] % PAGE_TOKENS).any():
+    levels = item_columns(items).level
+    for level in np.unique(levels):
+        own = item_columns(items[levels == level])
+        if (own.slot_start % PAGE_TOKENS).any():
             raise ValueError(f"a segment of level {level} starts inside a page")
-        ends = np.append(own[:, 0], own[-1, 0] + own[-1, 1])
-        pages = [_pages(slot, count) for slot, count in own[:, 2:4].tolist()]
-        result.append(_level(ends, pages, own[:, 3]))
+        ends = np.append(own.query_start, own.query_stop[-1])
+        pages = list(map(_pages, own.slot_start.tolist(), own.slot_count.tolist()))
+        result.append(_level(ends, pages, own.slot_count))
     smaller = page_tokens // PAGE_TOKENS
     slots = page_table[:, :, None] * smaller + np.arange(smaller)
     counts = -(-lengths // PAGE_TOKENS)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.inputs import FP8
+from hydragen_kernels.items import item_columns, item_rows
 from hydragen_tree.attention.backend import Backend, Prepared
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.attention.plan import Int, Item, Plan
+from hydragen_tree.attention.plan import Int, Plan
 from hydragen_tree.attention.triton_backend import TritonBackend
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class FlashSegments:
     """A plan's segments as calls of flash attention. Every call gives every query one partial.
 
     Args:
-        items: the plan's, `[items, 6]`.
+        items: the plan's.
         n_queries: queries of the step.
         group: query heads that share a kv head.
         device: a CUDA device.
@@ -119,11 +120,12 @@ class FlashSegments:
 
     def __init__(self, items: Int, n_queries: int, group: int, device: torch.device) -> None:
         self._group = group
+        of = item_columns(items)
         self._calls = [
             _call(items[chosen], n_queries, 1 if causal else group, bool(causal), device)
-            for level in np.unique(items[:, 5]).tolist()
+            for level in np.unique(of.level).tolist()
             for causal in (0, 1)
-            if (chosen := (items[:, 5] == level) & (items[:, 4] == causal)).any()
+            if (chosen := (of.level == level) & (of.causal == causal)).any()
         ]
         self.partial_slots = len(self._calls)
         self.counts = torch.full((n_queries,), self.partial_slots, dtype=torch.int32, device=device)
@@ -175,16 +177,15 @@ def _call(items: Int, n_queries: int, group: int, causal: bool, device: torch.de
     """Items of one level as sequences, with empty ones for the queries between them."""
     edges, starts, counts = [0], [], []
     nothing = np.ones(n_queries, np.bool_)
-    for row in items[np.argsort(items[:, 0])].tolist():
-        item = Item(*row)
+    for item in item_rows(items[np.argsort(item_columns(items).query_start)]):
         if item.query_start > edges[-1]:
             edges.append(item.query_start)
             starts.append(0)
             counts.append(0)
-        edges.append(item.query_start + item.query_count)
+        edges.append(item.query_stop)
         starts.append(item.slot_start)
         counts.append(item.slot_count)
-        nothing[item.query_start : edges[-1]] = item.slot_count == 0
+        nothing[item.query_start : item.query_stop] = item.slot_count == 0
     if edges[-1] < n_queries:
         edges.append(n_queries)
         starts.append(0)

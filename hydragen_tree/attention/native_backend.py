@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels import native
+from hydragen_kernels.items import item_columns
 from hydragen_kernels.reference import Partial
 from hydragen_tree.attention.backend import Backend, Prepared, with_sinks
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.attention.plan import Item, Plan
+from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.torch_backend import TorchPlan
-
-_CAUSAL = Item._fields.index("causal")
 
 
 class NativeBackend(Backend):
@@ -33,7 +32,7 @@ class NativeBackend(Backend):
 
     def prepare(self, plan: Plan, heads: Heads) -> Prepared:
         """The plan's tables as C reads them; a prefill step as torch's backend has it."""
-        is_prefill = plan.items[:, _CAUSAL].any()
+        is_prefill = item_columns(plan.items).causal.any()
         return TorchPlan(plan, heads) if is_prefill else NativePlan(plan, heads)
 
     def explain(self, heads: Heads) -> str:

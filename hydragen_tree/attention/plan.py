@@ -11,31 +11,15 @@ the first i + 1 slots.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.items import WIDTH, item_columns, item_rows
 from hydragen_kernels.reference import Node
 from hydragen_tree.errors import InputError
 
 Int = NDArray[np.int32]
-
-
-class Item(NamedTuple):
-    """Columns of the item table, by name."""
-
-    query_start: int
-    query_count: int
-    slot_start: int
-    slot_count: int
-    causal: int
-    level: int
-
-    @property
-    def query_stop(self) -> int:
-        """One past the last query."""
-        return self.query_start + self.query_count
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -90,7 +74,7 @@ class Plan:
 
     Attributes:
         n_queries: queries in the step.
-        items: `[items, 6]` int32, columns as in `Item`, levels ascending.
+        items: a table of `hydragen_kernels.items.Item`, levels ascending.
         tails: one tail a query in a decode step; None in a prefill step.
     """
 
@@ -100,7 +84,7 @@ class Plan:
 
     def nodes(self) -> tuple[Node, ...]:
         """The item table as the forest that the recursive reference walks."""
-        items = [Item(*row) for row in self.items.tolist()]
+        items = item_rows(self.items)
         order = sorted(range(len(items)), key=lambda i: (items[i].query_start, items[i].level))
         parents = [-1] * len(items)
         path: list[int] = []  # from a root down to the item before
@@ -116,7 +100,7 @@ class Plan:
                 item.query_start,
                 item.query_stop,
                 item.slot_start,
-                item.slot_start + item.slot_count,
+                item.slot_stop,
                 bool(item.causal),
                 tuple(reversed(below)),
             )
@@ -132,32 +116,34 @@ class Plan:
         Raises:
             InputError: a field is wrong; the message names it.
         """
-        _check_table("items", self.items, (None, len(Item._fields)))
-        start, count, slot, n_slots, causal, level = self.items.astype(np.int64).T
-        order = np.lexsort((start, level))
-        ordered, stop = order[count[order] > 0], start + count
+        _check_table("items", self.items, (None, WIDTH))
+        of = item_columns(self.items.astype(np.int64))
+        order = np.lexsort((of.query_start, of.level))
+        ordered = order[of.query_count[order] > 0]
         before, after = ordered[:-1], ordered[1:]
         faults = (
-            ("query_start", start, start < 0),
-            ("query_count", count, (count < 0) | (stop > self.n_queries)),
-            ("slot_start", slot, slot < 0),
-            ("slot_count", n_slots, (n_slots < 0) | (slot + n_slots > slots)),
-            ("causal", causal, (causal != 0) & ((causal != 1) | (count != n_slots))),
-            ("level", level, np.diff(level, prepend=0) < 0),
+            ("query_start", of.query_start < 0),
+            ("query_count", (of.query_count < 0) | (of.query_stop > self.n_queries)),
+            ("slot_start", of.slot_start < 0),
+            ("slot_count", (of.slot_count < 0) | (of.slot_stop > slots)),
+            ("causal", (of.causal != 0) & ((of.causal != 1) | (of.query_count != of.slot_count))),
+            ("level", np.diff(of.level, prepend=0) < 0),
         )
-        for name, column, is_wrong in faults:
+        for name, is_wrong in faults:
             if is_wrong.any():
                 at = int(is_wrong.argmax())
                 raise InputError(
-                    f"items: {name} {column[at]} of item {at}: {_EXPECTED[name]} "
+                    f"items: {name} {getattr(of, name)[at]} of item {at}: {_EXPECTED[name]} "
                     f"({self.n_queries} queries, {slots} slots)"
                 )
-        overlaps = (level[before] == level[after]) & (start[after] < stop[before])
+        overlaps = (of.level[before] == of.level[after]) & (
+            of.query_start[after] < of.query_stop[before]
+        )
         if overlaps.any():
             at = int(overlaps.argmax())
             raise InputError(
-                f"items: query_start {start[after[at]]} of item {after[at]}: in the queries of "
-                f"item {before[at]}, of the same level"
+                f"items: query_start {of.query_start[after[at]]} of item {after[at]}: "
+                f"in the queries of item {before[at]}, of the same level"
             )
         if self.tails is not None:
             self.tails.check(self.n_queries, slots)

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.items import Item, item_table, table_of_columns
 from hydragen_tree.attention.plan import Int
 
 
@@ -61,7 +62,7 @@ class SegmentTable:
             counts: `[groups]` int32.
 
         Returns:
-            `[items, 6]` int32, levels ascending.
+            a table of `hydragen_kernels.items.Item`, levels ascending.
         """
         starts = np.concatenate([[0], np.cumsum(counts)])
         current = segments.copy()
@@ -73,10 +74,14 @@ class SegmentTable:
             owners, stops = owner[edge], np.append(edge[1:], owner.size)
             keep = owners >= 0
             owners, first, stop = owners[keep], starts[edge[keep]], starts[stops[keep]]
-            columns = [first, stop - first, self.slot[owners], self.n_tokens[owners]]
-            flags = [np.zeros_like(first), np.full_like(first, depth)]
-            levels.append(np.stack(columns + flags, axis=1).astype(np.int32))
+            columns = Item(
+                query_start=first,
+                query_count=stop - first,
+                slot_start=self.slot[owners],
+                slot_count=self.n_tokens[owners],
+                causal=np.zeros_like(first),
+                level=np.full_like(first, depth),
+            )
+            levels.append(table_of_columns(columns))
             current = np.where(here, self.parent[current], current)
-        if not levels:
-            return np.empty((0, 6), np.int32)
-        return np.concatenate(levels[::-1])
+        return np.concatenate([item_table(), *levels[::-1]])

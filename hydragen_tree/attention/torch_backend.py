@@ -9,10 +9,11 @@ Source: Hydragen, arXiv 2402.05099; merging by log-sum-exp as in its equation 5.
 import torch
 from torch import Tensor
 
+from hydragen_kernels.items import item_rows
 from hydragen_kernels.reference import Partial
 from hydragen_tree.attention.backend import Backend, with_sinks
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.attention.plan import Item, Plan
+from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.torch_tails import PagedTails
 
 _FLASH_CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -38,7 +39,7 @@ class TorchPlan:
     """A plan's items as Python's numbers, and its tails made ready on the device."""
 
     def __init__(self, plan: Plan, heads: Heads) -> None:
-        self._items = [Item(*row) for row in plan.items.tolist()]
+        self._items = item_rows(plan.items)
         self._tails = None if plan.tails is None else PagedTails(plan.tails, heads.device)
 
     def attend(
@@ -55,12 +56,13 @@ class TorchPlan:
         """As of `Attend`."""
         out = torch.zeros(queries.shape, dtype=torch.float32, device=queries.device)
         lse = torch.full(queries.shape[:2], -torch.inf, dtype=torch.float32, device=queries.device)
-        for first, count, slot, n_slots, causal, level in self._items:
-            rows, own = slice(first, first + count), slice(slot, slot + n_slots)
+        for item in self._items:
+            rows = slice(item.query_start, item.query_stop)
+            own = slice(item.slot_start, item.slot_stop)
             part = _segment(
-                queries[rows], keys[:, own], values[:, own], scale, softcap, bool(causal)
+                queries[rows], keys[:, own], values[:, own], scale, softcap, bool(item.causal)
             )
-            _merge_into(out[rows], lse[rows], *part, first=level == 0)
+            _merge_into(out[rows], lse[rows], *part, first=item.level == 0)
         if self._tails is not None:
             part = self._tails.attend(queries, keys, values, scale=scale, softcap=softcap)
             _merge_into(out, lse, *part, first=not self._items)

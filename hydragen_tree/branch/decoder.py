@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hydragen_kernels.choose import choose
 from hydragen_kernels.drawn import Drawn
+from hydragen_kernels.items import item_table
 from hydragen_kernels.segment import SegmentTiles
 from hydragen_kernels.step import RowState, begin_step, end_step
 from hydragen_tree.attention.fused import DeviceTails, FusedPlan
@@ -71,11 +72,11 @@ class Decoder:
         self._ring_logprobs = torch.zeros(2, _RING_STEPS, room, device=device)
         self._begun = torch.zeros(1, dtype=torch.int64, device=device)  # steps of the ring
         self._next_chunk = 0
-        nothing = heads.schedule(np.empty((0, 6), np.int32), room, None)
+        nothing = heads.schedule(item_table(), room, None)
         self._tables = SegmentTiles(nothing, device, capacity=1 << 14)
         partials = max((max_levels + SPARE_SLOTS) * room * heads.partial_bytes, _SPLIT_BYTES)
         self._partials = torch.empty(partials // 4, dtype=torch.float32, device=device)
-        self._items = np.empty((0, 6), np.int32)
+        self._items = item_table()
         self._longest = 0
         self._logits: Tensor | None = None  # of the steps that draw nothing; made by the first
         self._graphs: dict[tuple[int, int, bool], Callable[[], object]] = {}

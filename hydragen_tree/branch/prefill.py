@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hydragen_tree.attention.plan import Int, Item, Plan
+from hydragen_kernels.items import Item, item_columns, item_table
+from hydragen_tree.attention.plan import Int, Plan
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -59,9 +60,10 @@ class Prefill:
             first, tokens, positions, slots = 0, [], [], []
             for (number, start, stop), count in zip(pack, counts.tolist(), strict=True):
                 segment, slot = self._trie.segments[number], int(self._table.slot[number])
-                own = [Item(first, count, slot, start, 0, segment.depth)] if start else []
-                own.append(Item(first, count, slot + start, count, 1, segment.depth + 1))
-                items.append(np.array(own, np.int32))
+                depth = segment.depth
+                own = [Item(first, count, slot, start, causal=0, level=depth)] if start else []
+                own.append(Item(first, count, slot + start, count, causal=1, level=depth + 1))
+                items.append(item_table(own))
                 tokens.append(segment.tokens[start:stop])
                 positions.append(segment.start + np.arange(start, stop))
                 slots.append(slot + np.arange(start, stop))
@@ -150,13 +152,14 @@ class Prefill:
         for at in range(0, stop, size):
             slot, depth = int(pages[at // size]) * size, level + at // size
             if at < start:
-                items.append(Item(first, stop - start, slot, size, 0, depth))
+                items.append(Item(first, stop - start, slot, size, causal=0, level=depth))
                 continue
             here, inside = first + at - start, min(size, stop - at)
-            items.append(Item(here, inside, slot, inside, 1, depth))
+            items.append(Item(here, inside, slot, inside, causal=1, level=depth))
             if at + size < stop:
-                items.append(Item(here + size, stop - at - size, slot, size, 0, depth))
-        return np.array(items, np.int32).reshape(-1, 6)
+                later = stop - at - size
+                items.append(Item(here + size, later, slot, size, causal=0, level=depth))
+        return item_table(items)
 
     def _tail_slots(self, pages: Int, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         size = self._cache.page_tokens
@@ -171,7 +174,7 @@ class Prefill:
         items: list[Int],
     ) -> Tensor:
         table = np.concatenate(items)
-        table = table[np.argsort(table[:, -1], kind="stable")]
+        table = table[np.argsort(item_columns(table).level, kind="stable")]
         packed = np.concatenate(tokens)
         self.computed_tokens += packed.size
         kept = np.array(keep, np.int64)

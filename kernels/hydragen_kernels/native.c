@@ -3,12 +3,12 @@
  * Queries that share a kv head lie side by side in the lanes of a vector, up to TILE of them, so
  * that a key that is read serves all of them and softmax needs no sums across lanes. Scores are in
  * units of log2. Every query has a running partial (out, max, sum), which all that it meets
- * units of log2. Every query has a running partial (out, max, sum), which all that it meets
  * continues; it is rescaled when its maximum grows. A sum of thousands of numbers one after the other
  * loses digits, so sums begin at zero three times: for a block of keys, for a run of blocks, and for
  * all runs.
  *
  * Compiled by native.py for the machine at hand; the vector types are those of GCC and Clang.
+ * It defines the columns of the item table, ITEM_QUERY_START and so on, from items.py.
  */
 #include <math.h>
 #include <stdint.h>
@@ -26,8 +26,7 @@ enum {
     KEYS = 64,              /* keys a block: their scores stay in the first cache */
     RUN = 32 * KEYS,        /* keys before sums begin anew */
     STEP = 4,               /* keys, or numbers of a value, that a register tile holds */
-    MAX_HEAD_DIM = 256,
-    ITEM_FIELDS = 6
+    MAX_HEAD_DIM = 256
 };
 #define LOWEST -1e30f /* a maximum of nothing: finite, so that no difference is NaN */
 
@@ -302,11 +301,13 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
         tile.met[at] = 0;
     }
     for (int64_t i = 0; i < s->n_items; i++) {
-        const int32_t *item = s->items + i * ITEM_FIELDS;
-        int64_t from = item[0] * group - first, to = (item[0] + item[1]) * group - first;
+        const int32_t *item = s->items + i * ITEM_WIDTH;
+        int64_t start = item[ITEM_QUERY_START], stop = start + item[ITEM_QUERY_COUNT];
+        int64_t from = start * group - first, to = stop * group - first;
+        int64_t place = item[ITEM_SLOT_START] * dim;
         from = from < 0 ? 0 : from, to = to > count ? count : to;
         if (from < to)
-            segment(&tile, from, to - from, keys + item[2] * dim, values + item[2] * dim, item[3],
+            segment(&tile, from, to - from, keys + place, values + place, item[ITEM_SLOT_COUNT],
                     dim);
     }
     for (int at = 0; at < count; at++) {

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from hydragen_kernels.items import c_defines
+
 _SOURCE = Path(__file__).with_name("native.c")
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", *c_defines())
 _POINTERS = ("queries", "keys", "values", "out", "lse", "items", "pages", "lengths")
 _STRIDES = ("query_row", "query_head", "key_head", "value_head")
 _COUNTS = ("rows", "q_heads", "kv_heads", "head_dim", "n_items", "width", "page_tokens", "threads")
@@ -67,7 +69,7 @@ class DecodeTables:
     Slots and pages are not checked: they must lie in the arena.
 
     Args:
-        items: `[items, 6]`, none of them causal.
+        items: a table of `items.Item`, none of them causal.
         pages: `[rows, width]` each row's pages, or None: no tails.
         lengths: `[rows]` tokens in each tail, or None.
         page_tokens: slots a page.

@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from hydragen_kernels.items import WIDTH, item_columns
+
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
-
-ITEM_FIELDS = ("query_start", "query_count", "slot_start", "slot_count", "causal", "level")
-"""Columns of an item table, int32."""
 
 TILE_FIELDS = ("q0", "n_q", "kv0", "n_kv", "kv_head", "partial_slot", "reach")
 """Columns of a tile table, int32: its token t sees the keys j with j < n_kv and j <= reach + t."""
@@ -61,7 +60,8 @@ class Schedule:
 
     Args:
         config: the shape of the tiles.
-        tiles: `[n, 7]` int32, columns `TILE_FIELDS`, in the order the programs work through them.
+        tiles: `[n, fields]` int32, columns `TILE_FIELDS`, in the order the programs work through
+            them.
         starts: `[programs + 1]` int32; program p does tiles `starts[p]` to `starts[p + 1] - 1`.
         counts: `[tokens]` int32, partial slots each query row owns.
     """
@@ -133,9 +133,9 @@ def schedule_segments(
     with the least work so far. Tiles that share keys stay neighbours, so that they meet in L2.
 
     Args:
-        items: `[n, 6]` int32, columns `ITEM_FIELDS`. Query ranges of one level are disjoint, and
-            each lies where all rows have met equally many levels before. Causal items have as many
-            queries as slots. Items without queries or without slots are ignored.
+        items: a table of `items.Item`. Query ranges of one level are disjoint, and each lies where
+            all rows have met equally many levels before. Causal items have as many queries as
+            slots. Items without queries or without slots are ignored.
         tokens: query rows of the call.
         q_heads: query heads; a multiple of kv_heads.
         kv_heads: key/value heads.
@@ -157,13 +157,14 @@ def schedule_segments(
     merge_ns = tokens * q_heads * head_dim * 8 / BYTES_PER_NS  # one slot: written once, read once
 
     best_ns, best = np.inf, None
-    longest = int(items[:, 3].max(initial=0))
+    slot_counts = item_columns(items).slot_count
+    longest = int(slot_counts.max(initial=0))
     for splits in SPLITS:
         chunk = -(-longest // splits)
         if splits > 1 and chunk < SHORTEST_CHUNK:
             break
         chunks = _even_chunks(items, chunk)
-        parts = -(-items[:, 3] // chunks)
+        parts = -(-slot_counts // chunks)
         counts, bases = _assign_slots(items, parts, tokens)
         slots = int(counts.max(initial=0))
         if max_partial_slots is not None and slots > max_partial_slots:
@@ -188,23 +189,25 @@ def schedule_segments(
 def _checked(items: IntArray, tokens: int) -> IntArray:
     """Return the items that have work, level by level."""
     items = np.asarray(items, dtype=np.int32)
-    if items.ndim != 2 or items.shape[1] != len(ITEM_FIELDS):
-        raise ValueError(f"items: expected shape [n, {len(ITEM_FIELDS)}], got {items.shape}")
+    if items.ndim != 2 or items.shape[1] != WIDTH:
+        raise ValueError(f"items: expected shape [n, {WIDTH}], got {items.shape}")
     if (items < 0).any():
         raise ValueError("items: expected no negative entries")
-    start, count, _, slots, causal, _ = items.T
-    if (start.astype(np.int64) + count > tokens).any():
+    of = item_columns(items)
+    if (of.query_start.astype(np.int64) + of.query_count > tokens).any():
         raise ValueError(f"items: a query range ends beyond the {tokens} query rows")
-    if (count[causal != 0] != slots[causal != 0]).any():
+    if ((of.causal != 0) & (of.query_count != of.slot_count)).any():
         raise ValueError("items: a causal item needs as many queries as slots")
-    items = items[(count > 0) & (slots > 0)]
-    return items[np.lexsort((items[:, 0], items[:, 5]))]
+    items = items[(of.query_count > 0) & (of.slot_count > 0)]
+    of = item_columns(items)
+    return items[np.lexsort((of.query_start, of.level))]
 
 
 def _even_chunks(items: IntArray, longest: int) -> npt.NDArray[np.int64]:
     """Split each item's keys evenly into ranges of about `longest`; causal items stay whole."""
-    slots = items[:, 3].astype(np.int64)
-    parts = np.where(items[:, 4] != 0, 1, -(-slots // max(longest, 1)))
+    of = item_columns(items)
+    slots = of.slot_count.astype(np.int64)
+    parts = np.where(of.causal != 0, 1, -(-slots // max(longest, 1)))
     even = -(-slots // np.maximum(parts, 1))
     return np.where(parts > 1, -(-even // CHUNK_STEP) * CHUNK_STEP, np.maximum(slots, 1))
 
@@ -215,10 +218,10 @@ def _assign_slots(
     """Give each item its first partial slot; count the slots of every row."""
     counts = np.zeros(tokens, dtype=np.int32)
     bases = np.zeros(len(items), dtype=np.int32)
-    levels = items[:, 5]
-    for level in np.unique(levels):
-        own = np.flatnonzero(levels == level)
-        start, end = items[own, 0], items[own, 0] + items[own, 1]
+    of = item_columns(items)
+    for level in np.unique(of.level):
+        own = np.flatnonzero(of.level == level)
+        start, end = of.query_start[own], of.query_stop[own]
         changes = np.concatenate([[0], np.cumsum(counts[1:] != counts[:-1])])
         is_wrong = changes[start] != changes[end - 1]
         is_wrong[1:] |= start[1:] < end[:-1]
@@ -245,8 +248,8 @@ def _cut(
     kv_heads: int,
 ) -> IntArray:
     """Cut items into tiles of `span` queries: kv head outermost, query tile innermost."""
-    start, count, slot_start, slot_count, causal, _ = items.astype(np.int64).T
-    q_tiles = -(-count // span)
+    of = item_columns(items.astype(np.int64))
+    q_tiles = -(-of.query_count // span)
     tiles_of_item = q_tiles * parts * kv_heads
     item = np.repeat(np.arange(len(items)), tiles_of_item)
     index = np.arange(len(item)) - np.repeat(
@@ -257,16 +260,16 @@ def _cut(
     kv_head = index // (q_tiles * parts)[item]
 
     first_query = q_tile * span
-    n_q = np.minimum(count[item] - first_query, span)
+    n_q = np.minimum(of.query_count[item] - first_query, span)
     chunk = chunks[item]
     first_key = part * chunk
-    is_causal = causal[item] != 0
-    end = np.where(is_causal, first_query + n_q, slot_count[item])
+    is_causal = of.causal[item] != 0
+    end = np.where(is_causal, first_query + n_q, of.slot_count[item])
     n_kv = np.minimum(end - first_key, chunk)
     columns = (
-        start[item] + first_query,
+        of.query_start[item] + first_query,
         n_q,
-        slot_start[item] + first_key,
+        of.slot_start[item] + first_key,
         n_kv,
         kv_head,
         bases[item] + part,
@@ -282,7 +285,8 @@ def _tile_ns(
     block_bytes = 2 * config.block_k * head_dim * element_bytes
     block_flops = 4 * config.block_q * config.block_k * head_dim
     block_ns = programs * max(block_bytes / BYTES_PER_NS, block_flops / FLOPS_PER_NS)
-    blocks = (-(-tiles[:, 3] // config.block_k)).astype(np.float64)
+    n_kv = tiles[:, TILE_FIELDS.index("n_kv")]
+    blocks = (-(-n_kv // config.block_k)).astype(np.float64)
     return blocks * block_ns + TILE_NS
 
 

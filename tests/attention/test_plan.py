@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hydragen_kernels.items import WIDTH, item_columns
 from hydragen_tree.attention.plan import Int, Plan, Tails
 from hydragen_tree.attention.tree_attention import tree_attention
 from hydragen_tree.errors import InputError
@@ -33,9 +34,9 @@ def attend(plan: Plan, backend: str = "auto", slots: int = SLOTS) -> torch.Tenso
     return tree_attention(queries, keys, values, plan, backend=backend)
 
 
-def with_item(row: int, column: int, value: int) -> Plan:
+def with_item(row: int, field: str, value: int) -> Plan:
     items = ITEMS.copy()
-    items[row, column] = value
+    getattr(item_columns(items), field)[row] = value
     return replace(PLAN, items=items)
 
 
@@ -44,18 +45,24 @@ def with_tails(**changes: Any) -> Plan:
 
 
 WRONG = {
-    "a slot below 0": (with_item(1, 2, -1), "items: slot_start -1 of item 1"),
-    "a slot beyond the arena": (with_item(1, 2, 45), "items: slot_count 4 of item 1"),
-    "no end of slots": (with_item(1, 3, 2**31 - 1), "items: slot_count 2147483647 of item 1"),
-    "slots below 0": (with_item(1, 3, -3), "items: slot_count -3 of item 1"),
-    "a query below 0": (with_item(0, 0, -1), "items: query_start -1 of item 0"),
-    "queries beyond the step": (with_item(2, 1, 3), "items: query_count 3 of item 2"),
-    "a causal item of other sizes": (with_item(0, 4, 1), "items: causal 1 of item 0"),
-    "causal neither 0 nor 1": (with_item(0, 4, 7), "items: causal 7 of item 0"),
+    "a slot below 0": (with_item(1, "slot_start", -1), "items: slot_start -1 of item 1"),
+    "a slot beyond the arena": (with_item(1, "slot_start", 45), "items: slot_count 4 of item 1"),
+    "no end of slots": (
+        with_item(1, "slot_count", 2**31 - 1),
+        "items: slot_count 2147483647 of item 1",
+    ),
+    "slots below 0": (with_item(1, "slot_count", -3), "items: slot_count -3 of item 1"),
+    "a query below 0": (with_item(0, "query_start", -1), "items: query_start -1 of item 0"),
+    "queries beyond the step": (with_item(2, "query_count", 3), "items: query_count 3 of item 2"),
+    "a causal item of other sizes": (with_item(0, "causal", 1), "items: causal 1 of item 0"),
+    "causal neither 0 nor 1": (with_item(0, "causal", 7), "items: causal 7 of item 0"),
     "levels not ascending": (replace(PLAN, items=ITEMS[::-1]), "items: level 0 of item 2"),
-    "a level below 0": (with_item(0, 5, -1), "items: level -1 of item 0"),
-    "overlapping queries": (with_item(2, 0, 0), "of the same level"),
-    "five columns": (replace(PLAN, items=ITEMS[:, :5]), r"items: expected int32 \[any, 6\]"),
+    "a level below 0": (with_item(0, "level", -1), "items: level -1 of item 0"),
+    "overlapping queries": (with_item(2, "query_start", 0), "of the same level"),
+    "a column too few": (
+        replace(PLAN, items=ITEMS[:, :-1]),
+        rf"items: expected int32 \[any, {WIDTH}\]",
+    ),
     "int64 items": (replace(PLAN, items=ITEMS.astype(np.int64)), "items: expected int32"),
     "int64 pages": (with_tails(pages=TAILS.pages.astype(np.int64)), "pages: expected int32"),
     "int64 lengths": (with_tails(lengths=TAILS.lengths.astype(np.int64)), "lengths: expected int"),
@@ -112,15 +119,17 @@ def test_what_lies_in_unused_slots_reaches_no_row(backend: str) -> None:
 
 def test_any_depth_and_any_width_become_a_forest() -> None:
     n = 100_000
-    nested = np.zeros((n, 6), np.int32)
-    nested[:, 1], nested[:, 5] = 1, np.arange(n)
+    nested = np.zeros((n, WIDTH), np.int32)
+    of = item_columns(nested)
+    of.query_count[:], of.level[:] = 1, np.arange(n)
     (node,) = Plan(1, nested).nodes()
     depth = 1
     while node.children:
         (node,) = node.children
         depth += 1
     assert depth == n
-    wide = np.zeros((n, 6), np.int32)
-    wide[:, 0], wide[:, 1] = np.arange(n), 1
+    wide = np.zeros((n, WIDTH), np.int32)
+    of = item_columns(wide)
+    of.query_start[:], of.query_count[:] = np.arange(n), 1
     roots = Plan(n, wide).nodes()
     assert [root.query_start for root in roots] == list(range(n))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hydragen_kernels import reference
 from hydragen_kernels.inputs import FP8
-from hydragen_tree.attention.plan import Item, Plan, Tails
+from hydragen_kernels.items import Item, item_table
+from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.attention.tree_attention import tree_attention
 from hydragen_tree.errors import InputError
@@ -88,10 +89,11 @@ def build_case(
         extra = []
         for segment in new:
             n = int(n_tokens[segment])
-            extra.append(Item(first, n, int(table.slot[segment]), n, 1, int(depth.max())))
+            slot, level = int(table.slot[segment]), int(depth.max())
+            extra.append(Item(first, n, slot, n, causal=1, level=level))
             seen += [path(int(parents[segment])) + own[segment][: i + 1] for i in range(n)]
             first += n
-        items = np.concatenate([items, np.array(extra, np.int32)])
+        items = np.concatenate([items, item_table(extra)])
     else:
         rows = np.sort(
             rng.integers(-1 if rng.random() < 0.2 else 0, n_segments, int(rng.integers(1, 10)))

@@ -5,9 +5,9 @@ interpreter, which must be asked for before Triton is imported.
 """
 
 import os
+from itertools import starmap
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ if not INTERPRETED and not torch.cuda.is_available():
 
 from hydragen_kernels import segment  # noqa: E402
 from hydragen_kernels.inputs import FP8  # noqa: E402
+from hydragen_kernels.items import Item, item_table  # noqa: E402
 from hydragen_kernels.merge import merge  # noqa: E402
 from hydragen_kernels.schedule import (  # noqa: E402
     Schedule,
@@ -48,7 +49,7 @@ LSE_TOLERANCES = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2
 
 
 class Case(NamedTuple):
-    """A tree of items `(query_start, query_count, slot_start, slot_count, causal, level)`."""
+    """A tree; `items` have the fields of `hydragen_kernels.items.Item`."""
 
     items: list[tuple[int, int, int, int, int, int]]
     tokens: int
@@ -113,9 +114,9 @@ def random_inputs(
     generator = torch.Generator().manual_seed(len(case.items) * 1000 + case.tokens)
     queries = torch.randn(case.tokens, case.q_heads, case.head_dim, generator=generator)
     arena = torch.full((2, case.kv_heads, case.slots, case.head_dim), torch.nan)
-    for _, _, start, count, _, _ in case.items:
-        shape = (2, case.kv_heads, count, case.head_dim)
-        arena[:, :, start : start + count] = torch.randn(shape, generator=generator)
+    for item in starmap(Item, case.items):
+        shape = (2, case.kv_heads, item.slot_count, case.head_dim)
+        arena[:, :, item.slot_start : item.slot_stop] = torch.randn(shape, generator=generator)
     queries, arena = (queries * case.peaked).to(DEVICE, dtype), arena.to(DEVICE, kv_dtype)
     if case.strided:
         wide = torch.nn.functional.pad(queries, (case.pad, case.head_dim), value=torch.nan)
@@ -126,7 +127,7 @@ def random_inputs(
 
 def schedule(case: Case, dtype: torch.dtype, config: TileConfig | None = None) -> Schedule:
     return schedule_segments(
-        np.array(case.items, np.int32).reshape(-1, 6),
+        item_table(starmap(Item, case.items)),
         case.tokens,
         q_heads=case.q_heads,
         kv_heads=case.kv_heads,
@@ -149,14 +150,15 @@ def expected_partial(
     """The merge of every row's items, in float64."""
     queries, keys, values = queries.double(), keys.double(), values.double()
     result = reference.empty(queries)
-    for start, count, slot, slots, causal, _ in case.items:
-        rows, own = slice(start, start + count), slice(slot, slot + slots)
+    for item in starmap(Item, case.items):
+        rows = slice(item.query_start, item.query_stop)
+        own = slice(item.slot_start, item.slot_stop)
         part = reference.partial(
             queries[rows],
             keys[:, own],
             values[:, own],
             scale=case.head_dim**-0.5,
-            causal=bool(causal),
+            causal=bool(item.causal),
             softcap=case.softcap,
         )
         before = reference.Partial(result.out[rows], result.lse[rows])

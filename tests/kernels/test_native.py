@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels import native
+from hydragen_kernels.items import Item, item_rows, item_table
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.table import choose
@@ -68,9 +69,9 @@ class Case:
 
     def seen(self, row: int) -> list[int]:
         slots: list[int] = []
-        for start, count, slot, n, _, _ in self.plan.items.tolist():
-            if start <= row < start + count:
-                slots += range(slot, slot + n)
+        for item in item_rows(self.plan.items):
+            if item.query_start <= row < item.query_stop:
+                slots += range(item.slot_start, item.slot_stop)
         tails = self.plan.tails
         if tails is not None:
             for token in range(int(tails.lengths[row])):
@@ -97,7 +98,7 @@ def build(
         for start, stop in pairwise(edges):
             n = int(rng.integers(0 if level else 1, segment))
             if n:
-                items.append((start, stop - start, slot, n, 0, level))
+                items.append(Item(start, stop - start, slot, n, causal=0, level=level))
             slot += n
     first = -(-slot // PAGE)
     width = max(1, -(-tail // PAGE))
@@ -112,7 +113,7 @@ def build(
         random(rows, q_heads, head_dim) * sharpness,
         random(kv_heads, slots, head_dim),
         random(kv_heads, slots, head_dim),
-        Plan(rows, np.array(items, np.int32).reshape(-1, 6), Tails(pages, lengths, PAGE)),
+        Plan(rows, item_table(items), Tails(pages, lengths, PAGE)),
     )
 
 
@@ -163,7 +164,7 @@ def test_long_sums_are_as_exact_as_dense_ones(rows: int, n: int, width: None) ->
     keys = torch.randn(2, n, 32, generator=rng)
     values = torch.randn(2, n, 32, generator=rng) + 1.0  # a mean that lasts, so that sums grow
     segment, tail = n // 2 // PAGE * PAGE, n - n // 2 // PAGE * PAGE
-    items = np.array([[0, rows, 0, segment, 0, 0]], np.int32)
+    items = item_table([Item(0, rows, 0, segment, causal=0, level=0)])
     pages = np.tile(np.arange(segment // PAGE, -(-n // PAGE), dtype=np.int32), (rows, 1))
     plan = Plan(rows, items, Tails(pages, np.full(rows, tail, np.int32), PAGE))
     out = tree_attention(queries, keys, values, plan, backend="native").double()
@@ -200,7 +201,7 @@ def test_a_row_that_meets_nothing_is_zero() -> None:
     case = build(6)
     assert case.plan.tails is not None
     case.plan.tails.lengths[2:4] = 0
-    items = np.array([[0, 2, 0, 5, 0, 0]], np.int32)
+    items = item_table([Item(0, 2, 0, 5, causal=0, level=0)])
     tables = native.DecodeTables(items, case.plan.tails.pages, case.plan.tails.lengths, PAGE)
     out, lse = tables.attend(case.queries, case.keys, case.values, scale=1.0)
     assert not out[2:4].any()

@@ -1,0 +1,78 @@
+"""The item table, `[items, WIDTH]` int32: which queries meet which slots.
+
+An item says that the queries query_start .. + query_count meet the slots slot_start .. + slot_count
+of an arena. Its fields, in the order of the table's columns, are those of `Item`, and nothing else
+counts columns: tables are taken apart and put together by the functions here, and `native.c` is
+compiled with `c_defines`.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hydragen_kernels.arrays import Int32
+
+Field = TypeVar("Field", int, NDArray[Any])
+
+
+class Item(NamedTuple, Generic[Field]):
+    """One item, of numbers; or many, of columns.
+
+    Attributes:
+        query_start: the first query.
+        query_count: queries.
+        slot_start: the first slot.
+        slot_count: slots.
+        causal: 1 where the i-th query sees the first i + 1 slots; 0 where all see all.
+        level: items of the tree above; queries of one level are disjoint.
+    """
+
+    query_start: Field
+    query_count: Field
+    slot_start: Field
+    slot_count: Field
+    causal: Field
+    level: Field
+
+    @property
+    def query_stop(self) -> Field:
+        """One past the last query."""
+        stop: Field = self.query_start + self.query_count
+        return stop
+
+    @property
+    def slot_stop(self) -> Field:
+        """One past the last slot."""
+        stop: Field = self.slot_start + self.slot_count
+        return stop
+
+
+WIDTH = len(Item._fields)
+
+
+def item_table(items: Iterable[Item[int]] = ()) -> Int32:
+    """The table of these items, in their order; of none, `[0, WIDTH]`."""
+    return np.array(list(items), np.int32).reshape(-1, WIDTH)
+
+
+def table_of_columns(columns: Item[NDArray[Any]]) -> Int32:
+    """The table of these columns."""
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
+def item_columns(table: NDArray[Any]) -> Item[NDArray[Any]]:
+    """A table's columns by name, as views."""
+    return Item(*table.T)
+
+
+def item_rows(table: Int32) -> list[Item[int]]:
+    """A table's items, as Python's numbers."""
+    return [Item(*row) for row in table.tolist()]
+
+
+def c_defines() -> tuple[str, ...]:
+    """A C compiler's flags for the columns: `ITEM_SLOT_START` and so on, and `ITEM_WIDTH`."""
+    places = [f"-DITEM_{name.upper()}={place}" for place, name in enumerate(Item._fields)]
+    return (*places, f"-DITEM_WIDTH={WIDTH}")
