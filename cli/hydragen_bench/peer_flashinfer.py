@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels import reference_choice
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import item_columns
 
 PAGE_TOKENS = 16
@@ -31,7 +32,6 @@ _MOST_DEVIATIONS = 5.0
 _TOP_K_WORDS = 1 << 15
 _SLACK = 1e-3  # of top-p: a sum in float32 may cut a token sooner or later
 
-Int = NDArray[np.int32]
 T = TypeVar("T")
 
 
@@ -69,13 +69,15 @@ class Level(NamedTuple):
         last_page_tokens: `[nodes]` tokens of each node's last page.
     """
 
-    rows: Int
-    page_starts: Int
-    pages: Int
-    last_page_tokens: Int
+    rows: Int32
+    page_starts: Int32
+    pages: Int32
+    last_page_tokens: Int32
 
 
-def cascade_levels(items: Int, page_table: Int, lengths: Int, page_tokens: int) -> list[Level]:
+def cascade_levels(
+    items: Int32, page_table: Int32, lengths: Int32, page_tokens: int
+) -> list[Level]:
     """The levels of a tree of decode rows: its segments from the root, then the tails.
 
     Args:
@@ -109,7 +111,7 @@ def _pages(slot: int, count: int) -> NDArray[np.int64]:
     return slot // PAGE_TOKENS + np.arange(-(-count // PAGE_TOKENS))
 
 
-def _level(rows: NDArray[Any], pages: list[NDArray[Any]], tokens: Int) -> Level:
+def _level(rows: NDArray[Any], pages: list[NDArray[Any]], tokens: Int32) -> Level:
     starts = np.cumsum([0, *map(len, pages)])
     parts = rows, starts, np.concatenate(pages), (tokens - 1) % PAGE_TOKENS + 1
     return Level(*(part.astype(np.int32) for part in parts))

@@ -26,12 +26,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hydragen_bench.configs import random_model
 from hydragen_bench.rig import PAGE_TOKENS, Rig, pages_for
 from hydragen_bench.table import line
 from hydragen_bench.timing import synchronize
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.branch.batch import Waiting
 from hydragen_tree.branch.decoder import Decoder
 from hydragen_tree.branch.prefill import Prefill
@@ -67,7 +67,7 @@ class Work:
         """Samples of all problems."""
         return self.problems * self.samples
 
-    def tokens(self, vocabulary: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def tokens(self, vocabulary: int) -> tuple[Int32, Int32]:
         """The root, and `[problems, own_tokens]` what follows it."""
         rng = np.random.default_rng(0)
         own = rng.integers(0, vocabulary, (self.problems, self.own_tokens))

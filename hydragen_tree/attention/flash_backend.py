@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.inputs import FP8
 from hydragen_kernels.items import item_columns, item_rows
 from hydragen_tree.attention.backend import Backend, Prepared
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.attention.plan import Int, Plan
+from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.triton_backend import TritonBackend
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class FlashSegments:
         partial_slots: the same number.
     """
 
-    def __init__(self, items: Int, n_queries: int, group: int, device: torch.device) -> None:
+    def __init__(self, items: Int32, n_queries: int, group: int, device: torch.device) -> None:
         self._group = group
         of = item_columns(items)
         self._calls = [
@@ -173,7 +174,7 @@ class FlashSegments:
         return by_query.transpose(1, 2).flatten(1, 2)
 
 
-def _call(items: Int, n_queries: int, group: int, causal: bool, device: torch.device) -> _Call:
+def _call(items: Int32, n_queries: int, group: int, causal: bool, device: torch.device) -> _Call:
     """Items of one level as sequences, with empty ones for the queries between them."""
     edges, starts, counts = [0], [], []
     nothing = np.ones(n_queries, np.bool_)

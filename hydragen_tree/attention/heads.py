@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.schedule import Schedule, TileConfig, schedule_segments
-from hydragen_tree.attention.plan import Int
 from hydragen_tree.shape import KVShape
 
 
@@ -75,7 +75,7 @@ class Heads:
 
         return best_config(self.device, self.dtype, self.head_dim, self.group, self.kv_dtype)
 
-    def schedule(self, items: Int, n_queries: int, max_partial_slots: int | None) -> Schedule:
+    def schedule(self, items: Int32, n_queries: int, max_partial_slots: int | None) -> Schedule:
         """Cuts a plan's items into the tiles of one launch. Imports Triton."""
         return schedule_segments(
             items,

@@ -13,13 +13,11 @@ the first i + 1 slots.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import WIDTH, item_columns, item_rows
 from hydragen_kernels.reference import Node
 from hydragen_tree.errors import InputError
-
-Int = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,8 +30,8 @@ class Tails:
         page_tokens: slots a page.
     """
 
-    pages: Int
-    lengths: Int
+    pages: Int32
+    lengths: Int32
     page_tokens: int
 
     def check(self, rows: int, slots: int) -> None:
@@ -79,7 +77,7 @@ class Plan:
     """
 
     n_queries: int
-    items: Int
+    items: Int32
     tails: Tails | None = None
 
     def nodes(self) -> tuple[Node, ...]:
@@ -159,7 +157,7 @@ _EXPECTED = {
 }
 
 
-def _check_table(name: str, table: Int, shape: tuple[int | None, ...]) -> None:
+def _check_table(name: str, table: Int32, shape: tuple[int | None, ...]) -> None:
     fits = table.ndim == len(shape) and all(
         wanted in (None, size) for wanted, size in zip(shape, table.shape, strict=True)
     )

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import Item, item_table, table_of_columns
-from hydragen_tree.attention.plan import Int
 
 
 class SegmentTable:
@@ -19,7 +19,7 @@ class SegmentTable:
         slot: `[capacity]` int64, first slot, or -1 while not in the cache.
     """
 
-    def __init__(self, parent: Int, depth: Int, n_tokens: Int) -> None:
+    def __init__(self, parent: Int32, depth: Int32, n_tokens: Int32) -> None:
         self.size = parent.size
         self.parent = parent.astype(np.int32)
         self.depth = depth.astype(np.int32)
@@ -40,7 +40,7 @@ class SegmentTable:
         self.size += 1
         return index
 
-    def live(self, segments: Int) -> NDArray[np.bool_]:
+    def live(self, segments: Int32) -> NDArray[np.bool_]:
         """Marks the given segments and all above them: `[size]` bool."""
         marked = np.zeros(self.size, np.bool_)
         current = np.unique(segments)
@@ -51,7 +51,7 @@ class SegmentTable:
             current = current[~marked[current]]
         return marked
 
-    def path_items(self, segments: Int, counts: Int) -> Int:
+    def path_items(self, segments: Int32, counts: Int32) -> Int32:
         """Items for groups of queries that hang from `segments`, `counts` queries each.
 
         Neighbouring groups below one segment become one item, which is what makes their attention
@@ -66,7 +66,7 @@ class SegmentTable:
         """
         starts = np.concatenate([[0], np.cumsum(counts)])
         current = segments.copy()
-        levels: list[Int] = []
+        levels: list[Int32] = []
         for depth in range(int(self.depth[current].max(initial=-1, where=current >= 0)), -1, -1):
             here = (current >= 0) & (self.depth[current] == depth)
             owner = np.where(here, current, -1)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.branch.batch import Batch, Children, Waiting
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
@@ -74,7 +75,7 @@ class Admission:
 
     def admit(self) -> None:
         """Fills the batch from the waiting branches, as far as rows and pages allow."""
-        admitted: list[tuple[Waiting, NDArray[np.int32], int]] = []
+        admitted: list[tuple[Waiting, Int32, int]] = []
         new_segments: list[int] = []
         room = self._room()
         while True:
@@ -184,9 +185,7 @@ class Admission:
         if rest.size:
             self._waiting.append(replace(whole, samples=rest))
 
-    def _compute(
-        self, admitted: list[tuple[Waiting, NDArray[np.int32], int]], segments: list[int]
-    ) -> None:
+    def _compute(self, admitted: list[tuple[Waiting, Int32, int]], segments: list[int]) -> None:
         """Computes what admitted branches lack, and makes rows of them."""
         batch, leaf_segments = self._batch, self._trie.leaf_segments
         ends = {int(segment): leaf for leaf, segment in enumerate(leaf_segments)}

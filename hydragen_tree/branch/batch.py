@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.model.cache import KVCache
-
-Int = NDArray[np.int32]
 
 _ROW_FIELDS = ("leaf", "segment", "start", "drawn", "n_drawn", "tail", "pages", "name")
 UNNAMED = -1  # a row that has come since names were given
@@ -33,7 +32,7 @@ class Waiting:
     """
 
     leaf: int
-    drawn: Int
+    drawn: Int32
     samples: NDArray[np.int64]
 
 
@@ -91,7 +90,7 @@ class Batch:
         return self.drawn.shape[1]
 
     @property
-    def last_token(self) -> Int:
+    def last_token(self) -> Int32:
         """`[rows]` the last token drawn; of no meaning where none was."""
         return self.drawn[np.arange(self.size), self.n_drawn - 1]
 
@@ -104,7 +103,7 @@ class Batch:
         alone = greedy or self.samples.size == self.size
         return not (alone and bool((self.n_drawn > 0).all()))
 
-    def admit(self, branch: Waiting, segment: int, start: int, pages: Int, tail: int) -> None:
+    def admit(self, branch: Waiting, segment: int, start: int, pages: Int32, tail: int) -> None:
         """Adds a branch as the last row; `order` puts rows where they belong."""
         drawn = np.zeros((1, self.drawn.shape[1]), np.int32)
         drawn[0, : branch.drawn.size] = branch.drawn
@@ -211,7 +210,7 @@ class Batch:
         self.pages[rows] = pages
         self.name[rows] = UNNAMED
 
-    def history(self, child: int, children: Children) -> Int:
+    def history(self, child: int, children: Children) -> Int32:
         """All tokens that a child has drawn."""
         parent = children.parent[child]
         drawn = self.drawn[parent, : self.n_drawn[parent]]

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.choose import choose
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.items import item_table
@@ -27,7 +28,6 @@ from hydragen_kernels.segment import SegmentTiles
 from hydragen_kernels.step import RowState, begin_step, end_step
 from hydragen_tree.attention.fused import DeviceTails, FusedPlan
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.attention.plan import Int
 from hydragen_tree.branch.budget import SPARE_SLOTS, padded_rows
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -93,14 +93,14 @@ class Decoder:
 
     def load(
         self,
-        tokens: Int,
-        positions: Int,
-        lengths: Int,
-        limits: Int,
-        drawn: Int,
+        tokens: Int32,
+        positions: Int32,
+        lengths: Int32,
+        limits: Int32,
+        drawn: Int32,
         keys: NDArray[np.int64],
-        pages: Int,
-        items: Int,
+        pages: Int32,
+        items: Int32,
     ) -> None:
         """Replaces the batch.
 
@@ -122,11 +122,11 @@ class Decoder:
         self.load_pages(pages)
         self._longest = int(lengths.max(initial=0))
 
-    def load_pages(self, pages: Int) -> None:
+    def load_pages(self, pages: Int32) -> None:
         """Replaces the rows' pages; a row that needs one it lacks, below 0, stands still."""
         self._send(pages, self._pages[: self.rows])
 
-    def keep(self, rows: NDArray[np.int64], pages: Int, items: Int) -> None:
+    def keep(self, rows: NDArray[np.int64], pages: Int32, items: Int32) -> None:
         """Keeps these rows of the batch, in this order, as far as the device has taken them."""
         index = torch.from_numpy(rows).to(self._state.device, non_blocking=True)
         kept = self._state.index_select(1, index)
@@ -240,7 +240,7 @@ class Decoder:
         lse = self._partials[size * heads.head_dim :][:size].view(slots, rows, -1)
         return out, lse
 
-    def _resize(self, rows: int, items: Int) -> None:
+    def _resize(self, rows: int, items: Int32) -> None:
         """Makes the tables those of `items`, unless they are already."""
         if rows == self.rows and np.array_equal(items, self._items):
             return
@@ -255,7 +255,7 @@ class Decoder:
         else:
             self._tables.load(schedule)
 
-    def _send(self, array: NDArray[np.int64] | Int, target: Tensor) -> None:
+    def _send(self, array: NDArray[np.int64] | Int32, target: Tensor) -> None:
         """Copies an array to the device behind what runs there."""
         source = torch.from_numpy(np.ascontiguousarray(array, dtype=_numpy_type(target)))
         if self._captured:

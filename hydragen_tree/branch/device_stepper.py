@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
-from hydragen_tree.attention.plan import Int
 from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Decoder
 from hydragen_tree.branch.drawing import check_logprobs
@@ -95,7 +95,7 @@ class DeviceStepper(HostStepper):
         self.load(rows)
         return self._decoder.logits()
 
-    def _items(self, segments: Int) -> Int:
+    def _items(self, segments: Int32) -> Int32:
         return self._table.path_items(segments, np.ones_like(segments))
 
     # -- chunks ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.random import uniforms
 from hydragen_tree.errors import ModelError, Setting
@@ -59,7 +60,7 @@ def filtered(logits: Tensor, settings: SamplingSettings) -> Tensor:
 
 def draw(
     logits: Tensor,
-    rows: NDArray[np.int32],
+    rows: Int32,
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
     settings: SamplingSettings,
@@ -116,7 +117,7 @@ def check_logprobs(logprobs: NDArray[np.floating]) -> None:
 
 def _draw_fused(
     logits: Tensor,
-    rows: NDArray[np.int32],
+    rows: Int32,
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
     settings: SamplingSettings,

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
-from hydragen_tree.attention.plan import Int, Plan, Tails
+from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.batch import Batch
 from hydragen_tree.branch.drawing import draw
@@ -145,11 +146,11 @@ def decode_tokens(
     model: TreeModel,
     cache: KVCache,
     table: SegmentTable,
-    tokens: Int,
-    positions: Int,
-    segments: Int,
-    pages: Int,
-    tails: Int,
+    tokens: Int32,
+    positions: Int32,
+    segments: Int32,
+    pages: Int32,
+    tails: Int32,
     backend: str | None = None,
 ) -> Tensor:
     """`decode` for rows that no batch holds.

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import Item, item_columns, item_table
-from hydragen_tree.attention.plan import Int, Plan
+from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -96,7 +97,7 @@ class Prefill:
             if pack:
                 yield pack
 
-    def tails(self, segments: Int, tails: list[Int], pages: Int, starts: Int) -> None:
+    def tails(self, segments: Int32, tails: list[Int32], pages: Int32, starts: Int32) -> None:
         """Computes the tails of branches that come back into the batch.
 
         Args:
@@ -142,7 +143,7 @@ class Prefill:
         if pack:
             yield pack
 
-    def _tail_items(self, pages: Int, first: int, start: int, stop: int, level: int) -> Int:
+    def _tail_items(self, pages: Int32, first: int, start: int, stop: int, level: int) -> Int32:
         """Items for tokens start .. stop - 1 of a tail, `start` being the first of a page.
 
         Earlier pages are met whole; each page is causal in itself, and whole to later tokens.
@@ -161,17 +162,17 @@ class Prefill:
                 items.append(Item(here + size, later, slot, size, causal=0, level=depth))
         return item_table(items)
 
-    def _tail_slots(self, pages: Int, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _tail_slots(self, pages: Int32, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         size = self._cache.page_tokens
         return pages[offsets // size].astype(np.int64) * size + offsets % size
 
     def _forward(
         self,
-        tokens: list[Int],
+        tokens: list[Int32],
         positions: list[NDArray[np.int64]],
         slots: list[NDArray[np.int64]],
         keep: list[int],
-        items: list[Int],
+        items: list[Int32],
     ) -> Tensor:
         table = np.concatenate(items)
         table = table[np.argsort(item_columns(table).level, kind="stable")]
@@ -193,8 +194,8 @@ class Prefill:
 def forward(
     model: TreeModel,
     cache: KVCache,
-    tokens: Int,
-    positions: NDArray[np.int64] | Int,
+    tokens: Int32,
+    positions: NDArray[np.int64] | Int32,
     slots: NDArray[np.int64],
     keep: NDArray[np.int64],
     plan: Plan,
@@ -206,7 +207,7 @@ def forward(
         Logits `[kept, vocabulary]`.
     """
 
-    def move(array: NDArray[np.int64] | Int) -> Tensor:
+    def move(array: NDArray[np.int64] | Int32) -> Tensor:
         return torch.from_numpy(array.astype(np.int64)).to(model.device)
 
     return model.forward(

@@ -7,7 +7,7 @@ tails become segments here, and are given up the same way. What was given up is 
 
 import numpy as np
 
-from hydragen_tree.attention.plan import Int
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.errors import CapacityError, Setting
 from hydragen_tree.model.cache import KVCache
@@ -73,7 +73,7 @@ class Residency:
                 return missing
         raise CapacityError("a path that fits into the cache found no room in it")
 
-    def freeze(self, segment: int, pages: Int, n_tokens: int) -> int | None:
+    def freeze(self, segment: int, pages: Int32, n_tokens: int) -> int | None:
         """Copies a tail into a new segment below `segment`; None if no run is free for it."""
         slot = self._cache.take_run(n_tokens)
         if slot is None:
@@ -86,7 +86,7 @@ class Residency:
         self._cache.release_run(int(self.table.slot[segment]), int(self.table.n_tokens[segment]))
         self.table.slot[segment] = -1
 
-    def evict_unused(self, segments: Int) -> None:
+    def evict_unused(self, segments: Int32) -> None:
         """Gives up every resident segment that is not on the path of one of these."""
         resident = self.table.slot[: self.table.size] >= 0
         for index in np.flatnonzero(resident & ~self.table.live(segments)).tolist():

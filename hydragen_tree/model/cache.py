@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.inputs import movable
 from hydragen_kernels.reference import narrow
 from hydragen_tree.errors import CapacityError
@@ -75,7 +76,7 @@ class KVCache:
         """Pages that hold `n_tokens` tokens; for a number, or for an array of them."""
         return -(-n_tokens // self.page_tokens)
 
-    def take(self, count: int) -> NDArray[np.int32]:
+    def take(self, count: int) -> Int32:
         """Takes `count` pages, highest free ones first.
 
         Raises:
@@ -103,15 +104,15 @@ class KVCache:
         self._use(np.arange(first, first + need))
         return first * self.page_tokens
 
-    def _use(self, pages: NDArray[np.int32] | NDArray[np.int64]) -> None:
+    def _use(self, pages: Int32 | NDArray[np.int64]) -> None:
         self._users[pages] = 1
         self.peak_pages = max(self.peak_pages, self.n_pages - self.free_pages)
 
-    def share(self, pages: NDArray[np.int32]) -> None:
+    def share(self, pages: Int32) -> None:
         """Counts one more user for every page given, repeats counted."""
         np.add.at(self._users, pages, 1)
 
-    def release(self, pages: NDArray[np.int32]) -> None:
+    def release(self, pages: Int32) -> None:
         """Gives up one use of every page given."""
         np.subtract.at(self._users, pages, 1)
 
@@ -134,9 +135,7 @@ class KVCache:
         for whole, new in ((self.keys, keys), (self.values, values)):
             movable(whole[layer]).index_copy_(1, slots, movable(narrow(new, whole.dtype)))
 
-    def copy_pages(
-        self, source: NDArray[np.int32], target: NDArray[np.int32], used: NDArray[np.int32]
-    ) -> None:
+    def copy_pages(self, source: Int32, target: Int32, used: Int32) -> None:
         """Copies pages, of each at least the `used` tokens it begins with."""
         if self._fused:
             page = np.repeat(np.arange(used.size), used)
@@ -149,7 +148,7 @@ class KVCache:
             paged = layer.unflatten(1, (self.n_pages, self.page_tokens))
             paged[:, at[1]] = paged[:, at[0]]
 
-    def copy_to_run(self, pages: NDArray[np.int32], n_tokens: int, slot: int) -> None:
+    def copy_to_run(self, pages: Int32, n_tokens: int, slot: int) -> None:
         """Copies the first `n_tokens` tokens of a tail into a run that starts at `slot`."""
         offsets = np.arange(n_tokens)
         source = pages[offsets // self.page_tokens].astype(np.int64) * self.page_tokens

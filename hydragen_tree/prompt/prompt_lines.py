@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.errors import InputError, Setting
 from hydragen_tree.prompt.tokenising import packed
 
@@ -57,7 +57,7 @@ def _parse_line(line: str, default: str) -> tuple[str, Any]:
     return task_id, checked_content(record["prompt"])
 
 
-def checked_content(content: Any) -> str | Messages | NDArray[np.int32]:
+def checked_content(content: Any) -> str | Messages | Int32:
     """Text, messages or token ids; a ValueError for anything else, and for what is empty."""
     expected = "expected text, messages with a role each, or token ids from 0 on"
     if not isinstance(content, Sequence | np.ndarray) or isinstance(content, bytes):

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.errors import InputError
 from hydragen_tree.problem.types import Example, Problem
 from hydragen_tree.prompt.few_shot import choose_examples
@@ -39,7 +37,7 @@ class Prompt:
 
     task_id: str
     variant: int
-    token_ids: NDArray[np.int32]
+    token_ids: Int32
     stop: tuple[str, ...]
     text: str | None = None
     starter: str = ""
@@ -177,7 +175,7 @@ def _question(task: Example | Problem) -> str:
 
 
 def _encode_all(prompts: Sequence[Prompt | _Draft], tokenizer: Tokenizer) -> Iterator[Prompt]:
-    encoded: dict[_Draft, NDArray[np.int32]] = {}
+    encoded: dict[_Draft, Int32] = {}
     for special in (False, True):
         drafts = [p for p in prompts if isinstance(p, _Draft) and p.special is special]
         names = [draft.task_id for draft in drafts]

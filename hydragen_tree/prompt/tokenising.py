@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.errors import ModelError, Setting
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Tokenizer(Protocol):
 
 def encode(
     tokenizer: Tokenizer, texts: Sequence[str], names: Sequence[str], *, special: bool
-) -> list[NDArray[np.int32]]:
+) -> list[Int32]:
     """Token ids of whole texts, in few calls.
 
     Args:
@@ -55,7 +56,7 @@ def encode(
     Raises:
         ModelError: the tokenizer has no tokens for a part of a text; the message names the part.
     """
-    encoded: list[NDArray[np.int32]] = []
+    encoded: list[Int32] = []
     any_twice = False
     for start in range(0, len(texts), _BATCH):
         batch = list(texts[start : start + _BATCH])
@@ -80,7 +81,7 @@ def _begins_twice(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
     return bos is not None and list(ids[:2]) == [bos, bos]
 
 
-def packed(ids: Sequence[int] | NDArray[Any]) -> NDArray[np.int32]:
+def packed(ids: Sequence[int] | NDArray[Any]) -> Int32:
     """Token ids as int32 `[tokens]`, read-only."""
     array = np.array(ids, np.int32)
     array.flags.writeable = False

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.sample.sample import FinishReason
 from hydragen_tree.sample.stops import BY_TOKEN, StopTable, encoded, read_specials
 from hydragen_tree.sample.text import Detokenizer
@@ -52,7 +53,7 @@ class Endings:
             self.table = StopTable(self._bytes, stop_sets, ending)
             self._read = [read_specials(self._bytes, stops) for stops in stop_sets]
 
-    def start(self, stop_set: int, prompt: NDArray[np.int32]) -> int:
+    def start(self, stop_set: int, prompt: Int32) -> int:
         """The state of a sample that has drawn nothing.
 
         Args:
@@ -75,7 +76,7 @@ class Endings:
         return self.table.advance(states, tokens)
 
     def ending(
-        self, stop_set: int, prompt: NDArray[np.int32], tokens: NDArray[np.int32]
+        self, stop_set: int, prompt: Int32, tokens: Int32
     ) -> tuple[FinishReason | None, str]:
         """Why a history ends in its last token, if it does, and its text.
 
@@ -96,9 +97,7 @@ class Endings:
             return "stop", cut
         return reason, self._detokenizer.text(prompt, shown)
 
-    def _cut(
-        self, stop_set: int, prompt: NDArray[np.int32], tokens: NDArray[np.int32]
-    ) -> str | None:
+    def _cut(self, stop_set: int, prompt: Int32, tokens: Int32) -> str | None:
         """The text before the first of the stop strings; None if there is none."""
         if self._bytes is None:
             text = self._detokenizer.text(prompt, tokens)

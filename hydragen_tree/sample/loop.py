@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch, Children
@@ -100,9 +101,7 @@ class Loop:
         if not batch.size:
             self.stepper.settle()
 
-    def _endings(
-        self, children: Children
-    ) -> Iterator[tuple[int, NDArray[np.int32], FinishReason, str]]:
+    def _endings(self, children: Children) -> Iterator[tuple[int, Int32, FinishReason, str]]:
         """The children that end here: number, tokens, why, and text."""
         batch = self.batch
         n_drawn = batch.n_drawn[children.parent] + 1

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_tree.branch.drawing import stream_key
 from hydragen_tree.prompt.prompts import Prompt
@@ -135,7 +136,7 @@ class SampleRecords:
         prompt: Prompt = self._prompts[self.prompt[sample]]
         return (*self._settings.stop, *prompt.stop)
 
-    def ending(self, sample: int, tokens: NDArray[np.int32]) -> tuple[FinishReason | None, str]:
+    def ending(self, sample: int, tokens: Int32) -> tuple[FinishReason | None, str]:
         """Why a history ends in its last token, if it does, and its text.
 
         Args:
@@ -152,7 +153,7 @@ class SampleRecords:
     def finished(
         self,
         samples: NDArray[np.int64],
-        tokens: NDArray[np.int32],
+        tokens: Int32,
         reason: FinishReason,
         text: str,
     ) -> Iterator[Sample]:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.sample.token_bytes import TokenBytes
 
 BY_TOKEN = -1  # the token itself ends a sample; below it, -1 - b: at its byte b, counted from 1
@@ -75,7 +76,7 @@ class StopTable:
         following: NDArray[np.int64] = self._next[states, tokens].astype(np.int64)
         return following
 
-    def rows(self) -> NDArray[np.int16] | NDArray[np.int32]:
+    def rows(self) -> NDArray[np.int16] | Int32:
         """The whole table, for a device that takes its steps without the host."""
         for state in np.flatnonzero(~self._known).tolist():
             self._compute(state)

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.sample.token_bytes import TokenBytes
 
 _CONTEXT_TOKENS = 64  # of a prompt, where a text has to be decoded: decoders look at neighbours
@@ -32,14 +30,14 @@ class Detokenizer:
         self.table = TokenBytes.of(tokenizer, vocabulary_size)
         self.special = special_tokens(tokenizer)
 
-    def text(self, prompt: NDArray[np.int32], tokens: NDArray[np.int32]) -> str:
+    def text(self, prompt: Int32, tokens: Int32) -> str:
         """The text that `tokens` add after `prompt`, all of it."""
         if self.table is None:
             return self._decoded(prompt, tokens)
         pieces = self.table.pieces(tokens, self.table.is_open(prompt))
         return b"".join(pieces).decode("utf-8", "replace")
 
-    def _decoded(self, prompt: NDArray[np.int32], tokens: NDArray[np.int32]) -> str:
+    def _decoded(self, prompt: Int32, tokens: Int32) -> str:
         context = prompt[-_CONTEXT_TOKENS:].tolist()
         before = self._decode(context)
         if not before:  # special tokens alone: what is before them decides

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
+
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _CHECKED_TOKENS = 1024
 _NEWEST_TOKENS = 64  # at the vocabulary's end, where added ones are; all of them are checked
@@ -69,11 +71,11 @@ class TokenBytes:
         table = _fill(rule, backend, max(vocabulary_size, len(tokenizer)))
         return table if _agrees(table, tokenizer) else None
 
-    def is_open(self, tokens: NDArray[np.int32]) -> bool:
+    def is_open(self, tokens: Int32) -> bool:
         """Whether a text has begun with these tokens: the next one is not its first."""
         return bool(self.opens[tokens].any())
 
-    def pieces(self, tokens: NDArray[np.int32], is_open: bool) -> Iterator[bytes]:
+    def pieces(self, tokens: Int32, is_open: bool) -> Iterator[bytes]:
         """The bytes that each token adds.
 
         Args:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
-from hydragen_tree.trie.strands import Tokens
 from hydragen_tree.trie.trie import Trie
 
 MAX_COPIED_TOKENS = 1 << 24
@@ -83,12 +83,12 @@ def _without(trie: Trie, is_folded: NDArray[np.bool_]) -> Trie:
 
     Where a prompt ends in a folded segment, it gets a segment of its own.
     """
-    tokens: list[Tokens] = []
+    tokens: list[Int32] = []
     parents: list[int] = []
     ends: list[int] = []
     nothing = np.empty(0, np.int32)
     # Of each segment: the new one that what is below it hangs from, and folded tokens since then.
-    hangs: list[tuple[int, Tokens]] = []
+    hangs: list[tuple[int, Int32]] = []
     for segment in trie:
         parent, above = hangs[segment.parent] if segment.parent >= 0 else (-1, nothing)
         own = np.concatenate([above, segment.tokens]) if above.size else segment.tokens

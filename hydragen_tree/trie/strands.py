@@ -13,9 +13,8 @@ Simplified, section 3.
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-Tokens = NDArray[np.int32]
+from hydragen_kernels.arrays import Int32
 
 
 class Strand:
@@ -29,18 +28,18 @@ class Strand:
         branches: position to the strands that leave there, by their first token.
     """
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Int32) -> None:
         self._buffer = tokens
         self._size = tokens.size
         self.ends: dict[int, int] = {}
         self.branches: dict[int, dict[int, Strand]] = {}
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> Int32:
         """`[tokens]` int32, a view."""
         return self._buffer[: self._size]
 
-    def insert(self, prompt: Tokens, number: int) -> int:
+    def insert(self, prompt: Int32, number: int) -> int:
         """Takes in a prompt that begins where this strand does.
 
         Args:
@@ -62,7 +61,7 @@ class Strand:
                 return number
             strand = branch
 
-    def _grow(self, at: int, rest: Tokens, number: int) -> None:
+    def _grow(self, at: int, rest: Int32, number: int) -> None:
         """A prompt goes on with `rest` after `at` tokens, where nothing else does."""
         left = self._size - at
         if rest.size <= left:
@@ -88,7 +87,7 @@ class Strand:
         self._size = at
         return lower
 
-    def _append(self, tokens: Tokens) -> None:
+    def _append(self, tokens: Int32) -> None:
         size = self._size + tokens.size
         if size > self._buffer.size:
             room = size if not self._size else max(size, 2 * self._buffer.size)
@@ -99,7 +98,7 @@ class Strand:
         self._size = size
 
 
-def walk(top: Strand) -> tuple[list[Tokens], list[int], list[int]]:
+def walk(top: Strand) -> tuple[list[Int32], list[int], list[int]]:
     """The radix tree's nodes, depth-first, children in the order in which prompts brought them.
 
     Args:
@@ -109,7 +108,7 @@ def walk(top: Strand) -> tuple[list[Tokens], list[int], list[int]]:
         Of each node its tokens, its parent's index (-1 for a root), and the number of the prompt
         that ends with it (-1 if none does).
     """
-    tokens: list[Tokens] = []
+    tokens: list[Int32] = []
     parents: list[int] = []
     ends: list[int] = []
     stack = [(top, -1)]
@@ -152,7 +151,7 @@ def _depth_first(parents: list[int], ends: list[int]) -> list[int]:
     return order
 
 
-def _common(a: Tokens, b: Tokens) -> int:
+def _common(a: Int32, b: Int32) -> int:
     """Length of the common prefix."""
     n = min(a.size, b.size)
     if not n:

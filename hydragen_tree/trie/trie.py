@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.errors import InputError
-from hydragen_tree.trie.strands import Strand, Tokens, walk
+from hydragen_tree.trie.strands import Strand, walk
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -37,7 +38,7 @@ class Segment:
     parent: int
     depth: int
     start: int
-    tokens: Tokens
+    tokens: Int32
     children: tuple[int, ...]
     leaves: range
     ends_prompt: bool
@@ -56,15 +57,15 @@ class Trie:
     def __init__(
         self,
         segments: Sequence[Segment],
-        leaf_segments: NDArray[np.int32],
-        prompt_leaves: NDArray[np.int32],
+        leaf_segments: Int32,
+        prompt_leaves: Int32,
     ) -> None:
         self.segments = segments
         self.leaf_segments = leaf_segments
         self.prompt_leaves = prompt_leaves
 
     @classmethod
-    def build(cls, prompts: Iterable[Sequence[int] | Tokens]) -> "Trie":
+    def build(cls, prompts: Iterable[Sequence[int] | Int32]) -> "Trie":
         """Builds the trie of any number of token lists: duplicates, prefixes, several roots.
 
         Args:
@@ -90,7 +91,7 @@ class Trie:
     @classmethod
     def assemble(
         cls,
-        tokens: Sequence[Tokens],
+        tokens: Sequence[Int32],
         parents: Sequence[int],
         ends: Sequence[int],
         prompt_ends: NDArray[np.integer],
@@ -161,7 +162,7 @@ class Trie:
             segment = self.segments[segment].parent
         return above[::-1]
 
-    def prompt(self, index: int) -> Tokens:
+    def prompt(self, index: int) -> Int32:
         """The tokens of a prompt, put together again."""
         leaf = int(self.leaf_segments[self.prompt_leaves[index]])
         return np.concatenate([segment.tokens for segment in self.path(leaf)])

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import c_defines
 
 _SOURCE = Path(__file__).with_name("native.c")
@@ -77,9 +77,9 @@ class DecodeTables:
 
     def __init__(
         self,
-        items: NDArray[np.int32],
-        pages: NDArray[np.int32] | None,
-        lengths: NDArray[np.int32] | None,
+        items: Int32,
+        pages: Int32 | None,
+        lengths: Int32 | None,
         page_tokens: int,
     ) -> None:
         self._tables = [  # kept, as C has their addresses

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import WIDTH, item_columns
 
-IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
 
 TILE_FIELDS = ("q0", "n_q", "kv0", "n_kv", "kv_head", "partial_slot", "reach")
@@ -67,9 +67,9 @@ class Schedule:
     """
 
     config: TileConfig
-    tiles: IntArray
-    starts: IntArray
-    counts: IntArray
+    tiles: Int32
+    starts: Int32
+    counts: Int32
 
     @property
     def partial_slots(self) -> int:
@@ -116,7 +116,7 @@ def tile_config(head_dim: int, element_bytes: int, group: int = 1) -> TileConfig
 
 
 def schedule_segments(
-    items: IntArray,
+    items: Int32,
     tokens: int,
     *,
     q_heads: int,
@@ -186,7 +186,7 @@ def schedule_segments(
     return Schedule(config, tiles[order], starts, counts)
 
 
-def _checked(items: IntArray, tokens: int) -> IntArray:
+def _checked(items: Int32, tokens: int) -> Int32:
     """Return the items that have work, level by level."""
     items = np.asarray(items, dtype=np.int32)
     if items.ndim != 2 or items.shape[1] != WIDTH:
@@ -203,7 +203,7 @@ def _checked(items: IntArray, tokens: int) -> IntArray:
     return items[np.lexsort((of.query_start, of.level))]
 
 
-def _even_chunks(items: IntArray, longest: int) -> npt.NDArray[np.int64]:
+def _even_chunks(items: Int32, longest: int) -> npt.NDArray[np.int64]:
     """Split each item's keys evenly into ranges of about `longest`; causal items stay whole."""
     of = item_columns(items)
     slots = of.slot_count.astype(np.int64)
@@ -212,9 +212,7 @@ def _even_chunks(items: IntArray, longest: int) -> npt.NDArray[np.int64]:
     return np.where(parts > 1, -(-even // CHUNK_STEP) * CHUNK_STEP, np.maximum(slots, 1))
 
 
-def _assign_slots(
-    items: IntArray, parts: npt.NDArray[np.int64], tokens: int
-) -> tuple[IntArray, IntArray]:
+def _assign_slots(items: Int32, parts: npt.NDArray[np.int64], tokens: int) -> tuple[Int32, Int32]:
     """Give each item its first partial slot; count the slots of every row."""
     counts = np.zeros(tokens, dtype=np.int32)
     bases = np.zeros(len(items), dtype=np.int32)
@@ -240,13 +238,13 @@ def _assign_slots(
 
 
 def _cut(
-    items: IntArray,
+    items: Int32,
     chunks: npt.NDArray[np.int64],
     parts: npt.NDArray[np.int64],
-    bases: IntArray,
+    bases: Int32,
     span: int,
     kv_heads: int,
-) -> IntArray:
+) -> Int32:
     """Cut items into tiles of `span` queries: kv head outermost, query tile innermost."""
     of = item_columns(items.astype(np.int64))
     q_tiles = -(-of.query_count // span)
@@ -279,7 +277,7 @@ def _cut(
 
 
 def _tile_ns(
-    tiles: IntArray, config: TileConfig, head_dim: int, element_bytes: int, programs: int
+    tiles: Int32, config: TileConfig, head_dim: int, element_bytes: int, programs: int
 ) -> FloatArray:
     """Estimate the time of each tile, with every program busy."""
     block_bytes = 2 * config.block_k * head_dim * element_bytes
@@ -300,7 +298,7 @@ def _busiest_ns(costs: FloatArray, programs: int) -> float:
     return float(table.sum(axis=0).max(initial=0.0))
 
 
-def _deal(costs: FloatArray, programs: int) -> tuple[npt.NDArray[np.int64], IntArray]:
+def _deal(costs: FloatArray, programs: int) -> tuple[npt.NDArray[np.int64], Int32]:
     """Give the tiles, longest first, each to the program with the least work so far.
 
     Returns:

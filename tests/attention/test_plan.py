@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import WIDTH, item_columns
-from hydragen_tree.attention.plan import Int, Plan, Tails
+from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.tree_attention import tree_attention
 from hydragen_tree.errors import InputError
 
@@ -18,7 +19,7 @@ KERNELS_RUN = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") ==
 BACKENDS = ["auto", "torch", "reference"]
 
 
-def table(*rows: list[int]) -> Int:
+def table(*rows: list[int]) -> Int32:
     return np.array(rows, np.int32).reshape(len(rows), -1)
 
 

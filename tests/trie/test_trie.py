@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.errors import InputError
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CPU, CostModel
@@ -104,7 +104,7 @@ def test_a_chain_of_prefixes_is_as_deep_as_it_is_long(n: int) -> None:
     assert max(segment.depth for segment in trie) == n - 1
 
 
-def nested(n: int, order: str, own_ends: bool) -> Iterator[NDArray[np.int32]]:
+def nested(n: int, order: str, own_ends: bool) -> Iterator[Int32]:
     """Prompts along one spine, each a token longer, in some order; each may end in its own way."""
     rng = np.random.default_rng(0)
     spine = rng.integers(0, 32000, n, dtype=np.int32)
