@@ -7,14 +7,7 @@ import triton.experimental.gluon.language as gl
 from triton.experimental import gluon
 from triton.experimental.gluon.language.nvidia.hopper import async_copy, mbarrier, tma
 
-from hydragen_kernels.tile_columns import (
-    TILE_KV0,
-    TILE_KV_HEAD,
-    TILE_N_KV,
-    TILE_N_Q,
-    TILE_Q0,
-    TILE_SIZE,
-)
+from hydragen_kernels.tiles import load_tile, tile_rows
 
 # Triton 3.9 renamed these
 if hasattr(tma, "async_load"):
@@ -42,10 +35,7 @@ def produce_blocks(
     stage = 0
     phase = 0
     for tile in range(gl.load(starts + program), gl.load(starts + program + 1)):
-        record = tiles + tile * TILE_SIZE
-        kv0 = gl.load(record + TILE_KV0)
-        n_kv = gl.load(record + TILE_N_KV)
-        kv_head = gl.load(record + TILE_KV_HEAD)
+        _q0, _n_q, kv0, n_kv, kv_head, _slot, _reach = load_tile(tiles, tile)
         for first in range(0, n_kv, BLOCK_K):
             mbarrier.wait(k_free.index(stage), phase ^ 1)
             mbarrier.expect(k_full.index(stage), keys.block_type.nbytes)
@@ -75,16 +65,12 @@ def fetch_queries(
     LAYOUT: gl.constexpr,
 ):
     """Begin to copy a tile's rows of this consumer; what lies beside them stays as it is."""
-    record = tiles + tile * TILE_SIZE
     is_tile = tile < end
-    q0 = gl.load(record + TILE_Q0, mask=is_tile, other=0)
-    n_q = gl.load(record + TILE_N_Q, mask=is_tile, other=0)
-    kv_head = gl.load(record + TILE_KV_HEAD, mask=is_tile, other=0)
+    q0, n_q, _kv0, _n_kv, kv_head, _slot, _reach = load_tile(tiles, tile, is_tile, 0)
     rows = HALF * CONSUMER_ROWS + gl.arange(0, CONSUMER_ROWS, gl.SliceLayout(1, LAYOUT))
     dims = gl.arange(0, BLOCK_D, gl.SliceLayout(0, LAYOUT))
-    token = (q0 + rows // GROUP).to(gl.int64)
-    head = kv_head * GROUP + rows % GROUP
+    token, head, is_row = tile_rows(rows, q0, n_q, kv_head, GROUP)
     start = gl.expand_dims(token * stride_qt + head * stride_qh, 1)
-    inside = gl.expand_dims(rows // GROUP < n_q, 1) & gl.expand_dims(dims < HEAD_DIM, 0)
+    inside = gl.expand_dims(is_row, 1) & gl.expand_dims(dims < HEAD_DIM, 0)
     _copy_rows(q_shared, queries + start + gl.expand_dims(dims, 0), mask=inside)
     async_copy.commit_group()

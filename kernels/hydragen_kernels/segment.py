@@ -30,16 +30,7 @@ from hydragen_kernels.fp8 import readable, widen
 from hydragen_kernels.inputs import FP8, check_attention_inputs, check_partials
 from hydragen_kernels.merge import finish
 from hydragen_kernels.schedule import TILE_FIELDS, Schedule, TileConfig, tile_config
-from hydragen_kernels.tile_columns import (
-    TILE_KV0,
-    TILE_KV_HEAD,
-    TILE_N_KV,
-    TILE_N_Q,
-    TILE_PARTIAL_SLOT,
-    TILE_Q0,
-    TILE_REACH,
-    TILE_SIZE,
-)
+from hydragen_kernels.tiles import load_tile, tile_rows
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _LOG = logging.getLogger(__name__)
@@ -132,18 +123,8 @@ def _segment_kernel(
     rows = tl.arange(0, BLOCK_Q)
     dims = tl.arange(0, BLOCK_D)
     for tile in range(tl.load(starts + program), tl.load(starts + program + 1)):
-        record = tiles + tile * TILE_SIZE
-        q0 = tl.load(record + TILE_Q0)
-        n_q = tl.load(record + TILE_N_Q)
-        kv0 = tl.load(record + TILE_KV0)
-        n_kv = tl.load(record + TILE_N_KV)
-        kv_head = tl.load(record + TILE_KV_HEAD)
-        slot = tl.load(record + TILE_PARTIAL_SLOT).to(tl.int64)
-        reach = tl.load(record + TILE_REACH)
-
-        token = (q0 + rows // GROUP).to(tl.int64)
-        head = kv_head * GROUP + rows % GROUP
-        is_row = rows // GROUP < n_q
+        q0, n_q, kv0, n_kv, kv_head, slot, reach = load_tile(tiles, tile)
+        token, head, is_row = tile_rows(rows, q0, n_q, kv_head, GROUP)
         is_element = is_row[:, None] & (dims < HEAD_DIM)[None, :]
         q_ptr = queries + (token * stride_qt + head * stride_qh)[:, None] + dims[None, :]
         q = tl.load(q_ptr, mask=is_element, other=0.0)  # [BLOCK_Q, BLOCK_D]

@@ -23,15 +23,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from hydragen_kernels.hopper_copies import CONSUMER_ROWS, fetch_queries, produce_blocks
-from hydragen_kernels.tile_columns import (
-    TILE_KV_HEAD,
-    TILE_N_KV,
-    TILE_N_Q,
-    TILE_PARTIAL_SLOT,
-    TILE_Q0,
-    TILE_REACH,
-    TILE_SIZE,
-)
+from hydragen_kernels.tiles import load_tile, tile_rows
 
 _barrier = gl.barrier if hasattr(gl, "barrier") else gl.thread_barrier  # renamed in Triton 3.9
 
@@ -133,13 +125,7 @@ def _consume(
     )
     at = 0  # blocks met so far, over all tiles
     while tile < end:
-        record = tiles + tile * TILE_SIZE
-        q0 = gl.load(record + TILE_Q0)
-        n_q = gl.load(record + TILE_N_Q)
-        n_kv = gl.load(record + TILE_N_KV)
-        kv_head = gl.load(record + TILE_KV_HEAD)
-        slot = gl.load(record + TILE_PARTIAL_SLOT).to(gl.int64)
-        reach = gl.load(record + TILE_REACH)
+        q0, n_q, _kv0, n_kv, kv_head, slot, reach = load_tile(tiles, tile)
         blocks = (n_kv + BLOCK_K - 1) // BLOCK_K
         if n_q * GROUP > HALF * CONSUMER_ROWS:
             async_copy.wait_group(0)
@@ -233,14 +219,14 @@ def _consume(
             total = gl.where(has_keys, total, 1.0)
             lse = gl.where(has_keys, (peak + gl.log2(total)) * _LN_2, float("-inf"))
             acc = acc / gl.expand_dims(gl.convert_layout(total, gl.SliceLayout(1, out_layout)), 1)
-            head = kv_head * GROUP + rows % GROUP
-            start = slot * stride_os + (q0 + rows // GROUP).to(gl.int64) * stride_ot
-            start = gl.expand_dims(start + head * stride_oh, 1) + gl.expand_dims(dims, 0)
-            inside = gl.expand_dims(rows // GROUP < n_q, 1) & gl.expand_dims(dims < HEAD_DIM, 0)
+            token, head, is_row = tile_rows(rows, q0, n_q, kv_head, GROUP)
+            start = slot * stride_os + token * stride_ot + head * stride_oh
+            start = gl.expand_dims(start, 1) + gl.expand_dims(dims, 0)
+            inside = gl.expand_dims(is_row, 1) & gl.expand_dims(dims < HEAD_DIM, 0)
             gl.store(partial_out + start, acc, mask=inside)
-            head = kv_head * GROUP + score_rows % GROUP
-            start = slot * stride_ls + (q0 + score_rows // GROUP).to(gl.int64) * stride_lt + head
-            gl.store(partial_lse + start, lse, mask=score_rows // GROUP < n_q)
+            token, head, is_row = tile_rows(score_rows, q0, n_q, kv_head, GROUP)
+            start = slot * stride_ls + token * stride_lt + head
+            gl.store(partial_lse + start, lse, mask=is_row)
         else:  # no rows for this half: let the blocks pass
             for _ in range(blocks):
                 stage = at % STAGES

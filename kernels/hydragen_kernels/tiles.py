@@ -1,0 +1,42 @@
+"""How kernels read a tile: its fields from the tile table, and what its rows are.
+
+For kernels in Triton and in Gluon alike: loads of numbers, and products of rows as they come.
+"""
+
+import triton
+import triton.language as tl
+
+from hydragen_kernels.schedule import TILE_FIELDS
+
+_SIZE = tl.constexpr(len(TILE_FIELDS))
+_Q0 = tl.constexpr(TILE_FIELDS.index("q0"))
+_N_Q = tl.constexpr(TILE_FIELDS.index("n_q"))
+_KV0 = tl.constexpr(TILE_FIELDS.index("kv0"))
+_N_KV = tl.constexpr(TILE_FIELDS.index("n_kv"))
+_KV_HEAD = tl.constexpr(TILE_FIELDS.index("kv_head"))
+_PARTIAL_SLOT = tl.constexpr(TILE_FIELDS.index("partial_slot"))
+_REACH = tl.constexpr(TILE_FIELDS.index("reach"))
+
+
+@triton.jit
+def load_tile(tiles, tile, mask=None, other=None):
+    """A tile's fields, in the order of `TILE_FIELDS`; mask and other as of `load`.
+
+    Loads of fields that the caller has no use for are left out by the compiler.
+    """
+    record = tiles + tile * _SIZE
+    q0 = tl.load(record + _Q0, mask=mask, other=other)
+    n_q = tl.load(record + _N_Q, mask=mask, other=other)
+    kv0 = tl.load(record + _KV0, mask=mask, other=other)
+    n_kv = tl.load(record + _N_KV, mask=mask, other=other)
+    kv_head = tl.load(record + _KV_HEAD, mask=mask, other=other)
+    slot = tl.load(record + _PARTIAL_SLOT, mask=mask, other=other).to(tl.int64)
+    reach = tl.load(record + _REACH, mask=mask, other=other)
+    return q0, n_q, kv0, n_kv, kv_head, slot, reach
+
+
+@triton.jit
+def tile_rows(rows, q0, n_q, kv_head, GROUP: tl.constexpr):
+    """Of rows of a tile: their query tokens, int64, their heads, and which of them there are."""
+    token = (q0 + rows // GROUP).to(tl.int64)
+    return token, kv_head * GROUP + rows % GROUP, rows // GROUP < n_q
