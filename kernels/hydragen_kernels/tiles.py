@@ -1,6 +1,6 @@
 """How kernels read a tile: its fields from the tile table, and what its rows are.
 
-For kernels in Triton and in Gluon alike: loads of numbers, and products of rows as they come.
+Triton and Gluon kernels both call these: they load single numbers and work in any layout of rows.
 """
 
 import triton
