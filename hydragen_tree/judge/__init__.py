@@ -2,6 +2,9 @@
 
 judge.py              streams of programs: duplicates, old verdicts, workers
 worker.py             one program, test by test: where a verdict is decided
+faults.py             the limits of a run, and what is wrong with how it ended
+code_tests.py         tests that are code: apart from the program, or beside it where they share
+                      objects, and what that gives up; shared_objects.py decides which
 comparison.py         outputs and values against what is expected
 checker_programs.py   checkers that are programs, interactors included
 languages.py          how a program of each language is compiled and run

@@ -37,7 +37,7 @@ from hydragen_tree.problem.types import Problem
 Tag = TypeVar("Tag")
 Item = tuple[Problem, str, Tag]
 
-_RULES = 2  # of judging; raised when verdicts may change for equal programs and tests
+_RULES = 3  # of judging; raised when verdicts may change for equal programs and tests
 _WAITING_PER_WORKER = 64  # programs accepted and not answered yet
 _POLL_S = 0.2
 _JUDGED_BY = ("tests", "limits", "checker", "entry_point")

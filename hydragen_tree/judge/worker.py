@@ -6,38 +6,32 @@ narrowly ends by itself; it is then measured again alone, and that time counts.
 
 import contextlib
 import json
-import os
 import re
-import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
 from hydragen_tree.judge.checker_programs import CheckerError, CheckerProgram, image_of
+from hydragen_tree.judge.code_tests import run_code_test
 from hydragen_tree.judge.comparison import compare_text, equal_values
+from hydragen_tree.judge.faults import Judged, find_fault, is_borderline, limits_of
 from hydragen_tree.judge.languages import CompileError, Language, compile_program
+from hydragen_tree.judge.program import Program
 from hydragen_tree.judge.sandbox.box import Box, BoxError
-from hydragen_tree.judge.sandbox.guest import harness, wire
+from hydragen_tree.judge.sandbox.guest import wire
 from hydragen_tree.judge.sandbox.interaction import interact
 from hydragen_tree.judge.sandbox.levels import Container
-from hydragen_tree.judge.sandbox.request import Outcome, Request, Role, RunLimits
-from hydragen_tree.judge.verdicts import Status, Verdict, verdict_of
+from hydragen_tree.judge.sandbox.request import Outcome, RunLimits
+from hydragen_tree.judge.verdicts import Verdict, verdict_of
 from hydragen_tree.problem.types import Problem, ProgramChecker, Test
 
-_SLACK = 1.2  # of the time limit, before a run is ended
-_WALL = 3.0  # elapsed seconds for each second of processor time ...
-_WALL_EXTRA_S = 2.0  # ... and for waiting
 _PATIENCE = 3.0  # times as much elapsed time for a run that is repeated alone
-_BUSY = 0.1  # below this part of its time in use, a program waits; it is not slowed down by others
-_HARNESS = RunLimits(cpu_s=60, wall_s=90, memory_bytes=4 << 30)
-_OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"Cannot allocate memory")
+_INTERACTOR = RunLimits(cpu_s=60, wall_s=90, memory_bytes=4 << 30)
 _ATTEMPTS = 2
 # How Python tells of the processes and semaphores that a bare sandbox does not allow.
 _NO_PROCESSES = re.compile(
     rb"BlockingIOError: \[Errno 11\].*\s*\Z|SemLock\((?s:.*)PermissionError: \[Errno 13\].*\s*\Z"
 )
-
-Judged = tuple[Outcome, Status, str]
 
 
 class RunLock:
@@ -73,28 +67,6 @@ class RunLock:
                 self._running -= 1
                 self._waiting -= 1
                 self._changed.notify_all()
-
-
-class Program:
-    """A program ready to run.
-
-    Args:
-        code: its source, of a Python program.
-        image: descriptor of its executable, of any other; closed by `close`.
-    """
-
-    def __init__(self, code: str, image: int | None = None) -> None:
-        self._code, self._image = code, image
-
-    def request(self, limits: RunLimits, role: Role = "program") -> Request:
-        if self._image is not None:
-            return Request(limits, argv=["solution"], image=self._image)
-        return Request(limits, sources=[("solution.py", self._code)], role=role)
-
-    def close(self) -> None:
-        if self._image is not None:
-            os.close(self._image)
-            self._image = None
 
 
 class Worker:
@@ -191,7 +163,7 @@ class Worker:
 
         with self._run_lock.shared():
             outcome, status, message = run()
-        rerun = _is_borderline(outcome, problem.limits.time_s)
+        rerun = is_borderline(outcome, problem.limits.time_s)
         if rerun:
             with self._run_lock.exclusive():
                 outcome, status, message = run(_PATIENCE)
@@ -207,7 +179,8 @@ class Worker:
         limits: RunLimits,
     ) -> Judged:
         if test.code is not None:
-            return self._run_code_test(problem, program, test.code, limits)
+            boxes = (self.box, self._partner)
+            return run_code_test(problem, program, test.code, limits, boxes)
         if test.call is not None:
             return self._run_call(problem, program, test, limits)
         if isinstance(problem.checker, ProgramChecker) and problem.checker.interactive:
@@ -261,33 +234,6 @@ class Worker:
             return outcome, "AC", ""
         return outcome, "WA", f"expected {_short(test.expected)}, got {_short(value)}"
 
-    def _run_code_test(
-        self, problem: Problem, program: Program, code: str, limits: RunLimits
-    ) -> Judged:
-        """Test code runs in a process of its own, and asks the program's."""
-        limits = replace(limits, wall_s=limits.wall_s + _HARNESS.wall_s)
-        tests = Request(_HARNESS, argv=["tests.py"], sources=[("tests.py", code)], role="harness")
-        asking = program.request(limits, role="serve")
-        outcome, asked = interact(self.box, asking, self._partner, tests)
-        said = asked.stderr.decode("utf-8", "replace").strip()
-        # A program that was ended, or ended itself, leaves the test without an answer.
-        fault = find_fault(outcome, problem, ignore_exit=asked.exit_status != harness.GONE)
-        if fault is not None:
-            return outcome, *fault
-        if asked.refused or asked.killed:
-            raise CheckerError(f"test code: {asked.refused or 'passed its ' + asked.killed}")
-        words: dict[int, tuple[Status, str]] = {
-            harness.ACCEPTED: ("AC", ""),
-            harness.WRONG: ("WA", said),
-            harness.RAISED: ("RE", said),
-            harness.UNDEFINED: ("RE", said),
-            harness.GONE: ("RE", said),
-        }
-        if asked.exit_status not in words:
-            raise CheckerError(f"test code ended with {asked.exit_status}: {said[-200:]}")
-        status, message = words[asked.exit_status]
-        return outcome, status, message[:400]
-
     def _run_interactive(
         self,
         problem: Problem,
@@ -296,7 +242,7 @@ class Worker:
         test: Test,
         limits: RunLimits,
     ) -> Judged:
-        interactor = checker.interactor(test, replace(_HARNESS, wall_s=limits.wall_s + 10))
+        interactor = checker.interactor(test, replace(_INTERACTOR, wall_s=limits.wall_s + 10))
         outcome, asked = interact(
             self.box, program.request(limits), self._partner, interactor, in_order=True
         )
@@ -309,75 +255,6 @@ class Worker:
             return outcome, *fault
         wrong = checker.interpret(asked)
         return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
-
-
-def limits_of(problem: Problem, patience: float) -> RunLimits:
-    """What a run of a problem's program may use before it is ended.
-
-    Args:
-        problem: the problem.
-        patience: how much more elapsed time than usual.
-    """
-    time_s = problem.limits.time_s
-    largest = max((_size(test.output) for test in problem.tests), default=0)
-    return RunLimits(
-        cpu_s=_SLACK * time_s + 0.05,
-        wall_s=patience * (_WALL * time_s + _WALL_EXTRA_S),
-        memory_bytes=problem.limits.memory_mib << 20,
-        output_bytes=max(problem.limits.output_mib << 20, 2 * largest),
-    )
-
-
-def _size(text: str) -> int:
-    """Bytes of a text in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
-
-
-def find_fault(
-    outcome: Outcome, problem: Problem, *, ignore_exit: bool = False
-) -> tuple[Status, str] | None:
-    """What is wrong with a run, whatever it wrote; None if nothing is.
-
-    Args:
-        outcome: the run.
-        problem: whose limits hold.
-        ignore_exit: how the program ended does not matter.
-    """
-    limits, used = problem.limits, outcome.cpu_s
-    if outcome.refused:
-        return "CE", outcome.refused
-    if outcome.killed == "output" or outcome.signal == signal.SIGXFSZ:
-        return "OLE", f"wrote more than {limits.output_mib} MiB"
-    if outcome.killed == "memory" or outcome.memory_bytes > limits.memory_mib << 20:
-        return "MLE", f"used more than {limits.memory_mib} MiB"
-    if outcome.killed == "cpu" or used > limits.time_s or outcome.signal == signal.SIGXCPU:
-        return "TLE", f"used {used:.2f} s of processor time, allowed {limits.time_s:g} s"
-    if outcome.killed == "wall":
-        return "TLE", f"took {outcome.wall_s:.1f} s, of which {used:.2f} s of processor time"
-    if outcome.killed:
-        return "RE", "started too many processes"
-    if ignore_exit or outcome.exit_status == 0:
-        return None
-    if any(sign in outcome.stderr for sign in _OUT_OF_MEMORY):
-        return "MLE", "asked for more memory than there is"
-    if outcome.signal is not None:
-        return "RE", f"ended by {_signal_name(outcome.signal)}"
-    last = outcome.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-    return "RE", last[:200] or f"exit status {outcome.exit_status}"
-
-
-def _is_borderline(outcome: Outcome, time_s: float) -> bool:
-    """Whether a quiet machine could have made a difference."""
-    if outcome.killed == "wall":
-        return _BUSY * outcome.wall_s < outcome.cpu_s <= time_s
-    return not outcome.killed and time_s < outcome.cpu_s
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _short(value: object) -> str:

@@ -28,7 +28,7 @@ class RunLimits:
     file_bytes: int = 32 << 20
 
 
-Role = Literal["program", "serve", "serve_with_prelude", "harness", "checker"]
+Role = Literal["program", "serve", "serve_with_prelude", "harness", "beside", "checker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ class Request:
         argv: its arguments, its own name first.
         sources: (name, text) of Python code, the main file first; it can import the others.
         role: what is done with Python code: run it as a program, serve calls of its functions,
-            run it as a test of another program's functions, or ask it as a checker.
+            run it as a test of another program's functions, run it with test code in the same
+            process, or ask it as a checker.
         image: descriptor of an executable; with neither sources nor image, `argv[0]` is executed.
         files: contents of files, at `file_path(0)`, `file_path(1)`, ...
         make: directories to make first.

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import sys
+from collections import deque
 from types import CodeType
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from . import wire
 
 ACCEPTED, WRONG, RAISED, GONE, UNDEFINED = 42, 43, 44, 45, 46
 _LONGEST_LINE = 1 << 26
+_ONE_BY_ONE, _MOST_ITEMS = 16, 1024  # of an iterator
 _NO_ANSWERS = "the program wrote to the channel of its answers"
 
 
@@ -109,9 +111,24 @@ class _Link:
 
     def decode(self, plain: Any) -> Any:
         try:
-            return wire.decode(plain, lambda reference: _Object(self, reference))
+            return wire.decode(plain, self._stand_in)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise _GoneError(f"the program gave no value: {error}") from None
+
+    def call(self, target: str | int, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        request = {
+            "do": "call",
+            "target": target,
+            "args": [self.encode(argument) for argument in args],
+            "named": {name: self.encode(value) for name, value in named.items()},
+        }
+        reply = self.ask(request)
+        for index, after in reply.get("changed", {}).items():
+            _replace(args[int(index)], self.decode(after))
+        return self.decode(reply.get("ok"))
+
+    def _stand_in(self, reference: dict[str, Any]) -> Any:
+        return (_Iterator if reference.get("iterator") else _Object)(self, reference)
 
 
 class _Function:
@@ -121,17 +138,7 @@ class _Function:
         self._link, self.target, self.__name__ = link, target, name
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        encode = self._link.encode
-        request = {
-            "do": "call",
-            "target": self.target,
-            "args": [encode(argument) for argument in args],
-            "named": {name: encode(value) for name, value in named.items()},
-        }
-        reply = self._link.ask(request)
-        for index, after in reply.get("changed", {}).items():
-            _replace(args[int(index)], self._link.decode(after))
-        return self._link.decode(reply.get("ok"))
+        return self._link.call(self.target, args, named)
 
 
 class _Object:
@@ -149,8 +156,61 @@ class _Object:
             return _Function(self._link, int(reply["ok"]), name)
         return self._link.decode(reply.get("ok"))
 
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return self._link.call(self.number, args, named)
+
+    def __len__(self) -> int:
+        return int(self._special("__len__"))
+
+    def __iter__(self) -> Any:
+        return iter(self._special("__iter__"))
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._special("__getitem__", key)
+
+    def __contains__(self, item: Any) -> bool:
+        return bool(self._special("__contains__", item))
+
+    def __bool__(self) -> bool:
+        return True
+
     def __repr__(self) -> str:
         return f"<{self._type} of the program>"
+
+    def _special(self, name: str, *args: Any) -> Any:
+        try:
+            reply = self._link.ask({"do": "get", "object": self.number, "name": name})
+        except AttributeError:
+            raise TypeError(f"a {self._type} has no {name}") from None
+        return self._link.call(int(reply["ok"]), args, {})
+
+
+class _Iterator(_Object):
+    """An iterator of the program, which may be endless: read no further than the test reads it.
+
+    One item at a time at first, then more at once.
+    """
+
+    def __init__(self, link: _Link, reference: dict[str, Any]) -> None:
+        super().__init__(link, reference)
+        self._items: deque[Any] = deque()
+        self._most = self._read = 0
+
+    def __iter__(self) -> _Iterator:
+        return self
+
+    def __next__(self) -> Any:
+        if not self._items:
+            self._most = 1 if self._read < _ONE_BY_ONE else min(2 * self._most, _MOST_ITEMS)
+            request = {"do": "next", "object": self.number, "most": self._most}
+            items = self._link.ask(request).get("ok")
+            if not isinstance(items, list):
+                raise _GoneError(_NO_ANSWERS)
+            self._items.extend(self._link.decode(item) for item in items)
+            self._read += len(items)
+        if not self._items:
+            raise StopIteration
+        return self._items.popleft()
 
 
 def _free_names(code: CodeType) -> list[str]:

@@ -22,7 +22,7 @@ _ABOVE_ALL = 64
 _SWEEP_S = 5.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CLOCK_HZ = os.sysconf("SC_CLK_TCK")
-_OWN = ("ending", "runner", "serve", "checker")
+_OWN = ("ending", "runner", "serve", "beside", "checker")
 _OWN_MODULES = (__package__, *(f"{__package__}.{name}" for name in _OWN))
 
 

@@ -29,7 +29,18 @@ from functools import partial
 from types import CodeType
 from typing import Any
 
-from . import checker, ending, harness, kernel, landlock, layout, seccomp, serve, sibling_modules
+from . import (
+    beside,
+    checker,
+    ending,
+    harness,
+    kernel,
+    landlock,
+    layout,
+    seccomp,
+    serve,
+    sibling_modules,
+)
 from .code_cache import CodeCache
 from .process import ProcessTree, become_program
 
@@ -78,6 +89,8 @@ def _role(role: str, code: list[CodeType]) -> Callable[[], None]:
         return partial(ending.run, serve.main, code, prelude=False)
     if role == "serve_with_prelude":
         return partial(ending.run, serve.main, code, prelude=True)
+    if role == "beside":
+        return partial(ending.run, beside.main, code)
     if role == "harness":
         return lambda: harness.main(code)
     sibling_modules.install(code[1:])

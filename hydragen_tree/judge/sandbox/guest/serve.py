@@ -7,10 +7,12 @@ is never in the memory of the program that is tested.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import sys
 import types
+from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
@@ -40,7 +42,7 @@ def main(sources: list[CodeType], *, prelude: bool) -> None:
         _fill(given)
     module.__dict__.update(given)
     exec(sources[0], module.__dict__)
-    service = _Service(module, given)
+    service = _Service(module, given, lazy=not prelude)
     for line in requests:
         reply = service.answer(json.loads(line))
         replies.write(json.dumps(reply) + "\n")
@@ -57,16 +59,18 @@ def _fill(namespace: dict[str, Any]) -> None:
 
 
 class _Service:
-    def __init__(self, module: types.ModuleType, given: dict[str, Any]) -> None:
+    def __init__(self, module: types.ModuleType, given: dict[str, Any], *, lazy: bool) -> None:
+        self._lazy = lazy  # iterators are read by whoever asks, as far as he wants
         self._names = module.__dict__
         self._given = given
         self._objects: list[Any] = []
+        self._held: dict[int, BaseException] = {}  # what an iterator raised after its last items
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            return {"look": self._look, "call": self._call, "get": self._get}[request["do"]](
-                request
-            )
+            return {
+                "look": self._look, "call": self._call, "get": self._get, "next": self._next
+            }[request["do"]](request)  # fmt: skip
         except BaseException as error:  # exit() and all: the test decides what it means
             kinds = [kind.__name__ for kind in type(error).__mro__]
             return {"raised": kinds, "text": _text_of(error)}
@@ -104,6 +108,20 @@ class _Service:
             return {"kind": "callable", "ok": self._refer(value)}
         return {"kind": "value", "ok": self._encode(value)}
 
+    def _next(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The next items of an iterator, fewer than asked for at its end or before an error."""
+        number, items = request["object"], list[Any]()
+        if number in self._held:
+            raise self._held.pop(number)
+        try:
+            for item in itertools.islice(self._objects[number], request["most"]):
+                items.append(self._encode(item))
+        except BaseException as error:
+            if not items:
+                raise
+            self._held[number] = error
+        return {"ok": items}
+
     def _target(self, target: Any) -> Any:
         if isinstance(target, int):
             return self._objects[target]
@@ -115,6 +133,8 @@ class _Service:
         raise NameError(f"name {target!r} is not defined")
 
     def _encode(self, value: Any) -> Any:
+        if self._lazy and isinstance(value, Iterator):
+            return {"object": self._refer(value), "type": type(value).__name__, "iterator": True}
         return wire.encode(value, self._refer)
 
     def _decode(self, plain: Any) -> Any:

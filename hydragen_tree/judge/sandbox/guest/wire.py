@@ -20,6 +20,8 @@ _WORDS = {str, bool, type(None)}
 _NESTED = {list, dict}
 # Iterated as the plain type does it, whatever a subclass says.
 _COLLECTIONS: tuple[Any, ...] = (tuple, set, frozenset, collections.deque)
+# What a dictionary makes for a missing key crosses by name.
+_FACTORIES = {kind.__name__: kind for kind in (int, float, str, list, dict, set, tuple, bool)}
 # From the key, what rebuilds a value from its parts.
 _REBUILD: dict[str, Callable[[Any], Any]] = {
     "int": lambda text: int(text, 16),
@@ -38,6 +40,9 @@ _COLLECT: dict[str, Callable[[list[Any]], Any]] = {
     "deque": collections.deque,
     "iterator": iter,
     "dict": lambda pairs: {key: value for key, value in pairs},  # noqa: C416
+    "counter": lambda pairs: collections.Counter(dict(pairs)),
+    "ordered": lambda pairs: collections.OrderedDict(pairs),
+    "default": lambda parts: collections.defaultdict(_FACTORIES.get(parts[0]), parts[1]),
 }
 
 
@@ -68,14 +73,26 @@ def encode(value: Any, refer: Callable[[Any], int | str]) -> Any:
     if isinstance(value, (KeysView, ValuesView, ItemsView)):
         return [encode(item, refer) for item in value]
     if isinstance(value, dict):
-        pairs = [[encode(k, refer), encode(v, refer)] for k, v in dict.items(value)]
-        return {"dict": pairs}
+        return _encode_dict(value, refer)
     for kind in _COLLECTIONS:
         if isinstance(value, kind):
             return {kind.__name__: [encode(item, refer) for item in kind.__iter__(value)]}
     if isinstance(value, Iterator):
         return {"iterator": [encode(item, refer) for item in value]}
     return _encode_scalar(value, refer)
+
+
+def _encode_dict(value: dict[Any, Any], refer: Callable[[Any], int | str]) -> Any:
+    pairs = [[encode(k, refer), encode(v, refer)] for k, v in dict.items(value)]
+    if isinstance(value, collections.Counter):
+        return {"counter": pairs}
+    if isinstance(value, collections.defaultdict):
+        names = (name for name, kind in _FACTORIES.items() if kind is value.default_factory)
+        return {"default": [next(names, None), pairs]}
+    if isinstance(value, collections.OrderedDict):  # whose order `dict.items` does not know
+        order = collections.OrderedDict.keys(value)
+        return {"ordered": [[encode(k, refer), encode(dict.get(value, k), refer)] for k in order]}
+    return {"dict": pairs}
 
 
 def _encode_list(items: list[Any], refer: Callable[[Any], int | str]) -> list[Any]:

@@ -1,0 +1,174 @@
+"""Whether test code shares objects with the program, or only values pass between them.
+
+Decided from the test alone, never from what a program does: else a program could choose how it is
+tested. Values are what has plain parts (numbers, text, containers of them), and the program's
+functions where they are called.
+"""
+
+import ast
+import builtins
+import collections
+import sys
+import warnings
+from fractions import Fraction
+from functools import lru_cache
+
+# A method or attribute of one of these says nothing about whose object it is.
+_PLAIN = (
+    *(str, bytes, bytearray, int, float, complex, list, tuple, dict, set, frozenset, range),
+    *(collections.Counter, collections.OrderedDict, collections.deque, collections.defaultdict),
+    *(Fraction, BaseException),
+)
+_PLAIN_ATTRIBUTES = {name for kind in _PLAIN for name in dir(kind)} | {"__name__", "__doc__"}
+# Of these a test may ask nothing but what the program's own methods say of the object.
+_ASKING = ("str", "repr", "hash", "isinstance", "issubclass", "type", "getattr", "hasattr", "id",
+           "setattr", "delattr", "vars", "dir", "callable")  # fmt: skip
+_TYPES = {"int", "str", "float", "list", "tuple", "dict", "set", "bool", "bytes", "frozenset"}
+_LEETCODE = "Solution"  # its methods are called, and no more
+
+
+@lru_cache(256)
+def shares_objects(code: str) -> bool:
+    """Whether a test needs the program's objects themselves, not their values.
+
+    Args:
+        code: the test. What does not parse shares nothing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    look = _Look(tree)
+    try:
+        return any(look.shares(node) for node in ast.walk(tree))
+    except RecursionError:
+        return False
+
+
+class _Look:
+    """What the names in a test's code stand for."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self._bound: set[str] = set()  # by the test, as anything
+        self._functions: set[str] = set()  # defined in the test
+        self._parameters: set[str] = set()  # of those, where a program's function may come in
+        self._modules: set[str] = set(sys.stdlib_module_names) | {"np", "numpy"}
+        self._plain_uses: set[int] = set()  # names that are called, or handed on to be called
+        self._loaded: set[str] = set()
+        for node in ast.walk(tree):
+            self._note(node)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                self._note_uses(node)
+
+    def _note(self, node: ast.AST) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            self._functions.add(node.name)
+        if isinstance(node, ast.arg):
+            self._parameters.add(node.arg)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+            self._modules |= names
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            self._bound.add(node.id)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            self._bound.add(node.name)
+
+    def _note_uses(self, call: ast.Call) -> None:
+        self._plain_uses.add(id(call.func))
+        if self._is_programs(call.func) or self._is_test_function(call.func):
+            self._plain_uses |= {id(argument) for argument in _arguments(call)}
+
+    def shares(self, node: ast.AST) -> bool:
+        """Whether this part of the test is one that values do not serve."""
+        if isinstance(node, ast.ClassDef):
+            return not any(_last_name(base).endswith(("Error", "Exception")) for base in node.bases)
+        if isinstance(node, ast.Attribute):
+            return self._is_attribute_of_an_object(node)
+        if isinstance(node, ast.Name):
+            return self._is_object(node)
+        if isinstance(node, ast.Call):
+            return self._asks_or_gives_functions(node)
+        if isinstance(node, ast.Compare):
+            sides = (node.left, *node.comparators)
+            return sum(self._is_result(side) for side in sides) > 1
+        if isinstance(node, ast.BinOp):
+            return self._is_result(node.left) and self._is_result(node.right)
+        return False
+
+    def _is_attribute_of_an_object(self, node: ast.Attribute) -> bool:
+        if not isinstance(node.ctx, ast.Load):
+            return True
+        root = node.value
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        if isinstance(root, ast.Name) and root.id in self._modules:
+            return False
+        if isinstance(root, ast.Call) and _last_name(root.func) in (_LEETCODE, *self._modules):
+            return False
+        return node.attr not in _PLAIN_ATTRIBUTES
+
+    def _is_object(self, node: ast.Name) -> bool:
+        """A class, or a variable, of the program's."""
+        if not self._is_free(node.id) or not isinstance(node.ctx, ast.Load):
+            return False
+        if node.id[0].isupper():
+            return node.id != _LEETCODE
+        return id(node) not in self._plain_uses
+
+    def _asks_or_gives_functions(self, call: ast.Call) -> bool:
+        if isinstance(call.func, ast.Name) and call.func.id in _ASKING:
+            return any(self._is_result(argument) for argument in _arguments(call))
+        if not self._is_programs(call.func):
+            return False
+        return any(self._is_function(argument) for argument in _arguments(call))
+
+    def _is_function(self, node: ast.AST) -> bool:
+        """A function that is not the program's own, or something that holds one."""
+        if isinstance(node, ast.Lambda):
+            return True
+        if isinstance(node, ast.Name):
+            known = node.id in _TYPES or hasattr(builtins, node.id)
+            return (known and node.id not in self._bound) or node.id in self._functions
+        if isinstance(node, ast.Attribute):
+            return (
+                isinstance(node.value, ast.Name)
+                and node.value.id in self._modules | _TYPES
+                and (
+                    not node.attr.isupper()
+                    and node.attr not in ("inf", "nan", "pi", "e", "maxsize")
+                )
+            )
+        if isinstance(node, ast.List | ast.Tuple):
+            return any(map(self._is_function, node.elts))
+        return isinstance(node, ast.Dict) and any(map(self._is_function, node.values))
+
+    def _is_result(self, node: ast.AST) -> bool:
+        """What a function of the program gave."""
+        return isinstance(node, ast.Call) and self._is_programs(node.func)
+
+    def _is_programs(self, function: ast.AST) -> bool:
+        if isinstance(function, ast.Call):
+            return self._is_programs(function.func)
+        if not isinstance(function, ast.Name):
+            return False
+        return function.id in self._parameters or self._is_free(function.id)
+
+    def _is_test_function(self, function: ast.AST) -> bool:
+        return isinstance(function, ast.Name) and function.id in self._functions
+
+    def _is_free(self, name: str) -> bool:
+        own = self._bound | self._functions | self._parameters | self._modules
+        return name not in own and not hasattr(builtins, name)
+
+
+def _arguments(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(keyword.value for keyword in call.keywords)]
+
+
+def _last_name(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
