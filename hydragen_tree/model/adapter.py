@@ -5,9 +5,10 @@ ours. A step's tokens are packed into one sequence of batch size 1, with explici
 the plan says who sees whom.
 """
 
+import math
 import os
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from platformdirs import user_cache_path
@@ -19,11 +20,20 @@ from transformers.masking_utils import AttentionMaskInterface
 from hydragen_tree.attention.backend import Attend
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.tree_attention import TreeAttention
+from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
+from hydragen_tree.model.support import window_tokens
 
 IMPLEMENTATION = "hydragen_tree"
 
+# Arguments of attention that change nothing here: nothing is dropped when a model is evaluated, and
+# positions, caches and outputs are not for attention itself.
+_HARMLESS = {
+    *("dropout", "is_causal", "position_ids", "position_embeddings", "logits_to_keep"),
+    *("cache", "cache_position", "past_key_values", "use_cache", "return_dict"),
+    *("output_attentions", "output_hidden_states", "output_router_logits"),
+}
 _LEFT_AS_THEY_ARE = (nn.ModuleList, nn.Embedding, nn.Linear, nn.Dropout)
 
 
@@ -36,10 +46,39 @@ class Step:
         cache: where new keys and values go.
         slots: `[tokens]` int32 or int64, the slot of each token.
         attend: attention over what the tokens see, those just written included.
+        window: number of tokens up to which sequences are known to stay; None: any.
     """
 
-    def __init__(self, cache: KVCache, slots: Tensor, attend: Attend) -> None:
-        self.cache, self.slots, self.attend = cache, slots, attend
+    def __init__(
+        self, cache: KVCache, slots: Tensor, attend: Attend, window: int | None = None
+    ) -> None:
+        self.cache, self.slots, self.attend, self.window = cache, slots, attend, window
+        self._missing = set(range(cache.keys.shape[0]))
+
+    def layer(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> int:
+        """The layer that calls, for the first time in this pass, with what the arena can hold."""
+        layer = getattr(module, "layer_idx", None)
+        if layer not in self._missing:
+            _refuse(module, f"it is called for layer {layer} twice, or there is no such layer")
+        self._missing.remove(layer)
+        held = (1, *self.cache.keys.shape[1:2], query.shape[2], *self.cache.keys.shape[3:])
+        for name, given in (("keys", key), ("values", value)):
+            if given.shape != held:
+                _refuse(module, f"{name} of layer {layer}: {tuple(given.shape)} for {held}")
+        return int(layer)
+
+    def check_complete(self) -> None:
+        """Refuses a pass in which a layer has not called attention."""
+        if self._missing:
+            layers = ", ".join(map(str, sorted(self._missing)))
+            raise ModelError(f"layers {layers} have not called attention; choose another model")
+
+
+def _refuse(module: nn.Module, why: str) -> NoReturn:
+    raise ModelError(
+        f"{type(module).__name__} asks for attention that a shared tree does not give: {why}; "
+        "choose another model"
+    )
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -50,14 +89,29 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    tree_step: Step,
+    tree_step: Step | None = None,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    **_: Any,
+    sliding_window: int | None = None,
+    **others: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention signature: query `[1, q_heads, tokens, head_dim]`."""
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    """transformers' attention signature: query `[1, q_heads, tokens, head_dim]`.
+
+    Nothing that is asked for is passed over: what the tree does not do is refused.
+    """
+    if tree_step is None:
+        _refuse(module, "the model passes no arguments on to it")
+    if attention_mask is not None and attention_mask.numel() > 1:  # one number masks nobody
+        _refuse(module, f"a mask {tuple(attention_mask.shape)} of its own")
+    if sliding_window is not None and sliding_window < (tree_step.window or math.inf):
+        _refuse(module, f"a sliding window of {sliding_window} tokens")
+    if not getattr(module, "is_causal", True) or not others.get("is_causal", True):
+        _refuse(module, "attention to later tokens")
+    for name, asked in others.items():
+        if name not in _HARMLESS and asked is not None:
+            _refuse(module, f"`{name}`")
+    layer = tree_step.layer(module, query, key, value)
     cache, tokens = tree_step.cache, tree_step.slots.shape[0]  # behind these there is padding
     extra = query.shape[2] - tokens
     if extra:
@@ -95,6 +149,7 @@ class TreeModel:
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
         self.model = model
         self.backend = backend
+        self._window = window_tokens(model.config.get_text_config(decoder=True))
         # A mask with four dimensions is taken as it is; without one, models look at the positions
         # on the host to see whether sequences are packed.
         self._given_mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=model.device)
@@ -165,14 +220,16 @@ class TreeModel:
         Returns:
             Logits `[kept, vocabulary]` in the model's dtype.
         """
+        step = Step(cache, slots, attend, self._window)
         output = self.model(
             input_ids=self._padded(tokens)[None],
             position_ids=self._padded(positions)[None],
             attention_mask=self._given_mask,
             use_cache=False,
             logits_to_keep=0 if keep is None else self._padded(keep),
-            tree_step=Step(cache, slots, attend),
+            tree_step=step,
         )
+        step.check_complete()
         logits: Tensor = output.logits[0]
         return logits[: (tokens if keep is None else keep).shape[0]]
 

@@ -29,7 +29,7 @@ def stated_eos(
     except OSError:
         file = None  # a model need not have one
     stated = None if file is None else _read_eos(model, Path(file))
-    eos = config.eos_token_id if stated is None else stated
+    eos = getattr(config, "eos_token_id", None) if stated is None else stated
     if eos is None:
         return frozenset()
     return frozenset(eos if isinstance(eos, list) else [eos])

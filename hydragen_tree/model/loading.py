@@ -21,11 +21,11 @@ from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.errors import InputError, ModelError, Setting, one_line
 from hydragen_tree.model.eos import stated_eos
+from hydragen_tree.model.support import kv_shape, refuse_unsupported, window_tokens
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.shape import KVShape
 
 TINY = "tiny"
-MAX_HEAD_DIM = 256
 
 _DTYPES = {
     "float32": torch.float32,
@@ -127,12 +127,12 @@ def find_model(
         raise ModelError(_first_line(error), setting="model", value=model) from None
     except StrictDataclassError as error:
         raise ModelError(f"config.json: {_one_line(error)}", setting="model", value=model) from None
-    _refuse_unsupported(model, config)
+    refuse_unsupported(model, config)
     place = _device(device)
     stored = getattr(config, "dtype", None)
     kind = _dtype(dtype, stored if isinstance(stored, torch.dtype) else torch.float32, place)
     kv_kind = _kv_dtype(kv_dtype, kind)
-    shape = _kv_shape(model, config, kv_kind)
+    shape = kv_shape(model, config, kv_kind)
     if kv_kind == FP8:
         _refuse_fp8(place, shape)
     return ModelSource(
@@ -145,7 +145,7 @@ def find_model(
         kv_dtype=kv_kind,
         device=place,
         context_tokens=int(getattr(config, "max_position_embeddings", 0) or 1 << 62),
-        window_tokens=_window(config),
+        window_tokens=window_tokens(config),
         eos_ids=stated_eos(model, path, revision, config),
     )
 
@@ -271,53 +271,6 @@ def _first_line(error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     return one_line(str(error)).rstrip(".")
-
-
-def _refuse_unsupported(model: str, config: PreTrainedConfig) -> None:
-    def refuse(why: str) -> None:
-        raise ModelError(f"{why}; choose another model", setting="model", value=model)
-
-    kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
-    if isinstance(kind, tuple):
-        kind = kind[0]
-    if kind is None or getattr(config, "is_encoder_decoder", False):
-        refuse(f"{config.model_type} is not a causal language model")
-    if not getattr(kind, "_supports_attention_backend", False):
-        refuse(f"{config.model_type} does not use transformers' attention interface")
-    if getattr(config, "kv_lora_rank", None):
-        refuse("latent attention (MLA) has no separate keys and values to share")
-    kinds = set(getattr(config, "layer_types", None) or [])
-    if others := kinds - {"full_attention", "sliding_attention"}:
-        refuse(
-            f"layers of type {', '.join(sorted(others))} are not attention over all earlier tokens"
-        )
-
-
-def _kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:
-    heads = config.num_attention_heads
-    multi_query = 1 if getattr(config, "multi_query", False) else heads  # GPT-BigCode's name for it
-    kv_heads = getattr(config, "num_key_value_heads", None) or multi_query
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    if head_dim > MAX_HEAD_DIM:
-        raise ModelError(
-            f"heads of {head_dim} numbers; at most {MAX_HEAD_DIM}", setting="model", value=model
-        )
-    return KVShape(config.num_hidden_layers, heads, kv_heads, head_dim, dtype.itemsize)
-
-
-def _window(config: PreTrainedConfig) -> int | None:
-    """The length up to which attention is full attention with fixed rotary frequencies."""
-    limits = []
-    sliding = getattr(config, "sliding_window", None)
-    layers = getattr(config, "layer_types", None)
-    used = getattr(config, "use_sliding_window", True) is not False
-    if sliding and used and (layers is None or "sliding_attention" in layers):
-        limits.append(int(sliding))
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in ("dynamic", "longrope"):
-        original = rope.get("original_max_position_embeddings")
-        limits.append(int(original or config.max_position_embeddings))
-    return min(limits, default=None)
 
 
 def _device(device: str) -> torch.device:

@@ -194,8 +194,12 @@ def refused(directory: Path, config: dict[str, object]) -> str:
 
 def test_what_cannot_work_is_refused_without_weights(tmp_path: Path) -> None:
     assert "attention interface" in refused(tmp_path / "a", {"model_type": "bloom"})
-    assert "attention interface" in refused(tmp_path / "b", {"model_type": "mamba"})
-    assert "causal" in refused(tmp_path / "c", {"model_type": "t5", "is_encoder_decoder": True})
+    assert "mamba is attention-free" in refused(tmp_path / "b", {"model_type": "mamba"})
+    t5 = refused(tmp_path / "c", {"model_type": "t5", "is_encoder_decoder": True})
+    assert "t5 is an encoder-decoder, not a causal language model" in t5
+    hybrid = {"model_type": "qwen3_next", "num_hidden_layers": 8}
+    linear = "a hybrid: 6 of its 8 layers are linear_attention"
+    assert linear in refused(tmp_path / "g", hybrid)
     assert "MLA" in refused(tmp_path / "d", {"model_type": "deepseek_v3"})
     wide = {"model_type": "llama", "head_dim": 512}
     assert "at most 256" in refused(tmp_path / "e", wide)

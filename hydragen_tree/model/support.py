@@ -1,0 +1,162 @@
+"""Which models the tree can run, by their configuration alone: before any weight is loaded.
+
+The tree takes the place of attention, so a model has to call it once a layer with keys and values
+of one shape, over all earlier tokens and nothing else. Whatever else a model does is its own.
+"""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
+
+from hydragen_tree.errors import ModelError
+from hydragen_tree.shape import KVShape
+
+MAX_HEAD_DIM = 256
+
+_ATTENTION = {"full_attention", "sliding_attention", "attention"}
+# What a layer's kind is called where it keeps a running state in place of keys and values.
+_HYBRID = {"hybrid", "hybrid_sliding"}
+_STATES = {"linear_attention", "mamba", "mamba2", "recurrent", "conv"} | _HYBRID
+# Their configuration may name no kinds of layers.
+_WITHOUT_ATTENTION = {"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"}
+# Sizes of attention that a configuration may give layer by layer.
+_A_LAYER = ("num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim", "kv_lora_rank")
+# Numbers of tokens, or of blocks of them, that an indexer chooses for every query.
+_CHOSEN = ("index_topk", "index_topk_blocks")
+# What no configuration says.
+_UNLIKE = {
+    "bert-generation": "reads in both directions (an encoder)",
+    "diffllama": "calls attention twice a layer (differential attention)",
+    "doge": "weights its keys by a mask of its own (dynamic mask attention)",
+    "dory": "passes its layers several times a token",
+    "hrm_text": "passes its layers several times a token",
+    "jetmoe": "has other heads for every token (mixture of attention heads)",
+    "mimo_v2_flash": "has other numbers of heads in its windowed layers",
+    "moshi": "is made for speech, by a decoder of its own",
+    "nemotron": "passes no arguments on to attention",
+}
+
+
+def refuse_unsupported(model: str, config: PreTrainedConfig) -> None:
+    """Refuses a kind of model that the tree cannot run, by what it is.
+
+    Args:
+        model: as the user gave it.
+        config: of the text model.
+
+    Raises:
+        ModelError: of a kind that is not supported.
+    """
+    why = _unsupported(config)
+    if why:
+        raise ModelError(f"{why}; choose another model", setting="model", value=model)
+
+
+def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:
+    """Sizes of keys and values of a supported model.
+
+    Args:
+        model: as the user gave it.
+        config: of the text model.
+        dtype: of keys and values.
+
+    Raises:
+        ModelError: heads too large.
+    """
+    heads = config.num_attention_heads
+    multi_query = 1 if getattr(config, "multi_query", False) else heads  # GPT-BigCode's name for it
+    kv_heads = getattr(config, "num_key_value_heads", None) or multi_query
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if head_dim > MAX_HEAD_DIM:
+        raise ModelError(
+            f"heads of {head_dim} numbers; at most {MAX_HEAD_DIM}", setting="model", value=model
+        )
+    return KVShape(config.num_hidden_layers, heads, kv_heads, head_dim, dtype.itemsize)
+
+
+def window_tokens(config: PreTrainedConfig) -> int | None:
+    """The length up to which attention is full attention with fixed rotary frequencies."""
+    limits = []
+    sliding = getattr(config, "sliding_window", None)
+    layers = getattr(config, "layer_types", None)
+    used = getattr(config, "use_sliding_window", True) is not False
+    if sliding and used and (layers is None or "sliding_attention" in layers):
+        limits.append(int(sliding))
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        original = rope.get("original_max_position_embeddings")
+        limits.append(int(original or config.max_position_embeddings))
+    return min(limits, default=None)
+
+
+def _unsupported(config: PreTrainedConfig) -> str | None:
+    """Why the tree cannot run a model; None if it can."""
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        return f"{kind} is an encoder-decoder, not a causal language model"
+    causal = _class(AutoModelForCausalLM, config)
+    if causal is None:
+        return f"{kind} is not a causal language model"
+    both_ways = getattr(config, "use_bidirectional_attention", False) is True
+    if both_ways or _class(AutoModelForMaskedLM, config) is not None:
+        return f"{kind} reads in both directions (an encoder)"
+    if kind in _WITHOUT_ATTENTION:
+        return f"{kind} is attention-free: there are no keys and values to share"
+    if kind in _UNLIKE:
+        return f"{kind} {_UNLIKE[kind]}"
+    return (
+        _other_layers(kind, config)
+        or _other_keys(kind, config)
+        or (
+            None
+            if getattr(causal, "_supports_attention_backend", False)
+            else f"{kind} does not use transformers' attention interface"
+        )
+    )
+
+
+def _class(auto: Any, config: PreTrainedConfig) -> type | None:
+    """The class that transformers has for a configuration and a purpose."""
+    found = auto._model_mapping.get(type(config), None)
+    first: type | None = found[0] if isinstance(found, tuple) else found
+    return first
+
+
+def _other_layers(kind: str, config: PreTrainedConfig) -> str | None:
+    """Layers that are not attention over all earlier tokens."""
+    layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
+    counts = Counter(layers or [])
+    others = [name for name in counts if name not in _ATTENTION]
+    if not others:
+        return None
+    n_others = sum(counts[name] for name in others)
+    which = f"{n_others} of its {counts.total()} layers are {', '.join(sorted(others))}"
+    if not _STATES.intersection(others):
+        return f"{kind} has layers that are not attention over all earlier tokens: {which}"
+    is_free = counts.keys() <= _STATES - _HYBRID | {"mlp", "moe"}
+    what = "attention-free" if is_free else "a hybrid"
+    return f"{kind} is {what}: {which}; a tree shares keys and values, not running states"
+
+
+def _other_keys(kind: str, config: PreTrainedConfig) -> str | None:
+    """Keys and values that do not fit into one arena, or of which only some are seen."""
+    sizes = {}
+    for name in _A_LAYER:
+        try:
+            sizes[name] = getattr(config, name, None)
+        except RuntimeError:  # transformers' answer where layers differ
+            return f"the layers of {kind} differ in {name}; keys and values need one shape"
+    if sizes["num_attention_heads"] is None:
+        return f"{kind} states no number of attention heads"
+    if sizes["kv_lora_rank"]:
+        return "latent attention (MLA) has no separate keys and values to share"
+    if sizes["v_head_dim"] and sizes["v_head_dim"] != (sizes["head_dim"] or sizes["v_head_dim"]):
+        return (
+            f"{kind} has keys of {sizes['head_dim']} numbers and values of {sizes['v_head_dim']}; "
+            "they need one shape"
+        )
+    if any(getattr(config, name, None) for name in _CHOSEN):
+        return f"{kind} chooses among earlier tokens (sparse attention)"
+    return None
