@@ -13,6 +13,7 @@ from hydragen_tree.errors import InputError, OutputError, one_line
 
 if TYPE_CHECKING:
     from hydragen_tree.judge.self_check import SelfCheck
+    from hydragen_tree.problem.types import Problem
 
 _OUTPUT = "Output"
 
@@ -46,14 +47,18 @@ def check(
 ) -> int:
     """Check problems: right programs must be accepted, wrong ones rejected, as their files say.
 
-    Exit code 1 if grading with any of them could not be trusted.
+    Exit code 1 if grading with any of them could not be trusted, 2 if any cannot be read.
     """
     from hydragen_tree.judge.self_check import check_problems
-    from hydragen_tree.problem.reading import load_problems
+    from hydragen_tree.problem.reading import load_valid_problems
 
     if write and not calibrate:
         raise InputError("writes what --calibrate measures; give both", setting="write")
-    loaded = load_problems(problems)
+    loaded, refused = load_valid_problems(problems)
+    if not loaded:
+        raise InputError("\n".join(refused) or "no problems to check")
+    for message in refused:
+        note(message)
     done: list[SelfCheck] = []
     with open_judge(
         workers=workers,
@@ -67,6 +72,12 @@ def check(
             done.append(self_check)
             for fault in self_check.faults():
                 note(f"{self_check.problem.source or self_check.problem.id}: {one_line(fault)}")
+            if not calibrate and _lacks_time_limit(self_check.problem):
+                note(
+                    f"{self_check.problem.source}: no time limit, so that of "
+                    f"{self_check.problem.limits.time_s:g} s stands in; --calibrate proposes one",
+                    quiet=quiet,
+                )
             for skipped in self_check.skipped:
                 note(
                     f"{self_check.problem.source or self_check.problem.id}: {skipped}", quiet=quiet
@@ -75,16 +86,21 @@ def check(
                 _write_limit(self_check)
             if as_json:
                 print(json.dumps(self_check.to_json()), flush=True)
-    if not done:
-        raise InputError("no problems to check")
     place = {problem.id: index for index, problem in enumerate(loaded)}
     done.sort(key=lambda self_check: place[self_check.problem.id])
     if not quiet and not as_json:
         _print_table(done, calibrate=calibrate)
     bad = sum(not self_check.good for self_check in done)
     rest = f", {bad:,} not fit to grade with" if bad else ", all fit to grade with"
+    rest += f"; {count(len(refused), 'problem')} refused" if refused else ""
     note(f"{count(len(done), 'problem')} checked{rest}", quiet=quiet)
-    return 1 if bad else 0
+    return 2 if refused else 1 if bad else 0
+
+
+def _lacks_time_limit(problem: "Problem") -> bool:
+    """Whether a package leaves its limit to the judge, as ours to say and not to guess."""
+    is_package = Path(problem.source).name == "problem.yaml"
+    return is_package and "time_s" not in problem.limits.model_fields_set
 
 
 def _write_limit(self_check: "SelfCheck") -> None:

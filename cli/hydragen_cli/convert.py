@@ -45,26 +45,27 @@ def import_(
     from hydragen_tree.problem.importing import (
         Refused,
         problem_path,
-        read_source,
+        read_sources,
         write_problem,
     )
 
     written: dict[Path, str] = {}
-    refused = 0
-    for found in (problem for source in sources for problem in read_source(source)):
+    refused: list[str] = []
+    for found in read_sources(sources):
         if not isinstance(found, Refused) and (path := problem_path(found, output)) in written:
             found = Refused(found.where, f"{path} already holds {written[path]}")
         if isinstance(found, Refused):
-            refused += 1
-            note(str(found))
+            refused.append(str(found))
             continue
         written[write_problem(found, output, force=force)] = found.where
-        for skipped in found.notes:
-            note(f"{found.where}/{skipped}: left out", quiet=quiet)
+        for remark in found.notes:
+            note(f"{found.where}/{remark}", quiet=quiet)
     if not written:
         why = "every problem was refused" if refused else "there is no problem in it"
-        raise InputError(f"nothing was imported: {why}")
-    rest = f"; {count(refused, 'problem')} refused" if refused else ""
+        raise InputError("\n".join([*refused, f"nothing was imported: {why}"]))
+    for message in refused:
+        note(message)
+    rest = f"; {count(len(refused), 'problem')} refused" if refused else ""
     note(f"{output}: {count(len(written), 'problem file')} written{rest}", quiet=quiet)
     return PARTIAL if refused else 0
 

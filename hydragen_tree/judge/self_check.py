@@ -9,12 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.judge.languages import find_language
 from hydragen_tree.judge.verdicts import Verdict
+from hydragen_tree.problem.formats.kattis_submissions import skipped_submissions
 from hydragen_tree.problem.types import Problem
 
 # As in the problem package format: room for accepted programs, and a margin to the slow ones.
@@ -30,8 +32,9 @@ class Trial:
     """One program of a problem.
 
     Args:
-        name: `solution`, or `submission 3 (WA)`.
+        name: `solution`, `submission 3 (WA)`, or its file.
         expected: the verdict it must get.
+        also: verdicts that are as good.
         verdict: the verdict it got.
         language: what it is written in.
     """
@@ -40,11 +43,12 @@ class Trial:
     expected: str
     verdict: Verdict
     language: str = "python"
+    also: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
         """Whether the judge agrees with the problem."""
-        return self.verdict.status == self.expected
+        return self.verdict.status in (self.expected, *self.also)
 
 
 @dataclass(slots=True)
@@ -129,6 +133,7 @@ class _Program:
     expected: str
     code: str
     language: str = "python"
+    also: tuple[str, ...] = ()
 
 
 def check_problems(
@@ -153,7 +158,8 @@ def check_problems(
             yield self_check
     for language, programs in items.items():
         for (self_check, program), verdict in judge.judge_stream(programs, language):
-            self_check.trials.append(Trial(program.name, program.expected, verdict, language))
+            trial = Trial(program.name, program.expected, verdict, language, program.also)
+            self_check.trials.append(trial)
             pending[id(self_check)] -= 1
             if pending[id(self_check)] == 0:
                 names = [one.name for one in _programs(self_check.problem)]
@@ -171,6 +177,7 @@ def _programs_to_run(judge: Judge, self_check: SelfCheck) -> list[_Program]:
     except InputError as error:
         self_check.fault = str(error)
         return []
+    self_check.skipped += skipped_submissions(Path(self_check.problem.source))
     found = []
     for program in _programs(self_check.problem):
         try:
@@ -183,13 +190,16 @@ def _programs_to_run(judge: Judge, self_check: SelfCheck) -> list[_Program]:
 
 
 def _programs(problem: Problem) -> list[_Program]:
-    programs = [] if problem.solution is None else [_Program("solution", "AC", problem.solution)]
+    own = (s.name for s in problem.submissions if s.name and s.code == problem.solution)
+    name = next(own, "solution")
+    programs = [] if problem.solution is None else [_Program(name, "AC", problem.solution)]
     known = {problem.solution}
     for number, submission in enumerate(problem.submissions, start=1):
         if submission.verdict == "AC" and submission.code in known:
             continue  # a package's solution is one of its submissions
-        name = f"submission {number} ({submission.verdict})"
-        programs.append(_Program(name, submission.verdict, submission.code, submission.language))
+        verdict, language = submission.verdict, submission.language
+        name = f"{submission.name or f'submission {number}'} ({verdict})"
+        programs.append(_Program(name, verdict, submission.code, language, submission.also))
     return programs
 
 

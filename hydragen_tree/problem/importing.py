@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from hydragen_tree.problem.formats.kattis import is_kattis_package, package_docu
 from hydragen_tree.problem.formats.kattis_submissions import read_submissions
 from hydragen_tree.problem.formats.shared import slug
 from hydragen_tree.problem.reading import problem_from_document
+from hydragen_tree.problem.types import Limits
 from hydragen_tree.problem.writing import to_yaml
 
 _ARCHIVES = (".zip", ".kpp")
@@ -29,7 +30,7 @@ class Imported:
         where: its file, line or directory.
         document: as the YAML file will hold it.
         checker: the checker's program: a file, or a directory, to be copied beside it.
-        notes: what was left behind, and why.
+        notes: what was left behind and what was put in, each with its file in front.
     """
 
     where: str
@@ -46,7 +47,8 @@ class Refused:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.reason.removeprefix(f'{self.where}: ')}"
+        named = self.reason.startswith(self.where)  # or a file below it
+        return self.reason if named else f"{self.where}: {self.reason}"
 
 
 def read_source(path: Path) -> Iterator[Imported | Refused]:
@@ -74,9 +76,22 @@ def read_source(path: Path) -> Iterator[Imported | Refused]:
         if not inside:
             raise InputError(f"{path}: no problem package and no data set in it")
         for part in inside:
-            yield from read_source(part)
+            yield from read_sources([part])
     else:
         raise InputError(f"{path}: no such file or directory")
+
+
+def read_sources(paths: Iterable[Path]) -> Iterator[Imported | Refused]:
+    """Every problem of several sources; one that cannot be read does not stop the others.
+
+    Args:
+        paths: as `read_source` takes them.
+    """
+    for path in paths:
+        try:
+            yield from read_source(path)
+        except InputError as error:
+            yield Refused(str(path), str(error))
 
 
 def problem_path(problem: Imported, directory: Path) -> Path:
@@ -133,7 +148,13 @@ def _package(path: Path) -> Imported | Refused:
         return Refused(str(path), str(error))
     source = document["checker"].get("source")
     checker = path / source if source else None
-    return _checked(Imported(str(path), document, checker, tuple(skipped)), home)
+    notes = [f"{name}: left out" for name in skipped]
+    if "time_s" not in document["limits"]:
+        notes.append(
+            f"problem.yaml: no time limit, so that of {Limits().time_s:g} s stands in; "
+            "`hydragen check --calibrate --write` sets one for Python"
+        )
+    return _checked(Imported(str(path), document, checker, tuple(notes)), home)
 
 
 def _checked(problem: Imported, source: str) -> Imported | Refused:

@@ -49,6 +49,7 @@ __all__ = [
     "TokensChecker",
     "load_problem",
     "load_problems",
+    "load_valid_problems",
     "problem_from_document",
     "problem_json_schema",
 ]
@@ -91,6 +92,21 @@ def load_problems(sources: Sequence[str]) -> list[Problem]:
     return reader.result()
 
 
+def load_valid_problems(sources: Sequence[str]) -> tuple[list[Problem], list[str]]:
+    """Reads every problem that is named and can be read, and says what is wrong with the others.
+
+    Args:
+        sources: as for `load_problems`.
+
+    Returns:
+        (problems, faults: a message each, which names the file).
+    """
+    reader = _Reader()
+    for source in sources:
+        reader.add(source)
+    return reader.problems, reader.faults
+
+
 def problem_from_document(document: dict[str, Any], source: str) -> Problem:
     """Validates a document that another format was turned into.
 
@@ -111,8 +127,8 @@ class _Reader:
     """Reads problems, shared pools once, and keeps the faults until all has been read."""
 
     def __init__(self) -> None:
-        self._problems: list[Problem] = []
-        self._faults: list[str] = []
+        self.problems: list[Problem] = []
+        self.faults: list[str] = []
         self._homes: dict[str, str] = {}  # task id to file:line
         self._seen: set[Path] = set()
         self._pools: dict[Path, tuple[Example, ...] | None] = {}  # None: it has faults
@@ -123,9 +139,9 @@ class _Reader:
         Raises:
             InputError: there were faults.
         """
-        if self._faults:
-            raise InputError("\n".join(self._faults))
-        return self._problems
+        if self.faults:
+            raise InputError("\n".join(self.faults))
+        return self.problems
 
     def add(self, source: str) -> None:
         """Reads a file, package, directory, glob or `-`."""
@@ -134,14 +150,14 @@ class _Reader:
             self._add_stdin()
         elif path.is_dir() and not _package_of(path):
             if not self._add_members(sorted(path.iterdir())):
-                self._faults.append(f"{source}: no problem here, expected *.yaml or packages")
+                self.faults.append(f"{source}: no problem here, expected *.yaml or packages")
         elif path.exists():
             self.add_file(path)
         else:
             matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 (may be absolute)
             if not self._add_members(map(Path, matches)):
                 what = "matches no problem" if matches else "no such file or directory, no match"
-                self._faults.append(f"{source}: {what}, expected *.yaml or packages")
+                self.faults.append(f"{source}: {what}, expected *.yaml or packages")
 
     def _add_members(self, paths: Iterable[Path]) -> int:
         return sum(self.add_file(path, named=False) for path in paths)
@@ -209,7 +225,7 @@ class _Reader:
             raise InputError(
                 f"{home}: id: {problem.id!r} is the id of {other} too, expected its own"
             )
-        self._problems.append(problem)
+        self.problems.append(problem)
 
     def pool(self, path: Path) -> tuple[Example, ...]:
         """The examples of a pool file.
@@ -235,7 +251,7 @@ class _Reader:
         try:
             yield
         except InputError as error:
-            self._faults.append(str(error))
+            self.faults.append(str(error))
 
 
 @dataclass(frozen=True, slots=True)

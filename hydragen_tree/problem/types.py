@@ -282,6 +282,10 @@ class Submission(_Part):
 
     verdict: ProgramStatus
     """The verdict it must get."""
+    also: tuple[ProgramStatus, ...] = ()
+    """Verdicts that are as good, as where a format has no name for them."""
+    name: str = ""
+    """What reports call it: its file."""
     code: str
     """The program."""
     language: Literal["python", "c", "c++"] = "python"

@@ -355,6 +355,16 @@ def test_nothing_to_judge() -> None:
     assert evaluate("-", "sum.yaml")[0] == []
 
 
+def test_check_goes_on_past_what_cannot_be_read(home: Path) -> None:
+    (home / "bad.yaml").write_text("id: [\n")
+    ran = subprocess.run(
+        command("run", "check", "bad.yaml", "sum.yaml"), capture_output=True, text=True
+    )
+    assert ran.returncode == 2
+    assert ran.stderr.count("bad.yaml") == 1
+    assert "1 problem checked, all fit to grade with; 1 problem refused" in ran.stderr
+
+
 def test_check(home: Path) -> None:
     ran = subprocess.run(
         command("run", "check", "sum.yaml", "total.yaml"), capture_output=True, text=True

@@ -206,8 +206,8 @@ def test_without_a_compiler_submissions_are_skipped_by_name(
     monkeypatch.setattr("hydragen_tree.judge.languages.shutil.which", lambda name: None)
     [self_check] = check_problems(judge, [package_of(tmp_path, DOUBLE)])
     assert not self_check.good
-    assert [trial.name for trial in self_check.trials] == ["submission 3 (WA)"]
-    assert "submission 1 (AC): language 'c++': its compiler g++" in self_check.skipped[0]
+    assert [trial.name for trial in self_check.trials] == ["submissions/wrong_answer/b.py (WA)"]
+    assert " (AC): language 'c++': its compiler g++" in self_check.skipped[0]
     assert "neither a solution nor an accepted submission that runs here" in self_check.faults()[0]
 
 

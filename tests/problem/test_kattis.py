@@ -257,6 +257,8 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
             "submissions/rejected/any.py": "print(1)\n",
             "submissions/accepted/sum.java": "class Main {}\n",
             "submissions/accepted/old.py": "print 1\n",
+            "submissions/accepted/parses.py": "print(raw_input())\n",
+            "submissions/accepted/.hidden.py": "print(1)\n",
             "submissions/accepted/two.py": "#!/usr/bin/env python2\nprint(1)\n",
             "submissions/accepted/many/a.py": "import b\n",
             "submissions/accepted/many/b.py": "\n",
@@ -271,6 +273,7 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
     assert skipped == [
         "submissions/accepted/many: a program of several files",
         "submissions/accepted/old.py: Python 2, or not Python at all",
+        "submissions/accepted/parses.py: Python 2 (raw_input)",
         "submissions/accepted/sum.java: .java: not Python, C or C++",
         "submissions/accepted/two.py: Python 2",
         "submissions/rejected/any.py: rejected names no single verdict",

@@ -108,8 +108,15 @@ def _types(package: Path, metadata: Mapping[str, Any], legacy: bool) -> set[str]
         words = str(metadata.get("validation") or "default").split()
         kinds |= set(words) - {"default", "score"}
         scored = "score" in words
+        folder = _validator_folder(package)
+        if "custom" not in kinds and folder is not None and _programs(folder):
+            raise InputError(
+                f"{package}/problem.yaml: validation is default, but {folder.name}/ holds a "
+                "program: say custom, or remove it"
+            )
     else:
-        kinds |= {"custom"} if (package / "output_validator").is_dir() else set()
+        folder = _validator_folder(package)
+        kinds |= {"custom"} if folder is not None else set()
         scored = {"scoring", "custom"} <= kinds
     if scored:
         raise InputError(
@@ -211,12 +218,10 @@ def _checker(
 
 def _validator(package: Path) -> Path:
     """The output validator: a file, or a directory with a program of several files."""
-    folder = next(
-        (f for n in ("output_validator", "output_validators") if (f := package / n).is_dir()), None
-    )
+    folder = _validator_folder(package)
     if folder is None:
         raise InputError(f"{package}: validation is custom, but there is no output_validators/")
-    programs = [path for path in sorted(folder.iterdir()) if not _NO_PROGRAM.search(path.name)]
+    programs = _programs(folder)
     if not programs:
         raise InputError(f"{folder}: no output validator in it")
     if len(programs) == 1:
@@ -225,6 +230,16 @@ def _validator(package: Path) -> Path:
         return folder
     names = ", ".join(path.name for path in programs)
     raise InputError(f"{folder}: several output validators ({names}); only one is supported")
+
+
+def _validator_folder(package: Path) -> Path | None:
+    """Where the output validator is; the plural is legacy's, and seen in later formats too."""
+    folders = (package / name for name in ("output_validator", "output_validators"))
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _programs(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if not _NO_PROGRAM.search(path.name)]
 
 
 def default_validator(package: Path, flags: list[str]) -> dict[str, Any]:

@@ -11,6 +11,10 @@ from ruamel.yaml.error import YAMLError
 
 from hydragen_tree.errors import InputError
 
+# The names of 2025-09, then those of legacy, which the drafts between them use as well.
+_GROUP_SETTINGS = ("test_group.yaml", "testdata.yaml")
+_FLAGS = ("output_validator_args", "output_validator_flags")
+
 
 @dataclass(frozen=True, slots=True)
 class CaseData:
@@ -41,12 +45,12 @@ def read_tests(
     Args:
         package: the package's directory.
         constants: values for `{{name}}` in the settings of groups.
-        legacy: its format, which decides where flags are kept.
+        legacy: its format, in which cases have no settings of their own.
         interactive: samples are then shown as conversations.
 
     Raises:
-        InputError: there is no secret case, an answer is missing, a file is not UTF-8, or a case
-            needs arguments or files.
+        InputError: there is no secret case, an input or an answer is missing, a file is not UTF-8,
+            or a case needs arguments or files.
     """
     data = package / "data"
     reader = _Reader(legacy, constants)
@@ -57,7 +61,8 @@ def read_tests(
         raise InputError(f"{data}/secret: no secret test case: the package cannot judge anything")
     cases = [*samples, *secret]
     common = list(cases[0].flags) if len({case.flags for case in cases}) == 1 else []
-    shown = [_conversation(path) for path in sorted((data / "sample").glob("*.interaction"))]
+    conversations = sorted((data / "sample").glob("[!.]*.interaction"))
+    shown = [_conversation(path) for path in conversations]
     tests = []
     for case in cases:
         test: dict[str, Any] = {"input": _text(case.stem, ".in"), "output": _answer(case.stem)}
@@ -130,20 +135,23 @@ class _Reader:
         if not folder.is_dir():
             return
         flags = self.group_flags(folder, inherited)
-        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+        entries = sorted(folder.glob("[!.]*"), key=lambda path: path.name)
         for entry in entries:
             if entry.is_dir() and entry.suffix != ".files":
                 yield from self.cases(entry, flags)
             elif entry.suffix == ".in":
                 stem = entry.with_suffix("")
                 yield _Case(stem, flags if self.legacy else self._case_flags(stem, flags))
+            elif entry.suffix == ".ans" and not entry.with_suffix(".in").is_file():
+                raise InputError(f"{entry}: its input {entry.stem}.in is missing")
             elif entry.suffix == ".files":
                 raise InputError(f"{entry}: test cases with files of their own are not supported")
 
     def group_flags(self, folder: Path, inherited: tuple[str, ...]) -> tuple[str, ...]:
         """The output validator's flags for a folder's cases."""
-        path = folder / ("testdata.yaml" if self.legacy else "test_group.yaml")
-        if not path.is_file():
+        names = _GROUP_SETTINGS[1:] if self.legacy else _GROUP_SETTINGS
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        if path is None:
             return inherited
         flags = self._flags(path, inherited)
         for name, value in self.constants.items():
@@ -158,11 +166,11 @@ class _Reader:
         settings = read_yaml(path)
         if settings.get("args"):
             raise InputError(f"{path}: args: command-line arguments for programs are not supported")
-        key = "output_validator_flags" if self.legacy else "output_validator_args"
-        given = settings.get(key)
-        if given is None:
+        key = next((key for key in _FLAGS if settings.get(key) is not None), None)
+        if key is None:
             return inherited
-        if self.legacy and isinstance(given, dict):  # {name, flags}
+        given = settings[key]
+        if isinstance(given, dict):  # {name, flags}
             given = given.get("flags") or ""
         return words_of(path, key, given)
 

@@ -18,6 +18,8 @@ STATUS_OF_FOLDER = {
     "output_limit_exceeded": "OLE",
     "compiler_error": "CE",
 }
+# A program that passes these limits is in one of those folders where it has none of its own.
+_ALSO = {"RE": ("MLE", "OLE"), "TLE": ("OLE",)}
 _LANGUAGES = {
     ".py": "python", ".py3": "python", ".c": "c", ".cc": "c++", ".cpp": "c++", ".cxx": "c++",
 }  # fmt: skip
@@ -45,9 +47,10 @@ def read_submissions(
         (path for path in root.glob("*") if path.is_dir()),
         key=lambda path: (path.name != "accepted", path.name),
     )
+    named = {STATUS_OF_FOLDER.get(folder.name) for folder in folders}
     for folder in folders:
         for entry in sorted(folder.iterdir()):
-            if entry.name.startswith(".") or entry.name in _NOT_PROGRAMS:
+            if entry.name.startswith(".") or entry.name in _NOT_PROGRAMS or _is_empty(entry):
                 continue
             name = str(entry.relative_to(package))
             program = _program(entry)
@@ -65,9 +68,26 @@ def read_submissions(
                 if language == "python" and (why := why_not_python3(code)):
                     skipped.append(f"{name}: {why}")
                     continue
-                known = {"verdict": STATUS_OF_FOLDER[folder.name], "code": code}
-                found.append(known if language == "python" else {**known, "language": language})
+                status = STATUS_OF_FOLDER[folder.name]
+                also = [other for other in _ALSO.get(status, ()) if other not in named]
+                known = {"verdict": status, "also": also, "name": name, "code": code}
+                known["language"] = "" if language == "python" else language
+                found.append({key: value for key, value in known.items() if value})
     return found, skipped
+
+
+def skipped_submissions(source: Path) -> list[str]:
+    """Why submissions of a package cannot be run here; none for a problem that is no package.
+
+    Args:
+        source: the problem's file.
+    """
+    is_package = source.name == "problem.yaml" and source.is_file()
+    return read_submissions(source.parent, {})[1] if is_package else []
+
+
+def _is_empty(entry: Path) -> bool:
+    return entry.is_dir() and not any(path.is_file() for path in entry.rglob("*"))
 
 
 def _program(entry: Path) -> Path | str:

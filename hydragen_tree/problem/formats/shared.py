@@ -9,6 +9,10 @@ from typing import Any
 
 MEMORY_MIB = 1024  # where a data set states no limit
 _PYTHON2 = re.compile(r"^#!.*python2")
+_PYTHON2_NAMES = {"raw_input", "xrange", "unicode", "unichr", "long", "basestring", "reduce",
+                  "execfile", "cmp", "izip"}  # fmt: skip
+_PYTHON2_ATTRIBUTES = {"iteritems", "iterkeys", "itervalues", "has_key", "maxint", "izip", "imap"}
+_PYTHON2_MODULES = {"Queue", "StringIO", "cStringIO", "cPickle", "urllib2", "sets", "__builtin__"}
 _DECIMAL = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
 
 
@@ -54,7 +58,50 @@ def why_not_python3(code: str) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(code)
+            tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return "Python 2, or not Python at all"
+    sign = _sign_of_python2(tree)
+    return None if sign is None else f"Python 2 ({sign})"
+
+
+def _sign_of_python2(tree: ast.Module) -> str | None:
+    """What a program uses that only Python 2 has, though it parses as Python 3; None for nothing.
+
+    A program that catches the lack of it, or makes its own, runs under both.
+    """
+    nodes = list(ast.walk(tree))
+    if any(isinstance(node, ast.Try) for node in nodes):
+        return None
+    own = {node.id for node in nodes if isinstance(node, ast.Name) and _binds(node)}
+    own |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            return None  # anything may come with it
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            own |= {alias.asname or alias.name for alias in node.names}
+    return next((sign for node in nodes if (sign := _python2_only(node, own))), None)
+
+
+def _binds(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
+
+
+def _python2_only(node: ast.AST, own: set[str]) -> str | None:
+    if isinstance(node, ast.Name) and node.id in _PYTHON2_NAMES - own:
+        return node.id
+    if isinstance(node, ast.Attribute) and node.attr in _PYTHON2_ATTRIBUTES - own:
+        return node.attr
+    if isinstance(node, ast.Import):
+        return next((a.name for a in node.names if a.name in _PYTHON2_MODULES), None)
+    if isinstance(node, ast.ImportFrom) and node.module in _PYTHON2_MODULES:
+        return node.module
+    if isinstance(node, ast.Expr):
+        tuple_ = isinstance(node.value, ast.Tuple) and node.value.elts  # `print >>file, text`
+        value = tuple_[0] if tuple_ else node.value
+        if isinstance(value, ast.BinOp) and isinstance(value.op, ast.RShift):
+            value = value.left
+        if isinstance(value, ast.Name) and value.id == "print":
+            return "print"
     return None
