@@ -45,8 +45,8 @@ class NoText:
     """Stands in for a tokenizer: random weights say nothing."""
 
     def decode(self, _: list[int], **__: Any) -> str:
-        """No text."""
-        return ""
+        """The same for all tokens: what follows a prompt adds nothing to it."""
+        return " "
 
 
 class WithoutAttention(TreeModel):

@@ -92,9 +92,10 @@ class Endings:
         elif last in self._stop_tokens[stop_set]:
             reason = "stop"
         shown = tokens[:-1] if reason else tokens
-        cut = self._cut(stop_set, prompt, shown)
-        if cut is not None:
-            return "stop", cut
+        if self._stops[stop_set]:
+            cut = self._cut(stop_set, prompt, shown)
+            if cut is not None:
+                return "stop", cut
         return reason, self._detokenizer.text(prompt, shown)
 
     def _cut(self, stop_set: int, prompt: Int32, tokens: Int32) -> str | None:
