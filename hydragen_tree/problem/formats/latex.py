@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.problem.formats.latex_math import math_to_text
+from hydragen_tree.problem.formats.latex_references import kind_of, number_labels
 from hydragen_tree.problem.formats.latex_scan import VERBATIM, Scanner, prepare
+from hydragen_tree.problem.formats.latex_units import QUANTITIES, quantity
 
 # Marks inside the text while its white space is still LaTeX's. The source can hold none of them:
 # `prepare` removes control characters.
@@ -38,18 +40,29 @@ _SYMBOLS = {
     "\n": " ", ",": _THIN, ";": " ", ":": " ", "!": "", "-": "", "/": "", "@": "",
 }  # fmt: skip
 _DROPPED = {  # commands that show nothing, with the number of their arguments
-    "label": 1, "ref": 1, "eqref": 1, "pageref": 1, "vspace": 1, "vspace*": 1, "hspace": 1,
-    "hspace*": 1, "includegraphics": 1, "includesvg": 1, "setlength": 2, "addtolength": 2,
+    "label": 1, "pageref": 1, "vspace": 1, "vspace*": 1, "hspace": 1,
+    "hspace*": 1, "setlength": 2, "addtolength": 2,
     "usepackage": 1, "pagestyle": 1, "thispagestyle": 1, "problemname": 1, "color": 1, "cline": 1,
     "graphicspath": 1, "index": 1, "hypersetup": 1, "lstset": 1, "setcounter": 2, "cite": 1,
-    "input": 1, "include": 1, "rule": 2, "captionsetup": 1, "selectlanguage": 1,
+    "input": 1, "include": 1, "rule": 2, "captionsetup": 1, "selectlanguage": 1, "cellcolor": 1,
+    "rowcolor": 1, "columncolor": 1, "arrayrulecolor": 1, "rowcolors": 3, "specialrule": 3,
+    "tikzset": 1, "usetikzlibrary": 1, "pgfplotsset": 1, "pgfmathsetmacro": 2, "sisetup": 1,
 }  # fmt: skip
 _SECOND_IS_TEXT = ("href", "textcolor", "colorbox", "raisebox", "parbox", "scalebox", "resizebox")
 _ENVIRONMENT_ARGUMENTS = {
     "tabular": 1, "tabularx": 2, "tabular*": 2, "longtable": 1, "wrapfigure": 2, "minipage": 1,
-    "multicols": 1, "subfigure": 1, "adjustbox": 1, "wraptable": 2, "array": 1,
+    "multicols": 1, "subfigure": 1, "adjustbox": 1, "wraptable": 2, "array": 1, "tabulary": 2,
+    "supertabular": 1, "tabu": 1, "NiceTabular": 1, "tblr": 1,
 }  # fmt: skip
-_TABLES = ("tabular", "tabularx", "tabular*", "longtable", "array")
+_TABLES = ("tabular", "tabularx", "tabular*", "longtable", "array", "tabulary", "supertabular",
+           "tabu", "NiceTabular", "tblr")  # fmt: skip
+# What text cannot show, and what stands for it.
+_DRAWINGS = ("tikzpicture", "tikzcd", "pspicture", "picture", "forest", "circuitikz", "pgfpicture",
+             "asy", "chessboard")  # fmt: skip
+_NO_DRAWING, _NO_TABLE = "[Figure: a drawing]", "[Table: not shown]"
+_RULES = re.compile(r"\\(?:(?:hline|toprule|midrule|bottomrule)\b|cmidrule(?:\(\w*\))?\{[^{}]*\})")
+_LABEL = re.compile(r"\\label\s*\{([^{}]*)\}")
+_REFERENCES = ("ref", "eqref", "autoref", "cref", "Cref")
 
 
 def latex_to_text(source: str, constants: Mapping[str, str] | None = None) -> str:
@@ -65,7 +78,7 @@ def latex_to_text(source: str, constants: Mapping[str, str] | None = None) -> st
     body = re.search(r"\\begin\{document\}(.*?)(?:\\end\{document\}|$)", source, re.DOTALL)
     text = prepare(body.group(1) if body else source)
     try:
-        converter = _Converter(constants or {})
+        converter = _Converter(constants or {}, number_labels(text))
         return converter.finish(converter.convert(text))
     except RecursionError:
         raise InputError("LaTeX groups are nested too deeply to be read") from None
@@ -84,8 +97,11 @@ def problem_name(source: str) -> str | None:
 class _Converter:
     """Holds what must not be reflowed, and the depth of lists."""
 
-    def __init__(self, constants: Mapping[str, str]) -> None:
+    def __init__(self, constants: Mapping[str, str], labels: Mapping[str, tuple[str, str]]) -> None:
         self._constants = constants
+        self._labels = labels
+        self._floats: list[tuple[str, str, bool]] = []  # what, its number if labelled, a caption
+        self._tables = 0  # open ones
         self._kept: list[str] = []
         self._lists: list[int | None] = []  # the last number of each open list; None has bullets
 
@@ -165,11 +181,21 @@ class _Converter:
             return scanner.argument()
         if name == "footnote":
             return f" ({self.convert(scanner.argument())})"
-        if name in ("caption", "illustration"):
-            if name == "illustration":
-                scanner.argument(), scanner.argument()
-            caption = self.convert(scanner.argument()).strip()
-            return f"\n\n[Figure: {caption}]\n\n" if caption else ""
+        if name in ("includegraphics", "includesvg"):
+            scanner.optional()
+            return self._picture(scanner.argument())
+        if name == "tikz":
+            return self._drawing(scanner)
+        if name in QUANTITIES:
+            return quantity(scanner, name)
+        if name in _REFERENCES:
+            return self._reference(name, scanner.argument())
+        if name == "caption":
+            scanner.optional()
+            return self._caption(self.convert(scanner.argument()).strip())
+        if name == "illustration":
+            file = (scanner.argument(), scanner.argument())[1]
+            return f"\n\n[Figure: {self.convert(scanner.argument()).strip() or file}]\n\n"
         if name in ("multicolumn", "multirow"):
             scanner.argument(), scanner.argument()
             return self.convert(scanner.argument())
@@ -182,8 +208,46 @@ class _Converter:
         scanner.optional() if scanner.peek() == "[" else None
         return ""  # a group that follows is read as text
 
+    def _picture(self, file: str) -> str:
+        """A picture's place; the caption around it says more than its file's name."""
+        captioned = bool(self._floats) and self._floats[-1][2]
+        return "" if captioned else f"[Figure: {file.strip()}]"
+
+    def _drawing(self, scanner: Scanner) -> str:
+        """`\\tikz{...}` or `\\tikz ...;`."""
+        scanner.optional()
+        scanner.skip_space()
+        scanner.argument() if scanner.peek() == "{" else scanner.until(";")
+        return _NO_DRAWING
+
+    def _reference(self, command: str, labels: str) -> str:
+        kinds = [self._labels.get(label.strip(), ("", "?")) for label in labels.split(",")]
+        if command == "eqref":
+            return ", ".join(f"({number})" for _, number in kinds)
+        named = command != "ref"
+        return ", ".join(f"{kind} {number}".strip() if named else number for kind, number in kinds)
+
+    def _caption(self, caption: str) -> str:
+        kind, number, _ = self._floats[-1] if self._floats else ("Figure", "", False)
+        return f"\n\n[{f'{kind} {number}'.strip()}: {caption}]\n\n" if caption else ""
+
+    def _float(self, kind: str, body: str) -> str:
+        """A figure or table with its caption, numbered where the text refers to it by label."""
+        found = _LABEL.findall(body)
+        number = self._labels[found[0]][1] if found else ""
+        captioned = re.search(r"\\caption\s*(?:\[[^\]]*\])?\s*\{\s*[^\s}]", body) is not None
+        self._floats.append((kind, number, captioned))
+        text = self.convert(body)
+        self._floats.pop()
+        return f"\n\n{text}\n\n"
+
     def _environment(self, scanner: Scanner, name: str) -> str:
         body = scanner.environment_body(name)
+        if name in _DRAWINGS:
+            captioned = bool(self._floats) and self._floats[-1][2]
+            return "" if captioned else f"\n\n{_NO_DRAWING}\n\n"
+        if name == "tabbing":
+            return f"\n\n{_NO_TABLE}\n\n"
         if name in VERBATIM:
             if name == "comment":
                 return ""
@@ -192,7 +256,9 @@ class _Converter:
             code.argument() if name == "minted" else None
             return self._keep(code.source[code.pos :].strip("\n"))
         if name.rstrip("*") in _MATHS:
-            return f"\n\n{math_to_text(body)}\n\n"
+            found = _LABEL.findall(body)
+            number = f"    ({self._labels[found[0]][1]})" if len(found) == 1 else ""
+            return f"\n\n{math_to_text(body)}{number}\n\n"
         inner = Scanner(body)
         inner.optional()
         for _ in range(_ENVIRONMENT_ARGUMENTS.get(name, 0)):
@@ -203,6 +269,9 @@ class _Converter:
             return self._list(rest, numbered=name == "enumerate")
         if name in _TABLES:
             return self._table(rest)
+        kind = kind_of(name)
+        if kind in ("Figure", "Table"):
+            return self._float(kind, rest)
         heading = f"## {name}\n\n" if name in _HEADED else ""
         return f"\n\n{heading}{self.convert(rest)}\n\n"
 
@@ -225,9 +294,13 @@ class _Converter:
         return f"{_BREAK}{_INDENT * (len(self._lists) - 1)}{mark}{named} "
 
     def _table(self, body: str) -> str:
-        rows = self.convert(re.sub(r"\\(?:hline|toprule|midrule|bottomrule)\b", "", body))
+        self._tables += 1
+        rows = self.convert(_RULES.sub("", body))
+        self._tables -= 1
         lines = [row for row in rows.replace("\n\n", "\n").split(_BREAK) if row.strip()]
         cells = [" | ".join(cell.strip() for cell in line.split(_CELL)) for line in lines]
+        if self._tables:  # a table within a cell keeps to the cell's line
+            return "; ".join(cells).replace(" | ", ", ")
         return f"\n\n{_BREAK.join(cells)}\n\n"
 
 
@@ -248,11 +321,30 @@ def _dollars(scanner: Scanner) -> str:
         scanner.take("$")
     closing = "$$" if display else "$"
     start = scanner.pos
-    while not scanner.done and not scanner.source.startswith(closing, scanner.pos):
-        scanner.pos += 2 if scanner.peek() == "\\" else 1
-    text = math_to_text(scanner.source[start : scanner.pos])
+    end = _closing_dollars(scanner.source, start, closing)
+    text = math_to_text(scanner.source[start:end])
+    scanner.pos = end
     scanner.take(closing)
     return f"\n\n{text}\n\n" if display else text
+
+
+def _closing_dollars(source: str, start: int, closing: str) -> int:
+    """Where a formula ends: at dollars outside of its groups, as those in `\\text{if $i$}` are not.
+
+    Where the groups are not balanced, at the first dollars.
+    """
+    position, depth, first = start, 0, len(source)
+    while position < len(source):
+        char = source[position]
+        if source.startswith(closing, position):
+            if depth <= 0:
+                return position
+            first = min(first, position)
+        if source.startswith("\n\n", position) and first < position:
+            break  # no formula goes over a paragraph's end
+        depth += (char == "{") - (char == "}")
+        position += 2 if char == "\\" else 1
+    return first
 
 
 def _taken(scanner: Scanner) -> str:

@@ -1,14 +1,16 @@
 """Formulas as plain text: `$1 \\le n \\le 10^{5}$` becomes `1 <= n <= 10^5`."""
 
 import re
+import unicodedata
 
 from hydragen_tree.problem.formats.latex_scan import Scanner
+from hydragen_tree.problem.formats.latex_units import QUANTITIES, quantity
 
 _WORDS = {
     # relations and operators, spaced
     "le": " <= ", "leq": " <= ", "leqslant": " <= ", "ge": " >= ", "geq": " >= ",
     "geqslant": " >= ", "lt": " < ", "gt": " > ", "ne": " != ", "neq": " != ", "ll": " << ",
-    "gg": " >> ", "approx": " ~ ", "sim": " ~ ", "equiv": " = ", "times": " x ", "cdot": " * ",
+    "gg": " >> ", "approx": " ~ ", "sim": " ~ ", "equiv": " ≡ ", "times": " x ", "cdot": " * ",
     "ast": " * ", "div": " / ", "pm": " +- ", "oplus": " xor ", "in": " in ", "notin": " not in ",
     "cup": " union ", "cap": " intersect ", "subset": " subset of ", "subseteq": " subset of ",
     "setminus": " \\ ", "land": " and ", "wedge": " and ", "lor": " or ", "vee": " or ",
@@ -44,10 +46,16 @@ _NAMES = frozenset({
 _UNWRAPPED = frozenset({
     "text", "mathrm", "mathit", "mathbf", "mathtt", "mathsf", "mathbb", "mathcal", "mathfrak",
     "mathscr", "operatorname", "operatorname*", "textbf", "textit", "texttt", "textrm", "textsf",
-    "textsc", "emph", "mbox", "hbox", "boldsymbol", "bm", "overline", "bar", "hat", "vec", "tilde",
-    "widehat", "widetilde", "underline", "dot", "underbrace", "overbrace", "boxed", "mathop",
-    "mathbin", "mathrel", "mathord", "textnormal",
+    "textsc", "emph", "mbox", "hbox", "boldsymbol", "bm", "vec", "underline", "dot",
+    "underbrace", "overbrace", "boxed", "mathop", "mathbin", "mathrel", "mathord", "textnormal",
 })  # fmt: skip
+# A mark over one letter is put there; over more it is a function of them.
+_OVER = {
+    "overline": ("overline", "\u0304"), "bar": ("overline", "\u0304"), "hat": ("hat", "\u0302"),
+    "widehat": ("hat", "\u0302"), "tilde": ("tilde", "\u0303"), "widetilde": ("tilde", "\u0303"),
+}  # fmt: skip
+_NEGATED = {"=": " != ", "in": " not in ", "equiv": " ≢ ", "<": " >= ", ">": " <= ",
+            "subset": " not subset of ", "subseteq": " not subset of "}  # fmt: skip
 _ATOM = re.compile(r"\w+(?:\.\d+)?|\([^()]*\)|[\w]+\([^()]*\)")
 _SHORT = re.compile(r"-?\d+|\w|\*|\+|'+")
 
@@ -106,6 +114,18 @@ def _structure(scanner: Scanner, name: str) -> str:
         return f"sqrt({inner})" if root is None else f"root({math_to_text(root)}, {inner})"
     if name in ("binom", "dbinom", "tbinom"):
         return f"C({math_to_text(scanner.argument())}, {math_to_text(scanner.argument())})"
+    if name in _OVER:
+        word, accent = _OVER[name]
+        inner = math_to_text(scanner.argument())
+        single = len(inner) == 1 and inner.isalnum()
+        return unicodedata.normalize("NFC", inner + accent) if single else f"{word}({inner})"
+    if name == "not":
+        negated = scanner.argument().removeprefix("\\")
+        return _NEGATED.get(negated, f" not {math_to_text(negated)} ")
+    if name in QUANTITIES:
+        return quantity(scanner, name)
+    if name in ("ref", "eqref", "autoref", "cref", "Cref"):
+        return f"[{scanner.argument()}]"
     if name == "pmod":
         return f" (mod {math_to_text(scanner.argument())})"
     if name in ("color", "label", "hspace", "vspace", "phantom"):

@@ -15,7 +15,10 @@ _VERBATIM_BODY = re.compile(
 )
 # A comment takes its line's end and the next line's indentation along, but never an empty line.
 _COMMENT = re.compile(r"%[^\n]*(?:\n[ \t]*(?!\n))?")
-_DEFINITIONS = ("newcommand", "renewcommand", "providecommand", "def", "DeclareMathOperator")
+_DEFINITIONS = (
+    "newcommand", "renewcommand", "providecommand", "def", "DeclareMathOperator", "newcolumntype",
+    "newenvironment", "renewenvironment", "newtheorem",
+)  # fmt: skip
 
 
 class Scanner:
@@ -162,7 +165,14 @@ def _strip_control(source: str) -> str:
 
 def _define(scanner: Scanner, kind: str, macros: dict[str, tuple[int, str]]) -> None:
     """Remember what `\\newcommand{\\name}[2]{body}` or `\\def\\name#1{body}` defines."""
-    name = scanner.argument().removeprefix("\\")
+    name = scanner.argument().strip().removeprefix("\\")
+    if kind in ("newcolumntype", "newenvironment", "renewenvironment", "newtheorem"):
+        while scanner.optional() is not None:  # numbers of arguments, counters
+            pass
+        for _ in range(2 if kind.endswith("environment") else 1):
+            scanner.argument()
+        scanner.optional()
+        return
     if kind == "def":
         parameters = len(re.findall(r"#\d", scanner.until("{")))
         scanner.pos -= 1

@@ -13,9 +13,10 @@ _NAME = re.compile(r"problem(?:\.(?P<language>[a-z]{2,3}(?:-[A-Za-z]{2})?))?\.(?
 _SAMPLE_COMMANDS = re.compile(r"\{\{\s*(?:nextsample|remainingsamples)\s*\}\}")
 _CODE = re.compile(r"(^```.*?^```[^\n]*$|^~~~.*?^~~~[^\n]*$|`+[^`\n]+`+)", re.DOTALL | re.MULTILINE)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_IMAGE = re.compile(r"!\[([^\]]*)\]\([^)]*\)(?:\{[^}]*\})?")
+_IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*)[^)]*\)(?:\{[^}]*\})?")
 _DISPLAY = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$", re.DOTALL)
-_INLINE = re.compile(r"(?<![\\$])\$(?!\s)([^$\n]+(?:\n[^$\n]+)*?)(?<![\s\\])\$")
+_IN_TEXT = r"\\(?:text\w*|mbox)\{[^{}]*\}"  # which may hold dollars of its own
+_INLINE = re.compile(rf"(?<![\\$])\$(?!\s)((?:{_IN_TEXT}|[^$\n]|\n(?!\n))+?)(?<![\s\\])\$")
 
 
 def read_statement(package: Path, constants: Mapping[str, str]) -> tuple[str, str | None]:
@@ -67,7 +68,7 @@ def markdown_to_text(source: str, constants: Mapping[str, str] | None = None) ->
 
 
 def _prose(text: str) -> str:
-    text = _IMAGE.sub(lambda m: f"[Figure: {m.group(1)}]" if m.group(1).strip() else "", text)
+    text = _IMAGE.sub(lambda m: f"[Figure: {m.group(1).strip() or m.group(2)}]", text)
     text = _DISPLAY.sub(lambda m: f"\n\n{math_to_text(m.group(1))}\n\n", text)
     text = _INLINE.sub(lambda m: math_to_text(m.group(1)), text)
     return text.replace("\\$", "$")
