@@ -81,7 +81,7 @@ Model = Annotated[
         "--model",
         metavar="NAME",
         rich_help_panel=_MODEL,
-        help="A directory or a hub id; tiny is the demonstration model that ships.",
+        help="A directory, a GGUF file or a hub id; tiny is the demonstration model that ships.",
     ),
 ]
 Revision = Annotated[

@@ -1,7 +1,9 @@
 """Finding, checking and loading models, so that what cannot work is refused before weights load."""
 
 import hashlib
+import struct
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ class ModelSource:
         name: as the user gave it.
         path: directory or hub id that transformers loads.
         revision: of the hub repository, if any.
+        gguf: the file in `path` that holds it all, if it is of that kind.
         config: the text model's configuration.
         shape: sizes of keys and values.
         dtype: weights and activations.
@@ -59,6 +62,7 @@ class ModelSource:
     name: str
     path: str
     revision: str | None
+    gguf: str | None
     config: PreTrainedConfig
     shape: KVShape
     dtype: torch.dtype
@@ -67,6 +71,11 @@ class ModelSource:
     context_tokens: int
     window_tokens: int | None
     eos_ids: frozenset[int]
+
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """What transformers' loaders have to know besides the path."""
+        return _origin(self.revision, self.gguf)
 
     @property
     def heads(self) -> Heads:
@@ -110,7 +119,7 @@ def find_model(
     """Reads a model's configuration and refuses what the tree cannot run, without its weights.
 
     Args:
-        model: `tiny` (the model that ships), a directory, or a hub id.
+        model: `tiny` (the model that ships), a directory, a GGUF file, or a hub id.
         revision: branch, tag or commit on the hub.
         dtype: `auto` (float32 on a CPU, else as stored), `float32`, `bfloat16`, `float16`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
@@ -120,13 +129,8 @@ def find_model(
         ModelError: not found, not readable, or of a kind that is not supported.
         InputError: a device or type there is not, or not for this model.
     """
-    path = _locate(model, revision)
-    try:
-        config = AutoConfig.from_pretrained(path, revision=revision).get_text_config(decoder=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(_first_line(error), setting="model", value=model) from None
-    except StrictDataclassError as error:
-        raise ModelError(f"config.json: {_one_line(error)}", setting="model", value=model) from None
+    path, gguf = _locate(model, revision)
+    config = _read_config(model, path, _origin(revision, gguf))
     refuse_unsupported(model, config)
     place = _device(device)
     stored = getattr(config, "dtype", None)
@@ -139,6 +143,7 @@ def find_model(
         name=model,
         path=path,
         revision=revision,
+        gguf=gguf,
         config=config,
         shape=shape,
         dtype=kind,
@@ -157,7 +162,7 @@ def load_tokenizer(source: ModelSource) -> Any:
         ModelError: the model has none, or it cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+        return AutoTokenizer.from_pretrained(source.path, **source.origin)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"its tokenizer cannot be loaded: {_one_line(error)}",
@@ -178,7 +183,7 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
     try:
         model: PreTrainedModel
         model, found = AutoModelForCausalLM.from_pretrained(
-            source.path, revision=source.revision, dtype=source.dtype, output_loading_info=True
+            source.path, dtype=source.dtype, output_loading_info=True, **source.origin
         )
     except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
         raise ModelError(
@@ -227,20 +232,45 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _locate(model: str, revision: str | None) -> str:
+def _read_config(model: str, path: str, origin: dict[str, str | None]) -> PreTrainedConfig:
+    """The text model's configuration, or why there is none."""
+    why = "its GGUF file cannot be read: " if "gguf_file" in origin else ""
+    try:
+        return AutoConfig.from_pretrained(path, **origin).get_text_config(decoder=True)
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise ModelError(why + _first_line(error), setting="model", value=model) from None
+    except StrictDataclassError as error:
+        raise ModelError(f"config.json: {_one_line(error)}", setting="model", value=model) from None
+
+
+def _origin(revision: str | None, gguf: str | None) -> dict[str, str | None]:
+    return {"revision": revision} if gguf is None else {"gguf_file": gguf}
+
+
+def _locate(model: str, revision: str | None) -> tuple[str, str | None]:
+    """The directory or hub id of a model, and the GGUF file in it if it is one."""
     if model == TINY:
-        return str(MODEL_DIR)
+        return str(MODEL_DIR), None
     path = Path(model).expanduser()
     if path.is_dir():
-        return str(path)
+        return str(path), None
+    if path.is_file() and path.suffix == ".gguf":
+        if lacking := [name for name in ("gguf", "accelerate") if find_spec(name) is None]:
+            raise ModelError(
+                f"a GGUF file, which transformers loads with {' and '.join(lacking)}; "
+                "pip install 'hydragen-tree[gguf]'",
+                setting="model",
+                value=model,
+            )
+        return str(path.parent), path.name
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise ModelError(
             f"no such directory; expected `{TINY}`, a model directory (config.json, tokenizer, "
-            "safetensors) or a hub id such as owner/name",
+            "safetensors), a GGUF file or a hub id such as owner/name",
             setting="model",
             value=model,
         )
-    return _on_hub(model, revision)
+    return _on_hub(model, revision), None
 
 
 def _on_hub(model: str, revision: str | None) -> str:
@@ -315,6 +345,8 @@ def _refuse_fp8(device: torch.device, shape: KVShape) -> None:
 
 
 def _weight_files(source: ModelSource) -> list[Path]:
+    if source.gguf is not None:
+        return [Path(source.path, source.gguf)]
     if Path(source.path).is_dir():
         folder = Path(source.path)
     else:
