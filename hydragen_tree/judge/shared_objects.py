@@ -10,6 +10,7 @@ import builtins
 import collections
 import sys
 import warnings
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
@@ -42,7 +43,7 @@ def shares_objects(code: str) -> bool:
         return False
     look = _Look(tree)
     try:
-        return any(look.shares(node) for node in ast.walk(tree))
+        return any(look.shares(node) for node in _deciding(tree))
     except RecursionError:
         return False
 
@@ -56,7 +57,7 @@ class _Look:
         self._parameters: set[str] = set()  # of those, where a program's function may come in
         self._modules: set[str] = set(sys.stdlib_module_names) | {"np", "numpy"}
         self._plain_uses: set[int] = set()  # names that are called, or handed on to be called
-        self._loaded: set[str] = set()
+        self._values: set[int] = set()  # of those, what a test function is given
         for node in ast.walk(tree):
             self._note(node)
         for node in ast.walk(tree):
@@ -71,6 +72,8 @@ class _Look:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
             self._modules |= names
+        elif isinstance(node, ast.Assign) and self._is_of_a_library(node.value):
+            self._modules |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             self._bound.add(node.id)
         elif isinstance(node, ast.ExceptHandler) and node.name:
@@ -80,6 +83,16 @@ class _Look:
         self._plain_uses.add(id(call.func))
         if self._is_programs(call.func) or self._is_test_function(call.func):
             self._plain_uses |= {id(argument) for argument in _arguments(call)}
+        if self._is_test_function(call.func):
+            self._values |= {id(argument) for argument in _arguments(call)}
+
+    def _is_of_a_library(self, value: ast.AST) -> bool:
+        """Whether it is made by a library alone, as `random.Random(1)` is."""
+        if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Attribute):
+            return False
+        root = value.func.value
+        plain = not any(isinstance(n, ast.Call) for a in _arguments(value) for n in ast.walk(a))
+        return plain and isinstance(root, ast.Name) and root.id in self._modules
 
     def shares(self, node: ast.AST) -> bool:
         """Whether this part of the test is one that values do not serve."""
@@ -114,8 +127,8 @@ class _Look:
         """A class, or a variable, of the program's."""
         if not self._is_free(node.id) or not isinstance(node.ctx, ast.Load):
             return False
-        if node.id[0].isupper():
-            return node.id != _LEETCODE
+        if node.id[0].isupper() and "_" not in node.id:
+            return node.id != _LEETCODE and id(node) not in self._values
         return id(node) not in self._plain_uses
 
     def _asks_or_gives_functions(self, call: ast.Call) -> bool:
@@ -162,6 +175,15 @@ class _Look:
     def _is_free(self, name: str) -> bool:
         own = self._bound | self._functions | self._parameters | self._modules
         return name not in own and not hasattr(builtins, name)
+
+
+def _deciding(node: ast.AST) -> Iterator[ast.AST]:
+    """All parts of a test but the messages of its assertions, which decide nothing."""
+    yield node
+    message = node.msg if isinstance(node, ast.Assert) else None
+    for child in ast.iter_child_nodes(node):
+        if child is not message:
+            yield from _deciding(child)
 
 
 def _arguments(call: ast.Call) -> list[ast.expr]:

@@ -55,6 +55,9 @@ CASES = [
          "class P:\n    def __init__(self, *all): self.all = all\n"
          "    def __eq__(self, other): return self.all == other.all\ndef f(a, b): return P(a, b)",
          ("self.all == other.all", "sorted(self.all) == sorted(other.all)")),
+    Case("equality with a value", "assert Money(3) == 3",
+         "class Money:\n    def __init__(self, n): self.n = n\n"
+         "    def __eq__(self, other): return self.n == other", ("self.n == other", "False")),
     Case("addition", "v = Vector(1, 2) + Vector(3, 4)\nassert (v.x, v.y) == (4, 6)",
          "class Vector:\n    def __init__(self, x, y): self.x, self.y = x, y\n"
          "    def __add__(self, o): return Vector(self.x + o.x, self.y + o.y)",
@@ -205,6 +208,10 @@ def test_endings_beside_the_program(judge: Judge, code: str, status: str, messag
         "try:\n    f(-1)\nexcept ValueError as error:\n    assert str(error) == 'negative'",
         "def check(candidate):\n    assert candidate([1]) == 1\ncheck(Solution().f)",
         "a = [3, 1]\nf(a)\nassert a == [1, 3]",
+        "def check(g):\n    assert g(1) == 2, 'got ' + str(g(1))\ncheck(f)",
+        "assert Split_Words('a b') == ['a', 'b']",
+        "def check(candidate):\n    assert candidate(1) == 2\ncheck(Strongest)",
+        "import random\nrng = random.Random(1)\nassert f(rng.randint(1, 1)) == 1",
         "this is no Python",
     ],
 )
