@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 VOCABULARY = 97
 _SIZES = {
-    8: "rotary_dim v_head_dim",
+    8: "rotary_dim v_head_dim mamba_n_heads",
     24: "sliding_window local_attention keep_window_size",
     64: "hidden_size n_embd d_model word_embed_proj_dim embedding_size",
     96: "intermediate_size ffn_dim ffn_hidden_size dff n_inner moe_intermediate_size "
@@ -21,7 +21,7 @@ _SIZES = {
     "moe_num_experts",
     1: "n_group topk_group",
     2: "num_key_value_heads num_experts_per_tok moe_k moe_topk",
-    16: "head_dim kv_channels query_pre_attn_scalar",
+    16: "head_dim kv_channels mamba_d_head query_pre_attn_scalar",
     256: "max_position_embeddings n_positions n_ctx max_seq_len",
     VOCABULARY: "vocab_size vocab_size_per_layer_input audio_vocab_size",
 }
@@ -69,10 +69,10 @@ def default(kind: str) -> PreTrainedConfig:
     return CONFIG_MAPPING[kind](**deepcopy(_LACKING.get(kind, {})))
 
 
-def shrunken(kind: str) -> PreTrainedConfig:
-    """The default configuration of a model type with small sizes."""
+def shrunken(kind: str, **changes: object) -> PreTrainedConfig:
+    """The default configuration of a model type with small sizes, and what else is to change."""
     whole = default(kind)
-    return type(whole).from_dict(_shrink(whole.to_dict()) | _SHARING.get(kind, {}))
+    return type(whole).from_dict(_shrink(whole.to_dict()) | _SHARING.get(kind, {}) | changes)
 
 
 def _shrink(config: dict[str, Any]) -> dict[str, Any]:
