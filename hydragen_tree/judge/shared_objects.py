@@ -20,11 +20,14 @@ _PLAIN = (
     *(collections.Counter, collections.OrderedDict, collections.deque, collections.defaultdict),
     *(Fraction, BaseException),
 )
-_PLAIN_ATTRIBUTES = {name for kind in _PLAIN for name in dir(kind)} | {"__name__", "__doc__"}
+_PLAIN_ATTRIBUTES = {n for kind in _PLAIN for n in dir(kind) if not n.startswith("__")}
+_PLAIN_ATTRIBUTES |= {"__name__", "__doc__"}
 # Of these a test may ask nothing but what the program's own methods say of the object.
 _ASKING = ("str", "repr", "hash", "isinstance", "issubclass", "type", "getattr", "hasattr", "id",
            "setattr", "delattr", "vars", "dir", "callable")  # fmt: skip
 _TYPES = {"int", "str", "float", "list", "tuple", "dict", "set", "bool", "bytes", "frozenset"}
+_CALLERS = ("map", "filter", "sorted", "min", "max")  # of functions that they are given
+_LOOKING = {"asyncio", "dataclasses", "inspect", "operator", "pickle", "types", "weakref"}
 _LEETCODE = "Solution"  # its methods are called, and no more
 
 
@@ -57,12 +60,15 @@ class _Look:
         self._parameters: set[str] = set()  # of those, where a program's function may come in
         self._modules: set[str] = set(sys.stdlib_module_names) | {"np", "numpy"}
         self._plain_uses: set[int] = set()  # names that are called, or handed on to be called
+        self._results: set[str] = set()  # names for what the program's functions gave
         self._values: set[int] = set()  # of those, what a test function is given
         for node in ast.walk(tree):
             self._note(node)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 self._note_uses(node)
+            elif isinstance(node, ast.Assign):
+                self._note_results(node)
 
     def _note(self, node: ast.AST) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -81,10 +87,18 @@ class _Look:
 
     def _note_uses(self, call: ast.Call) -> None:
         self._plain_uses.add(id(call.func))
-        if self._is_programs(call.func) or self._is_test_function(call.func):
+        calls = isinstance(call.func, ast.Name) and call.func.id in _CALLERS
+        if calls or self._is_programs(call.func) or self._is_test_function(call.func):
             self._plain_uses |= {id(argument) for argument in _arguments(call)}
         if self._is_test_function(call.func):
             self._values |= {id(argument) for argument in _arguments(call)}
+
+    def _note_results(self, node: ast.Assign) -> None:
+        for target in node.targets:
+            pairs = [(target, node.value)]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = list(zip(target.elts, node.value.elts, strict=False))
+            self._results |= {t.id for t, v in pairs if isinstance(t, ast.Name) and self._gives(v)}
 
     def _is_of_a_library(self, value: ast.AST) -> bool:
         """Whether it is made by a library alone, as `random.Random(1)` is."""
@@ -107,6 +121,8 @@ class _Look:
         if isinstance(node, ast.Compare):
             sides = (node.left, *node.comparators)
             return sum(self._is_result(side) for side in sides) > 1
+        if isinstance(node, ast.withitem):
+            return self._is_result(node.context_expr)
         if isinstance(node, ast.BinOp):
             return self._is_result(node.left) and self._is_result(node.right)
         return False
@@ -134,6 +150,8 @@ class _Look:
     def _asks_or_gives_functions(self, call: ast.Call) -> bool:
         if isinstance(call.func, ast.Name) and call.func.id in _ASKING:
             return any(self._is_result(argument) for argument in _arguments(call))
+        if isinstance(call.func, ast.Attribute) and _last_name(call.func.value) in _LOOKING:
+            return True
         if not self._is_programs(call.func):
             return False
         return any(self._is_function(argument) for argument in _arguments(call))
@@ -160,6 +178,10 @@ class _Look:
 
     def _is_result(self, node: ast.AST) -> bool:
         """What a function of the program gave."""
+        named = isinstance(node, ast.Name) and node.id in self._results - self._parameters
+        return self._gives(node) or named
+
+    def _gives(self, node: ast.AST) -> bool:
         return isinstance(node, ast.Call) and self._is_programs(node.func)
 
     def _is_programs(self, function: ast.AST) -> bool:

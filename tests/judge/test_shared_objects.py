@@ -9,6 +9,7 @@ from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
 from hydragen_tree.judge.sandbox.levels import LEVELS
 from hydragen_tree.judge.shared_objects import shares_objects
+from hydragen_tree.problem.formats.evalplus import evalplus_tests
 from hydragen_tree.problem.types import Limits, Problem, Test
 
 
@@ -55,6 +56,24 @@ CASES = [
          "class P:\n    def __init__(self, *all): self.all = all\n"
          "    def __eq__(self, other): return self.all == other.all\ndef f(a, b): return P(a, b)",
          ("self.all == other.all", "sorted(self.all) == sorted(other.all)")),
+    Case("equality of named objects", "a, b = make(1), make(1)\nc = make(2)\nassert a == b != c",
+         "class P:\n    def __init__(self, n): self.n = n\n"
+         "    def __eq__(self, other): return self.n == other.n\ndef make(n): return P(n)",
+         ("self.n == other.n", "True")),
+    Case("the name of a class", "assert f(1).__class__.__name__ == 'Pair'",
+         "class Pair: pass\ndef f(n): return Pair()", ("Pair", "Pear")),
+    Case("a decorator", "@twice\ndef g(x): return x + 1\nassert g(1) == 3",
+         "def twice(g): return lambda x: g(g(x))", ("g(g(x))", "g(x)")),
+    Case("a coroutine", "import asyncio\nassert asyncio.run(f(2)) == 4",
+         "async def f(n): return n * 2", ("n * 2", "n")),
+    Case("a lower-case context manager", "with timer() as t:\n    pass\nassert t.get() == 1",
+         "class timer:\n    def __enter__(self): return self\n    def __exit__(self, *why): pass\n"
+         "    def get(self): return 1", ("return 1", "return 2")),
+    Case("dataclasses.asdict", "import dataclasses\nassert dataclasses.asdict(f(1)) == {'n': 1}",
+         "from dataclasses import dataclass\n@dataclass\nclass Item:\n    n: int\n"
+         "def f(n): return Item(n)", ("Item(n)", "Item(0)")),
+    Case("a function handed to map", "assert list(map(f, [1, 2])) == [2, 4]",
+         "def f(n): return 2 * n", ("2 * n", "n"), beside=False),
     Case("equality with a value", "assert Money(3) == 3",
          "class Money:\n    def __init__(self, n): self.n = n\n"
          "    def __eq__(self, other): return self.n == other", ("self.n == other", "False")),
@@ -217,3 +236,11 @@ def test_endings_beside_the_program(judge: Judge, code: str, status: str, messag
 )
 def test_values_keep_the_test_apart(test: str) -> None:
     assert not shares_objects(test)
+
+
+def test_tests_of_evalplus_stay_apart() -> None:
+    record = {
+        "task_id": "HumanEval/1", "prompt": "def f(x):\n", "entry_point": "f", "atol": 0,
+        "canonical_solution": "    return x\n", "base_input": [[1]], "plus_input": [[[1, 2.0]]],
+    }  # fmt: skip
+    assert not any(map(shares_objects, evalplus_tests(record)))
