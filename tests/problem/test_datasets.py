@@ -78,29 +78,6 @@ CODE_CONTESTS = {
     "memory_limit_bytes": 512 << 20,
     "cf_rating": 800,
 }
-LIVE = {
-    "question_title": "A+B",
-    "question_content": "Add.",
-    "platform": "atcoder",
-    "question_id": "abc301_a",
-    "contest_id": "abc301",
-    "contest_date": "2023-05-13T00:00:00",
-    "starter_code": "",
-    "difficulty": "easy",
-    "public_test_cases": json.dumps([{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}]),
-    "private_test_cases": json.dumps([{"input": "5 5\n", "output": "10\n", "testtype": "stdin"}]),
-    "metadata": "{}",
-}
-LIVE_FUNCTION = {
-    **LIVE,
-    "question_id": "2849",
-    "starter_code": "class Solution:\n    def total(self, xs: List[int], k: int) -> int:\n        ",
-    "public_test_cases": json.dumps(
-        [{"input": "[1, 2]\n3", "output": "6", "testtype": "functional"}]
-    ),
-    "private_test_cases": "[]",
-    "metadata": json.dumps({"func_name": "total"}),
-}
 
 
 def read(tmp_path: Path, *records: object, name: str = "set.jsonl") -> list[Any]:
@@ -337,8 +314,6 @@ def test_code_contests_in_columns(tmp_path: Path) -> None:
         ({**APPS, "input_output": {"inputs": ["1"], "outputs": []}}, "not in the form"),
         ({**CODE_CONTESTS, "input_file": "in.txt"}, "uses the file in.txt"),
         ({**CODE_CONTESTS, "public_tests": [], "private_tests": []}, "has no tests"),
-        ({**LIVE, "public_test_cases": "[]", "private_test_cases": "[]"}, "has no tests"),
-        ({**LIVE_FUNCTION, "metadata": "{}"}, "test types functional"),
         ({**HUMAN_EVAL, "entry_point": "a b"}, "expected a function's name"),
         ({**MBPP, "test_list": ["assert True"], "challenge_test_list": []}, "no function"),
     ],
@@ -355,8 +330,8 @@ def test_a_record_that_is_no_problem_is_named_and_the_rest_is_read(
 
 @pytest.mark.parametrize("name", ["set.json", "set.jsonl", "set.json.gz", "set.jsonl.gz"])
 def test_files_may_be_lists_or_lines_and_gzipped(tmp_path: Path, name: str) -> None:
-    records = [json.dumps([APPS, LIVE])] if ".jsonl" not in name else [APPS, "", LIVE]
-    assert [d["id"] for d in read(tmp_path, *records, name=name)] == ["apps-12", "abc301_a"]
+    records = [json.dumps([APPS, MBPP])] if ".jsonl" not in name else [APPS, "", MBPP]
+    assert [d["id"] for d in read(tmp_path, *records, name=name)] == ["apps-12", "Mbpp/601"]
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

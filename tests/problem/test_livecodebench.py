@@ -138,3 +138,17 @@ class Hostile:
 def test_anything_else_is_refused_by_name(payload: str, message: str) -> None:
     with pytest.raises(InputError, match=f"abc: private tests: .*({message})"):
         private_tests(payload, "abc")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({**LIVE, "public_test_cases": "[]", "private_test_cases": "[]"}, "has no tests"),
+        ({**LIVE_FUNCTION, "metadata": "{}"}, "test types functional"),
+    ],
+    ids=["no tests", "no function's name"],
+)
+def test_a_record_that_is_no_problem_is_named(tmp_path: Path, record: Record, message: str) -> None:
+    [broken] = read(tmp_path, record)
+    assert isinstance(broken, InputError)
+    assert message in str(broken)

@@ -48,20 +48,6 @@ SHORT = "statement: Print the number twice.\ntests: [{input: a, output: b}]\n"
 Write = Callable[..., Path]
 
 
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a file of the working directory, with the folders above it."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(name: str, text: str | bytes) -> Path:
-        path = Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return write
-
-
 def faults(*sources: str) -> list[str]:
     """The lines of the error that these sources cause."""
     with pytest.raises(InputError) as caught:
