@@ -23,6 +23,7 @@ class SamplingSettings:
         seed: seed of the counter-based random numbers.
         logprobs: also record every token's log-probability.
         stop_tokens: tokens that end a sample besides the model's own, by text or id.
+            One text is one token. Kept as a tuple.
 
     Raises:
         InputError: a value is out of range; `setting` names it.
@@ -36,11 +37,14 @@ class SamplingSettings:
     stop: Sequence[str] = ()
     seed: int = 0
     logprobs: bool = False
-    stop_tokens: tuple[str | int, ...] = ()
+    stop_tokens: Sequence[str | int] = ()
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
+        named = self.stop_tokens
+        tokens = (named,) if isinstance(named, str | int) else tuple(named)
+        object.__setattr__(self, "stop_tokens", tokens)
         checks = [
             (
                 "temperature",
@@ -55,7 +59,7 @@ class SamplingSettings:
             ("stop", all(isinstance(s, str) and s for s in stop), "strings that are not empty"),
             (
                 "stop_tokens",
-                all(map(_is_token, self.stop_tokens)),
+                all(map(_is_token, tokens)),
                 "texts that are not empty, or ids",
             ),
         ]

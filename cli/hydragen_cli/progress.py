@@ -116,11 +116,18 @@ class Progress:
         return f"{speed}, {rows}, {duration(self._rest_s(stats))} left"
 
     def _rest_s(self, stats: "RunStats") -> float:
-        """Seconds left, if the samples that are not done become as long as those that are."""
+        """Seconds left, if the samples that are not done become as long as those that are.
+
+        Short samples end first, so the unfinished may have outgrown the finished already. Then the
+        finished say little about them: they are taken to be half way.
+        """
         usual = self._tally.tokens / self._tally.samples
         drawn = stats.tokens_sampled - (self._tally.tokens - self._before[1])  # of unfinished ones
-        rest = (stats.samples_total - stats.samples_done) * usual - drawn
-        return max(rest, 0.0) / stats.tokens_sampled * stats.elapsed_s
+        unfinished = stats.samples_total - stats.samples_done
+        live = min(stats.samples_live, unfinished)
+        of_live = live * usual - drawn
+        rest = (unfinished - live) * usual + (of_live if of_live > 0 else drawn)
+        return rest / stats.tokens_sampled * stats.elapsed_s
 
 
 def _can_live(to_stdout: bool) -> bool:

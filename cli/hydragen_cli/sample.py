@@ -89,7 +89,7 @@ def sample(
             compiled=compile,
         )
         built = inputs.prompts(sampler.tokenizer, seed)
-        sampler.check(built, settings)
+        sampler.check(built, settings, samples)
         if kv_dtype == "fp8":
             note(_NOT_EXACT, quiet=quiet)
         return sampler, built

@@ -29,6 +29,29 @@ def stream_key(seed: int, task_id: str, variant: int, sample_index: int) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
 
+def stream_keys(
+    seed: int, task_id: str, variant: int, indices: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """`stream_key` of many samples of one prompt.
+
+    Args:
+        seed: of the run.
+        task_id: of the prompt.
+        variant: of the prompt.
+        indices: `[samples]` sample indices.
+
+    Returns:
+        `[samples]` uint64.
+    """
+    common = hashlib.blake2b(f"{seed}\0{task_id}\0{variant}\0".encode(), digest_size=8)
+    keys = np.empty(indices.size, np.uint64)
+    for place, index in enumerate(indices.tolist()):
+        key = common.copy()
+        key.update(b"%d" % index)
+        keys[place] = int.from_bytes(key.digest(), "little")
+    return keys
+
+
 def filtered(logits: Tensor, settings: SamplingSettings) -> Tensor:
     """The distribution tokens are drawn from: temperature, top-k, top-p, min-p, in this order.
 

@@ -102,11 +102,12 @@ class Residency:
             CapacityError: it does not; the message carries the numbers.
         """
         cache, worst, longest = self._cache, 0, 0
-        for leaf in self._trie.leaf_segments.tolist():
-            path = self._trie.path(leaf)
-            need = sum(cache.pages_for(segment.tokens.size) for segment in path)
-            if need > worst:
-                worst, longest = need, self._trie.end(leaf)
+        needs: list[int] = []  # pages down to the end of each segment; parents come first
+        for segment in self._trie:
+            above = needs[segment.parent] if segment.parent >= 0 else 0
+            needs.append(above + cache.pages_for(segment.tokens.size))
+            if segment.ends_prompt and needs[-1] > worst:
+                worst, longest = needs[-1], self._trie.end(segment.index)
         worst += cache.pages_for(max_tokens) + 1
         if worst > cache.n_pages:
             needed, there_is = (n * cache.page_bytes / 2**20 for n in (worst, cache.n_pages))

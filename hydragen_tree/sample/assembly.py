@@ -8,6 +8,7 @@ there already.
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_tree.branch.admission import Admission
@@ -97,11 +98,13 @@ def _roots(trie: Trie, records: SampleRecords) -> list[Waiting]:
 
     Where prompts of one leaf have other stop strings, each kind is a branch of its own.
     """
-    leaf_of = trie.prompt_leaves[records.prompt].tolist()
-    groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
-    for sample, leaf in enumerate(leaf_of):
-        groups.setdefault((leaf, records.stop(sample)), []).append(sample)
+    bounds = np.searchsorted(records.prompt, np.arange(trie.prompt_leaves.size + 1)).tolist()
+    groups: dict[tuple[int, int], list[NDArray[np.int64]]] = {}
+    for prompt, leaf in enumerate(trie.prompt_leaves.tolist()):
+        own = np.arange(bounds[prompt], bounds[prompt + 1])
+        if own.size:
+            groups.setdefault((leaf, records.stop_set(prompt)), []).append(own)
     return [
-        Waiting(leaf, np.empty(0, np.int32), np.array(group, np.int64))
-        for (leaf, _), group in sorted(groups.items(), reverse=True)
+        Waiting(leaf, np.empty(0, np.int32), np.concatenate(group))
+        for (leaf, _), group in sorted(groups.items(), key=lambda item: item[0], reverse=True)
     ]

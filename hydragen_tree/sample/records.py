@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
-from hydragen_tree.branch.drawing import stream_key
+from hydragen_tree.branch.drawing import stream_keys
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.endings import Endings
 from hydragen_tree.sample.sample import FinishReason, Sample
@@ -69,7 +69,7 @@ class SampleRecords:
         stats: `samples_total` and `samples_done` are kept here.
 
     Attributes:
-        prompt: `[samples]` number of the prompt each continues.
+        prompt: `[samples]` number of the prompt each continues, ascending.
         index: `[samples]` its sample index.
         keys: `[samples]` uint64 stream keys.
     """
@@ -93,22 +93,23 @@ class SampleRecords:
         variants: dict[str, int] = {}
         for prompt in prompts:
             variants[prompt.task_id] = max(variants.get(prompt.task_id, 0), prompt.variant + 1)
-        prompt_of, index, keys = [], [], []
-        for number, prompt in enumerate(prompts):
-            finished = done.get(prompt.task_id, ())
-            for i in range(prompt.variant, n, variants[prompt.task_id]):
-                if i not in finished:
-                    prompt_of.append(number)
-                    index.append(i)
-                    keys.append(stream_key(settings.seed, prompt.task_id, prompt.variant, i))
-        self.prompt = np.array(prompt_of, np.int64)
-        self.index = np.array(index, np.int64)
-        self.keys = np.array(keys, np.uint64)
+        indices, keys = [], []
+        for prompt in prompts:
+            own = np.arange(prompt.variant, n, variants[prompt.task_id], dtype=np.int64)
+            if finished := done.get(prompt.task_id):
+                own = own[~np.isin(own, np.array([*finished]))]
+            indices.append(own)
+            keys.append(stream_keys(settings.seed, prompt.task_id, prompt.variant, own))
+        self.prompt = np.repeat(np.arange(len(prompts)), [own.size for own in indices])
+        self.index = np.concatenate(indices)
+        self.keys = np.concatenate(keys)
         starts = map(self._endings.start, self._stop_set, (p.token_ids for p in prompts))
         self._state = np.fromiter(starts, np.int64, len(prompts))[self.prompt]
         self._logprob = np.zeros(self.prompt.size)
         self._sampled_logprob = np.zeros(self.prompt.size)
-        self._token_logprobs: list[list[float]] = [[] for _ in index] if settings.logprobs else []
+        self._token_logprobs: list[list[float]] = (
+            [[] for _ in range(self.index.size)] if settings.logprobs else []
+        )
         stats.samples_total = self.index.size
 
     def add(self, samples: NDArray[np.int64], drawn: Drawn[NDArray[Any]]) -> None:
@@ -131,10 +132,9 @@ class SampleRecords:
         """
         return (self._state[samples] < 0) | (n_drawn >= self._settings.max_tokens)
 
-    def stop(self, sample: int) -> tuple[str, ...]:
-        """The strings that end a sample: those of the settings and of its prompt's template."""
-        prompt: Prompt = self._prompts[self.prompt[sample]]
-        return (*self._settings.stop, *prompt.stop)
+    def stop_set(self, prompt: int) -> int:
+        """A number for the strings that end samples of a prompt: the same strings, the same one."""
+        return self._stop_set[prompt]
 
     def ending(self, sample: int, tokens: Int32) -> tuple[FinishReason | None, str]:
         """Why a history ends in its last token, if it does, and its text.

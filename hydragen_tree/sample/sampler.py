@@ -15,7 +15,7 @@ import torch
 
 from hydragen_tree.attention.table import choose
 from hydragen_tree.branch.budget import kv_budget_bytes, path_levels
-from hydragen_tree.errors import CapacityError, InputError
+from hydragen_tree.errors import CapacityError, InputError, Setting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
 _GPU_DEFAULTS = (1024, 64, 8192)
+_MOST_SAMPLES = 10_000_000  # some 60 bytes of each are held from the start
 _USUAL = SamplingSettings()
 
 
@@ -164,23 +165,34 @@ class Sampler:
             done: by task id, sample indices that exist already and are not drawn again.
 
         Raises:
-            InputError: n < 1, an empty prompt, or one beyond the model's context.
+            InputError: n < 1, more than 10 million samples in all, an empty prompt, or one beyond
+                the model's context.
             CapacityError: not even one branch fits into the memory given.
         """
         if n < 1:
             raise InputError("expected an integer >= 1", setting="n", value=n)
         prompts = prompts_from_sources(sources, self.tokenizer, seed=settings.seed)
-        self.check(prompts, settings)
+        self.check(prompts, settings, n)
         return self._on_device(self._run(prompts, n, settings, done or {}))
 
-    def check(self, prompts: Sequence[Prompt], settings: SamplingSettings) -> None:
-        """Refuses prompts that the model cannot hold; needs no weights.
+    def check(self, prompts: Sequence[Prompt], settings: SamplingSettings, n: int = 1) -> None:
+        """Refuses prompts that the model cannot hold, and too many samples; needs no weights.
 
         Raises:
-            InputError: there is no prompt, one is too long, or there is no such stop token.
+            InputError: there is no prompt, one is too long, there is no such stop token, or a run
+                of n samples a task would have more than 10 million.
         """
         if not prompts:
             raise InputError("no prompts: expected at least one")
+        most = _MOST_SAMPLES // len({prompt.task_id for prompt in prompts})
+        if n > most:
+            raise InputError(
+                f"expected at most {most} samples a problem, {_MOST_SAMPLES} in all; draw more in "
+                "several runs, each with its own ",
+                Setting("seed"),
+                setting="n",
+                value=n,
+            )
         find_tokens(self.tokenizer, settings.stop_tokens)
         for prompt in prompts:
             length = len(prompt.token_ids) + settings.max_tokens

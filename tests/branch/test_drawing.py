@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from hydragen_kernels.random import philox4x32, uniforms
-from hydragen_tree.branch.drawing import draw, filtered, stream_key
+from hydragen_tree.branch.drawing import draw, filtered, stream_key, stream_keys
 from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.settings import SamplingSettings
 
@@ -189,3 +189,9 @@ def test_a_temperature_beyond_float32_is_refused() -> None:
     coldest = SamplingSettings(temperature=1e-6)
     drawn = draw(logits, np.zeros(1, np.int32), np.ones(1, np.uint64), np.zeros(1), coldest)
     assert drawn.tokens.tolist() == [0]
+
+
+def test_keys_of_many_samples_are_those_of_each() -> None:
+    indices = np.array([0, 7, 10, 123_456_789])
+    expected = [stream_key(3, "naïve", 2, index) for index in indices.tolist()]
+    assert stream_keys(3, "naïve", 2, indices).tolist() == expected

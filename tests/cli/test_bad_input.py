@@ -55,6 +55,8 @@ def _save_model_that_knows_letters(path: Path) -> None:
         (["alien.yaml", "--model", "letters"], "alien: the tokenizer of letters cannot encode"),
         (["doubles.yaml", "-n", "0"], "'-n' / '--samples': Input should be greater than or"),
         (["doubles.yaml", "-n", "-5"], "'-n' / '--samples': Input should be greater than or"),
+        (["doubles.yaml", "-n", "100000000"], "-n 100000000: expected at most 10000000 samples a"),
+        (["doubles.yaml", "-n", "9" * 20], f"-n {'9' * 20}: expected at most 10000000 samples a"),
         (["doubles.yaml", "-t", "-0.5"], "--temperature -0.5: expected 0 (greedy) or a finite"),
         (["doubles.yaml", "--top-p", "0"], "--top-p 0.0: expected a number in (0, 1]"),
         (["doubles.yaml", "--top-p", "1.5"], "--top-p 1.5: expected a number in (0, 1]"),

@@ -47,8 +47,14 @@ def test_before_there_is_much_to_say() -> None:
     assert progress_of(0)._describe(stats_of(0)) == "computing the prompts"
     drawing = replace(stats_of(1), samples_done=0)
     assert progress_of(0)._describe(drawing) == "2,000 tokens/s, 321 rows for 488 samples"
-    long_ones = replace(stats_of(999), tokens_sampled=100_000)
-    assert progress_of(999)._describe(long_ones).endswith(", 0.0 s left")
+
+
+def test_time_left_when_short_samples_end_first() -> None:
+    """One sample that has drawn 50,050 tokens, 999 of 50 tokens done: no sign of its end."""
+    long_one = replace(stats_of(999), samples_live=1, tokens_sampled=100_000)
+    assert progress_of(999)._describe(long_one).endswith(", 5.0 s left")
+    waiting = replace(stats_of(500), samples_live=100, tokens_sampled=100_000)
+    assert progress_of(500)._rest_s(waiting) == pytest.approx(9.5, rel=1e-3)  # 75,000 + 20,000
 
 
 @pytest.mark.parametrize("width", [60, 160])

@@ -46,7 +46,7 @@ def test_tokens_that_are_none(name: str | int) -> None:
 
 def test_a_run_ends_at_a_stop_token() -> None:
     sampler = Sampler.from_pretrained("tiny")
-    settings = SamplingSettings(max_tokens=40, stop_tokens=("\n",))
+    settings = SamplingSettings(max_tokens=40, stop_tokens="\n")  # one token, not its letters
     (newline,) = find_tokens(sampler.tokenizer, ["\n"])
     drawn = list(sampler.sample(["def add(a, b):"], 8, settings))
     ended = [sample for sample in drawn if newline in sample.token_ids]
