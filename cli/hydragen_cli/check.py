@@ -47,7 +47,7 @@ def check(
 ) -> int:
     """Check problems: right programs must be accepted, wrong ones rejected, as their files say.
 
-    Exit code 1 if grading with any of them could not be trusted, 2 if any cannot be read.
+    Exit code 1 if grading with any of them could not be trusted, 2 if any cannot be read or judged.
     """
     from hydragen_tree.judge.self_check import check_problems
     from hydragen_tree.problem.reading import load_valid_problems
@@ -69,6 +69,12 @@ def check(
         quiet=quiet,
     ) as judge:
         for self_check in check_problems(judge, loaded, calibrate=calibrate):
+            if as_json:
+                print(json.dumps(self_check.to_json()), flush=True)
+            if self_check.fault:  # which names the problem's file itself
+                refused.append(self_check.fault)
+                note(one_line(self_check.fault))
+                continue
             done.append(self_check)
             for fault in self_check.faults():
                 note(f"{self_check.problem.source or self_check.problem.id}: {one_line(fault)}")
@@ -84,14 +90,12 @@ def check(
                 )
             if write:
                 _write_limit(self_check)
-            if as_json:
-                print(json.dumps(self_check.to_json()), flush=True)
     place = {problem.id: index for index, problem in enumerate(loaded)}
     done.sort(key=lambda self_check: place[self_check.problem.id])
-    if not quiet and not as_json:
+    if done and not quiet and not as_json:
         _print_table(done, calibrate=calibrate)
     bad = sum(not self_check.good for self_check in done)
-    rest = f", {bad:,} not fit to grade with" if bad else ", all fit to grade with"
+    rest = f", {bad:,} not fit to grade with" if bad else ", all fit to grade with" if done else ""
     rest += f"; {count(len(refused), 'problem')} refused" if refused else ""
     note(f"{count(len(done), 'problem')} checked{rest}", quiet=quiet)
     return 2 if refused else 1 if bad else 0

@@ -57,7 +57,7 @@ class SelfCheck:
 
     Args:
         problem: the problem.
-        fault: why it cannot be checked at all.
+        fault: why it cannot be checked at all, with the problem's file.
         trials: its programs, and what became of them.
         skipped: its programs that cannot be run here, and why.
         slowest_s: processor time of its slowest accepted program in Python; None without one.
@@ -86,7 +86,8 @@ class SelfCheck:
         if self.fault:
             return [self.fault]
         lines = [
-            f"{trial.name}: expected {trial.expected}, got {trial.verdict.status}"
+            f"{trial.name}: expected {' or '.join((trial.expected, *trial.also))}, "
+            f"got {trial.verdict.status}"
             + (
                 f" on test {trial.verdict.failed_test}"
                 if trial.verdict.failed_test is not None
@@ -118,6 +119,7 @@ class SelfCheck:
                     "name": t.name,
                     "language": t.language,
                     "expected": t.expected,
+                    "also": list(t.also),
                     **t.verdict.to_json(),
                 }
                 for t in self.trials

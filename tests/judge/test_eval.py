@@ -381,3 +381,20 @@ def test_check(home: Path) -> None:
     [record] = map(json.loads, ran.stdout.splitlines())
     assert (record["id"], record["good"]) == ("sum", False)
     assert record["suggested_time_limit_s"] == 0.5
+
+
+def test_check_refuses_what_cannot_be_judged(home: Path) -> None:
+    """A checker that cannot be run here: the exit code of bad input, and its file named once."""
+    (home / "odd.yaml").write_text(
+        "statement: x\ntests: [{input: '1', output: '1'}]\n"
+        "checker: {type: program, source: check.rs, protocol: kattis}\n"
+    )
+    (home / "check.rs").write_text("fn main() {}\n")
+    for others in ([], ["sum.yaml"]):
+        ran = subprocess.run(
+            command("run", "check", "odd.yaml", *others), capture_output=True, text=True
+        )
+        assert ran.returncode == 2
+        assert ran.stderr.count("odd.yaml") == 1
+        assert "; 1 problem refused" in ran.stderr
+        assert ("all fit" in ran.stderr) == bool(others)

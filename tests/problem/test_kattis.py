@@ -254,7 +254,7 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
         tmp_path,
         LEGACY,
         **{
-            "submissions/rejected/any.py": "print(1)\n",
+            "submissions/mixed/any.py": "print(1)\n",
             "submissions/accepted/sum.java": "class Main {}\n",
             "submissions/accepted/old.py": "print 1\n",
             "submissions/accepted/parses.py": "print(raw_input())\n",
@@ -264,7 +264,7 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
             "submissions/accepted/many/b.py": "\n",
             "submissions/accepted/one/main.py": "print(1)\n",
             "submissions/submissions.yaml": (
-                "run_time_error: {permitted: [AC, TLE, RTE]}\naccepted/*: {language: python3}\n"
+                "run_time_error: {secret: {permitted: [AC, RTE]}}\naccepted/*: {language: cpp}\n"
             ),
         },
     )
@@ -276,9 +276,9 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
         "submissions/accepted/parses.py: Python 2 (raw_input)",
         "submissions/accepted/sum.java: .java: not Python, C or C++",
         "submissions/accepted/two.py: Python 2",
-        "submissions/rejected/any.py: rejected names no single verdict",
-        "submissions/run_time_error/crash.py: submissions.yaml has rules of its own for "
-        "run_time_error",
+        "submissions/mixed/any.py: mixed names no single verdict",
+        "submissions/run_time_error/crash.py: submissions.yaml has rules for its groups of tests "
+        "or its score",
     ]
 
 

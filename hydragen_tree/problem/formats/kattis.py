@@ -31,6 +31,7 @@ _LEGACY = ("legacy", "legacy-icpc")
 _VERSIONS = (*_LEGACY, "2023-07", "2023-07-draft", "2025-09", "2025-09-draft", "draft")
 _TYPICAL_MEMORY_MIB = 2048  # what the specification calls the typical system default
 _TYPES = ("pass-fail", "scoring", "interactive", "multi-pass", "submit-answer")
+_VALIDATION = {"default", "custom", "score", "interactive", "multi-pass"}
 _UNSUPPORTED_TYPES = {
     "multi-pass": "runs the program several times, which is not supported",
     "submit-answer": "asks for answers instead of a program",
@@ -59,7 +60,7 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
     metadata = read_yaml(where)
     legacy = _is_legacy(package, metadata)
     kinds = _types(package, metadata, legacy)
-    constants = {n: str(value) for n, value in mapping_of(where, metadata, "constants").items()}
+    constants = _constants(where, metadata)
     statement, own_title = read_statement(package, constants)
     interactive = "interactive" in kinds
     data = read_tests(package, constants, legacy=legacy, interactive=interactive)
@@ -95,30 +96,26 @@ def _is_legacy(package: Path, metadata: Mapping[str, Any]) -> bool:
 def _types(package: Path, metadata: Mapping[str, Any], legacy: bool) -> set[str]:
     """pass-fail or scoring, and `interactive`, `custom` where they hold."""
     given = metadata.get("type") or "pass-fail"
-    kinds = set(given) if isinstance(given, list) else {str(given)}
+    kinds = set(map(str, given)) if isinstance(given, list) else set(str(given).split())
     if unknown := kinds - set(_TYPES):
         raise InputError(
-            f"{package}/problem.yaml: type: {', '.join(sorted(map(str, unknown)))}: "
+            f"{package}/problem.yaml: type: {', '.join(sorted(unknown))}: "
             f"expected some of {', '.join(_TYPES)}"
         )
+    validation = _validation(package, metadata)
+    folder = _validator_folder(package)
+    kinds |= validation - {"default", "score"}
     for kind, why in _UNSUPPORTED_TYPES.items():
         if kind in kinds:
-            raise InputError(f"{package}/problem.yaml: type: {kind}: the problem {why}")
-    if legacy:
-        words = str(metadata.get("validation") or "default").split()
-        kinds |= set(words) - {"default", "score"}
-        scored = "score" in words
-        folder = _validator_folder(package)
-        if "custom" not in kinds and folder is not None and _programs(folder):
-            raise InputError(
-                f"{package}/problem.yaml: validation is default, but {folder.name}/ holds a "
-                "program: say custom, or remove it"
-            )
-    else:
-        folder = _validator_folder(package)
+            raise InputError(f"{package}/problem.yaml: {kind}: the problem {why}")
+    if not legacy:
         kinds |= {"custom"} if folder is not None else set()
-        scored = {"scoring", "custom"} <= kinds
-    if scored:
+    elif "custom" not in kinds and folder is not None and _programs(folder):
+        raise InputError(
+            f"{package}/problem.yaml: validation is default, but {folder.name}/ holds a "
+            "program: say custom, or remove it"
+        )
+    if "score" in validation or (not legacy and {"scoring", "custom"} <= kinds):
         raise InputError(
             f"{package}/problem.yaml: the output validator decides a score; "
             "only pass or fail can be judged"
@@ -126,6 +123,32 @@ def _types(package: Path, metadata: Mapping[str, Any], legacy: bool) -> set[str]
     if "interactive" in kinds and "custom" not in kinds:
         raise InputError(f"{package}: an interactive problem needs an output validator")
     return kinds
+
+
+def _validation(package: Path, metadata: Mapping[str, Any]) -> set[str]:
+    """The words of `validation`: legacy's key, which drafts after it still bring along."""
+    given = metadata.get("validation") or "default"
+    if isinstance(given, dict):  # an early draft's
+        given = " ".join(str(word) for word, holds in given.items() if holds)
+    words = {"multi-pass" if word == "multipass" else word for word in str(given).split()}
+    if unknown := words - _VALIDATION:
+        raise InputError(
+            f"{package}/problem.yaml: validation: {', '.join(sorted(unknown))}: "
+            f"expected some of {', '.join(sorted(_VALIDATION))}"
+        )
+    return words
+
+
+def _constants(where: Path, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Values for `{{name}}`, and for `{{name.variant}}` where a constant has several forms."""
+    constants: dict[str, str] = {}
+    for name, value in mapping_of(where, metadata, "constants").items():
+        forms = value if isinstance(value, dict) else {"value": value}
+        if "value" not in forms:
+            raise InputError(f"{where}: constants: {name}: value: missing")
+        constants[name] = str(forms["value"])
+        constants.update({f"{name}.{form}": str(text) for form, text in forms.items()})
+    return constants
 
 
 def _title(package: Path, metadata: Mapping[str, Any]) -> str | None:

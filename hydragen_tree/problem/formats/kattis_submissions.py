@@ -1,23 +1,13 @@
 """The example submissions of a problem package, for `hydragen check`."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Container, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hydragen_tree.problem.formats.kattis_data import mapping_of, read_yaml
+from hydragen_tree.problem.formats.kattis_data import read_yaml
+from hydragen_tree.problem.formats.kattis_expectations import STATUS_OF_FOLDER, Expectations
 from hydragen_tree.problem.formats.shared import why_not_python3
 
-# What a folder promises. `rejected`, `brute_force`, `partially_accepted` and `mixed` promise no
-# single verdict, so their programs are skipped.
-STATUS_OF_FOLDER = {
-    "accepted": "AC",
-    "wrong_answer": "WA",
-    "time_limit_exceeded": "TLE",
-    "run_time_error": "RE",
-    "memory_limit_exceeded": "MLE",
-    "output_limit_exceeded": "OLE",
-    "compiler_error": "CE",
-}
 # A program that passes these limits is in one of those folders where it has none of its own.
 _ALSO = {"RE": ("MLE", "OLE"), "TLE": ("OLE",)}
 _LANGUAGES = {
@@ -42,7 +32,7 @@ def read_submissions(
     skipped: list[str] = []
     root = package / "submissions"
     metadata = root / "submissions.yaml"
-    rules = read_yaml(metadata) if metadata.is_file() else {}
+    expectations = Expectations(metadata, read_yaml(metadata) if metadata.is_file() else {})
     folders = sorted(
         (path for path in root.glob("*") if path.is_dir()),
         key=lambda path: (path.name != "accepted", path.name),
@@ -52,28 +42,48 @@ def read_submissions(
         for entry in sorted(folder.iterdir()):
             if entry.name.startswith(".") or entry.name in _NOT_PROGRAMS or _is_empty(entry):
                 continue
-            name = str(entry.relative_to(package))
-            program = _program(entry)
-            if folder.name not in STATUS_OF_FOLDER:
-                skipped.append(f"{name}: {folder.name} names no single verdict")
-            elif {"permitted", "required"} & mapping_of(metadata, rules, folder.name).keys():
-                skipped.append(f"{name}: submissions.yaml has rules of its own for {folder.name}")
-            elif isinstance(program, str):
-                skipped.append(f"{name}: {program}")
-            else:
-                code = program.read_text(encoding="utf-8", errors="replace")
-                for constant, value in constants.items():
-                    code = code.replace(f"{{{{{constant}}}}}", value)
-                language = _LANGUAGES[program.suffix]
-                if language == "python" and (why := why_not_python3(code)):
-                    skipped.append(f"{name}: {why}")
-                    continue
-                status = STATUS_OF_FOLDER[folder.name]
-                also = [other for other in _ALSO.get(status, ()) if other not in named]
-                known = {"verdict": status, "also": also, "name": name, "code": code}
-                known["language"] = "" if language == "python" else language
-                found.append({key: value for key, value in known.items() if value})
+            name = PurePosixPath(folder.name, entry.name)
+            submission = _submission(entry, name, expectations, named)
+            if isinstance(submission, str):
+                skipped.append(f"submissions/{name}: {submission}")
+                continue
+            for constant, value in constants.items():
+                submission["code"] = submission["code"].replace(f"{{{{{constant}}}}}", value)
+            found.append({key: value for key, value in submission.items() if value})
     return found, skipped
+
+
+def _submission(
+    entry: Path, name: PurePosixPath, expectations: Expectations, named: Container[str | None]
+) -> dict[str, Any] | str:
+    """One submission as in a document; or why it is skipped.
+
+    Args:
+        entry: its file or directory.
+        name: where that is in `submissions/`.
+        expectations: what the package promises.
+        named: verdicts that have a folder of their own.
+    """
+    program = _program(entry)
+    if isinstance(program, str):
+        return program
+    code = program.read_text(encoding="utf-8", errors="replace")
+    expected = expectations.of(name, code)
+    if isinstance(expected, str):
+        return expected
+    language = _LANGUAGES[program.suffix]
+    if language == "python" and (why := why_not_python3(code)):
+        return why
+    status, *others = expected
+    more = [one for known in expected for one in _ALSO.get(known, ()) if one not in named]
+    also = dict.fromkeys((*others, *more))
+    return {
+        "verdict": status,
+        "also": list(also),
+        "name": f"submissions/{name}",
+        "code": code,
+        "language": "" if language == "python" else language,
+    }
 
 
 def skipped_submissions(source: Path) -> list[str]:
