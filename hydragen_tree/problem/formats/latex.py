@@ -9,74 +9,62 @@ import unicodedata
 from collections.abc import Mapping
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.problem.formats.latex_math import math_to_text
+from hydragen_tree.problem.formats.latex_commands import (
+    ACCENTS,
+    BREAK,
+    DRAWINGS,
+    DROPPED,
+    ENVIRONMENT_ARGUMENTS,
+    FONTS,
+    HEADED,
+    HEADINGS,
+    LENGTHS,
+    MATHS,
+    NO_DRAWING,
+    NO_TABLE,
+    SECOND_IS_TEXT,
+    SECTIONS,
+    STACKS,
+    SYMBOLS,
+    TABLES,
+    THIN,
+)
+from hydragen_tree.problem.formats.latex_lists import OpenList, open_list
+from hydragen_tree.problem.formats.latex_macros import Read, prepare
+from hydragen_tree.problem.formats.latex_math import math_to_text, script
 from hydragen_tree.problem.formats.latex_references import kind_of, number_labels
-from hydragen_tree.problem.formats.latex_scan import VERBATIM, Scanner, prepare
+from hydragen_tree.problem.formats.latex_scan import VERBATIM, Scanner
 from hydragen_tree.problem.formats.latex_units import QUANTITIES, quantity
 
-# Marks inside the text while its white space is still LaTeX's. The source can hold none of them:
-# `prepare` removes control characters.
-_BREAK, _INDENT, _CELL, _KEPT, _THIN = "\x01", "\x02", "\x03", "\x04", "\x05"
+# More marks, beside those of the tables.
+_INDENT, _CELL, _KEPT = "\x02", "\x03", "\x04"
 
-_MATHS = ("equation", "align", "gather", "displaymath", "math", "eqnarray", "multline", "alignat")
-_SECTIONS = {"section": "##", "subsection": "###", "subsubsection": "####", "paragraph": "####"}
-_HEADED = ("Input", "Output", "Interaction")  # environments of format 2025-09
-_FONTS = {"textbf": "**", "emph": "*", "textit": "*", "texttt": "`", "textsl": "*"}
-_ACCENTS = {
-    "'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "=": "\u0304",
-    ".": "\u0307", "u": "\u0306", "v": "\u030c", "H": "\u030b", "c": "\u0327", "k": "\u0328",
-    "r": "\u030a", "d": "\u0323", "b": "\u0331",
-}  # fmt: skip
-_SYMBOLS = {
-    "ss": "ß", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł",
-    "aa": "å", "AA": "Å", "i": "i", "j": "j", "S": "§", "P": "¶", "pounds": "£", "euro": "€",
-    "copyright": "©", "LaTeX": "LaTeX", "TeX": "TeX", "ldots": "...", "dots": "...",
-    "textellipsis": "...", "textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^",
-    "textless": "<", "textgreater": ">", "textbar": "|", "textunderscore": "_", "textendash": "-",
-    "textemdash": " - ", "textquotesingle": "'", "textquotedbl": '"', "textdegree": "°",
-    "textdollar": "$", "textasteriskcentered": "*", "textbullet": "*", "textbraceleft": "{",
-    "textbraceright": "}", "guillemotleft": '"', "guillemotright": '"',
-    "quad": " ", "qquad": " ", "newline": _BREAK, "linebreak": _BREAK, "par": "\n\n", " ": " ",
-    "\n": " ", ",": _THIN, ";": " ", ":": " ", "!": "", "-": "", "/": "", "@": "",
-}  # fmt: skip
-_DROPPED = {  # commands that show nothing, with the number of their arguments
-    "label": 1, "pageref": 1, "vspace": 1, "vspace*": 1, "hspace": 1,
-    "hspace*": 1, "setlength": 2, "addtolength": 2,
-    "usepackage": 1, "pagestyle": 1, "thispagestyle": 1, "problemname": 1, "color": 1, "cline": 1,
-    "graphicspath": 1, "index": 1, "hypersetup": 1, "lstset": 1, "setcounter": 2, "cite": 1,
-    "input": 1, "include": 1, "rule": 2, "captionsetup": 1, "selectlanguage": 1, "cellcolor": 1,
-    "rowcolor": 1, "columncolor": 1, "arrayrulecolor": 1, "rowcolors": 3, "specialrule": 3,
-    "tikzset": 1, "usetikzlibrary": 1, "pgfplotsset": 1, "pgfmathsetmacro": 2, "sisetup": 1,
-}  # fmt: skip
-_SECOND_IS_TEXT = ("href", "textcolor", "colorbox", "raisebox", "parbox", "scalebox", "resizebox")
-_ENVIRONMENT_ARGUMENTS = {
-    "tabular": 1, "tabularx": 2, "tabular*": 2, "longtable": 1, "wrapfigure": 2, "minipage": 1,
-    "multicols": 1, "subfigure": 1, "adjustbox": 1, "wraptable": 2, "array": 1, "tabulary": 2,
-    "supertabular": 1, "tabu": 1, "NiceTabular": 1, "tblr": 1,
-}  # fmt: skip
-_TABLES = ("tabular", "tabularx", "tabular*", "longtable", "array", "tabulary", "supertabular",
-           "tabu", "NiceTabular", "tblr")  # fmt: skip
-# What text cannot show, and what stands for it.
-_DRAWINGS = ("tikzpicture", "tikzcd", "pspicture", "picture", "forest", "circuitikz", "pgfpicture",
-             "asy", "chessboard")  # fmt: skip
-_NO_DRAWING, _NO_TABLE = "[Figure: a drawing]", "[Table: not shown]"
 _RULES = re.compile(r"\\(?:(?:hline|toprule|midrule|bottomrule)\b|cmidrule(?:\(\w*\))?\{[^{}]*\})")
 _LABEL = re.compile(r"\\label\s*\{([^{}]*)\}")
+_LENGTH = re.compile(
+    r"\s*=?\s*[-+]?\d*\.?\d*\s*(?:(?:pt|em|ex|cm|mm|in|mu|bp|sp|fil+)\b)?"
+    r"(?:\s*(?:plus|minus)\s*[\d.]+\s*\w+)*"
+)
+_NO_SPACE_BEFORE = tuple(".,'/?;:!~-)}\\ \n")  # where `\xspace` adds none
 _REFERENCES = ("ref", "eqref", "autoref", "cref", "Cref")
 
 
-def latex_to_text(source: str, constants: Mapping[str, str] | None = None) -> str:
+def latex_to_text(
+    source: str, constants: Mapping[str, str] | None = None, read: Read = lambda name: None
+) -> str:
     """A LaTeX statement's body as paragraphs of plain text.
 
     Args:
         source: the file, with or without a document around it.
         constants: values of the package's constants, for `\\constant{name}`.
+        read: the text of a file that the statement includes; None if there is no such file.
 
     Raises:
         InputError: macros that never end, or groups nested thousands deep.
     """
-    body = re.search(r"\\begin\{document\}(.*?)(?:\\end\{document\}|$)", source, re.DOTALL)
-    text = prepare(body.group(1) if body else source)
+    text = prepare(source, read)
+    body = re.search(r"\\begin\{document\}(.*?)(?:\\end\{document\}|$)", text, re.DOTALL)
+    text = body.group(1) if body else text
     try:
         converter = _Converter(constants or {}, number_labels(text))
         return converter.finish(converter.convert(text))
@@ -103,7 +91,7 @@ class _Converter:
         self._floats: list[tuple[str, str, bool]] = []  # what, its number if labelled, a caption
         self._tables = 0  # open ones
         self._kept: list[str] = []
-        self._lists: list[int | None] = []  # the last number of each open list; None has bullets
+        self._lists: list[OpenList] = []
 
     def convert(self, source: str) -> str:
         """Text with marks for what the reflow must know."""
@@ -126,10 +114,10 @@ class _Converter:
     def finish(self, text: str) -> str:
         """Reflow: one line a paragraph, one line an item or row, blocks as they were."""
         # A thin space groups the digits of one number; elsewhere it is a space.
-        text = re.sub(f"(?<=\\d){_THIN}(?=\\d)", "", text).replace(_THIN, " ")
+        text = re.sub(f"(?<=\\d){THIN}(?=\\d)", "", text).replace(THIN, " ")
         blocks = []
         for paragraph in re.split(r"\n[ \t]*(?:\n[ \t]*)+", text):
-            lines = [" ".join(line.split(None)) for line in paragraph.split(_BREAK)]
+            lines = [" ".join(line.split(None)) for line in paragraph.split(BREAK)]
             kept = [line.replace(_INDENT, "  ") for line in lines if line]
             if kept:
                 blocks.append("\n".join(kept))
@@ -150,22 +138,26 @@ class _Converter:
         if name == "\\":
             scanner.take("*")
             scanner.optional()
-            return _BREAK
+            return BREAK
         if name in ("(", "["):
             return math_to_text(scanner.until("\\)" if name == "(" else "\\]"))
-        if plain in _FONTS:
-            return _wrapped(self.convert(scanner.argument()), _FONTS[plain])
-        if plain in _SECTIONS:
-            return f"\n\n{_SECTIONS[plain]} {self.convert(scanner.argument())}\n\n"
+        if plain in FONTS:
+            return _wrapped(self.convert(scanner.argument()), FONTS[plain])
+        if plain in SECTIONS:
+            scanner.optional()
+            return f"\n\n{SECTIONS[plain]} {self.convert(scanner.argument())}\n\n"
         if plain == "item":
             return self._item(scanner.optional())
-        if name in _SYMBOLS:
-            return _SYMBOLS[name]
-        if name in _ACCENTS:
-            return _accented(self.convert(scanner.argument()), _ACCENTS[name])
-        if name in _DROPPED:
+        if name in SYMBOLS:
+            return SYMBOLS[name]
+        if name in ACCENTS:
+            letter = self.convert(scanner.argument())
+            if not letter.strip() and not name.isalpha():
+                return name  # the accent by itself, as in `\\^{}`
+            return _accented(letter, ACCENTS[name])
+        if name in DROPPED:
             scanner.optional()
-            for _ in range(_DROPPED[name]):
+            for _ in range(DROPPED[name]):
                 scanner.argument()
             return ""
         return self._named(scanner, plain)
@@ -177,9 +169,12 @@ class _Converter:
             return self._constants.get(constant, constant)
         if name == "verb":
             return f"`{scanner.until(_taken(scanner))}`"
-        if name == "url":
-            return scanner.argument()
-        if name == "footnote":
+        if name in ("lstinline", "mintinline"):
+            return _code(scanner, name)
+        if name in ("url", "path", "nolinkurl"):
+            return re.sub(r"\\([%#_&~])", r"\1", scanner.argument())
+        if name in ("footnote", "footnotetext"):
+            scanner.optional()
             return f" ({self.convert(scanner.argument())})"
         if name in ("includegraphics", "includesvg"):
             scanner.optional()
@@ -199,12 +194,39 @@ class _Converter:
         if name in ("multicolumn", "multirow"):
             scanner.argument(), scanner.argument()
             return self.convert(scanner.argument())
-        if name in _SECOND_IS_TEXT:
+        if name in SECOND_IS_TEXT:
             scanner.optional()
             scanner.argument()
             return self.convert(scanner.argument())
+        if name in HEADINGS:
+            return f"\n\n## {HEADINGS[name]}\n\n"
         if len(name) == 1 and not name.isalpha():
             return name  # an escaped character
+        return self._layout(scanner, name)
+
+    def _layout(self, scanner: Scanner, name: str) -> str:
+        """Commands that say where text stands, and all that are not known."""
+        if name == "xspace":
+            return "" if scanner.done or scanner.peek() in _NO_SPACE_BEFORE else " "
+        if name in ("textsuperscript", "textsubscript"):
+            mark = "^" if name == "textsuperscript" else "_"
+            return script(mark, self.convert(scanner.argument()).strip())
+        if name == "ensuremath":
+            return math_to_text(scanner.argument())
+        if name in STACKS:
+            scanner.optional()
+            return self.convert(scanner.argument()).replace(BREAK, " ").replace("\n\n", " ")
+        if name == "epigraph":
+            quoted, author = self.convert(scanner.argument()), self.convert(scanner.argument())
+            return f"\n\n{quoted} - {author}\n\n"
+        if name == "setcounter":
+            counter, value = scanner.argument(), scanner.argument().strip()
+            if counter.startswith("enum") and self._lists and value.lstrip("-").isdigit():
+                self._lists[-1].number = int(value)
+            return ""
+        if name in LENGTHS:
+            scanner.match(_LENGTH)
+            return " " if name in ("kern", "hskip") else ""
         scanner.optional() if scanner.peek() == "[" else None
         return ""  # a group that follows is read as text
 
@@ -218,7 +240,7 @@ class _Converter:
         scanner.optional()
         scanner.skip_space()
         scanner.argument() if scanner.peek() == "{" else scanner.until(";")
-        return _NO_DRAWING
+        return NO_DRAWING
 
     def _reference(self, command: str, labels: str) -> str:
         kinds = [self._labels.get(label.strip(), ("", "?")) for label in labels.split(",")]
@@ -243,11 +265,11 @@ class _Converter:
 
     def _environment(self, scanner: Scanner, name: str) -> str:
         body = scanner.environment_body(name)
-        if name in _DRAWINGS:
+        if name in DRAWINGS:
             captioned = bool(self._floats) and self._floats[-1][2]
-            return "" if captioned else f"\n\n{_NO_DRAWING}\n\n"
+            return "" if captioned else f"\n\n{NO_DRAWING}\n\n"
         if name == "tabbing":
-            return f"\n\n{_NO_TABLE}\n\n"
+            return f"\n\n{NO_TABLE}\n\n"
         if name in VERBATIM:
             if name == "comment":
                 return ""
@@ -255,53 +277,52 @@ class _Converter:
             code.optional() if code.peek() == "[" else None
             code.argument() if name == "minted" else None
             return self._keep(code.source[code.pos :].strip("\n"))
-        if name.rstrip("*") in _MATHS:
+        if name.rstrip("*") in MATHS:
             found = _LABEL.findall(body)
             number = f"    ({self._labels[found[0]][1]})" if len(found) == 1 else ""
             return f"\n\n{math_to_text(body)}{number}\n\n"
         inner = Scanner(body)
-        inner.optional()
-        for _ in range(_ENVIRONMENT_ARGUMENTS.get(name, 0)):
+        options = inner.optional() or ""
+        for _ in range(ENVIRONMENT_ARGUMENTS.get(name, 0)):
             inner.argument()
             inner.optional()
         rest = inner.source[inner.pos :]
         if name in ("itemize", "enumerate", "description"):
-            return self._list(rest, numbered=name == "enumerate")
-        if name in _TABLES:
+            return self._list(rest, open_list(name, options))
+        if name in TABLES:
             return self._table(rest)
         kind = kind_of(name)
         if kind in ("Figure", "Table"):
             return self._float(kind, rest)
-        heading = f"## {name}\n\n" if name in _HEADED else ""
+        heading = f"## {name}\n\n" if name in HEADED else ""
+        if title := name == "tcolorbox" and re.search(r"title\s*=\s*(\{[^{}]*\}|[^,]*)", options):
+            heading = f"{self.convert(title.group(1))}\n\n"
         return f"\n\n{heading}{self.convert(rest)}\n\n"
 
-    def _list(self, body: str, *, numbered: bool) -> str:
+    def _list(self, body: str, opened: OpenList) -> str:
         nested = bool(self._lists)
-        self._lists.append(0 if numbered else None)
+        self._lists.append(opened)
         # An empty line between items is a habit, not a paragraph.
-        text = re.sub(r"\n\s*\n", _BREAK, self.convert(body))
+        text = re.sub(r"\n\s*\n", BREAK, self.convert(body))
         self._lists.pop()
         return text if nested else f"\n\n{text}\n\n"
 
     def _item(self, label: str | None) -> str:
         if not self._lists:
-            return f"{_BREAK}- "
-        number = self._lists[-1]
-        if number is not None:
-            self._lists[-1] = number + 1
-        mark = "-" if number is None else f"{number + 1}."
+            return f"{BREAK}- "
         named = f" {self.convert(label)}" if label else ""
-        return f"{_BREAK}{_INDENT * (len(self._lists) - 1)}{mark}{named} "
+        mark = "-" if label else self._lists[-1].next_mark()
+        return f"{BREAK}{_INDENT * (len(self._lists) - 1)}{mark}{named} "
 
     def _table(self, body: str) -> str:
         self._tables += 1
         rows = self.convert(_RULES.sub("", body))
         self._tables -= 1
-        lines = [row for row in rows.replace("\n\n", "\n").split(_BREAK) if row.strip()]
+        lines = [row for row in rows.replace("\n\n", "\n").split(BREAK) if row.strip()]
         cells = [" | ".join(cell.strip() for cell in line.split(_CELL)) for line in lines]
         if self._tables:  # a table within a cell keeps to the cell's line
             return "; ".join(cells).replace(" | ", ", ")
-        return f"\n\n{_BREAK.join(cells)}\n\n"
+        return f"\n\n{BREAK.join(cells)}\n\n"
 
 
 def _characters(scanner: Scanner) -> str:
@@ -352,10 +373,19 @@ def _taken(scanner: Scanner) -> str:
     return scanner.source[scanner.pos - 1 : scanner.pos]
 
 
+def _code(scanner: Scanner, command: str) -> str:
+    """`\\lstinline{code}` or `\\lstinline|code|`; minted's names a language first."""
+    scanner.optional()
+    if command == "mintinline":
+        scanner.argument()
+    code = scanner.argument() if scanner.peek() == "{" else scanner.until(_taken(scanner))
+    return f"`{code}`"
+
+
 def _wrapped(text: str, mark: str) -> str:
     """Text in Markdown marks, which must touch it; nothing for no text."""
     core = text.strip()
-    if not core or _BREAK in core or "\n\n" in core:
+    if not core or BREAK in core or "\n\n" in core:
         return text
     before, after = text[: text.index(core)], text[text.index(core) + len(core) :]
     return f"{before}{mark}{core}{mark}{after}"

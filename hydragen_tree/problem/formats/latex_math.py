@@ -5,57 +5,19 @@ import unicodedata
 
 from hydragen_tree.problem.formats.latex_scan import Scanner
 from hydragen_tree.problem.formats.latex_units import QUANTITIES, quantity
+from hydragen_tree.problem.formats.latex_words import (
+    CLOSING,
+    NAMES,
+    NEGATED,
+    OVER,
+    UNWRAPPED,
+    WORDS,
+)
 
-_WORDS = {
-    # relations and operators, spaced
-    "le": " <= ", "leq": " <= ", "leqslant": " <= ", "ge": " >= ", "geq": " >= ",
-    "geqslant": " >= ", "lt": " < ", "gt": " > ", "ne": " != ", "neq": " != ", "ll": " << ",
-    "gg": " >> ", "approx": " ~ ", "sim": " ~ ", "equiv": " ≡ ", "times": " x ", "cdot": " * ",
-    "ast": " * ", "div": " / ", "pm": " +- ", "oplus": " xor ", "in": " in ", "notin": " not in ",
-    "cup": " union ", "cap": " intersect ", "subset": " subset of ", "subseteq": " subset of ",
-    "setminus": " \\ ", "land": " and ", "wedge": " and ", "lor": " or ", "vee": " or ",
-    "lnot": " not ", "neg": " not ", "to": " -> ", "rightarrow": " -> ", "longrightarrow": " -> ",
-    "leftarrow": " <- ", "gets": " <- ", "Rightarrow": " => ", "implies": " => ",
-    "Leftrightarrow": " <=> ", "iff": " <=> ", "leftrightarrow": " <-> ", "mapsto": " -> ",
-    "mid": " | ", "bmod": " mod ", "mod": " mod ", "forall": "for all ", "exists": "there is ",
-    "colon": ": ", "nmid": " does not divide ", "circ": "o", "bigoplus": "xor",
-    # symbols
-    "ldots": "...", "dots": "...", "cdots": "...", "vdots": "...", "ddots": "...",
-    "infty": "infinity", "emptyset": "{}", "varnothing": "{}", "lvert": "|", "rvert": "|",
-    "vert": "|", "lVert": "||", "rVert": "||", "Vert": "||", "lfloor": "floor(", "rfloor": ") ",
-    "lceil": "ceil(", "rceil": ") ", "langle": "<", "rangle": ">", "lbrace": "{", "rbrace": "}",
-    "lbrack": "[", "rbrack": "]",
-    "backslash": "\\", "prime": "'", "ell": "l", "partial": "d", "degree": " degrees",
-    "varepsilon": "epsilon", "varphi": "phi", "vartheta": "theta", "textdollar": "$",
-    # nothing to see
-    "left": "", "right": "", "big": "", "Big": "", "bigg": "", "Bigg": "", "bigl": "", "bigr": "",
-    "displaystyle": "", "textstyle": "", "limits": "", "nolimits": "", "nonumber": "", "hline": "",
-    "!": "", "/": "", "-": "", "rm": "", "tt": "", "bf": "", "it": "", "cal": "",
-    # space
-    ":": " ", ";": " ", ">": " ", " ": " ", "\n": " ", "quad": "  ", "qquad": "  ", "\\": "; ",
-    "tab": " ", "space": " ", "cr": "; ",
-}  # fmt: skip
-_CLOSING = ("rvert", "rVert", "rfloor", "rceil", "rangle", "rbrack", "rbrace")
-_NAMES = frozenset({
-    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda",
-    "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma",
-    "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "max", "min",
-    "log", "ln", "lg", "exp", "sin", "cos", "tan", "gcd", "lcm", "deg", "dim", "det", "sup", "inf",
-    "lim", "arg", "sum", "prod", "int", "Pr", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh",
-})  # fmt: skip
-_UNWRAPPED = frozenset({
-    "text", "mathrm", "mathit", "mathbf", "mathtt", "mathsf", "mathbb", "mathcal", "mathfrak",
-    "mathscr", "operatorname", "operatorname*", "textbf", "textit", "texttt", "textrm", "textsf",
-    "textsc", "emph", "mbox", "hbox", "boldsymbol", "bm", "vec", "underline", "dot",
-    "underbrace", "overbrace", "boxed", "mathop", "mathbin", "mathrel", "mathord", "textnormal",
-})  # fmt: skip
-# A mark over one letter is put there; over more it is a function of them.
-_OVER = {
-    "overline": ("overline", "\u0304"), "bar": ("overline", "\u0304"), "hat": ("hat", "\u0302"),
-    "widehat": ("hat", "\u0302"), "tilde": ("tilde", "\u0303"), "widetilde": ("tilde", "\u0303"),
-}  # fmt: skip
-_NEGATED = {"=": " != ", "in": " not in ", "equiv": " ≢ ", "<": " >= ", ">": " <= ",
-            "subset": " not subset of ", "subseteq": " not subset of "}  # fmt: skip
+# The brackets that a matrix stands in.
+_MATRICES = {"pmatrix": "()", "bmatrix": "[]", "Bmatrix": "{}", "vmatrix": "||"}
+_NO_LENGTH = re.compile(r"\s*-?[\d.]*\s*(?:mu|pt|em|ex|cm|mm|in|sp)\b ?")
+
 _ATOM = re.compile(r"\w+(?:\.\d+)?|\([^()]*\)|[\w]+\([^()]*\)")
 _SHORT = re.compile(r"-?\d+|\w|\*|\+|'+")
 
@@ -67,6 +29,8 @@ def math_to_text(source: str) -> str:
 
 
 def _convert(source: str) -> str:
+    if infix := _infix(source):
+        return infix
     scanner, out = Scanner(source), ""
     while not scanner.done:
         char = scanner.peek()
@@ -76,7 +40,7 @@ def _convert(source: str) -> str:
             out += _convert(scanner.argument())
         elif char in "^_":
             scanner.pos += 1
-            out = out.rstrip() + _script(char, _convert(scanner.argument()).strip())
+            out = out.rstrip() + script(char, _convert(scanner.argument()).strip())
         elif char in "&~$":  # a dollar can only come from text inside the formula
             scanner.pos += 1
             out += "" if char == "$" else " "
@@ -86,6 +50,25 @@ def _convert(source: str) -> str:
     return out
 
 
+def _infix(source: str) -> str:
+    """A group divided by one of TeX's infix commands, as `n \\choose k`; nothing for any other."""
+    if "\\choose" not in source and "\\over" not in source:
+        return ""
+    scanner = Scanner(source)
+    while not scanner.done:
+        start = scanner.pos
+        if scanner.peek() == "{":
+            scanner.argument()
+        elif scanner.peek() != "\\":
+            scanner.pos += 1
+        elif (name := scanner.command()) in ("choose", "over"):
+            above, below = source[:start], source[scanner.pos :]
+            if name == "over":
+                return f"{_atom(above)}/{_atom(below)}"
+            return f"C({math_to_text(above)}, {math_to_text(below)})"
+    return ""
+
+
 def _command(scanner: Scanner, name: str, out: str) -> str:
     """`out` and the command after it."""
     if name == ",":  # a thin space groups the digits of one number
@@ -93,13 +76,13 @@ def _command(scanner: Scanner, name: str, out: str) -> str:
         return out if groups_digits else f"{out} "
     if name in ("left", "right") and scanner.take("."):
         return out
-    if name in _CLOSING:
-        return out.rstrip() + _WORDS[name]
-    if name in _WORDS:
-        return out + _WORDS[name]
-    if name in _NAMES:
+    if name in CLOSING:
+        return out.rstrip() + WORDS[name]
+    if name in WORDS:
+        return out + WORDS[name]
+    if name in NAMES:
         return out + _spaced(out, name, scanner)
-    if name in _UNWRAPPED:
+    if name in UNWRAPPED:
         return out + _convert(scanner.argument())
     return out + _structure(scanner, name)
 
@@ -114,35 +97,52 @@ def _structure(scanner: Scanner, name: str) -> str:
         return f"sqrt({inner})" if root is None else f"root({math_to_text(root)}, {inner})"
     if name in ("binom", "dbinom", "tbinom"):
         return f"C({math_to_text(scanner.argument())}, {math_to_text(scanner.argument())})"
-    if name in _OVER:
-        word, accent = _OVER[name]
+    if name in OVER:
+        word, accent = OVER[name]
         inner = math_to_text(scanner.argument())
         single = len(inner) == 1 and inner.isalnum()
         return unicodedata.normalize("NFC", inner + accent) if single else f"{word}({inner})"
     if name == "not":
         negated = scanner.argument().removeprefix("\\")
-        return _NEGATED.get(negated, f" not {math_to_text(negated)} ")
+        return NEGATED.get(negated, f" not {math_to_text(negated)} ")
     if name in QUANTITIES:
         return quantity(scanner, name)
     if name in ("ref", "eqref", "autoref", "cref", "Cref"):
         return f"[{scanner.argument()}]"
     if name == "pmod":
         return f" (mod {math_to_text(scanner.argument())})"
-    if name in ("color", "label", "hspace", "vspace", "phantom"):
+    if name in ("underset", "overset", "stackrel"):
+        over, base = math_to_text(scanner.argument()), _convert(scanner.argument())
+        return base.rstrip() + script("_" if name == "underset" else "^", over) + " "
+    if name in ("xrightarrow", "xleftarrow"):
+        scanner.optional()
+        label = math_to_text(scanner.argument())
+        return f" -{label}-> " if name == "xrightarrow" else f" <-{label}- "
+    if name in ("kern", "mkern", "hskip", "mskip"):
+        scanner.match(_NO_LENGTH)
+        return " "
+    if name in ("color", "label", "hspace", "vspace", "phantom", "hphantom", "vphantom", "tag"):
         scanner.argument()
-        return ""
+        return " " if name in ("hspace", "hphantom", "phantom") else ""
+    if name == "textcolor":
+        return (scanner.argument(), _convert(scanner.argument()))[1]
+    if name in ("textsuperscript", "textsubscript"):
+        return script("^" if name == "textsuperscript" else "_", math_to_text(scanner.argument()))
     if name == "begin":
         environment = scanner.argument()
         if environment in ("array", "aligned", "alignedat"):
             scanner.optional()
             if environment != "aligned":
                 scanner.argument()
-        opening = "{ " if environment == "cases" else ""
         source = scanner.environment_body(environment)
         if environment == "cases":  # a value, then when it holds
-            source = re.sub(r"(?<!\\)&", ", ", source)
-        body = _convert(source).strip()
-        return opening + body.removesuffix(";").strip() + (" }" if opening else "")
+            source = re.sub(r",?\s*(?<!\\)&", ", ", source)
+        rows = [row.strip().rstrip(",") for row in _convert(source).split(";")]
+        body = "; ".join(row for row in rows if row)
+        if environment == "cases":
+            return f"{{ {body} }}"
+        brackets = _MATRICES.get(environment, "")
+        return f"{brackets[:1]}{body}{brackets[1:]}"
     if len(name) == 1 and not name.isalpha():
         return name  # an escaped character
     return f"\\{name} "
@@ -155,8 +155,8 @@ def _spaced(out: str, name: str, scanner: Scanner) -> str:
     return f"{before}{name}{after}"
 
 
-def _script(mark: str, inner: str) -> str:
-    """A super- or subscript; several characters are held together."""
+def script(mark: str, inner: str) -> str:
+    """A superscript (`^`) or subscript (`_`); several characters are held together."""
     if mark == "^" and inner == "o":  # \circ
         return " degrees"
     if _SHORT.fullmatch(inner):

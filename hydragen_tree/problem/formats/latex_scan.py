@@ -1,24 +1,9 @@
-"""Reading LaTeX source: commands, arguments, comments, and the author's own macros."""
+"""Reading LaTeX source: commands, arguments and environments."""
 
 import re
 
-from hydragen_tree.errors import InputError
-
 VERBATIM = ("verbatim", "verbatim*", "lstlisting", "Verbatim", "minted", "comment")
-MOST_EXPANSIONS = 10_000
-
 _COMMAND = re.compile(r"\\(?:[A-Za-z]+\*?|.|\n)", re.DOTALL)
-_VERBATIM_BODY = re.compile(
-    r"\\begin\{(" + "|".join(re.escape(name) for name in VERBATIM) + r")\}.*?\\end\{\1\}"
-    r"|\\verb\*?([^A-Za-z*\s]).*?\2",
-    re.DOTALL,
-)
-# A comment takes its line's end and the next line's indentation along, but never an empty line.
-_COMMENT = re.compile(r"%[^\n]*(?:\n[ \t]*(?!\n))?")
-_DEFINITIONS = (
-    "newcommand", "renewcommand", "providecommand", "def", "DeclareMathOperator", "newcolumntype",
-    "newenvironment", "renewenvironment", "newtheorem",
-)  # fmt: skip
 
 
 class Scanner:
@@ -123,88 +108,3 @@ class Scanner:
 
 
 _SPACE_AFTER_WORD = re.compile(r"[ \t]*\n?[ \t]*(?!\n)|[ \t]+")
-
-
-def prepare(source: str) -> str:
-    """The source without comments and with the author's macros written out.
-
-    Raises:
-        InputError: the macros never end.
-    """
-    scanner, macros = Scanner(_strip_control(source)), dict[str, tuple[int, str]]()
-    out: list[str] = []
-    expansions = 0
-    while not scanner.done:
-        if found := scanner.match(_VERBATIM_BODY):
-            out.append(found.group())
-        elif scanner.match(_COMMENT):
-            continue
-        elif scanner.peek() != "\\":
-            scanner.pos += 1
-            out.append(scanner.source[scanner.pos - 1])
-        else:
-            start = scanner.pos
-            name = scanner.command()
-            if name.rstrip("*") in _DEFINITIONS:
-                _define(scanner, name.rstrip("*"), macros)
-            elif name in macros:
-                expansions += 1
-                if expansions > MOST_EXPANSIONS:
-                    raise InputError(f"\\{name}: the macro never ends")
-                scanner = Scanner(_expansion(scanner, macros[name]))
-            else:
-                out.append(scanner.source[start : scanner.pos])
-    return "".join(out)
-
-
-def _strip_control(source: str) -> str:
-    """Windows line ends made plain, control characters gone."""
-    text = source.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(char for char in text if char >= " " or char in "\n\t")
-
-
-def _define(scanner: Scanner, kind: str, macros: dict[str, tuple[int, str]]) -> None:
-    """Remember what `\\newcommand{\\name}[2]{body}` or `\\def\\name#1{body}` defines."""
-    name = scanner.argument().strip().removeprefix("\\")
-    if kind in ("newcolumntype", "newenvironment", "renewenvironment", "newtheorem"):
-        while scanner.optional() is not None:  # numbers of arguments, counters
-            pass
-        for _ in range(2 if kind.endswith("environment") else 1):
-            scanner.argument()
-        scanner.optional()
-        return
-    if kind == "def":
-        parameters = len(re.findall(r"#\d", scanner.until("{")))
-        scanner.pos -= 1
-        macros[name] = (parameters, scanner.argument())
-    elif kind == "DeclareMathOperator":
-        macros[name] = (0, f"\\operatorname{{{scanner.argument()}}}")
-    else:
-        count = scanner.optional() or "0"
-        default = scanner.optional()
-        parameters = int(count) if count.strip().isdigit() else 0
-        body = scanner.argument()
-        if default is not None:  # the first parameter is optional; its default stands in for it
-            parameters -= 1
-            body = re.sub(r"#(\d)", lambda m: _shift(m.group(1), default), body)
-        macros[name] = (parameters, body)
-
-
-def _shift(number: str, default: str) -> str:
-    return default if number == "1" else f"#{int(number) - 1}"
-
-
-def _expansion(scanner: Scanner, macro: tuple[int, str]) -> str:
-    """The macro's body with its arguments, and the rest of the source after it."""
-    parameters, body = macro
-    arguments = [scanner.argument() for _ in range(parameters)]
-    for number, argument in enumerate(arguments, start=1):
-        body = body.replace(f"#{number}", argument)
-    if parameters == 0:
-        scanner.take("{}")
-    rest = scanner.source[scanner.pos :]
-    return (
-        f"{body} {rest}"
-        if body[-1:].isalpha() and "\\" in body and rest[:1].isalpha()
-        else body + rest
-    )

@@ -38,7 +38,8 @@ def read_statement(package: Path, constants: Mapping[str, str]) -> tuple[str, st
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the statement cannot be read: {error}") from None
     if path.suffix == ".tex":
-        text, title = latex_to_text(source, constants), problem_name(source)
+        text = latex_to_text(source, constants, lambda name: _included(package, path, name))
+        title = problem_name(source)
     elif path.suffix == ".md":
         text, title = markdown_to_text(source, constants), None
     else:
@@ -46,6 +47,18 @@ def read_statement(package: Path, constants: Mapping[str, str]) -> tuple[str, st
     if not text:
         raise InputError(f"{path}: the statement is empty")
     return text, title
+
+
+def _included(package: Path, statement: Path, name: str) -> str | None:
+    """The text of a file of the package that the statement includes; None for any other."""
+    for place in (statement.parent, package):
+        for path in ((place / name).resolve(), (place / f"{name}.tex").resolve()):
+            if path.is_relative_to(package.resolve()) and path.is_file():
+                try:
+                    return path.read_text(encoding="utf-8-sig")
+                except (OSError, UnicodeDecodeError):
+                    return None
+    return None
 
 
 def statement_languages(package: Path) -> list[str]:

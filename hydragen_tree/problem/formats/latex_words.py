@@ -1,0 +1,93 @@
+"""What the commands of a formula are in plain text."""
+
+WORDS = {
+    # relations and operators, spaced
+    "le": " <= ", "leq": " <= ", "leqslant": " <= ", "ge": " >= ", "geq": " >= ",
+    "geqslant": " >= ", "lt": " < ", "gt": " > ", "ne": " != ", "neq": " != ", "ll": " << ",
+    "gg": " >> ", "approx": " ~ ", "sim": " ~ ", "equiv": " ≡ ", "times": " x ", "cdot": " * ",
+    "ast": " * ", "div": " / ", "pm": " +- ", "oplus": " xor ", "in": " in ", "notin": " not in ",
+    "cup": " union ", "cap": " intersect ", "subset": " subset of ", "subseteq": " subset of ",
+    "setminus": " \\ ", "land": " and ", "wedge": " and ", "lor": " or ", "vee": " or ",
+    "lnot": " not ", "neg": " not ", "to": " -> ", "rightarrow": " -> ", "longrightarrow": " -> ",
+    "leftarrow": " <- ", "gets": " <- ", "Rightarrow": " => ", "implies": " => ",
+    "Leftrightarrow": " <=> ", "iff": " <=> ", "leftrightarrow": " <-> ", "mapsto": " -> ",
+    "mid": " | ", "bmod": " mod ", "mod": " mod ", "forall": "for all ", "exists": "there is ",
+    "colon": ": ", "nmid": " does not divide ", "circ": "o", "bigoplus": "xor", "xor": " xor ",
+    "veebar": " xor ", "leqq": " <= ", "geqq": " >= ", "lesssim": " <~ ", "gtrsim": " >~ ",
+    "nleq": " not <= ", "ngeq": " not >= ", "nless": " not < ", "ngtr": " not > ",
+    "coloneqq": " := ", "coloneq": " := ", "triangleq": " := ", "doteq": " := ", "cong": " ≅ ",
+    "simeq": " ~ ", "asymp": " ~ ", "propto": " proportional to ", "ni": " contains ",
+    "owns": " contains ", "supset": " superset of ", "supseteq": " superset of ",
+    "subsetneq": " proper subset of ", "subsetneqq": " proper subset of ",
+    "supsetneq": " proper superset of ", "nsubseteq": " not subset of ",
+    "nsupseteq": " not superset of ", "smallsetminus": " \\ ", "bigcup": "union",
+    "bigcap": "intersect",
+    "bigsqcup": "union", "uplus": " union ", "sqcup": " union ", "sqcap": " intersect ",
+    "bigwedge": "and", "bigvee": "or", "nexists": "there is no ", "parallel": " || ",
+    "nparallel": " not || ", "perp": " perpendicular to ", "prec": " ≺ ", "succ": " ≻ ",
+    "preceq": " ≼ ", "succeq": " ≽ ", "models": " |= ", "vdash": " |- ", "otimes": " ⊗ ",
+    "ominus": " ⊖ ", "odot": " ⊙ ", "bullet": " • ", "star": " * ", "longleftarrow": " <- ",
+    "Leftarrow": " ⇐ ", "Longrightarrow": " => ", "Longleftrightarrow": " <=> ",
+    "longmapsto": " -> ", "hookrightarrow": " -> ", "rightsquigarrow": " ~> ", "impliedby": " ⇐ ",
+    "therefore": " therefore ", "because": " because ", "middle": " ",
+    # symbols
+    "ldots": "...", "dots": "...", "cdots": "...", "vdots": "...", "ddots": "...",
+    "infty": "infinity", "emptyset": "{}", "varnothing": "{}", "lvert": "|", "rvert": "|",
+    "vert": "|", "lVert": "||", "rVert": "||", "Vert": "||", "lfloor": "floor(", "rfloor": ") ",
+    "lceil": "ceil(", "rceil": ") ", "langle": "<", "rangle": ">", "lbrace": "{", "rbrace": "}",
+    "lbrack": "[", "rbrack": "]",
+    "backslash": "\\", "prime": "'", "ell": "l", "partial": "d", "degree": " degrees",
+    "uparrow": "↑", "downarrow": "↓", "updownarrow": "↕", "Uparrow": "⇑", "Downarrow": "⇓",
+    "nearrow": "↗", "searrow": "↘", "swarrow": "↙", "nwarrow": "↖", "triangle": "△", "angle": "∠",
+    "nabla": "∇", "square": "□", "Box": "□", "blacksquare": "■", "Diamond": "◇", "lozenge": "◊",
+    "checkmark": "✓", "heartsuit": "♥", "spadesuit": "♠", "clubsuit": "♣", "diamondsuit": "♦",
+    "dagger": "†", "top": "T", "bot": "⊥", "aleph": "ℵ", "hbar": "ħ", "imath": "i", "jmath": "j",
+    "Re": "Re", "Im": "Im", "complement": "complement of ", "S": "§", "P": "¶", "euro": "€",
+    "pounds": "£", "dotsc": "...", "dotsb": "...", "dotsm": "...", "dotso": "...", "|": "||",
+    "lgroup": "(", "rgroup": ")", "ulcorner": "⌜", "urcorner": "⌝", "lq": "'", "rq": "'",
+    "sharp": "#", "flat": "♭", "textbackslash": "\\", "textasciitilde": "~", "textbar": "|",
+    "varepsilon": "epsilon", "varrho": "rho", "varsigma": "sigma", "varpi": "pi",
+    "digamma": "digamma", "varkappa": "kappa", "varphi": "phi", "vartheta": "theta",
+    "textdollar": "$",
+    # nothing to see
+    "left": "", "right": "", "big": "", "Big": "", "bigg": "", "Bigg": "", "bigl": "", "bigr": "",
+    "displaystyle": "", "textstyle": "", "limits": "", "nolimits": "", "nonumber": "", "hline": "",
+    "mathstrut": "", "strut": "", "scriptstyle": "", "scriptscriptstyle": "", "allowbreak": "",
+    "Bigl": "", "Bigr": "", "biggl": "", "biggr": "", "Biggl": "", "Biggr": "", "bigm": "",
+    "Bigm": "",
+    "small": "", "large": "", "normalsize": "", "sf": "", "sc": "", "boldmath": "", "notag": "",
+    "toprule": "", "midrule": "", "bottomrule": "", "centering": "", "noindent": "", "xspace": "",
+    "!": "", "/": "", "-": "", "rm": "", "tt": "", "bf": "", "it": "", "cal": "",
+    # space
+    ":": " ", ";": " ", ">": " ", " ": " ", "\n": " ", "quad": "  ", "qquad": "  ", "\\": "; ",
+    "tab": " ", "space": " ", "enspace": " ", "thinspace": " ", "medspace": " ", "thickspace": " ",
+    "nobreakspace": " ", "enskip": " ", "newline": " ", "linebreak": " ", "par": " ", "cr": "; ",
+}  # fmt: skip
+CLOSING = ("rvert", "rVert", "rfloor", "rceil", "rangle", "rbrack", "rbrace")
+NAMES = frozenset({
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda",
+    "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma",
+    "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "max", "min",
+    "log", "ln", "lg", "exp", "sin", "cos", "tan", "gcd", "lcm", "deg", "dim", "det", "sup", "inf",
+    "lim", "arg", "sum", "prod", "int", "Pr", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh",
+    "cot", "sec", "csc", "ker", "hom", "argmax", "argmin", "injlim", "projlim", "limsup", "liminf",
+    "coprod", "iint", "oint",
+})  # fmt: skip
+UNWRAPPED = frozenset({
+    "text", "mathrm", "mathit", "mathbf", "mathtt", "mathsf", "mathbb", "mathcal", "mathfrak",
+    "mathscr", "operatorname", "operatorname*", "textbf", "textit", "texttt", "textrm", "textsf",
+    "textsc", "emph", "mbox", "hbox", "boldsymbol", "bm", "vec", "underline", "dot",
+    "underbrace", "overbrace", "boxed", "mathop", "mathbin", "mathrel", "mathord", "textnormal",
+    "ensuremath", "smash", "overrightarrow", "overleftarrow", "underbar", "mathring", "ddot",
+    "check",
+    "acute", "grave", "breve", "mathds", "mathbbm", "pmb", "textup", "textmd", "fbox", "cancel",
+    "mathnormal", "mathopen", "mathclose", "mathpunct", "mathinner", "substack", "code", "textsl",
+    "operatornamewithlimits", "rlap", "llap", "mathrlap", "mathclap", "sout", "uline",
+})  # fmt: skip
+# A mark over one letter is put there; over more it is a function of them.
+OVER = {
+    "overline": ("overline", "\u0304"), "bar": ("overline", "\u0304"), "hat": ("hat", "\u0302"),
+    "widehat": ("hat", "\u0302"), "tilde": ("tilde", "\u0303"), "widetilde": ("tilde", "\u0303"),
+}  # fmt: skip
+NEGATED = {"=": " != ", "in": " not in ", "equiv": " ≢ ", "<": " >= ", ">": " <= ",
+            "subset": " not subset of ", "subseteq": " not subset of "}  # fmt: skip
