@@ -116,7 +116,11 @@ def attend(
     scale: float,
     softcap: float | None = None,
 ) -> Partial:
-    """The recursive pass: attention of all rows of `node` over its own keys and those below it.
+    """Attention of all rows of `node` over its own keys and those below it.
+
+    The recursion of the definition, unrolled from the root down: as merging is associative and
+    commutative, each segment's partial goes into its rows' result at once. So trees may be of any
+    depth, and no more than one result is in memory.
 
     Args:
         node: the subtree; children cover disjoint parts of its rows.
@@ -129,15 +133,22 @@ def attend(
     Returns:
         The partial of rows `node.query_start..node.query_stop`.
     """
-    own = slice(node.slot_start, node.slot_stop)
-    rows = queries[node.query_start : node.query_stop]
-    result = partial(
-        rows, keys[:, own], values[:, own], scale=scale, causal=node.causal, softcap=softcap
-    )
-    below = empty(rows)
-    for child in node.children:
-        inside = slice(child.query_start - node.query_start, child.query_stop - node.query_start)
-        below_child = attend(child, queries, keys, values, scale=scale, softcap=softcap)
-        merged = merge(Partial(below.out[inside], below.lse[inside]), below_child)
-        below.out[inside], below.lse[inside] = merged
-    return merge(result, below)
+    first = node.query_start
+    result = empty(queries[first : node.query_stop])
+    left = [node]
+    while left:
+        segment = left.pop()
+        left += reversed(segment.children)
+        own = slice(segment.slot_start, segment.slot_stop)
+        part = partial(
+            queries[segment.query_start : segment.query_stop],
+            keys[:, own],
+            values[:, own],
+            scale=scale,
+            causal=segment.causal,
+            softcap=softcap,
+        )
+        inside = slice(segment.query_start - first, segment.query_stop - first)
+        before = Partial(result.out[inside], result.lse[inside])
+        result.out[inside], result.lse[inside] = merge(before, part)
+    return result

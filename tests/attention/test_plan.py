@@ -134,3 +134,15 @@ def test_any_depth_and_any_width_become_a_forest() -> None:
     of.query_start[:], of.query_count[:] = np.arange(n), 1
     roots = Plan(n, wide).nodes()
     assert [root.query_start for root in roots] == list(range(n))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_attention_takes_any_depth(backend: str) -> None:
+    """One query below thousands of nested segments of one slot each: dense attention over all."""
+    n = 5_000
+    items = np.zeros((n, WIDTH), np.int32)
+    of = item_columns(items)
+    of.query_count[:], of.slot_start[:], of.slot_count[:], of.level[:] = 1, range(n), 1, range(n)
+    flat = table([0, 1, 0, n, 0, 0])
+    found, dense = (attend(Plan(1, rows), backend, slots=n) for rows in (items, flat))
+    torch.testing.assert_close(found, dense, atol=1e-5, rtol=1e-5)
