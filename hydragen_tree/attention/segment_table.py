@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.items import Item, item_table, table_of_columns
+from hydragen_kernels.items import Item, table_of_columns
 
 
 class SegmentTable:
@@ -64,24 +64,51 @@ class SegmentTable:
         Returns:
             a table of `hydragen_kernels.items.Item`, levels ascending.
         """
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        current = segments.copy()
-        levels: list[Int32] = []
-        for depth in range(int(self.depth[current].max(initial=-1, where=current >= 0)), -1, -1):
-            here = (current >= 0) & (self.depth[current] == depth)
-            owner = np.where(here, current, -1)
-            edge = np.flatnonzero(np.diff(owner, prepend=-2))
-            owners, stops = owner[edge], np.append(edge[1:], owner.size)
-            keep = owners >= 0
-            owners, first, stop = owners[keep], starts[edge[keep]], starts[stops[keep]]
-            columns = Item(
-                query_start=first,
-                query_count=stop - first,
-                slot_start=self.slot[owners],
-                slot_count=self.n_tokens[owners],
-                causal=np.zeros_like(first),
-                level=np.full_like(first, depth),
-            )
-            levels.append(table_of_columns(columns))
-            current = np.where(here, self.parent[current], current)
-        return np.concatenate([item_table(), *levels[::-1]])
+        runs = _runs(segments, counts)
+        depths = self.depth[runs[:, _OWNER]]
+        deepest_first = np.argsort(-depths, kind="stable")
+        levels = range(int(depths.max(initial=-1)), -1, -1)
+        bounds = np.searchsorted(-depths[deepest_first], -np.arange(levels.start, -2, -1))
+        found = [np.empty((0, 3), np.int64)]
+        below = found[0]  # runs of the level under way, which have come up from deeper ones
+        for depth, start, stop in zip(levels, bounds[:-1], bounds[1:], strict=True):
+            if start < stop:
+                below = np.concatenate([below, runs[deepest_first[start:stop]]])
+                below = below[below[:, _FIRST].argsort(kind="stable")]
+            below = _joined(below)
+            found.append(below)
+            if depth:
+                below = below.copy()
+                below[:, _OWNER] = self.parent[below[:, _OWNER]]
+        owners, first, stop = np.concatenate(found[::-1]).T
+        columns = Item(
+            query_start=first,
+            query_count=stop - first,
+            slot_start=self.slot[owners],
+            slot_count=self.n_tokens[owners],
+            causal=np.zeros_like(first),
+            level=self.depth[owners],
+        )
+        return table_of_columns(columns)
+
+
+_OWNER, _FIRST, _STOP = range(3)  # columns of runs: a segment, and the queries that hang from it
+
+
+def _runs(segments: Int32, counts: Int32) -> NDArray[np.int64]:
+    """`[groups, 3]`: the queries of each group that hangs from a segment."""
+    stops = np.cumsum(counts, dtype=np.int64)
+    runs = np.stack([segments.astype(np.int64), stops - counts, stops], axis=1)
+    return _joined(runs[segments >= 0])
+
+
+def _joined(runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Makes one run of neighbours below the same segment; runs are in the order of queries."""
+    if len(runs) < 2:
+        return runs
+    before, after = runs[:-1], runs[1:]
+    parted = (before[:, _OWNER] != after[:, _OWNER]) | (before[:, _STOP] != after[:, _FIRST])
+    last = np.append(parted, True)
+    joined = runs[np.roll(last, 1)]  # the first of each
+    joined[:, _STOP] = runs[last, _STOP]
+    return joined

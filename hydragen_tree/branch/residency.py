@@ -35,8 +35,12 @@ class Residency:
 
     def missing(self, leaf: int) -> list[int]:
         """Segments on a leaf's path that are not resident, from the root."""
-        path = [segment.index for segment in self._trie.path(int(self._trie.leaf_segments[leaf]))]
-        return [index for index in path if self.table.slot[index] < 0]
+        missing: list[int] = []
+        segment = int(self._trie.leaf_segments[leaf])
+        while segment >= 0 and self.table.slot[segment] < 0:  # above a resident one all are
+            missing.append(segment)
+            segment = int(self.table.parent[segment])
+        return missing[::-1]
 
     def pages_missing(self, leaf: int) -> int:
         """Pages that `place` would take for a leaf's path."""

@@ -89,6 +89,10 @@ class Books:
         assert batch.size <= self.max_rows or batch.size == 1
         assert (np.diff(batch.leaf) >= 0).all(), "rows are not depth-first"
 
+        resident = np.flatnonzero(table.slot[: table.size] >= 0)
+        above = table.parent[resident]
+        assert (table.slot[above[above >= 0]] >= 0).all(), "a resident segment hangs from one gone"
+
         users = np.zeros(self.n_pages, int)
         for row in range(batch.size):
             pages = batch.pages[row][batch.pages[row] >= 0]
