@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.files import replacing
 
 FORMATS = (".png", ".svg")
 
@@ -58,6 +59,9 @@ def save_picture(
         draw(figure.add_subplot())
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
         try:
-            figure.savefig(path, dpi=160, metadata=metadata)
+            with replacing(path) as scratch:
+                figure.savefig(
+                    scratch, dpi=160, metadata=metadata, format=path.suffix.lower().lstrip(".")
+                )
         except OSError as error:
             raise OutputError(error.strerror or str(error), setting="plot", value=path) from error

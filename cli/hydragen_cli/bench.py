@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hydragen_cli.arguments import Config
+from hydragen_cli.options import config_files
+from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of, write_text
 from hydragen_tree.errors import InputError
 
 Points = tuple[tuple[int, ...], ...]
@@ -104,13 +106,15 @@ def bench(
         "kv-dtype": kv_dtype,
         "full": full,
     }
-    _check(name, given, figures, plot, output)
+    output = file_or_stdout(output)
+    _check(name, given, figures, plot)
+    check_outputs({"output": output, "plot": plot}, _inputs(figures, problem, config))
     if figures is not None:
         found = _read(name, figures)
     else:
         found = {"bench": name.value, "versions": _versions(), **_measure(name, given)}
     if output is not None:
-        output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_text("output", output, json.dumps(found, indent=2) + "\n")
     if plot is not None:
         from hydragen_bench.plot import plot as draw
 
@@ -122,7 +126,6 @@ def _check(
     given: Mapping[str, object],
     figures: Path | None,
     plot: Path | None,
-    output: Path | None,
 ) -> None:
     """Refuses what would fail only after measuring, or be ignored."""
     for option, value in given.items():
@@ -136,14 +139,22 @@ def _check(
         raise InputError(
             "is drawn; name the picture, --plot FILE", setting="figures", value=figures
         )
-    if output is not None and not output.absolute().parent.is_dir():
-        raise InputError(
-            f"cannot be written: no directory {output.parent}", setting="output", value=output
-        )
     if plot is not None:
         from hydragen_bench.plot import check_plot
 
         check_plot(name, plot)
+
+
+def _inputs(
+    figures: Path | None, problem: Path | None, config: Path | None
+) -> Iterator[tuple[str, Path]]:
+    if figures is not None:
+        yield "the file of the figures", figures
+    if problem is not None:
+        from hydragen_tree.problem.reading import load_problems
+
+        yield from files_of(load_problems([str(problem)]))
+    yield from (("the configuration", file) for file in config_files(config))
 
 
 def _read(name: Bench, path: Path) -> dict[str, Any]:

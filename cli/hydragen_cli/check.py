@@ -10,6 +10,7 @@ from hydragen_cli import arguments, judging
 from hydragen_cli.console import console, count, note
 from hydragen_cli.judging import open_judge
 from hydragen_tree.errors import InputError, OutputError, one_line
+from hydragen_tree.files import write_text
 
 if TYPE_CHECKING:
     from hydragen_tree.judge.self_check import SelfCheck
@@ -119,7 +120,7 @@ def _write_limit(self_check: "SelfCheck") -> None:
         note(f"{problem.source}: not a problem file of ours, so its limit stays; `hydragen import`")
         return
     try:
-        path.write_bytes(with_time_limit(path.read_bytes().decode(), suggested).encode())
+        write_text(path, with_time_limit(path.read_bytes().decode(), suggested))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     note(f"{path}: limits.time_s: {problem.limits.time_s:g} is now {suggested:g}")

@@ -10,8 +10,10 @@ import typer
 
 from hydragen_cli import arguments
 from hydragen_cli.console import count, note
-from hydragen_cli.outputs import check_outputs
+from hydragen_cli.options import config_files
+from hydragen_cli.outputs import check_outputs, file_or_stdout, what_it_covers
 from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.files import is_descriptor, replacing
 
 if TYPE_CHECKING:
     from hydragen_tree.sample.lines import SampleLine
@@ -44,16 +46,23 @@ def import_(
     """
     from hydragen_tree.problem.importing import (
         Refused,
-        problem_path,
+        problem_paths,
         read_sources,
+        sources_in,
         write_problem,
     )
 
+    read = [("a source", part) for source in sources for part in sources_in(source)]
     written: dict[Path, str] = {}
     refused: list[str] = []
     for found in read_sources(sources):
-        if not isinstance(found, Refused) and (path := problem_path(found, output)) in written:
-            found = Refused(found.where, f"{path} already holds {written[path]}")
+        if not isinstance(found, Refused):
+            paths = problem_paths(found, output)
+            sources_lost = [path for path in paths if what_it_covers(path, read)]
+            if paths[0] in written:
+                found = Refused(found.where, f"{paths[0]} already holds {written[paths[0]]}")
+            elif sources_lost:
+                found = Refused(found.where, f"{sources_lost[0]} is a source (--output)")
         if isinstance(found, Refused):
             refused.append(str(found))
             continue
@@ -92,12 +101,21 @@ def export(
     Lines that are no samples are named and left out, and the exit code is 3.
     """
     from hydragen_tree.sample.export import export_samples
+    from hydragen_tree.sample.manifest import manifest_path
 
-    if output is not None and output.exists() and not force:
+    output = file_or_stdout(output)
+    read = [("the configuration", file) for file in config_files(config)]
+    if samples != "-":
+        path = Path(samples)
+        read += [
+            ("the file of the samples", path),
+            ("the manifest of the samples", manifest_path(path)),
+        ]
+    check_outputs({"output": output}, read)
+    if output is not None and output.is_file() and not is_descriptor(output) and not force:
         raise InputError(
             "exists; name another file, or use --force", setting="output", value=output
         )
-    check_outputs({"output": output}, [("the file of the samples", Path(samples))])
     reader = _Reader()
     with _source(samples) as source, _target(output) as target:
         for text in export_samples(reader.read(source), format_):
@@ -145,12 +163,8 @@ def _target(path: Path | None) -> "Iterator[IO[str]]":
     if path is None:
         yield sys.stdout
         return
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
             yield file
-        partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -16,12 +16,13 @@ from hydragen_cli import arguments, judging
 from hydragen_cli.console import console, count, note
 from hydragen_cli.judging import open_judge
 from hydragen_cli.options import config_files, flag_of
-from hydragen_cli.outputs import check_outputs, files_of
-from hydragen_tree.errors import InputError, OutputError
+from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of, write_text
+from hydragen_tree.errors import InputError
 
 if TYPE_CHECKING:
     from hydragen_tree.judge.grading import Grading
     from hydragen_tree.passk.summary import Summary
+    from hydragen_tree.problem.types import Problem
 
 _PARTIAL = 3
 _REFUSED = 10  # records of data sets that are named
@@ -123,6 +124,7 @@ def evaluate(
 
     ks = _parse_ks(k)
     named = [*(problems or ()), *(more_problems or ())]
+    output = file_or_stdout(output)
     outputs = {"output": output, "summary": summary, "plot": plot}
     check_outputs(outputs, _inputs(samples, named, config))
     if plot is not None:
@@ -132,8 +134,11 @@ def evaluate(
     if resume and force:
         raise InputError("would throw away what --resume continues; choose one", setting="force")
     find_language(language)
-    index = ProblemIndex(named, _file_of(samples))
-    check_outputs(outputs, files_of(index.problems))
+
+    def guard(path: Path, found: "Iterable[Problem]") -> None:
+        check_outputs(outputs, [("a problem's file", path), *files_of(found)])
+
+    index = ProblemIndex(named, _file_of(samples), guard)
     for reason in index.refused[:_REFUSED]:
         note(f"{reason}; its samples cannot be judged")
     if len(index.refused) > _REFUSED:
@@ -233,7 +238,7 @@ def _report(
             "doubled": run.doubled,
             "faults": dict(run.faults),
         }
-        _write(summary, json.dumps(record, indent=1) + "\n")
+        write_text("summary", summary, json.dumps(record, indent=1) + "\n")
     if plot is not None:
         plot_curve(result, plot)
     if not quiet and result.problems:
@@ -278,10 +283,6 @@ def _open_samples(name: str) -> IO[bytes]:
         raise InputError(f"{name}: cannot be read: {error.strerror}") from None
 
 
-def _worded(error: InputError) -> str:
-    return error.worded(flag_of)
-
-
 def _file_of(samples: str) -> Path | None:
     return None if samples == "-" else Path(samples)
 
@@ -309,10 +310,3 @@ def _inputs(samples: str, named: Sequence[str], config: Path | None) -> Iterator
         yield "the manifest of the samples", manifest_path(path)
     yield from (("a problem's file", Path(name)) for name in named if Path(name).is_file())
     yield from (("the configuration", file) for file in config_files(config))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

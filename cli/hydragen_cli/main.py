@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -99,9 +100,13 @@ def _with_version(command: TyperCommand) -> TyperCommand:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(f"hydragen-tree {version('hydragen-tree')}")
+        try:
+            number = version("hydragen-tree")
+        except PackageNotFoundError:  # a checkout on the path, or a stripped installation
+            number = f"of unknown version, from {Path(__file__).parent}"
+        print(f"hydragen-tree {number}")
         raise typer.Exit
 
 

@@ -1,19 +1,44 @@
 """One guard for everything that is written: no output covers an input, or another output.
 
 It looks at files, not at names, so that links and relative paths are no way around it; and it
-holds with `--force` too, which gives up an earlier output and nothing else.
+holds with `--force` too, which gives up an earlier output and nothing else. Standard output counts
+as an output where it is a file.
 """
 
+import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydragen_tree.errors import InputError
+from hydragen_tree import files
+from hydragen_tree.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from hydragen_tree.problem.types import Problem
 
 _NEVER = (".yaml", ".yml", ".toml")  # problems, their pools of examples, configuration
+_STDOUT = Path("/dev/stdout")
+_NAMES_OF_STDOUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
+# What transformers reads in a model's directory; results may lie there too.
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*token*.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+    "*.safetensors",
+    "*.bin",
+    "*.index.json",
+    "*.gguf",
+)
+
+
+def file_or_stdout(path: Path | None) -> Path | None:
+    """The file that an option names; None where it names standard output, or nothing."""
+    return None if path is None or str(path) in _NAMES_OF_STDOUT else path
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str, Path]]) -> None:
@@ -24,21 +49,27 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str
         inputs: what each is, and its path; a directory stands for all that lies below it.
 
     Raises:
-        InputError: a directory is missing, or an output is an input, another output, or an
-            existing file of a kind that is never written.
+        InputError: an output cannot be written, or is an input, another output, or an existing
+            file of a kind that is never written.
     """
     read = list(inputs)
+    _check_stdout(read)
     written: list[tuple[str, Path]] = []
     for setting, path in outputs.items():
-        if path is None or (path.exists() and not path.is_file()):
+        if path is None:
             continue
-        if not path.absolute().parent.is_dir():
+        if path.is_dir():
+            raise InputError("is a directory; name a file", setting=setting, value=path)
+        if files.is_descriptor(path) or (path.exists() and not path.is_file()):
+            continue
+        if not path.resolve().parent.is_dir():
             raise InputError(
                 f"cannot be written: no directory {path.parent}", setting=setting, value=path
             )
-        for what, other in [*read, *written]:
-            if _covers(path, other):
-                raise InputError(f"is {what}", setting=setting, value=path)
+        if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+            raise InputError("cannot be written", setting=setting, value=path)
+        if what := what_it_covers(path, [*read, *written]):
+            raise InputError(f"is {what}", setting=setting, value=path)
         if path.exists() and path.resolve().suffix.lower() in _NEVER:
             raise InputError(
                 "exists, and is YAML or TOML, which is never written; name another file",
@@ -46,6 +77,16 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str
                 value=path,
             )
         written.append((f"the file of --{setting} too", path))
+
+
+def what_it_covers(path: Path, others: Iterable[tuple[str, Path]]) -> str | None:
+    """What would be changed by writing a file or a directory; None if nothing that is named.
+
+    Args:
+        path: what is going to be written.
+        others: what each of the rest is, and its path; a directory stands for all below it.
+    """
+    return next((what for what, other in others if _covers(path, other)), None)
 
 
 def files_of(problems: "Iterable[Problem]") -> Iterator[tuple[str, Path]]:
@@ -56,9 +97,46 @@ def files_of(problems: "Iterable[Problem]") -> Iterator[tuple[str, Path]]:
             continue  # from stdin, or a record of a data set
         yield "a problem's file", path
         if path.name == "problem.yaml":
-            yield "a file of a problem package", path.parent
+            parts = path.parent.iterdir()
+            yield from (("a file of a problem package", part) for part in parts if part.is_dir())
         if problem.checker.type == "program":
             yield "a problem's checker", problem.directory / problem.checker.source
+        if problem.few_shot is not None and problem.few_shot.pool_file:
+            yield "a problem's pool of examples", problem.directory / problem.few_shot.pool_file
+
+
+def files_of_model(model: str) -> Iterator[tuple[str, Path]]:
+    """What a model is loaded from, where it lies on the disk."""
+    path = Path(model).expanduser()
+    found = [path] if path.is_file() else [f for kind in _MODEL_FILES for f in path.glob(kind)]
+    yield from (("a file of the model", file) for file in found if path.exists())
+
+
+def write_text(setting: str, path: Path, text: str) -> None:
+    """Writes a result whole, in place of an earlier one.
+
+    Raises:
+        OutputError: it cannot be written; what was there still is.
+    """
+    try:
+        files.write_text(path, text)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}", setting=setting, value=path
+        ) from error
+
+
+def _check_stdout(inputs: Iterable[tuple[str, Path]]) -> None:
+    """Refuses `>> FILE` where that file is read: what is written would be read again."""
+    try:
+        is_file = stat.S_ISREG(os.fstat(1).st_mode)
+    except OSError:  # closed
+        return
+    if not is_file:
+        return
+    for what, other in inputs:
+        if _covers(_STDOUT, other):
+            raise InputError(f"stdout: goes to {other}, which is {what}")
 
 
 def _covers(path: Path, other: Path) -> bool:
@@ -67,4 +145,7 @@ def _covers(path: Path, other: Path) -> bool:
         return True
     if not path.exists() or not other.exists():
         return False
-    return path.samefile(other) or (other.is_dir() and other.resolve() in path.resolve().parents)
+    place, read = path.resolve(), other.resolve()
+    inside = other.is_dir() and read in place.parents
+    holds = path.is_dir() and place in read.parents
+    return inside or holds or path.samefile(other)

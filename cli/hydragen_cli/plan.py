@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydragen_cli import arguments
 from hydragen_cli.console import count, prepare_libraries, show, size
 from hydragen_cli.inputs import Inputs
+from hydragen_cli.outputs import check_outputs, files_of_model
 from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def plan(
     Reads the model's configuration and tokenizer, never its weights.
     """
     inputs = Inputs.read(problems, prompts, chat, variants)
+    check_outputs({}, [*inputs.paths(), *files_of_model(model)])
 
     from hydragen_tree.model.explain import explain as explanation
     from hydragen_tree.sample.sampler import Sampler

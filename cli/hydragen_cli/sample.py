@@ -10,7 +10,7 @@ from hydragen_cli.console import console, count, duration, note, prepare_librari
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_cli.options import config_files, parse_bytes, unescape
-from hydragen_cli.outputs import check_outputs
+from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of_model
 from hydragen_cli.plan import describe
 from hydragen_cli.progress import Progress
 from hydragen_tree.errors import InputError
@@ -101,13 +101,14 @@ def sample(
     from hydragen_tree.sample.manifest import Manifest, manifest_path
     from hydragen_tree.sample.writer import SampleWriter
 
-    path = None if output is None or str(output) == "-" else output
-    if path is not None:
-        manifest = manifest_path(path)
-        configuration = [("the configuration", file) for file in config_files(config)]
-        read = [*inputs.paths(), *configuration]
-        check_outputs({"output": path}, [*read, ("its own manifest", manifest)])
-        check_outputs({"output": manifest}, read)
+    path = file_or_stdout(output)
+    configuration = [("the configuration", file) for file in config_files(config)]
+    read = [*inputs.paths(), *files_of_model(model), *configuration]
+    manifest = None if path is None else manifest_path(path)
+    check_outputs(
+        {"output": path}, [*read, *([("its own manifest", manifest)] if manifest else [])]
+    )
+    check_outputs({"output": manifest}, read)
     with Interrupts() as interrupts, SampleWriter(path, resume=resume, force=force) as writer:
         sampler, built = prepare()
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from hydragen_cli.arguments import Config
-from hydragen_tree.errors import InputError
+from hydragen_cli.options import config_files
+from hydragen_cli.outputs import check_outputs, file_or_stdout, write_text
 
 
 def schema(
@@ -21,11 +22,12 @@ def schema(
     """Print the JSON Schema of problem files, so that editors complete and check them."""
     from hydragen_tree.problem.types import problem_json_schema
 
+    output = file_or_stdout(output)
+    check_outputs(
+        {"output": output}, [("the configuration", file) for file in config_files(config)]
+    )
     text = json.dumps(problem_json_schema(), indent=2) + "\n"
     if output is None:
         sys.stdout.write(text)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror} (--output)") from error
+    write_text("output", output, text)

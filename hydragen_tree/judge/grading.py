@@ -82,6 +82,7 @@ class Grading:
             self.from_cache += verdict.cached
             if verdict.status == "IE":
                 self._fault("infrastructure errors", f"{line.task_id}: {verdict.message}")
+        self.verdicts.finish()
 
     def _items(self, lines: Iterable[bytes], default: str) -> Iterator[tuple[Problem, str, _Tag]]:
         for line in read_samples(lines):

@@ -4,7 +4,7 @@ By its task id, among the problems that were named; else in the file that the sa
 else in the one that the manifest beside the samples names.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hydragen_tree.errors import InputError, Setting
@@ -13,6 +13,7 @@ from hydragen_tree.problem.types import Problem
 from hydragen_tree.sample.lines import SampleLine
 from hydragen_tree.sample.manifest import Manifest, Task, manifest_path
 
+Guard = Callable[[Path, Iterable[Problem]], None]
 _DATASETS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
@@ -22,6 +23,8 @@ class ProblemIndex:
     Args:
         sources: problem files, directories, packages, globs, or data sets in JSON.
         samples: the samples' file, beside which a manifest and the problems may lie.
+        guard: told of every file before anything is judged by it, with the problems that it holds;
+            its error is that of whoever asked.
 
     Attributes:
         refused: records of data sets that are no problems, and why.
@@ -30,28 +33,24 @@ class ProblemIndex:
         InputError: a source holds no problem, or a broken one.
     """
 
-    def __init__(self, sources: Sequence[str], samples: Path | None = None) -> None:
+    def __init__(self, sources: Sequence[str], samples: Path | None, guard: Guard) -> None:
+        self._guard = guard
         self.refused: list[str] = []
         self._problems: dict[str, Problem] = {}
         self._from_files: dict[str, dict[str, Problem] | InputError] = {}
         self._tasks = _tasks_of(samples)
         self._place = Path() if samples is None else samples.parent
         for source in sources:
-            for problem in self._load(source):
+            found = [*self._load(source)]
+            guard(Path(source), found)
+            for problem in found:
                 if problem.id in self._problems:
                     raise InputError(
                         f"{problem.id!r} is there twice", setting="problems", value=source
                     )
                 self._problems[problem.id] = problem
-
-    @property
-    def problems(self) -> Iterator[Problem]:
-        """Those known before any sample is read: of the sources, and of the manifest."""
-        yield from self._problems.values()
-        for path in {task.path for task in self._tasks.values() if task.path}:
-            found = self._file(path)
-            if not isinstance(found, InputError):
-                yield from found.values()
+        for path in dict.fromkeys(task.path for task in self._tasks.values() if task.path):
+            self._file(path)  # now, so that it is guarded before anything is written
 
     def find(self, line: SampleLine) -> Problem | InputError:
         """The problem of a sample, or why there is none."""
@@ -82,14 +81,50 @@ class ProblemIndex:
             self._from_files[path] = self._read(path)
         return self._from_files[path]
 
-    def _read(self, path: str) -> dict[str, Problem] | InputError:
-        """The problems of a file that samples name: from here, else from the samples' own place."""
-        if not Path(path).exists() and (self._place / path).exists():
-            path = str(self._place / path)
+    def _read(self, name: str) -> dict[str, Problem] | InputError:
+        """The problems of a file that samples name."""
+        first: tuple[str, dict[str, Problem] | InputError] | None = None
+        for place in self._places(name):
+            if not Path(place).exists():
+                continue
+            found = self._read_from(place)
+            if self._is_as_drawn(name, found):
+                return self._guarded(place, found)
+            first = first or (place, found)
+        return self._guarded(*(first or (name, self._read_from(name))))
+
+    def _places(self, name: str) -> Iterator[str]:
+        """Where a named file may be: there, else in or above the samples' folder, for where all of
+        it was moved."""
+        yield name
+        path = Path(name)
+        tails = [path]
+        if path.is_absolute():
+            tails = [Path(*path.parts[n:]) for n in range(1, len(path.parts))]
+        for folder in (self._place, *self._place.resolve().parents):
+            yield from (str(folder / tail) for tail in tails)
+
+    def _read_from(self, place: str) -> dict[str, Problem] | InputError:
         try:
-            return {problem.id: problem for problem in self._load(path)}
+            return {problem.id: problem for problem in self._load(place)}
         except InputError as error:
             return InputError(f"{error}; name the problem's file with ", Setting("problems"))
+
+    def _is_as_drawn(self, name: str, found: dict[str, Problem] | InputError) -> bool:
+        """Whether a file holds the problems that the manifest says were read from it."""
+        if isinstance(found, InputError):
+            return False
+        tasks = {task_id: task for task_id, task in self._tasks.items() if task.path == name}
+        return all(
+            task_id in found and task.sha256 in (None, found[task_id].content_hash)
+            for task_id, task in tasks.items()
+        )
+
+    def _guarded(
+        self, place: str, found: dict[str, Problem] | InputError
+    ) -> dict[str, Problem] | InputError:
+        self._guard(Path(place), () if isinstance(found, InputError) else found.values())
+        return found
 
     def _load(self, source: str) -> Iterator[Problem]:
         if not source.endswith(_DATASETS):

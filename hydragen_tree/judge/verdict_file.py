@@ -24,7 +24,7 @@ class VerdictFile:
         tally: told of every verdict, those that stand in the file already included.
         resume: continue the file, where there is one. Infrastructure errors in it count as
             missing; a sample that had one is judged again, and its later line is the one to read.
-        force: start anew, whatever stands in it.
+        force: start anew; what stands in it is given up with the first verdict, or at the end.
 
     Attributes:
         accepted: task id to accepted samples in the file.
@@ -43,9 +43,8 @@ class VerdictFile:
         self.lines = 0
         self._done: dict[tuple[str, int], bytes] = {}
         self._file = JsonlFile(path, "verdict", resume=resume, force=force)
-        if force:
-            self._file.clear()
-        elif resume and not self._file.is_empty:
+        self._is_outdated = force
+        if resume and not force and not self._file.is_empty:
             try:
                 self._read()
             except BaseException:
@@ -75,8 +74,13 @@ class VerdictFile:
             BrokenPipeError: nobody reads the stream any more.
             OutputError: the disk is full, or the file is lost; every earlier line is intact.
         """
+        self._start()
         self._file.append(line)
         self._count(line)
+
+    def finish(self) -> None:
+        """Ends a run that may have written nothing."""
+        self._start()
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -87,6 +91,11 @@ class VerdictFile:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _start(self) -> None:
+        if self._is_outdated:
+            self._file.clear()
+            self._is_outdated = False
 
     def _count(self, line: Mapping[str, Any]) -> None:
         task_id = line["task_id"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError, OutputError, Setting
+from hydragen_tree.files import write_text
 from hydragen_tree.problem.formats.datasets import is_apps_directory, read_dataset
 from hydragen_tree.problem.formats.kattis import is_kattis_package, package_document
 from hydragen_tree.problem.formats.kattis_submissions import read_submissions
@@ -72,11 +73,10 @@ def read_source(path: Path) -> Iterator[Imported | Refused]:
             else:
                 yield _checked(Imported(where, found), where)
     elif path.is_dir():
-        inside = [p for p in sorted(path.iterdir()) if _is_source(p)]
+        inside = sources_in(path)
         if not inside:
             raise InputError(f"{path}: no problem package and no data set in it")
-        for part in inside:
-            yield from read_sources([part])
+        yield from read_sources(inside)
     else:
         raise InputError(f"{path}: no such file or directory")
 
@@ -94,9 +94,17 @@ def read_sources(paths: Iterable[Path]) -> Iterator[Imported | Refused]:
             yield Refused(str(path), str(error))
 
 
-def problem_path(problem: Imported, directory: Path) -> Path:
-    """The YAML file that a problem is written to."""
-    return directory / f"{slug(problem.document['id'])}.yaml"
+def sources_in(path: Path) -> list[Path]:
+    """The packages and data sets that a source stands for: itself, or those directly in it."""
+    if not path.is_dir() or _is_source(path):
+        return [path]
+    return [part for part in sorted(path.iterdir()) if _is_source(part)]
+
+
+def problem_paths(problem: Imported, directory: Path) -> list[Path]:
+    """The YAML file that a problem is written to, and its checker's directory if it has one."""
+    path = directory / f"{slug(problem.document['id'])}.yaml"
+    return [path] if problem.checker is None else [path, path.with_name(f"{path.stem}-checker")]
 
 
 def write_problem(problem: Imported, directory: Path, *, force: bool = False) -> Path:
@@ -114,20 +122,22 @@ def write_problem(problem: Imported, directory: Path, *, force: bool = False) ->
         InputError: the file exists.
         OutputError: it cannot be written.
     """
-    path = problem_path(problem, directory)
-    program = path.with_name(f"{path.stem}-checker")
+    path, *programs = problem_paths(problem, directory)
     document = dict(problem.document)
     if problem.checker is not None:
+        (program,) = programs
         relative = Path(program.name) / (problem.checker.name if problem.checker.is_file() else "")
         document["checker"] = {**document["checker"], "source": str(relative)}
-    for target in (path, program) if problem.checker is not None else (path,):
+    for target in (path, *programs):
         if target.exists() and not force:
             raise InputError(f"{target}: exists; name another directory, or use ", Setting("force"))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if problem.checker is not None:
             _copy(problem.checker, program)
-        path.write_text(to_yaml(document), encoding="utf-8")
+        if path.is_symlink():  # what it leads to is not ours to replace
+            path.unlink()
+        write_text(path, to_yaml(document))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
@@ -192,7 +202,9 @@ def _in_archive(found: Imported | Refused, home: Path, path: Path) -> Imported |
 
 
 def _copy(source: Path, target: Path) -> None:
-    if target.exists():
+    if target.is_symlink() or target.is_file():
+        target.unlink()
+    elif target.exists():
         shutil.rmtree(target)
     if source.is_dir():
         shutil.copytree(source, target)

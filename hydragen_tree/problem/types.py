@@ -7,7 +7,7 @@ beside this file is made from them.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PrivateAttr,
     Tag,
     ValidationError,
     ValidationInfo,
@@ -244,6 +245,20 @@ class FewShot(_Part):
         ),
     ] = 1
     """How many choices of examples to make from the seed, or the choices themselves."""
+    _pool_file: str = PrivateAttr("")
+
+    @property
+    def pool_file(self) -> str:
+        """Where the examples were read from, relative to the problem; empty where they are here."""
+        return self._pool_file
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember_pool_file(cls, value: Any, handler: Callable[[Any], "FewShot"]) -> "FewShot":
+        made = handler(value)
+        if isinstance(value, dict) and isinstance(value.get("pool"), str):
+            made._pool_file = value["pool"]
+        return made
 
     @model_validator(mode="after")
     def _can_be_chosen(self) -> "FewShot":

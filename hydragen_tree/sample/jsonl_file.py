@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError, OutputError, Setting
+from hydragen_tree.files import is_descriptor
 
 
 class JsonlFile:
@@ -53,7 +54,11 @@ class JsonlFile:
         self._intact_bytes = 0
         self._is_new = path is not None and not path.exists()
         self._fd = _open(path) if path is not None else _stdout()
-        self.is_regular = path is not None and stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self.is_regular = (
+            path is not None
+            and not is_descriptor(path)
+            and stat.S_ISREG(os.fstat(self._fd).st_mode)
+        )
         try:
             self._claim(resume, force, beside)
         except BaseException:

@@ -7,9 +7,7 @@
 floating-point ties, but a run that outlives an upgrade is still the same run.
 """
 
-import contextlib
 import json
-import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.files import write_text
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.settings import SamplingSettings
 
@@ -124,17 +123,9 @@ class Manifest:
         Raises:
             OutputError: it cannot be written; what was there before still is.
         """
-        scratch = path.with_name(f".{path.name}.part")
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
         try:
-            with scratch.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
+            write_text(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
         except OSError as error:
-            with contextlib.suppress(OSError):
-                scratch.unlink()
             raise OutputError(f"{path}: {error.strerror}") from error
 
     def changes(self, other: "Manifest") -> list[str]:

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
+from hydragen_cli import main
 from hydragen_cli.options import unescape
 from hydragen_tree.errors import InputError
 from hydragen_tree.settings import SamplingSettings
@@ -24,6 +25,20 @@ def run(entry: str, *args: str, **variables: str) -> subprocess.CompletedProcess
 def test_every_program_knows_its_version(entry: str) -> None:
     ran = run(entry, "--version")
     assert (ran.returncode, ran.stdout) == (0, f"hydragen-tree {version('hydragen-tree')}\n")
+
+
+def test_a_checkout_that_is_not_installed_has_no_version(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", unknown)
+    monkeypatch.setattr("sys.argv", ["hydragen", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("hydragen-tree of unknown version, from ")
 
 
 def test_without_arguments_the_commands_are_shown() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from hydragen_tree.problem.reading import load_problem
+
 PROBLEM = """\
 id: {id}
 title: Sum
@@ -131,6 +133,32 @@ def test_problems_are_found_from_the_place_of_the_samples_too(home: Path) -> Non
     (home / "sum.yaml").rename(place / "sum.yaml")
     verdicts, _ = evaluate("run/s.jsonl", "-q")
     assert [verdict["verdict"] for verdict in verdicts] == ["AC"]
+
+
+@pytest.mark.parametrize("named", ["problems/sum.yaml", "absolute"])
+@pytest.mark.parametrize("before", ["", "another problem of this name"])
+def test_problems_are_found_where_a_whole_folder_was_moved(
+    home: Path, named: str, before: str
+) -> None:
+    old = home / "old"
+    (old / "problems").mkdir(parents=True)
+    (old / "runs").mkdir()
+    (home / "sum.yaml").rename(old / "problems" / "sum.yaml")
+    content = load_problem(old / "problems" / "sum.yaml").content_hash
+    path = str(old / "problems" / "sum.yaml") if named == "absolute" else named
+    task = {"prompts": [], "sha256": content, "path": path}
+    manifest = {"format": "hydragen-samples/1", "n": 1, "model": {}, "settings": {}}
+    manifest |= {"tasks": {"sum": task}, "sessions": [], "result": None}
+    (old / "runs" / "s.jsonl").write_text(json.dumps(sample("sum", 0, RIGHT)) + "\n")
+    (old / "runs" / "s.jsonl.manifest.json").write_text(json.dumps(manifest))
+    old.rename(home / "new")
+    if before:
+        (home / "problems").mkdir()
+        text = PROBLEM.format(id="sum", difficulty="easy").replace("3\\n", "7\\n")
+        (home / "problems" / "sum.yaml").write_text(text)
+    verdicts, said = evaluate("new/runs/s.jsonl")
+    assert [verdict["verdict"] for verdict in verdicts] == ["AC"]
+    assert "has changed" not in said
 
 
 def test_human_eval_and_evalplus(home: Path) -> None:
