@@ -140,7 +140,7 @@ def _print_table(self_checks: "list[SelfCheck]", *, calibrate: bool) -> None:
         right = [trial for trial in self_check.trials if trial.expected == "AC"]
         wrong = [trial for trial in self_check.trials if trial.expected != "AC"]
         cells = [
-            f"{sum(t.good for t in right)}/{len(right)}",
+            f"{sum(t.verdict.accepted for t in right)}/{len(right)}",
             f"{sum(t.good for t in wrong)}/{len(wrong)}",
             _seconds(self_check.slowest_s),
             _seconds(self_check.problem.limits.time_s),

@@ -78,7 +78,7 @@ class SelfCheck:
     @property
     def good(self) -> bool:
         """Whether grading with it can be trusted."""
-        accepted = any(trial.expected == "AC" for trial in self.trials)
+        accepted = any(t.expected == "AC" and t.verdict.accepted for t in self.trials)
         return not self.fault and accepted and all(trial.good for trial in self.trials)
 
     def faults(self) -> list[str]:
@@ -99,6 +99,8 @@ class SelfCheck:
         ]
         if not any(trial.expected == "AC" for trial in self.trials):
             lines.append("it has neither a solution nor an accepted submission that runs here")
+        elif not self.good and not lines:
+            lines.append("none of its accepted submissions that run here passes all tests")
         if self.unsolved:
             lines.append(self.unsolved)
         lines += [f"{name}: is not too slow for the suggested limit" for name in self.inseparable]
@@ -192,9 +194,11 @@ def _programs_to_run(judge: Judge, self_check: SelfCheck) -> list[_Program]:
 
 
 def _programs(problem: Problem) -> list[_Program]:
-    own = (s.name for s in problem.submissions if s.name and s.code == problem.solution)
-    name = next(own, "solution")
-    programs = [] if problem.solution is None else [_Program(name, "AC", problem.solution)]
+    programs = []
+    if problem.solution is not None:
+        own = [s for s in problem.submissions if s.name and s.code == problem.solution]
+        name, also = (own[0].name, own[0].also) if own else ("solution", ())
+        programs.append(_Program(name, "AC", problem.solution, also=also))
     known = {problem.solution}
     for number, submission in enumerate(problem.submissions, start=1):
         if submission.verdict == "AC" and submission.code in known:

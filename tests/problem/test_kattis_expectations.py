@@ -167,3 +167,27 @@ def test_a_draft_may_say_interactive_in_the_old_way(tmp_path: Path, validation: 
     )
     assert getattr(load_problem(folder).checker, "interactive", False)
     assert read_submissions(folder, {})[1] == []
+
+
+def test_in_a_legacy_scoring_problem_accepted_may_mean_some_of_the_points(tmp_path: Path) -> None:
+    scored: dict[str, str | None] = {
+        "problem.yaml": "type: scoring\n",
+        "submissions/accepted/sum.py": None,
+        "submissions/accepted/sum.cpp": None,
+        "submissions/accepted/half.py": "print(3)\n",
+        "submissions/accepted/whole.py": "print(eval(input().replace(' ', '+')))\n",
+        "submissions/partially_accepted/half.py": "print(3)\n",
+        "submissions/partially_accepted/whole.py": "print(eval('+'.join(input().split())))\n",
+    }
+    problem = load_problem(package(tmp_path, LEGACY, **scored))
+    with Judge(workers=1, cache=False) as judge:
+        [found] = check_problems(judge, [problem])
+        assert [fault.partition(" on ")[0] for fault in found.faults()] == [
+            "submissions/partially_accepted/whole.py (WA): expected WA or TLE or RE or OLE or MLE, "
+            "got AC"
+        ]
+        for name in ("accepted/whole.py", "partially_accepted/whole.py"):
+            (tmp_path / "twosum" / "submissions" / name).unlink()
+        [found] = check_problems(judge, [load_problem(tmp_path / "twosum")])
+        assert found.faults() == ["none of its accepted submissions that run here passes all tests"]
+        assert not found.good

@@ -31,6 +31,12 @@ _STATUSES_OF_FOLDER = {
     "rejected": ("WA", "TLE", "RE"),
     "brute_force": ("TLE", "RE"),
 }
+# A legacy scoring problem takes a program for accepted that gets some of the points; here, where
+# all tests must pass, it may fail some. Partly accepted is one that does.
+_STATUSES_OF_SCORED = {
+    "accepted": ("AC", "WA", "TLE", "RE"),
+    "partially_accepted": ("WA", "TLE", "RE"),
+}
 _STATUS_OF_RULE = {"AC": "AC", "WA": "WA", "TLE": "TLE", "RTE": "RE"}
 _ANY = tuple(_STATUS_OF_RULE.values())
 _STATUS_OF_TAG = {
@@ -50,10 +56,12 @@ class Expectations:
     Args:
         metadata: where the rules are.
         rules: what `submissions.yaml` says.
+        scored: whether it is a legacy package that gives points.
     """
 
     metadata: Path
     rules: Mapping[str, Any]
+    scored: bool = False
 
     def of(self, entry: PurePosixPath, code: str) -> tuple[str, ...] | str:
         """The verdicts that a program may get, the one that says most of it first.
@@ -75,6 +83,8 @@ class Expectations:
         rules = [mapping_of(self.metadata, self.rules, key) for key in self._matching(entry)]
         own = mapping_of(self.metadata, self.rules, folder)
         expected = _STATUSES_OF_FOLDER.get(folder)
+        if self.scored:
+            expected = _STATUSES_OF_SCORED.get(folder, expected)
         if not any(_is_rule(rule) for rule in (own, *rules)):
             return expected or f"{folder} names no single verdict"
         # A rule for a whole folder stands in for what its name promises, key by key.

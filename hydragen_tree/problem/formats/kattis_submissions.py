@@ -32,7 +32,8 @@ def read_submissions(
     skipped: list[str] = []
     root = package / "submissions"
     metadata = root / "submissions.yaml"
-    expectations = Expectations(metadata, read_yaml(metadata) if metadata.is_file() else {})
+    rules = read_yaml(metadata) if metadata.is_file() else {}
+    expectations = Expectations(metadata, rules, scored=_is_scored(package / "problem.yaml"))
     folders = sorted(
         (path for path in root.glob("*") if path.is_dir()),
         key=lambda path: (path.name != "accepted", path.name),
@@ -84,6 +85,12 @@ def _submission(
         "code": code,
         "language": "" if language == "python" else language,
     }
+
+
+def _is_scored(path: Path) -> bool:
+    metadata = read_yaml(path)
+    version = str(metadata.get("problem_format_version", "legacy"))
+    return version.startswith("legacy") and "scoring" in str(metadata.get("type"))
 
 
 def skipped_submissions(source: Path) -> list[str]:
