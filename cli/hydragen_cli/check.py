@@ -14,7 +14,6 @@ from hydragen_tree.files import write_text
 
 if TYPE_CHECKING:
     from hydragen_tree.judge.self_check import SelfCheck
-    from hydragen_tree.problem.types import Problem
 
 _OUTPUT = "Output"
 
@@ -79,12 +78,8 @@ def check(
             done.append(self_check)
             for fault in self_check.faults():
                 note(f"{self_check.problem.source or self_check.problem.id}: {one_line(fault)}")
-            if not calibrate and _lacks_time_limit(self_check.problem):
-                note(
-                    f"{self_check.problem.source}: no time limit, so that of "
-                    f"{self_check.problem.limits.time_s:g} s stands in; --calibrate proposes one",
-                    quiet=quiet,
-                )
+            if self_check.limit_rule is not None and not calibrate:
+                note(_about_limit(self_check), quiet=quiet)
             for skipped in self_check.skipped:
                 note(
                     f"{self_check.problem.source or self_check.problem.id}: {skipped}", quiet=quiet
@@ -102,10 +97,18 @@ def check(
     return 2 if refused else 1 if bad else 0
 
 
-def _lacks_time_limit(problem: "Problem") -> bool:
-    """Whether a package leaves its limit to the judge, as ours to say and not to guess."""
-    is_package = Path(problem.source).name == "problem.yaml"
-    return is_package and "time_s" not in problem.limits.model_fields_set
+def _about_limit(self_check: "SelfCheck") -> str:
+    """What a package without a time limit is checked with, and what it would be graded with."""
+    from hydragen_tree.problem.types import Limits
+
+    checked, graded = self_check.problem.limits.time_s, Limits().time_s
+    rule = self_check.limit_rule
+    assert rule is not None
+    return (
+        f"{self_check.problem.source}: no time limit: checked with {checked:g} s (by its accepted "
+        f"programs and its time_multiplier of {rule.multiplier:g}), graded with {graded:g} s; "
+        "--calibrate proposes one for Python"
+    )
 
 
 def _write_limit(self_check: "SelfCheck") -> None:

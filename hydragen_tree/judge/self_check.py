@@ -17,6 +17,7 @@ from hydragen_tree.judge.judge import Judge
 from hydragen_tree.judge.languages import find_language
 from hydragen_tree.judge.verdicts import Verdict
 from hydragen_tree.problem.formats.kattis_submissions import skipped_submissions
+from hydragen_tree.problem.formats.kattis_timing import LimitRule, limit_rule
 from hydragen_tree.problem.types import Problem
 
 # As in the problem package format: room for accepted programs, and a margin to the slow ones.
@@ -56,7 +57,8 @@ class SelfCheck:
     """What was found out about a problem.
 
     Args:
-        problem: the problem.
+        problem: the problem; a package without a time limit gets one from its accepted programs.
+        limit_rule: how, for such a package.
         fault: why it cannot be checked at all, with the problem's file.
         trials: its programs, and what became of them.
         skipped: its programs that cannot be run here, and why.
@@ -67,6 +69,7 @@ class SelfCheck:
     """
 
     problem: Problem
+    limit_rule: LimitRule | None = None
     fault: str = ""
     trials: list[Trial] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -154,34 +157,49 @@ def check_problems(
     pending: Counter[int] = Counter()
     items: dict[str, list[tuple[Problem, str, tuple[SelfCheck, _Program]]]] = {}
     for self_check in self_checks:
-        for program in _programs_to_run(judge, self_check):
+        found = _programs_to_run(judge, self_check)
+        if self_check.limit_rule is not None:
+            _judge_without_limit(judge, self_check, self_check.limit_rule, found)
+            found = []
+        for program in found:
             pending[id(self_check)] += 1
             item = (self_check.problem, program.code, (self_check, program))
             items.setdefault(program.language, []).append(item)
         if not pending[id(self_check)]:
-            yield self_check
+            yield _finished(judge, self_check, calibrate=calibrate)
     for language, programs in items.items():
         for (self_check, program), verdict in judge.judge_stream(programs, language):
-            trial = Trial(program.name, program.expected, verdict, language, program.also)
-            self_check.trials.append(trial)
+            self_check.trials.append(_trial(program, verdict))
             pending[id(self_check)] -= 1
             if pending[id(self_check)] == 0:
-                names = [one.name for one in _programs(self_check.problem)]
-                self_check.trials.sort(key=lambda trial: names.index(trial.name))
-                self_check.slowest_s = _slowest(self_check.trials)
-                if calibrate:
-                    _calibrate(judge, self_check)
-                yield self_check
+                yield _finished(judge, self_check, calibrate=calibrate)
+
+
+def _trial(program: _Program, verdict: Verdict) -> Trial:
+    return Trial(program.name, program.expected, verdict, program.language, program.also)
+
+
+def _finished(judge: Judge, self_check: SelfCheck, *, calibrate: bool) -> SelfCheck:
+    """What all of its programs together say."""
+    names = [one.name for one in _programs(self_check.problem)]
+    self_check.trials.sort(key=lambda trial: names.index(trial.name))
+    self_check.slowest_s = _slowest(self_check.trials)
+    if calibrate and not self_check.fault and self_check.trials:
+        _calibrate(judge, self_check)
+    return self_check
 
 
 def _programs_to_run(judge: Judge, self_check: SelfCheck) -> list[_Program]:
     """A problem's programs; those in a language that is not installed here are noted instead."""
+    source = Path(self_check.problem.source)
     try:
         judge.require_judgeable(self_check.problem)
+        if _lacks_limit(self_check.problem):
+            self_check.limit_rule = limit_rule(source)
     except InputError as error:
         self_check.fault = str(error)
         return []
-    self_check.skipped += skipped_submissions(Path(self_check.problem.source))
+    self_check.skipped += skipped_submissions(source)
     found = []
     for program in _programs(self_check.problem):
         try:
@@ -191,6 +209,32 @@ def _programs_to_run(judge: Judge, self_check: SelfCheck) -> list[_Program]:
         else:
             found.append(program)
     return found
+
+
+def _lacks_limit(problem: Problem) -> bool:
+    """Whether it is a package that leaves its time limit to the judge."""
+    is_package = Path(problem.source).name == "problem.yaml"
+    return is_package and "time_s" not in problem.limits.model_fields_set
+
+
+def _judge_without_limit(
+    judge: Judge, self_check: SelfCheck, rule: LimitRule, programs: list[_Program]
+) -> None:
+    """Judge the accepted programs with time to spare, and the others with what follows for them."""
+    accepted = [program for program in programs if program.expected == "AC"]
+    others = [program for program in programs if program.expected != "AC"]
+    self_check.problem = _with_limit(self_check.problem, _LEAST_PATIENCE_S)
+    _judge_in_languages(judge, self_check, accepted)
+    times = [trial.verdict.time_s for trial in self_check.trials if trial.verdict.accepted]
+    if times:
+        self_check.problem = _with_limit(self_check.problem, rule.limit_s(max(times)))
+    _judge_in_languages(judge, self_check, others)
+
+
+def _judge_in_languages(judge: Judge, self_check: SelfCheck, programs: list[_Program]) -> None:
+    items = [(self_check.problem, program.code, program) for program in programs]
+    for program, verdict in judge.judge_stream(items, lambda program: program.language):
+        self_check.trials.append(_trial(program, verdict))
 
 
 def _programs(problem: Problem) -> list[_Program]:
