@@ -82,8 +82,13 @@ def _judged(
     """What pass@k reads of every sample: its own fields, and those of its verdict."""
     items = ((problems[sample.task_id], sample.solution, sample) for sample in samples)
     for sample, verdict in judge.judge_stream(items):
-        difficulty = problems[sample.task_id].difficulty
-        yield {**asdict(sample), **verdict.to_json(), "difficulty": difficulty}
+        problem = problems[sample.task_id]
+        yield {
+            **asdict(sample),
+            **verdict.to_json(),
+            "difficulty": problem.difficulty,
+            "false_accept_rate": problem.false_accept_rate,
+        }
 
 
 def _by_id(problems: Sequence[Problem | Prompt]) -> dict[str, Problem]:

@@ -172,6 +172,8 @@ class Grading:
         }
         if problem.difficulty:
             record["difficulty"] = problem.difficulty
+        if problem.false_accept_rate is not None:
+            record["false_accept_rate"] = problem.false_accept_rate
         if self._until_solved is not None:
             record["until_solved"] = True
         return record

@@ -47,6 +47,22 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return float(-np.expm1(np.log1p(-drop / remaining).sum()))
 
 
+def by_false_accepts(rate: float, k: int) -> float:
+    """What pass@k would be, at most, if no sample were right.
+
+    Each of k wrong samples is accepted with a chance of at most `rate`, so one of them is with
+
+        1 - (1 - rate)^k
+
+    A rate of 0.001 makes pass@1000 0.63 out of nothing.
+
+    Args:
+        rate: chance that the tests accept a wrong program, 0 to 1.
+        k: samples, at least 1.
+    """
+    return _any_of(rate, k)
+
+
 def log_spaced_k(n: int) -> list[int]:
     """1, 2, 5, 10, 20, 50, ... up to n, and n itself."""
     steps = (mantissa * 10**power for power in range(len(str(n))) for mantissa in (1, 2, 5))
@@ -62,7 +78,7 @@ def exact_interval(n: int, c: int, k: int, confidence: float = CONFIDENCE) -> tu
     tail = (1.0 - confidence) / 2.0
     p_low = float(betaincinv(c, n - c + 1, tail)) if c > 0 else 0.0
     p_high = float(betaincinv(c + 1, n - c, 1.0 - tail)) if c < n else 1.0
-    low, high = (float(-np.expm1(k * np.log1p(-p))) if p < 1.0 else 1.0 for p in (p_low, p_high))
+    low, high = (_any_of(p, k) for p in (p_low, p_high))
     estimate = pass_at_k(n, c, k)
     return min(low, estimate), max(high, estimate)
 
@@ -115,3 +131,8 @@ def bounded_interval(
     tail, mean = (1.0 - confidence) / 2.0, values.mean(axis=0)
     low, high = np.quantile(lows, tail, axis=0), np.quantile(highs, 1.0 - tail, axis=0)
     return np.minimum(low, mean), np.clip(high, mean, 1.0)
+
+
+def _any_of(p: float, k: int) -> float:
+    """1 - (1 - p)^k: the chance of at least one of k."""
+    return float(-np.expm1(k * np.log1p(-p))) if p < 1.0 else 1.0

@@ -5,14 +5,15 @@ Verdicts are counted; the unbiased estimate of each problem is averaged over the
 weighted anew together with an unseen one (`bounded_interval`); those of one problem are for that
 problem, and are the exact interval of the binomial carried through 1 - (1 - p)^k. Infrastructure
 errors are no samples; problems judged only until solved (`until_solved`) have no fixed n, and stay
-out of every estimate.
+out of every estimate. Where problems name the accuracy of their tests (`false_accept_rate`), every
+estimate says what it would be without a single right sample.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from hydragen_tree.passk.estimate import (
     CONFIDENCE,
     RESAMPLES,
     bounded_interval,
+    by_false_accepts,
     exact_interval,
     log_spaced_k,
     pass_at_k,
@@ -41,17 +43,34 @@ __all__ = [
     "summarise",
 ]
 
-Counts = tuple[str, int, int]  # task_id, samples, accepted
+
+class Counts(NamedTuple):
+    """What estimates are made of."""
+
+    task_id: str
+    samples: int
+    accepted: int
+    false_accept_rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """pass@k with its 95 % interval."""
+    """pass@k with its 95 % interval.
+
+    Args:
+        k: samples.
+        value: the unbiased estimate.
+        low: of the interval.
+        high: of the interval.
+        by_false_accepts: what it would be at most if no sample were right, over the problems that
+            name a rate; None if none does.
+    """
 
     k: int
     value: float
     low: float
     high: float
+    by_false_accepts: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +83,7 @@ class Curve:
         estimates: one a k, k rising.
         refused: (k, why) for every k asked for that has no unbiased estimate.
         interval: how the intervals were made: `exact`, `bootstrap`, or `none` without problems.
+        rated: how many of the problems name a rate of false accepts.
     """
 
     problems: int
@@ -71,6 +91,7 @@ class Curve:
     estimates: tuple[Estimate, ...]
     refused: tuple[tuple[int, str], ...]
     interval: str
+    rated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +101,7 @@ class ProblemSummary:
     Args:
         task_id: the problem.
         difficulty: as the problem states it, if it does.
+        false_accept_rate: chance that its tests accept a wrong program, as it states it.
         samples: verdicts that count (infrastructure errors are not among them).
         accepted: how many of them are AC.
         infrastructure_errors: samples the judge could not judge.
@@ -95,6 +117,7 @@ class ProblemSummary:
 
     task_id: str
     difficulty: str | None
+    false_accept_rate: float | None
     samples: int
     accepted: int
     infrastructure_errors: int
@@ -109,8 +132,8 @@ class ProblemSummary:
 
     @property
     def counts(self) -> Counts:
-        """(task_id, samples, accepted)."""
-        return self.task_id, self.samples, self.accepted
+        """What its curve is made of."""
+        return Counts(self.task_id, self.samples, self.accepted, self.false_accept_rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +171,7 @@ class _Counts:
     """What is kept of a problem: counts, and eight bytes a distinct program."""
 
     difficulty: str | None = None
+    false_accept_rate: float | None = None
     until_solved: bool = False
     verdicts: Counter[str] = field(default_factory=Counter)
     by_variant: dict[int, list[int]] = field(default_factory=dict)  # variant -> [samples, accepted]
@@ -166,17 +190,23 @@ class Tally:
 
         Args:
             record: `task_id` and `verdict` (AC, WA, TLE, MLE, OLE, RE, CE or IE), and where known
-                `prompt_variant`, `solution` (the program), `difficulty`, and `until_solved`: true
-                when the problem may have been stopped early.
+                `prompt_variant`, `solution` (the program), `difficulty`,
+                `false_accept_rate`, and `until_solved`: true when the problem may have been
+                stopped early.
 
         Raises:
-            InputError: `task_id` or `verdict` is missing.
+            InputError: `task_id` or `verdict` is missing, or the rate is none.
         """
         task_id, status = record.get("task_id"), record.get("verdict")
         if not isinstance(task_id, str) or not isinstance(status, str):
             raise InputError("a verdict record needs the strings `task_id` and `verdict`")
         counts = self._problems.setdefault(task_id, _Counts())
         counts.difficulty = record.get("difficulty") or counts.difficulty
+        rate = record.get("false_accept_rate")
+        if rate is not None:
+            if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+                raise InputError(f"{task_id}: false_accept_rate {rate!r}: expected 0 to 1")
+            counts.false_accept_rate = float(rate)
         counts.until_solved = counts.until_solved or bool(record.get("until_solved"))
         counts.verdicts[status] += 1
         if status == "IE":
@@ -226,8 +256,12 @@ class Tally:
         )
 
     def _curve_of_variant(self, variant: int, names: Collection[str], ks: Sequence[int]) -> Curve:
-        counts = ((name, self._problems[name].by_variant.get(variant)) for name in names)
-        return _curve([(name, found[0], found[1]) for name, found in counts if found], ks)
+        found = []
+        for name in names:
+            problem = self._problems[name]
+            if of_variant := problem.by_variant.get(variant):
+                found.append(Counts(name, of_variant[0], of_variant[1], problem.false_accept_rate))
+        return _curve(found, ks)
 
 
 def summarise(records: Iterable[Mapping[str, Any]], ks: Sequence[int] = ()) -> Summary:
@@ -246,6 +280,7 @@ def _problem_summary(task_id: str, counts: _Counts, ks: Sequence[int]) -> Proble
     return ProblemSummary(
         task_id=task_id,
         difficulty=counts.difficulty,
+        false_accept_rate=counts.false_accept_rate,
         samples=samples,
         accepted=accepted,
         infrastructure_errors=infrastructure_errors,
@@ -256,27 +291,37 @@ def _problem_summary(task_id: str, counts: _Counts, ks: Sequence[int]) -> Proble
         majority=majority,
         majority_verdict=counts.verdict_of.get(program),
         verdicts={s: count for s, count in counts.verdicts.most_common() if count},
-        curve=_curve([(task_id, samples, accepted)] if estimable else [], ks),
+        curve=_curve(
+            [Counts(task_id, samples, accepted, counts.false_accept_rate)] if estimable else [], ks
+        ),
     )
 
 
 def _curve(counts: Sequence[Counts], ks: Sequence[int]) -> Curve:
-    """The curve over problems given as (task_id, samples, accepted)."""
+    """The curve over some problems."""
     if not counts:
-        return Curve(problems=0, samples=0, estimates=(), refused=(), interval="none")
-    scarcest, fewest, _ = min(counts, key=lambda entry: entry[1])
+        return Curve(problems=0, samples=0, estimates=(), refused=(), interval="none", rated=0)
+    scarcest, fewest, *_ = min(counts, key=lambda entry: entry.samples)
     wanted = sorted({*log_spaced_k(fewest), *ks})
     possible = [k for k in wanted if k <= fewest]
     why = f"{scarcest} has only {fewest} samples"
-    values = np.array([[pass_at_k(n, c, k) for k in possible] for _, n, c in counts])
+    values = np.array([[pass_at_k(n, c, k) for k in possible] for _, n, c, _ in counts])
     low, high, interval = _interval(values, counts, possible)
     estimates = zip(possible, values.mean(axis=0), low, high, strict=True)
+    rates = [rate for *_, rate in counts if rate is not None]
+
+    def by_chance(k: int) -> float | None:
+        return sum(by_false_accepts(rate, k) for rate in rates) / len(rates) if rates else None
+
     return Curve(
         problems=len(counts),
-        samples=sum(n for _, n, _ in counts),
-        estimates=tuple(Estimate(k, float(v), float(a), float(b)) for k, v, a, b in estimates),
+        samples=sum(entry.samples for entry in counts),
+        estimates=tuple(
+            Estimate(k, float(v), float(a), float(b), by_chance(k)) for k, v, a, b in estimates
+        ),
         refused=tuple((k, why) for k in wanted if k > fewest),
         interval=interval,
+        rated=len(rates),
     )
 
 
@@ -285,7 +330,7 @@ def _interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Intervals for the mean of `values` `[problems, ks]`: (low `[ks]`, high `[ks]`, method)."""
     if len(counts) == 1 or not ks:
-        exact = [[exact_interval(n, c, k) for k in ks] for _, n, c in counts[:1]]
+        exact = [[exact_interval(n, c, k) for k in ks] for _, n, c, _ in counts[:1]]
         bounds = np.array(exact).reshape(len(ks), 2)
         return bounds[:, 0], bounds[:, 1], "exact"
     low, high = bounded_interval(values)

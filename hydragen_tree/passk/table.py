@@ -141,6 +141,9 @@ def _curve_table(curves: list[tuple[str, Curve]], ks: list[int]) -> Table:
     for name, curve in curves:
         cells = (_value_with_interval(curve, k) for k in ks)
         table.add_row(name, str(curve.problems), str(curve.samples), *cells)
+        if curve.rated and curve is curves[0][1]:
+            bounds = (_by_false_accepts(curve, k) for k in ks)
+            table.add_row("  if none right", str(curve.rated), "", *bounds, style="dim")
     return table
 
 
@@ -151,6 +154,11 @@ def _value(curve: Curve, k: int) -> str:
 def _value_with_interval(curve: Curve, k: int) -> str:
     found = next((e for e in curve.estimates if e.k == k), None)
     return f"{found.value:.3f}\n{found.low:.3f}-{found.high:.3f}" if found else "-"
+
+
+def _by_false_accepts(curve: Curve, k: int) -> str:
+    found = next((e.by_false_accepts for e in curve.estimates if e.k == k), None)
+    return f"<= {found:.3f}" if found is not None else "-"
 
 
 def _majority(problem: ProblemSummary) -> str:
@@ -166,6 +174,9 @@ def _remarks(summary: Summary) -> list[str]:
     elif problems:
         few = f"; {problems} are few" if problems < FEW_PROBLEMS else ""
         remarks.append(f"95 % intervals: Gaffke's, for the mean over all problems like these{few}")
+    if rated := summary.overall.rated:
+        names = f"{rated} of {problems} problems state a rate"
+        remarks.append(f"if none right: by false accepts alone, at most; {names}")
     stopped = [p.task_id for p in summary.problems if p.until_solved]
     if stopped:
         remarks.append(f"left out of the estimates, judged only until solved: {_names(stopped)}")

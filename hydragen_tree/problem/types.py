@@ -332,6 +332,8 @@ class Problem(_Part):
     """Code that a bare completion continues, as human-eval's samples do."""
     tests: tuple[Test, ...] = ()
     """Tests in order, samples first."""
+    false_accept_rate: float | None = Field(default=None, ge=0, le=1)
+    """Chance that the tests accept a wrong program, at most, where somebody has measured it."""
     limits: Limits = Limits()
     """What a program may use."""
     checker: _CheckerOrName = TokensChecker()
@@ -358,9 +360,7 @@ class Problem(_Part):
 
     @field_validator("few_shot")
     @classmethod
-    def _does_not_show_itself(
-        cls, few_shot: FewShot | None, info: ValidationInfo
-    ) -> FewShot | None:
+    def _hides_itself(cls, few_shot: FewShot | None, info: ValidationInfo) -> FewShot | None:
         if few_shot and isinstance(few_shot.variants, tuple):
             named = {name for choice in few_shot.variants for name in choice}
             for example in few_shot.pool:

@@ -16,6 +16,7 @@ id: {id}
 title: Sum
 statement: Add the numbers.
 difficulty: {difficulty}
+false_accept_rate: 0.01
 tests:
 - {{input: "1 2\\n", output: "3\\n", sample: true}}
 - {{input: "4 5\\n", output: "9\\n"}}
@@ -68,6 +69,7 @@ def test_verdicts_are_a_superset_of_the_samples() -> None:
         assert verdict.items() >= line.items()
         assert verdict["isolation"]["holds"]
         assert verdict["difficulty"] == "easy"
+        assert verdict["false_accept_rate"] == 0.01
     assert [verdict["verdict"] for verdict in verdicts] == ["AC", "WA", "CE"]
     assert [verdict["passed"] for verdict in verdicts] == [True, False, False]
     assert verdicts[1]["failed_test"] == 1
@@ -344,6 +346,8 @@ def test_summary_and_plot(home: Path) -> None:
     assert estimates == pytest.approx({1: 0.5, 2: 5 / 6, 3: 1})
     assert [k for k, _ in summary["overall"]["refused"]] == [50]
     assert set(summary["by_difficulty"]) == {"easy", "hard"}
+    assert summary["overall"]["rated"] == 2
+    assert summary["overall"]["estimates"][0]["by_false_accepts"] == pytest.approx(0.01)
     assert summary["isolation"]["attempts"]["udp out"]["stopped"]
     assert (home / "curve.svg").read_text().startswith("<?xml")
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from scipy.stats import binom
 
 from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.passk.estimate import by_false_accepts
 from hydragen_tree.passk.plot import plot_curve
 from hydragen_tree.passk.summary import (
     Tally,
@@ -218,10 +219,53 @@ def test_json_is_plain_and_complete() -> None:
     assert set(data["by_variant"]) == {"0", "1"}
 
 
+def test_what_false_accepts_alone_would_give_is_shown() -> None:
+    """The bound is what the estimator gives, in the mean, where every sample is wrong."""
+    rate, n = 0.02, 12
+    rated = records("rated", "AC " + "WA " * (n - 1), false_accept_rate=rate)
+    summary = summarise([*rated, *records("unrated", "WA " * n)], ks=[1, 5, n])
+    chances = binom.pmf(range(n + 1), n, rate)
+    for curve, count in ((summary.overall, 1), (summary.problems[0].curve, 1)):
+        assert curve.rated == count
+        for estimate in curve.estimates:
+            mean = sum(p * pass_at_k(n, c, estimate.k) for c, p in enumerate(chances))
+            assert estimate.by_false_accepts == pytest.approx(mean)
+    unrated = summary.problems[1].curve
+    assert unrated.rated == 0
+    assert {e.by_false_accepts for e in unrated.estimates} == {None}
+    data = json.loads(json.dumps(summary.to_json()))
+    assert data["problems"][0]["false_accept_rate"] == rate
+    assert data["overall"]["estimates"][0]["by_false_accepts"] == pytest.approx(rate)
+
+    text = io.StringIO()
+    render_summary(summary, Console(file=text, width=100))
+    assert "<= 0.020" in text.getvalue()
+    assert "1 of 2 problems state a rate" in text.getvalue()
+    text = io.StringIO()
+    render_summary(summarise(records("unrated", "AC WA")), Console(file=text, width=100))
+    assert "none right" not in text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("rate", "k", "expected"),
+    [(0.0, 1000, 0.0), (1.0, 1, 1.0), (1e-3, 1000, 0.63230), (1e-12, 10**6, 1e-6)],
+)
+def test_false_accepts_grow_with_k(rate: float, k: int, expected: float) -> None:
+    assert by_false_accepts(rate, k) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan"), "rare", [0.1]])
+def test_rates_that_are_none_are_refused(rate: object) -> None:
+    with pytest.raises(InputError, match=r"a: false_accept_rate .*: expected 0 to 1"):
+        summarise(records("a", "AC WA", false_accept_rate=rate))
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_table_fits_and_names_what_is_missing(width: int) -> None:
     stopped = records("stopped", "AC", until_solved=True)
-    judged = records("running-maximum", "AC WA TLE RE " * 25, difficulty="easy")
+    judged = records(
+        "running-maximum", "AC WA TLE RE " * 25, difficulty="easy", false_accept_rate=0.01
+    )
     other = records("two-sum", "AC CE OLE MLE " * 25, difficulty="hard")
     summary = summarise(
         [*judged, *other, *stopped, *records("lost", "IE")], ks=[1, 2, 5, 10, 100, 500]

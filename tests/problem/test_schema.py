@@ -28,6 +28,7 @@ RIGHT = [
     f"few_shot: {{{POOL}, variants: [[x, y], []]}}",
     "submissions: [{verdict: TLE, code: x}]",
     "difficulty: hard",
+    "false_accept_rate: 0.001",
 ]
 WRONG = [
     "checker: magic",
@@ -40,6 +41,9 @@ WRONG = [
     f"few_shot: {{{POOL}, variants: 0}}",
     "submissions: [{verdict: OK, code: x}]",
     "difficulty: 3",
+    "false_accept_rate: 1.5",
+    "false_accept_rate: -0.1",
+    "false_accept_rate: rare",
     "source: x",
     "solution: 3",
 ]
