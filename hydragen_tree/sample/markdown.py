@@ -2,15 +2,16 @@
 
 A fence may be indented, quoted or follow words on its line; it may be closed on a line of code, or
 never. Where the standard's end of a Python block leaves code that does not compile and another
-end does not, the other is meant: three back-ticks in a docstring end nothing.
+end does not, the other is meant: three back-ticks in a docstring end nothing. Prose after a program
+in a block is left out.
 """
 
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from hydragen_tree.sample.python_code import read_code
+from hydragen_tree.sample.python_code import read_code, without_prose
 
 PYTHON = frozenset({"python", "py", "ipython", "python3", "python2", "py3", "sage", "cpython"})
 _MARKDOWN = frozenset({"markdown", "md"})
@@ -96,7 +97,7 @@ def open_fence(text: str) -> tuple[str, str, str] | None:
     """The block that a text leaves open at its end, if it does.
 
     Returns:
-        The mark of its fence, its language, and what it holds so far.
+        The mark of its fence after its margin, its language, and what it holds so far.
     """
     lines = text.split("\n")
     fence, began = None, 0
@@ -110,7 +111,7 @@ def open_fence(text: str) -> tuple[str, str, str] | None:
     # The line of the fence itself must have ended, or the language may not be whole.
     if fence is None or began == len(lines) - 1:
         return None
-    return fence.mark, fence.language, "\n".join(lines[began + 1 :])
+    return fence.margin + fence.mark, fence.language, "\n".join(lines[began + 1 :])
 
 
 def _opening(line: str) -> _Fence | None:
@@ -137,22 +138,36 @@ def _read_block(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:
     block, after = Block(_content(lines[at + 1 : end], fence), fence.language), end + 1
     if not closings:
         block = Block(block.code, fence.language, is_closed=False)
-    if not block.may_be_python or compiling(block.code) is not None:
+    if not block.may_be_python:
+        return _read_other(lines, at, fence)
+    if compiling(block.code) is not None:
         return block, after
     ends: list[tuple[list[str], int]] = []
     for number in range(at + 1, end):
         opening = _opening(lines[number])
         last, mark, _ = lines[number].partition(fence.mark)
-        if mark and last.strip():
-            ends.append(([*lines[at + 1 : number], last], number + 1))
-        elif opening is not None and opening.language:  # the block before was never closed
+        if opening is not None and opening.language:  # the block before was never closed
             ends.append((lines[at + 1 : number], number))
+        if mark:
+            ends.append(([*lines[at + 1 : number], last], number + 1))
     ends += [(lines[at + 1 : number], number + 1) for number in closings[1:]]
     for content, after_it in ends[:_ENDS]:
         code = _content(content, fence)
         if code.strip() and compiling(code) is not None:
             return Block(code, fence.language), after_it
-    return block, after
+    program = without_prose(block.code)
+    return (block if program is None else replace(block, code=program)), after
+
+
+def _read_other(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:
+    """The same for other languages, in which no line holds the mark of a fence."""
+    for number in range(at + 1, len(lines)):
+        last, mark, _ = lines[number].partition(fence.mark)
+        if mark:
+            content = [*lines[at + 1 : number], last]
+            return Block(_content(content, fence).rstrip(), fence.language), number + 1
+    content = lines[at + 1 :]
+    return Block(_content(content, fence), fence.language, is_closed=False), len(lines)
 
 
 def _content(lines: list[str], fence: _Fence) -> str:

