@@ -2,7 +2,7 @@
 
 judge.py              streams of programs: duplicates, old verdicts, workers
 worker.py             one program, test by test: where a verdict is decided
-faults.py             the limits of a run, and what is wrong with how it ended
+limits.py             the limits of a run, and what is wrong with how it ended
 code_tests.py         tests that are code: apart from the program, or beside it where they share
                       objects, and what that gives up; shared_objects.py decides which
 comparison.py         outputs and values against what is expected

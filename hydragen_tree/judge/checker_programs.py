@@ -102,6 +102,7 @@ class CheckerProgram:
         raise CheckerError(f"{self.name} {end}: {last}" if last else f"{self.name} {end}")
 
     def close(self) -> None:
+        """Give the compiled image back."""
         if self.image is not None:
             os.close(self.image)
 

@@ -13,7 +13,7 @@ import secrets
 from dataclasses import replace
 
 from hydragen_tree.judge.checker_programs import CheckerError
-from hydragen_tree.judge.faults import Judged, find_fault
+from hydragen_tree.judge.limits import Judged, find_failure
 from hydragen_tree.judge.program import Program
 from hydragen_tree.judge.sandbox.box import Box
 from hydragen_tree.judge.sandbox.guest import harness
@@ -56,9 +56,9 @@ def _run_apart(
     outcome, asked = interact(boxes[0], program.request(limits, "serve"), boxes[1], tests)
     said = asked.stderr.decode("utf-8", "replace").strip()
     # A program that was ended, or ended itself, leaves the test without an answer.
-    fault = find_fault(outcome, problem, ignore_exit=asked.exit_status != harness.GONE)
-    if fault is not None:
-        return outcome, *fault
+    failure = find_failure(outcome, problem, ignore_exit=asked.exit_status != harness.GONE)
+    if failure is not None:
+        return outcome, *failure
     if asked.refused or asked.killed:
         raise CheckerError(f"test code: {asked.refused or 'passed its ' + asked.killed}")
     return _judged(outcome, asked.exit_status, said)
@@ -73,9 +73,9 @@ def _run_beside(
     outcome = box.run(request, word.encode() + b"\n")
     lines = outcome.stdout.decode("utf-8", "replace").splitlines()
     told = next((line.removeprefix(word) for line in lines if line.startswith(word)), "")
-    fault = find_fault(outcome, problem, ignore_exit=bool(told))
-    if fault is not None:
-        return outcome, *fault
+    failure = find_failure(outcome, problem, ignore_exit=bool(told))
+    if failure is not None:
+        return outcome, *failure
     if not told:
         return outcome, "RE", "the program ended before the test did"
     status, said = json.loads(told)

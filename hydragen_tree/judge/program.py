@@ -29,6 +29,7 @@ class Program:
         return Request(limits, sources=[("solution.py", self._code), *more], role=role)
 
     def close(self) -> None:
+        """Give the compiled image back; may be called again."""
         if self._image is not None:
             os.close(self._image)
             self._image = None

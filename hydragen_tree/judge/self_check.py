@@ -110,6 +110,7 @@ class SelfCheck:
         return lines
 
     def to_json(self) -> dict[str, Any]:
+        """As `hydragen check --json` prints it."""
         return {
             "id": self.problem.id,
             "source": self.problem.source,

@@ -94,6 +94,7 @@ class Store:
             self._commit()
 
     def close(self) -> None:
+        """Flush, and close the database; a temporary one is deleted."""
         self.flush()
         with self._lock:
             self._database.close()

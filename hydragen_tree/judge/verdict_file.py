@@ -13,7 +13,8 @@ from hydragen_tree.sample.jsonl_file import JsonlFile
 class Counts(Protocol):
     """What is told of every verdict that stands in the file: pass@k's tally, for one."""
 
-    def add(self, record: Mapping[str, Any], /) -> None: ...
+    def add(self, record: Mapping[str, Any], /) -> None:
+        """Count one line of the file, an earlier run's too."""
 
 
 class VerdictFile:

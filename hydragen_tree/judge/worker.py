@@ -14,8 +14,8 @@ from dataclasses import replace
 from hydragen_tree.judge.checker_programs import CheckerError, CheckerProgram, image_of
 from hydragen_tree.judge.code_tests import run_code_test
 from hydragen_tree.judge.comparison import compare_text, equal_values
-from hydragen_tree.judge.faults import Judged, find_fault, is_borderline, limits_of
 from hydragen_tree.judge.languages import CompileError, Language, compile_program
+from hydragen_tree.judge.limits import Judged, find_failure, is_borderline, limits_of
 from hydragen_tree.judge.program import Program
 from hydragen_tree.judge.sandbox.box import Box, BoxError
 from hydragen_tree.judge.sandbox.guest import wire
@@ -44,6 +44,7 @@ class RunLock:
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
+        """Hold it beside other runs; waits while a run that wants to be alone is waiting."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting == 0)
             self._running += 1
@@ -56,6 +57,7 @@ class RunLock:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
+        """Hold it alone: waits until no other run holds it."""
         with self._changed:
             self._waiting += 1
             self._changed.wait_for(lambda: self._running == 0)
@@ -85,6 +87,7 @@ class Worker:
         self._run_lock = run_lock
 
     def close(self) -> None:
+        """End both sandboxes."""
         self.box.dispose()
         self._partner.dispose()
 
@@ -187,12 +190,12 @@ class Worker:
             assert checker is not None
             return self._run_interactive(problem, checker, program, test, limits)
         outcome = self.box.run(program.request(limits), test.input.encode())
-        fault = find_fault(outcome, problem)
-        if fault is not None:
-            if fault[0] == "RE" and self._is_for_want_of_processes(outcome):
+        failure = find_failure(outcome, problem)
+        if failure is not None:
+            if failure[0] == "RE" and self._is_for_want_of_processes(outcome):
                 level = self.box.container.level
                 return outcome, "IE", f"it starts processes, which {level} allows to none"
-            return outcome, *fault
+            return outcome, *failure
         if checker is not None:
             wrong = checker.check(self.box, test, outcome.stdout)
         else:
@@ -215,9 +218,9 @@ class Worker:
         call = json.dumps({"do": "call", "target": problem.entry_point, "args": args})
         request = program.request(limits, role="serve_with_prelude")
         outcome = self.box.run(request, call.encode() + b"\n")
-        fault = find_fault(outcome, problem)
-        if fault is not None:
-            return outcome, *fault
+        failure = find_failure(outcome, problem)
+        if failure is not None:
+            return outcome, *failure
         try:
             reply = json.loads(outcome.stdout)
             if raised := reply.get("raised"):
@@ -250,9 +253,9 @@ class Worker:
         # wait for an answer until its time is up. Source that is no program is CE all the same.
         if asked.exit_status == 43 and asked.ended_at <= outcome.ended_at and not outcome.refused:
             return outcome, "WA", checker.interpret(asked) or ""
-        fault = find_fault(outcome, problem)
-        if fault is not None:
-            return outcome, *fault
+        failure = find_failure(outcome, problem)
+        if failure is not None:
+            return outcome, *failure
         wrong = checker.interpret(asked)
         return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
 

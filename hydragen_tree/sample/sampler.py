@@ -28,7 +28,7 @@ from hydragen_tree.model.loading import (
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
-from hydragen_tree.sample.ends import Ends, find_tokens
+from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.text import Detokenizer
@@ -198,13 +198,13 @@ class Sampler:
             length = len(prompt.token_ids) + settings.max_tokens
             self.source.check_length(length, f"{prompt.task_id}, variant {prompt.variant}")
 
-    def ends(self, prompts: Sequence[Prompt], settings: SamplingSettings = _USUAL) -> Ends:
+    def ends(self, prompts: Sequence[Prompt], settings: SamplingSettings = _USUAL) -> EndConditions:
         """What ends a sample before its tokens run out; needs no weights.
 
         Raises:
             InputError: the tokenizer has no such stop token.
         """
-        return Ends.of(self.tokenizer, self.source.eos_ids, settings, prompts)
+        return EndConditions.of(self.tokenizer, self.source.eos_ids, settings, prompts)
 
     def _on_device(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         """The same samples, drawn with the model's device current: kernels start there."""

@@ -36,6 +36,7 @@ class Isolation:
         return all(attempt.stopped for attempt in self.attempts)
 
     def to_json(self) -> dict[str, Any]:
+        """As it stands in a summary."""
         return {
             "level": self.level,
             "processes": "namespaces" if self.container.nested else "one",

@@ -93,6 +93,7 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
+        """Whether the program began and ended by itself with exit status 0."""
         return self.exit_status == 0 and not self.killed and not self.refused
 
 

@@ -26,6 +26,7 @@ class Streams:
 
     @property
     def too_much(self) -> bool:
+        """Whether more was written to one of the two than is allowed."""
         return max(self.out_bytes, self.err_bytes) > self.limit_bytes
 
     def register(self, selector: selectors.BaseSelector, owner: object) -> None:
@@ -88,6 +89,16 @@ class Streams:
 def input_pipe(
     stdin: bytes | int, theirs: contextlib.ExitStack, ours: contextlib.ExitStack
 ) -> tuple[int, int | None]:
+    """Where a program reads from.
+
+    Args:
+        stdin: bytes to be written to a new pipe, or a descriptor to be used as it is.
+        theirs: closes the program's end once it has begun.
+        ours: closes our end.
+
+    Returns:
+        (the program's end, ours); ours does not block, and is None for a descriptor that was given.
+    """
     if isinstance(stdin, int):
         return stdin, None
     read, write = os.pipe()
@@ -100,6 +111,16 @@ def input_pipe(
 def output_pipe(
     stdout: int | None, theirs: contextlib.ExitStack, ours: contextlib.ExitStack
 ) -> tuple[int | None, int]:
+    """Where a program writes to.
+
+    Args:
+        stdout: a descriptor to be used as it is; None for a new pipe.
+        theirs: closes the program's end once it has begun.
+        ours: closes our end.
+
+    Returns:
+        (our end, the program's); ours is None for a descriptor that was given.
+    """
     if stdout is not None:
         return None, stdout
     read, write = os.pipe()
@@ -109,6 +130,11 @@ def output_pipe(
 
 
 def memory_file(content: bytes, theirs: contextlib.ExitStack) -> int:
+    """A file in memory that holds `content`; `theirs` closes it.
+
+    Returns:
+        Its descriptor, which stands after the content.
+    """
     fd = os.memfd_create("hydragen")
     theirs.callback(os.close, fd)
     view = memoryview(content)

@@ -53,6 +53,11 @@ def syscall(what: str, number: int, *args: object) -> int:
 
 
 def prctl(option: int, *args: object) -> None:
+    """prctl(2).
+
+    Raises:
+        OSError: the kernel refused.
+    """
     words = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in args]
     padding = [ctypes.c_ulong(0)] * (4 - len(words))
     _check(_libc.prctl(ctypes.c_int(option), *words, *padding), f"prctl {option}")
@@ -74,10 +79,20 @@ def clone(flags: int) -> int:
 
 
 def unshare(flags: int) -> None:
+    """unshare(2).
+
+    Raises:
+        OSError: the kernel refused.
+    """
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2): flags are the numbers of <sys/mount.h>.
+
+    Raises:
+        OSError: the kernel refused.
+    """
     _check(
         _libc.mount(
             source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode()

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.prompt.prompts import Prompt
-from hydragen_tree.sample.ends import Ends, find_tokens
+from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
 from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
@@ -20,16 +20,16 @@ PROMPT = Prompt("a", 0, np.arange(3, dtype=np.int32), ("\n```",))
 
 def test_everything_that_ends_is_said() -> None:
     settings = SamplingSettings(stop=("Q:",), stop_tokens=("=",))
-    ends = Ends.of(TOKENIZER, [0], settings, [PROMPT])
+    ends = EndConditions.of(TOKENIZER, [0], settings, [PROMPT])
     (equals,) = find_tokens(TOKENIZER, ["="])
     assert str(ends) == f"<|end|> (0), '=' ({equals}), 'Q:', '\\n```'"
     assert ends.record()["eos"] == {"0": "<|end|>"}
-    nothing = Ends.of(TOKENIZER, [], SamplingSettings(), [])
+    nothing = EndConditions.of(TOKENIZER, [], SamplingSettings(), [])
     assert str(nothing) == "nothing but the number of tokens"
 
 
 def test_a_special_token_among_the_stops_is_a_stop_token() -> None:
-    ends = Ends.of(TOKENIZER, [], SamplingSettings(stop=("<|end|>",)), [PROMPT])
+    ends = EndConditions.of(TOKENIZER, [], SamplingSettings(stop=("<|end|>",)), [PROMPT])
     assert ends.stop_tokens == {0: "<|end|>"}
 
 

@@ -37,7 +37,7 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def find_fault(
+def find_failure(
     outcome: Outcome, problem: Problem, *, ignore_exit: bool = False
 ) -> tuple[Status, str] | None:
     """What is wrong with a run, whatever it wrote; None if nothing is.

@@ -12,7 +12,7 @@ from hydragen_tree.settings import SamplingSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class EndConditions:
     """Everything that ends a sample before its tokens run out.
 
     Attributes:
@@ -35,7 +35,7 @@ class Ends:
         eos_ids: Collection[int],
         settings: SamplingSettings,
         prompts: Sequence[Prompt],
-    ) -> "Ends":
+    ) -> "EndConditions":
         """Collects them.
 
         Raises:
