@@ -2,7 +2,8 @@
 
     HydragenError            anything we raise on purpose; exit code 1
     ├── InputError           the user can mend it: a file, a key, a setting; exit code 2
-    │   └── ModelError       a model or tokenizer that cannot be used
+    │   ├── ModelError       a model or tokenizer that cannot be used
+    │   └── PlanError        a plan or tensors that attention cannot take; a ValueError, too
     ├── CapacityError        the work does not fit, even one branch at a time
     └── OutputError          the output cannot be written (full disk, lost permission)
 
@@ -68,6 +69,10 @@ class InputError(HydragenError):
 
 class ModelError(InputError):
     """A model or tokenizer that is missing, incomplete or not supported."""
+
+
+class PlanError(InputError, ValueError):
+    """A plan or tensors that attention cannot take; the message names the field."""
 
 
 class CapacityError(HydragenError):

@@ -17,7 +17,7 @@ import numpy as np
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import WIDTH, item_columns, item_rows
 from hydragen_kernels.reference import Node
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import PlanError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -42,17 +42,17 @@ class Tails:
             slots: of the arena.
 
         Raises:
-            InputError: a field is wrong; the message names it.
+            PlanError: a field is wrong; the message names it.
         """
         _check_table("pages", self.pages, (rows, None))
         _check_table("lengths", self.lengths, (rows,))
         size, width = self.page_tokens, self.pages.shape[1]
-        if size < 1:
-            raise InputError(f"page_tokens: expected at least 1, got {size}")
+        if not isinstance(size, int | np.integer) or not 1 <= size <= slots:
+            raise PlanError(f"page_tokens: expected 1 to {slots}, slots of the arena, got {size}")
         is_wrong = (self.lengths < 0) | (self.lengths > width * size)
         if is_wrong.any():
             row = int(is_wrong.argmax())
-            raise InputError(
+            raise PlanError(
                 f"lengths: {self.lengths[row]} of row {row}: expected 0 to {width * size}, "
                 f"what {width} pages hold"
             )
@@ -60,7 +60,7 @@ class Tails:
         outside = read & ((self.pages < 0) | (self.pages >= slots // size))
         if outside.any():
             row, column = divmod(int(outside.argmax()), width)
-            raise InputError(
+            raise PlanError(
                 f"pages: {self.pages[row, column]} of row {row}: expected 0 to "
                 f"{slots // size - 1}, those of the arena"
             )
@@ -112,7 +112,7 @@ class Plan:
             slots: of the arena.
 
         Raises:
-            InputError: a field is wrong; the message names it.
+            PlanError: a field is wrong; the message names it.
         """
         _check_table("items", self.items, (None, WIDTH))
         of = item_columns(self.items.astype(np.int64))
@@ -130,7 +130,7 @@ class Plan:
         for name, is_wrong in faults:
             if is_wrong.any():
                 at = int(is_wrong.argmax())
-                raise InputError(
+                raise PlanError(
                     f"items: {name} {getattr(of, name)[at]} of item {at}: {_EXPECTED[name]} "
                     f"({self.n_queries} queries, {slots} slots)"
                 )
@@ -139,7 +139,7 @@ class Plan:
         )
         if overlaps.any():
             at = int(overlaps.argmax())
-            raise InputError(
+            raise PlanError(
                 f"items: query_start {of.query_start[after[at]]} of item {after[at]}: "
                 f"in the queries of item {before[at]}, of the same level"
             )
@@ -158,9 +158,11 @@ _EXPECTED = {
 
 
 def _check_table(name: str, table: Int32, shape: tuple[int | None, ...]) -> None:
+    if not isinstance(table, np.ndarray):
+        raise PlanError(f"{name}: expected a numpy array of int32, got {type(table).__name__}")
     fits = table.ndim == len(shape) and all(
         wanted in (None, size) for wanted, size in zip(shape, table.shape, strict=True)
     )
     if not fits or table.dtype != np.int32:
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
-        raise InputError(f"{name}: expected int32 [{sizes}], got {table.dtype} {list(table.shape)}")
+        raise PlanError(f"{name}: expected int32 [{sizes}], got {table.dtype} {list(table.shape)}")

@@ -9,6 +9,7 @@ Source: Hydragen, arXiv 2402.05099; merging by log-sum-exp as in its equation 5.
 import torch
 from torch import Tensor
 
+from hydragen_kernels.inputs import last_contiguous
 from hydragen_kernels.items import item_rows
 from hydragen_kernels.reference import Partial
 from hydragen_tree.attention.backend import Backend, with_sinks
@@ -39,7 +40,8 @@ class TorchPlan:
     """A plan's items as Python's numbers, and its tails made ready on the device."""
 
     def __init__(self, plan: Plan, heads: Heads) -> None:
-        self._items = item_rows(plan.items)
+        # one with no query or no key adds nothing, and flash attention divides by their numbers
+        self._items = [item for item in item_rows(plan.items) if item.query_count * item.slot_count]
         self._tails = None if plan.tails is None else PagedTails(plan.tails, heads.device)
 
     def attend(
@@ -54,6 +56,8 @@ class TorchPlan:
         sinks: Tensor | None,
     ) -> Tensor:
         """As of `Attend`."""
+        # flash attention on a CPU reads on from a head's first number, whatever the strides say
+        queries, keys, values = map(last_contiguous, (queries, keys, values))
         out = torch.zeros(queries.shape, dtype=torch.float32, device=queries.device)
         lse = torch.full(queries.shape[:2], -torch.inf, dtype=torch.float32, device=queries.device)
         for item in self._items:

@@ -77,21 +77,22 @@ class PagedTails:
         rows, q_heads, head_dim = queries.shape
         kv_heads, size = keys.shape[0], self._page_tokens
         group = q_heads // kv_heads
-        paged = (kv_heads, -1, size, head_dim)
+        n_pages = keys.shape[1] // size
+        paged = (kv_heads, n_pages, size, head_dim)
 
         # Row before head, as queries come: what belongs to a row is moved in one piece.
         own = queries.new_zeros(rows + 1, kv_heads, group, head_dim, dtype=torch.float32)
         own[:rows] = queries.view(rows, kv_heads, group, head_dim)
         own *= scale
         scores = own.new_full((rows * self._width + 1, kv_heads, group, size), -torch.inf)
-        for part, keys_of in _matrices(keys.view(paged), self._reads):
+        for part, keys_of in _matrices(keys[:, : n_pages * size].view(paged), self._reads):
             found = _products(own.index_select(0, part.rows), keys_of.mT)
             scores.index_copy_(0, part.places, found)
 
         weights, lse = self._softmax(scores, softcap)
 
         out = torch.zeros_like(own)
-        for part, values_of in _matrices(values.view(paged), self._reads):
+        for part, values_of in _matrices(values[:, : n_pages * size].view(paged), self._reads):
             # in unused slots lies anything, NaN too, which a weight of 0 would not hide
             used = values_of.masked_fill(part.unused[..., None], 0.0)
             out.index_add_(0, part.rows, _products(weights.index_select(0, part.places), used))
@@ -183,7 +184,7 @@ def _reads(tails: Tails, device: torch.device) -> list[Reads]:
 
 def _width(tails: Tails) -> int:
     """Pages of the longest tail."""
-    return -(-int(tails.lengths.max(initial=1)) // tails.page_tokens)
+    return -(-int(tails.lengths.max(initial=1)) // int(tails.page_tokens))
 
 
 def _on(

@@ -5,13 +5,17 @@ It computes what `hydragen_kernels.reference.attend` defines, by one of the back
 Source: Hydragen, arXiv 2402.05099.
 """
 
+import math
+
+import torch
 from torch import Tensor
 
+from hydragen_kernels.inputs import FLOATS, FP8
 from hydragen_tree.attention.backend import Attend
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.table import BACKENDS, backend, choose
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import InputError, PlanError
 
 
 def tree_attention(
@@ -42,12 +46,16 @@ def tree_attention(
         `[queries, q_heads, head_dim]` in the queries' dtype. A query that meets no key gives 0.
 
     Raises:
-        InputError: shapes, dtypes or the backend do not fit.
+        PlanError: the plan or the tensors do not fit; the message names the field.
+        InputError: the backend does not.
     """
+    # all of it here, where plans and tensors come from anywhere; a run's are our own
     _check(queries, keys, values, plan)
-    plan.check(keys.shape[1])  # here, where plans come from anywhere; a run's are our own
-    attend = TreeAttention(plan, backend)
+    _check_memory(queries, keys, values)
+    plan.check(keys.shape[1])
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    _check_scores(queries, scale, softcap, sinks)
+    attend = TreeAttention(plan, backend)
     return attend(0, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks)
 
 
@@ -114,18 +122,51 @@ class TreeAttention:
 
 
 def _check(queries: Tensor, keys: Tensor, values: Tensor, plan: Plan) -> None:
-    if queries.ndim != 3 or queries.shape[0] != plan.n_queries:
-        raise InputError(
+    """Makes sure that shapes fit together; of a model's layers once for every kind of heads."""
+    if queries.ndim != 3 or queries.shape[0] != plan.n_queries or 0 in queries.shape[1:]:
+        raise PlanError(
             f"queries: expected [{plan.n_queries}, q_heads, head_dim], got {list(queries.shape)}"
         )
-    if not queries.is_floating_point():
-        raise InputError(f"queries: expected fp32, fp16 or bf16, got {queries.dtype}")
     if keys.ndim != 3 or keys.shape != values.shape or keys.shape[-1] != queries.shape[-1]:
-        raise InputError(
+        raise PlanError(
             f"keys, values: expected two of [kv_heads, slots, {queries.shape[-1]}], "
             f"got {list(keys.shape)} and {list(values.shape)}"
         )
     if keys.shape[0] < 1 or queries.shape[1] % keys.shape[0]:
-        raise InputError(
+        raise PlanError(
             f"{queries.shape[1]} query heads are not a multiple of {keys.shape[0]} key-value heads"
+        )
+
+
+def _check_memory(queries: Tensor, keys: Tensor, values: Tensor) -> None:
+    """Makes sure that numbers lie where, and as what, they are read."""
+    if queries.dtype not in FLOATS:
+        raise PlanError(f"queries: expected fp32, fp16 or bf16, got {queries.dtype}")
+    for name, arena in (("keys", keys), ("values", values)):
+        if arena.dtype not in (queries.dtype, FP8) or arena.dtype != keys.dtype:
+            raise PlanError(
+                f"{name}: expected {queries.dtype} as the queries, or both of {FP8}, "
+                f"got {arena.dtype}"
+            )
+        if arena.device != queries.device:
+            raise PlanError(f"{name}: expected them on {queries.device}, got {arena.device}")
+    for name, tensor in (("queries", queries), ("keys", keys), ("values", values)):
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise PlanError(f"{name}: expected plain memory, got {tensor.layout}, {tensor.device}")
+
+
+def _check_scores(
+    queries: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
+) -> None:
+    """Makes sure that what changes the scores is fit for it."""
+    for name, number in (("scale", scale), ("softcap", softcap)):
+        if number is not None and not 0.0 < number < math.inf:
+            raise PlanError(f"{name}: expected a positive number, got {number}")
+    if sinks is None:
+        return
+    fits = sinks.shape == queries.shape[1:2] and sinks.is_floating_point()
+    if not fits or sinks.device != queries.device:
+        raise PlanError(
+            f"sinks: expected floats [{queries.shape[1]}] on {queries.device}, "
+            f"got {sinks.dtype} {list(sinks.shape)} on {sinks.device}"
         )

@@ -85,6 +85,11 @@ def check_last_contiguous(name: str, tensor: torch.Tensor) -> None:
         raise ValueError(f"{name}: expected a contiguous last dimension, got {tensor.stride()}")
 
 
+def last_contiguous(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers, neighbours in the last dimension: a copy where they were not."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def check_int32(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
     """Check an index tensor.
 

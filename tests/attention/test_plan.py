@@ -81,7 +81,7 @@ WRONG = {
         "lengths: 9 of row 2: expected 0 to 8",
     ),
     "a tail below 0": (with_tails(lengths=np.array([-1, 4, 8], np.int32)), "lengths: -1 of row 0"),
-    "pages of nothing": (with_tails(page_tokens=0), "page_tokens: expected at least 1, got 0"),
+    "pages of nothing": (with_tails(page_tokens=0), "page_tokens: expected 1 to 48, .* got 0"),
 }
 
 
@@ -93,14 +93,97 @@ def test_what_is_wrong_in_a_plan_is_named(name: str, backend: str) -> None:
         attend(plan, backend)
 
 
-def test_queries_and_keys_that_are_none_are_refused() -> None:
-    whole, arena = torch.ones(3, 4, 32), torch.ones(2, SLOTS, 32)
-    with pytest.raises(InputError, match="queries: expected fp32, fp16 or bf16"):
-        tree_attention(whole.long(), arena, arena, PLAN)
-    with pytest.raises(InputError, match="4 query heads are not a multiple of 0"):
-        tree_attention(whole, arena[:0], arena[:0], PLAN)
-    with pytest.raises(InputError, match="slot_count 10 of item 0"):
-        tree_attention(whole, arena[:, :0], arena[:, :0], PLAN)
+QUERIES, ARENA = torch.ones(3, 4, 32), torch.ones(2, SLOTS, 32)
+WRONG_TENSORS: dict[str, tuple[dict[str, Any], str]] = {
+    "queries of integers": ({"queries": QUERIES.long()}, "queries: expected fp32, fp16 or bf16"),
+    "queries in 64 bits": ({"queries": QUERIES.double()}, "queries: expected fp32, fp16 or bf16"),
+    "queries of one head": ({"queries": QUERIES[0]}, r"queries: expected \[3, q_heads, head_dim\]"),
+    "no query heads": ({"queries": QUERIES[:, :0]}, r"queries: .* got \[3, 0, 32\]"),
+    "heads of nothing": ({"queries": QUERIES[..., :0]}, r"queries: .* got \[3, 4, 0\]"),
+    "queries that are sparse": ({"queries": QUERIES.to_sparse()}, "queries: expected plain memory"),
+    "three query heads": ({"queries": QUERIES[:, :3]}, "3 query heads are not a multiple of 2"),
+    "no heads of keys": (
+        {"keys": ARENA[:0], "values": ARENA[:0]},
+        "4 query heads are not a multiple of 0",
+    ),
+    "no slots": ({"keys": ARENA[:, :0], "values": ARENA[:, :0]}, "slot_count 10 of item 0"),
+    "fewer values": ({"values": ARENA[:, 1:]}, "keys, values: expected two of"),
+    "keys of another type": ({"keys": ARENA.bfloat16()}, "keys: expected torch.float32"),
+    "values of another type": ({"values": ARENA.half()}, "values: expected torch.float32"),
+    "one of them in 8 bits": (
+        {"values": ARENA.to(torch.float8_e4m3fn)},
+        "values: expected torch.float32",
+    ),
+    "keys elsewhere": ({"keys": ARENA.to("meta")}, "keys: expected them on cpu, got meta"),
+    "values elsewhere": ({"values": ARENA.to("meta")}, "values: expected them on cpu, got meta"),
+    "no scale": ({"scale": float("nan")}, "scale: expected a positive number, got nan"),
+    "a cap of nothing": ({"softcap": 0.0}, "softcap: expected a positive number, got 0.0"),
+    "too few sinks": ({"sinks": torch.zeros(1)}, r"sinks: expected floats \[4\] on cpu"),
+    "sinks elsewhere": ({"sinks": torch.zeros(4, device="meta")}, "sinks: .* on meta"),
+    "a plan of lists": ({"plan": replace(PLAN, items=ITEMS.tolist())}, "items: expected a numpy"),
+    "pages of torch": (
+        {"plan": with_tails(pages=torch.from_numpy(TAILS.pages))},
+        "pages: expected a numpy array",
+    ),
+    "pages beyond all memory": (
+        {"plan": with_tails(page_tokens=2**40)},
+        "page_tokens: expected 1 to 48",
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "native"])
+@pytest.mark.parametrize("name", WRONG_TENSORS)
+def test_tensors_that_attention_cannot_take_are_named(name: str, backend: str) -> None:
+    changes, message = WRONG_TENSORS[name]
+    given = {"queries": QUERIES, "keys": ARENA, "values": ARENA, "plan": PLAN, **changes}
+    with pytest.raises(ValueError, match=message) as refusal:
+        tree_attention(**given, backend=backend)
+    assert isinstance(refusal.value, InputError)
+
+
+def strided(x: torch.Tensor, *order: int) -> torch.Tensor:
+    """The same numbers, with the dimensions in another order in memory."""
+    back = sorted(range(3), key=order.__getitem__)
+    return x.permute(order).contiguous().permute(back)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (2, 1, 0)], ids=str)
+@pytest.mark.parametrize("which", ["queries", "keys", "values"])
+@pytest.mark.parametrize("plan", [PLAN, Plan(3, table([0, 3, 0, 3, 1, 0]))], ids=["decode", "own"])
+def test_memory_may_be_in_any_order(
+    plan: Plan, which: str, order: tuple[int, int, int], backend: str
+) -> None:
+    tensors = dict(zip(("keys", "values"), torch.randn(2, 2, SLOTS, 32), strict=True))
+    tensors["queries"] = torch.randn(3, 4, 32)
+    expected = tree_attention(**tensors, plan=plan, backend="reference")
+    tensors[which] = strided(tensors[which], *order)
+    found = tree_attention(**tensors, plan=plan, backend=backend)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+UNUSUAL = {
+    "an item without queries": replace(PLAN, items=table(*ITEMS[:1].tolist(), [1, 0, 12, 4, 0, 1])),
+    "items without keys": replace(PLAN, items=table([0, 3, 5, 0, 0, 0], [0, 1, 0, 0, 0, 1])),
+    "a causal item of nothing": Plan(3, table([0, 0, 0, 0, 1, 0], [0, 3, 0, 9, 0, 1])),
+    "nothing": Plan(3, table([0, 0, 0, 0, 0, 0])),
+    "tails alone": replace(PLAN, items=ITEMS[:0]),
+    "a root for some": Plan(3, table([1, 1, 0, 10, 0, 0], [0, 1, 12, 4, 0, 1])),
+    "levels far apart": Plan(3, table([0, 3, 0, 10, 0, 7], [0, 1, 12, 4, 0, 900])),
+    "no pages": replace(PLAN, tails=Tails(ITEMS[:, :0], np.zeros(3, np.int32), PAGE)),
+    "numbers of numpy": with_tails(page_tokens=np.int32(PAGE)),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.parametrize("slots", [SLOTS, SLOTS + 3])  # the last page of an arena may be cut off
+def test_plans_that_are_unusual_but_right(name: str, slots: int, backend: str) -> None:
+    plan = UNUSUAL[name]
+    expected = attend(plan, "reference", slots)
+    assert expected.isfinite().all()
+    torch.testing.assert_close(attend(plan, backend, slots), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "triton"])
