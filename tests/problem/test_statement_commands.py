@@ -7,7 +7,7 @@ import pytest
 from hydragen_tree.errors import InputError
 from hydragen_tree.problem.formats.latex import latex_to_text
 from hydragen_tree.problem.formats.latex_math import math_to_text
-from hydragen_tree.problem.formats.statement import read_statement
+from hydragen_tree.problem.formats.statement import markdown_to_text, read_statement
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,8 @@ from hydragen_tree.problem.formats.statement import read_statement
         (r"\begin{tabular}{cc}\shortstack[l]{a \\ b} & \makecell{c\\d} \\ 1 & 2\end{tabular}",
          "a b | c d\n1 | 2"),
         (r"\section[short]{Long title} text", "## Long title\n\ntext"),
+        (r"\section*{\outputsection}text in \timelimit{} s",
+         "## outputsection\n\ntext in [the time limit] s"),
         (r"\epigraph{To be}{W. S.} text", "To be - W. S.\n\ntext"),
         (r"\begin{tcolorbox}[colback=red, title={Mind this}]text\end{tcolorbox}",
          "Mind this\n\ntext"),
@@ -103,3 +105,9 @@ def test_files_that_a_statement_includes(tmp_path: Path) -> None:
     (folder / "words.tex").write_text("\\input{words}")
     with pytest.raises(InputError, match="the files never end"):
         read_statement(tmp_path / "package", {})
+
+
+def test_pictures_in_html() -> None:
+    source = 'a <img src="a.png" alt="A map"/> b <IMG width=3 src=b.svg> c <img> d'
+    expected = "a [Figure: A map] b [Figure: b.svg] c [Figure: a picture] d"
+    assert markdown_to_text(source) == expected

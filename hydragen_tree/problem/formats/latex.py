@@ -145,7 +145,9 @@ class _Converter:
             return _wrapped(self.convert(scanner.argument()), FONTS[plain])
         if plain in SECTIONS:
             scanner.optional()
-            return f"\n\n{SECTIONS[plain]} {self.convert(scanner.argument())}\n\n"
+            title = scanner.argument()  # may be a command that only a contest's class defines
+            text = self.convert(title) or re.sub(r"[\\{}]", "", title)
+            return f"\n\n{SECTIONS[plain]} {text}\n\n"
         if plain == "item":
             return self._item(scanner.optional())
         if name in SYMBOLS:
@@ -198,6 +200,8 @@ class _Converter:
             scanner.optional()
             scanner.argument()
             return self.convert(scanner.argument())
+        if name == "timelimit":  # which the contest's class puts in
+            return "[the time limit]"
         if name in HEADINGS:
             return f"\n\n## {HEADINGS[name]}\n\n"
         if len(name) == 1 and not name.isalpha():

@@ -14,6 +14,7 @@ _SAMPLE_COMMANDS = re.compile(r"\{\{\s*(?:nextsample|remainingsamples)\s*\}\}")
 _CODE = re.compile(r"(^```.*?^```[^\n]*$|^~~~.*?^~~~[^\n]*$|`+[^`\n]+`+)", re.DOTALL | re.MULTILINE)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*)[^)]*\)(?:\{[^}]*\})?")
+_HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 _DISPLAY = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$", re.DOTALL)
 _IN_TEXT = r"\\(?:text\w*|mbox)\{[^{}]*\}"  # which may hold dollars of its own
 _INLINE = re.compile(rf"(?<![\\$])\$(?!\s)((?:{_IN_TEXT}|[^$\n]|\n(?!\n))+?)(?<![\s\\])\$")
@@ -82,9 +83,16 @@ def markdown_to_text(source: str, constants: Mapping[str, str] | None = None) ->
 
 def _prose(text: str) -> str:
     text = _IMAGE.sub(lambda m: f"[Figure: {m.group(1).strip() or m.group(2)}]", text)
+    text = _HTML_IMAGE.sub(_html_image, text)
     text = _DISPLAY.sub(lambda m: f"\n\n{math_to_text(m.group(1))}\n\n", text)
     text = _INLINE.sub(lambda m: math_to_text(m.group(1)), text)
     return text.replace("\\$", "$")
+
+
+def _html_image(tag: re.Match[str]) -> str:
+    """A picture's place, with what is said of it, or else its file."""
+    found = dict(re.findall(r"""(alt|src)\s*=\s*["']?([^"'>]*)""", tag.group(), re.IGNORECASE))
+    return f"[Figure: {(found.get('alt') or found.get('src') or '').strip() or 'a picture'}]"
 
 
 def _best_file(package: Path) -> Path:
