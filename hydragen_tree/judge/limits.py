@@ -10,6 +10,7 @@ _SLACK = 1.2  # of the time limit, before a run is ended
 _WALL = 3.0  # elapsed seconds for each second of processor time ...
 _WALL_EXTRA_S = 2.0  # ... and for waiting
 _BUSY = 0.1  # below this part of its time in use, a program waits; it is not slowed down by others
+_SILENT_S = 1.0  # without a word, a program in a conversation has stopped talking
 _OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"Cannot allocate memory")
 
 Judged = tuple[Outcome, Status, str]
@@ -78,6 +79,8 @@ def is_borderline(outcome: Outcome, time_s: float) -> bool:
         time_s: the problem's time limit.
     """
     if outcome.killed == "wall":
+        if outcome.ended_at - outcome.talked_at < _SILENT_S and outcome.cpu_s <= time_s:
+            return True  # in the midst of a conversation, whose elapsed time is not all its own
         return _BUSY * outcome.wall_s < outcome.cpu_s <= time_s
     return not outcome.killed and time_s < outcome.cpu_s
 

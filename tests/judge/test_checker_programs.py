@@ -321,3 +321,19 @@ def test_a_compiled_program_dies_of_a_closed_pipe(judge: Judge, tmp_path: Path) 
     )
     verdict = judge.judge(problem, code, "c++")
     assert (verdict.status, verdict.signal) == ("RE", 13), verdict
+
+
+def test_a_long_conversation_is_no_endless_one(judge: Judge, tmp_path: Path) -> None:
+    """A slow interactor's time is not the program's, as long as the two still talk."""
+    slow = (
+        "import sys, time\nfor line in sys.stdin:\n    if line == 'done\\n': sys.exit(42)\n"
+        "    time.sleep(0.1)\n    print('ok', flush=True)\nsys.exit(43)\n"
+    )
+    problem = with_checker(tmp_path, "slow.py", slow, "kattis", interactive=True)
+    limits, test = Limits(time_s=0.2), Test(input="1\n", output="")
+    problem = problem.model_copy(update={"tests": (test,), "limits": limits})
+    asks = "for i in range(35):\n    print(i, flush=True)\n    input()\nprint('done', flush=True)"
+    verdict = judge.judge(problem, asks)
+    assert (verdict.status, verdict.rerun) == ("AC", True), verdict
+    verdict = judge.judge(problem, "print(1, flush=True)\ninput()\ninput()")
+    assert (verdict.status, verdict.rerun) == ("TLE", False), verdict

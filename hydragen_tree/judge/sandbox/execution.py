@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import selectors
 import socket
 import time
@@ -104,17 +105,26 @@ def communicate(*programs: Execution, relays: Sequence[Relay] = ()) -> None:
             relay.register(selector)
         for program in programs:
             program.register(selector)
-        while active := [one for one in programs if _watched(selector, one)]:
-            due = min(one.deadline for one in active)
-            due = min([due, *(relay.due for relay in relays)])
+        watched, due = -1, 0.0
+        while True:
+            # Messages of a conversation change nothing but what passes; all else is looked at again
+            # only when a pipe has come or gone, or the time has.
+            if len(selector.get_map()) != watched or time.monotonic() >= due:
+                for program in programs:
+                    if time.monotonic() >= program.deadline and _watched(selector, program):
+                        program.expire(selector)
+                for relay in relays:
+                    relay.settle()
+                active = [one for one in programs if _watched(selector, one)]
+                if not active:
+                    return
+                watched = len(selector.get_map())
+                due = min(
+                    *(one.deadline for one in active), *(relay.due for relay in relays), math.inf
+                )
             for key, _ in selector.select(max(0.0, due - time.monotonic())):
                 if key.fd in selector.get_map():  # not closed by an event before it
                     key.data.move(selector, key.fd)
-            for program in active:
-                if time.monotonic() >= program.deadline:
-                    program.expire(selector)
-            for relay in relays:
-                relay.settle()
 
 
 def _watched(selector: selectors.BaseSelector, program: Execution) -> list[selectors.SelectorKey]:

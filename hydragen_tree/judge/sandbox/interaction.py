@@ -1,6 +1,7 @@
 """Two programs that talk to each other: one that is judged, and its interactor or test code."""
 
 import os
+from dataclasses import replace
 
 from hydragen_tree.judge.sandbox.box import Box, BoxError
 from hydragen_tree.judge.sandbox.execution import Execution, communicate
@@ -53,7 +54,8 @@ def interact(
         outcome = box.end(program, program_run)
     finally:
         partner_outcome = partner_box.end(partner, partner_run)
-    return outcome, partner_outcome
+    talked_at = max((relay.moved_at for relay in relays), default=0.0)
+    return replace(outcome, talked_at=talked_at), partner_outcome
 
 
 class _Way:

@@ -38,6 +38,7 @@ class Relay:
 
     Attributes:
         due: when a closed pipe is passed on at the latest, on the machine's monotonic clock.
+        moved_at: when something was passed on last, on the same clock.
     """
 
     def __init__(self, source: int, target: int, writer: Ending, reader: Ending) -> None:
@@ -49,6 +50,7 @@ class Relay:
         self._closed_by: Ending | None = None
         self._open = True
         self.due = math.inf
+        self.moved_at = 0.0
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Have a selector watch the writer's output."""
@@ -64,6 +66,7 @@ class Relay:
         try:
             with contextlib.suppress(BlockingIOError):
                 self._pending = self._pending[os.write(self._target, self._pending) :]
+                self.moved_at = time.monotonic()
         except BrokenPipeError:
             self._note_close(selector, self._reader)
             return

@@ -77,6 +77,7 @@ class Outcome:
         stderr: the start of its error output, and where that was long, its end.
         note: the start of the file named in `collect`.
         ended_at: when it ended, on the machine's monotonic clock.
+        talked_at: when it and its partner last said something, on the same clock; 0 without one.
     """
 
     exit_status: int | None = None
@@ -90,6 +91,7 @@ class Outcome:
     stderr: bytes = b""
     note: str = ""
     ended_at: float = 0.0
+    talked_at: float = 0.0
 
     @property
     def succeeded(self) -> bool:
