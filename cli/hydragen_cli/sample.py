@@ -190,7 +190,8 @@ def _rehearse(
     needed = outline.savings.kv_bytes + outline.tail_bytes(settings.max_tokens)
     budget = memory_bytes or free_memory_bytes(sampler.source.device)
     memory = f"{size(needed)} of keys and values at most, of {size(budget)} allowed"
-    show(console(), [*describe(outline), ("memory", memory)])
+    ends = str(sampler.ends(prompts, settings))
+    show(console(), [*describe(outline), ("memory", memory), ("ends", f"samples end at {ends}")])
 
 
 def _how_to_resume(writer: "SampleWriter") -> str:

@@ -39,7 +39,7 @@ def _read_eos(model: str, file: Path) -> Any:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
         eos = settings.get("eos_token_id")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"generation_config.json: not a readable JSON object ({one_line(str(error))}); mend "
             "or remove it: it says which tokens end a text",

@@ -7,7 +7,9 @@ from typing import Any
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.stops import encoded
 from hydragen_tree.sample.text import special_tokens
+from hydragen_tree.sample.token_bytes import TokenBytes
 from hydragen_tree.settings import SamplingSettings
 
 
@@ -67,29 +69,33 @@ class EndConditions:
 def find_tokens(tokenizer: Any, names: Sequence[str | int]) -> list[int]:
     """Ids of tokens that are named by id, by their text, or as the vocabulary spells them.
 
+    A text names all tokens that have it: byte-fallback vocabularies may hold two newlines.
+
     Raises:
         InputError: there is no such token.
     """
-    return [_find(tokenizer, name) for name in names]
+    return [token for name in names for token in _find(tokenizer, name)]
 
 
-def _find(tokenizer: Any, name: str | int) -> int:
+def _find(tokenizer: Any, name: str | int) -> list[int]:
     if isinstance(name, int) or name.isdecimal():
-        if int(name) < len(tokenizer):
-            return int(name)
+        if int(name) in range(len(tokenizer)):
+            return [int(name)]
         raise InputError(
             f"expected an id below {len(tokenizer)}, the size of the vocabulary",
             setting="stop_tokens",
             value=name,
         )
+    special = special_tokens(tokenizer)
+    found = [token for token, text in special.items() if text == name] or _with_text(
+        tokenizer, name
+    )
+    if found:
+        return found
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     if name in vocabulary:
-        return vocabulary[name]
-    ids: list[int] = tokenizer.encode(name, add_special_tokens=False)
-    if len(ids) == 1 and tokenizer.decode(ids) == name:
-        return ids[0]
-    special = special_tokens(tokenizer).values()
-    close = get_close_matches(name, special, 1) or list(special)[:8]
+        return [vocabulary[name]]
+    close = get_close_matches(name, special.values(), 1) or list(special.values())[:8]
     known = f"; its special tokens: {', '.join(close)}" if close else ""
     raise InputError(
         f"the tokenizer has no such token{known}; give another, its id, or the text as a stop "
@@ -99,7 +105,24 @@ def _find(tokenizer: Any, name: str | int) -> int:
     )
 
 
+def _with_text(tokenizer: Any, text: str) -> list[int]:
+    """All tokens that add this text within another."""
+    table = TokenBytes.of(tokenizer, len(tokenizer))
+    if table is not None:
+        return [token for token, piece in enumerate(table.later) if piece == encoded(text) != b""]
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return ids if len(ids) == 1 and tokenizer.decode(ids) == text else []
+
+
 def _texts(tokenizer: Any, ids: Sequence[int]) -> dict[int, str]:
-    """How messages show tokens."""
+    """How messages show tokens; an id that the vocabulary lacks is never drawn, and left out."""
     special = special_tokens(tokenizer)
-    return {token: special.get(token) or repr(tokenizer.decode([token])) for token in ids}
+    known = [token for token in ids if token in range(len(tokenizer))]
+    table = None if special.keys() >= set(known) else TokenBytes.of(tokenizer, len(tokenizer))
+
+    def text(token: int) -> str:
+        if table is None:
+            return repr(tokenizer.decode([token]))
+        return repr(table.later[token].decode("utf-8", "replace"))
+
+    return {token: special.get(token) or text(token) for token in known}

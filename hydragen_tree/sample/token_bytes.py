@@ -182,7 +182,8 @@ def _byte_level(piece: str) -> bytes:
 def _fill(rule: _Rule, backend: Any, size: int) -> TokenBytes:
     pieces = {token: piece for piece, token in backend.get_vocab().items()}
     added = backend.get_added_tokens_decoder()
-    pieces |= {token: entry.content for token, entry in added.items()}
+    # Some are normalised before they are decoded: Llama's gain a leading space.
+    pieces |= {token: backend.id_to_token(token) for token in added}
     special_texts = {entry.content for entry in added.values() if entry.special}
     special = {token: piece for token, piece in pieces.items() if piece in special_texts}
     later, first = [b""] * size, [b""] * size

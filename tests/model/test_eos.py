@@ -38,7 +38,12 @@ def test_there_may_be_no_such_file(model: Path) -> None:
     assert find_model(str(model)).eos_ids == {7}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"eos_token_id": "</s>"}', '{"eos_token_id": [1.5]}'])
+DEEP = '{"a":' * 20_000
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "null", "", DEEP, '{"eos_token_id": "</s>"}', '{"eos_token_id": [1.5]}']
+)
 def test_a_broken_one_is_named(model: Path, text: str) -> None:
     state(model, text)
     with pytest.raises(ModelError, match=r"generation_config\.json: .*(expected|mend)"):

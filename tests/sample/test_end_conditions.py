@@ -13,6 +13,7 @@ from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
 from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
+from tests.sample.test_endings import llama
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL_DIR)
 PROMPT = Prompt("a", 0, np.arange(3, dtype=np.int32), ("\n```",))
@@ -38,7 +39,29 @@ def test_tokens_by_text_spelling_and_id() -> None:
     assert find_tokens(TOKENIZER, ["\n", "Ċ", str(newline), newline]) == [newline] * 4
 
 
-@pytest.mark.parametrize("name", ["<|im_end|>", "no single token", "99999", 99999])
+def test_tokens_by_text_where_encoding_adds_a_space() -> None:
+    tokenizer = llama()
+    vocabulary = tokenizer.get_vocab()
+    assert find_tokens(tokenizer, ["\n"]) == [vocabulary["<0x0A>"], vocabulary["\n"]]
+    assert find_tokens(tokenizer, [" return", "▁return"]) == [vocabulary["▁return"]] * 2
+    assert find_tokens(tokenizer, ["return", "</s>"]) == [vocabulary["return"], vocabulary["</s>"]]
+    shown = Ends.of(tokenizer, [], SamplingSettings(stop_tokens=(" return",)), [])
+    assert str(shown) == f"' return' ({vocabulary['▁return']})"
+
+
+def test_text_comes_before_spelling() -> None:
+    vocabulary = TOKENIZER.get_vocab()
+    assert vocabulary["é"] not in find_tokens(TOKENIZER, ["\n"])  # the spelling of the byte 0xE9
+    for text in ("\n", "=", " "):
+        assert [TOKENIZER.decode([t]) for t in find_tokens(TOKENIZER, [text])] == [text]
+
+
+def test_ids_that_are_never_drawn_are_not_shown() -> None:
+    ends = Ends.of(TOKENIZER, [-1, 0, 999_999], SamplingSettings(), [PROMPT])
+    assert ends.eos == {0: "<|end|>"}
+
+
+@pytest.mark.parametrize("name", ["", -1, "<|im_end|>", "no single token", "99999", 99999])
 def test_tokens_that_are_none(name: str | int) -> None:
     with pytest.raises(InputError, match="stop_tokens"):
         find_tokens(TOKENIZER, [name])

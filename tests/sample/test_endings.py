@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hydragen_tree.model.tiny import MODEL_DIR
@@ -23,6 +23,25 @@ def _wrapped(backend: Tokenizer) -> Any:
     backend.add_special_tokens([AddedToken(text, special=True) for text in _SPECIAL])
     backend.add_tokens([AddedToken("  added", special=False)])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+
+
+def llama() -> Any:
+    """Byte-fallback with Llama 2's normaliser, which added tokens of its kind go through too."""
+    tokenizer = byte_fallback()
+    normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    tokenizer.add_tokens([AddedToken("\n", normalized=False), "<tool>"])
+    tokenizer.add_tokens([AddedToken("<|special|>", special=True, normalized=True)])
+    return tokenizer
+
+
+def byte_level() -> Any:
+    """GPT-2's alphabet, with added tokens whose characters are no bytes."""
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġa", "ĊĊ"]
+    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(alphabet)}, []))
+    backend.decoder = decoders.ByteLevel()
+    backend.add_tokens(["<tool>", "世界", "  ", "\n\n\n"])
+    return _wrapped(backend)
 
 
 def byte_fallback(*, strips: bool = True) -> Any:
@@ -65,6 +84,8 @@ def shipped() -> Any:
 TABLED = {
     "byte-fallback": byte_fallback(),
     "no-strip": byte_fallback(strips=False),
+    "llama": llama(),
+    "byte-level": byte_level(),
     "metaspace": metaspace(),
     "word-piece": word_piece(),
     "shipped": shipped(),
