@@ -255,6 +255,7 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
         LEGACY,
         **{
             "submissions/mixed/any.py": "print(1)\n",
+            "submissions/wrong_answer/empty.py": "\n",
             "submissions/accepted/sum.java": "class Main {}\n",
             "submissions/accepted/old.py": "print 1\n",
             "submissions/accepted/parses.py": "print(raw_input())\n",
@@ -279,6 +280,7 @@ def test_skipped_submissions_are_named(tmp_path: Path) -> None:
         "submissions/mixed/any.py: mixed names no single verdict",
         "submissions/run_time_error/crash.py: submissions.yaml has rules for its groups of tests "
         "or its score",
+        "submissions/wrong_answer/empty.py: an empty file",
     ]
 
 

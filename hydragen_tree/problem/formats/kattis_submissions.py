@@ -69,6 +69,8 @@ def _submission(
     if isinstance(program, str):
         return program
     code = program.read_text(encoding="utf-8", errors="replace")
+    if not code.strip():
+        return "an empty file"
     expected = expectations.of(name, code)
     if isinstance(expected, str):
         return expected
