@@ -64,7 +64,7 @@ def filtered(logits: Tensor, settings: SamplingSettings) -> Tensor:
 
     Source: the logits processors of transformers, whose order and ties these are.
     """
-    scores = logits.float() / settings.temperature
+    scores = _scores(logits.float(), settings.temperature)
     if 0 < settings.top_k < scores.shape[-1]:
         kth = torch.topk(scores, settings.top_k).values[:, -1:]
         scores = scores.masked_fill(scores < kth, -torch.inf)
@@ -79,6 +79,16 @@ def filtered(logits: Tensor, settings: SamplingSettings) -> Tensor:
         scores = scores.masked_fill(probabilities < settings.min_p * top, -torch.inf)
         probabilities = scores.softmax(-1)
     return probabilities
+
+
+def _scores(logits: Tensor, temperature: float) -> Tensor:
+    """Logits over the temperature; in rows where that overflows, with their peak at 0."""
+    scores = logits / temperature
+    too_large = scores.amax(-1, keepdim=True) == torch.inf
+    if too_large.any():
+        from_peak = (logits - logits.amax(-1, keepdim=True)) / temperature
+        scores = torch.where(too_large, from_peak, scores)
+    return scores
 
 
 def draw(

@@ -195,3 +195,27 @@ def test_keys_of_many_samples_are_those_of_each() -> None:
     indices = np.array([0, 7, 10, 123_456_789])
     expected = [stream_key(3, "naïve", 2, index) for index in indices.tolist()]
     assert stream_keys(3, "naïve", 2, indices).tolist() == expected
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 0.3, 1.0, 1e30])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"top_p": 0.9}, {"top_k": 2}, {"min_p": 0.1}, {"top_k": 3, "top_p": 0.5}],
+    ids=str,
+)
+def test_logits_of_any_size_give_tokens_of_the_vocabulary(
+    settings: dict[str, float], temperature: float
+) -> None:
+    """Logits that overflow once they are divided by the temperature are as good as others."""
+    logits = torch.tensor(
+        [[-3e38, 3e38, 1.0, -torch.inf], [5.0, 4.0, 1e-45, 3.0], [0.0, 3e38, 3e38, -1e-40]]
+    )
+    rows = np.repeat(np.arange(3, dtype=np.int32), 200)
+    keys = np.arange(rows.size, dtype=np.uint64) * 7919
+    chosen = SamplingSettings(temperature=temperature, **settings)  # type: ignore[arg-type]
+    drawn = draw(logits, rows, keys, np.zeros(rows.size, np.int64), chosen)
+    assert ((drawn.tokens >= 0) & (drawn.tokens < 4)).all()
+    assert np.isfinite(drawn.sampled_logprobs).all()
+    if temperature <= 1.0:
+        assert set(drawn.tokens[rows == 0]) == {1}
+        assert set(drawn.tokens[rows == 2]) <= {1, 2}
