@@ -66,6 +66,13 @@ class Inputs:
             yield "the file of the prompts", Path(str(self.prompts_file))
         yield from files_of(self.problems)
 
+    def remarks(self) -> Iterator[str]:
+        """What is allowed, and rarely meant."""
+        untested = [problem.source for problem in self.problems if not problem.tests]
+        if untested:
+            more = f" and {len(untested) - 3:,} more" if len(untested) > 3 else ""
+            yield f"{', '.join(untested[:3])}{more}: no tests; the samples cannot be judged"
+
     def prompts(self, tokenizer: Any, seed: int) -> "list[Prompt]":
         """Tokenises everything; the seed chooses few-shot examples."""
         from hydragen_tree.prompt.prompts import build_prompts, prompts_from_sources

@@ -72,6 +72,8 @@ def sample(
     if resume and force:
         raise InputError("would throw away what --resume continues; choose one", setting="force")
     inputs = Inputs.read(problems, prompts, chat, variants)
+    for remark in inputs.remarks():
+        note(remark, quiet=quiet)
 
     def prepare() -> "tuple[Sampler, list[Prompt]]":
         from hydragen_tree.sample.sampler import Sampler  # torch comes with it: seconds

@@ -1,6 +1,7 @@
 """Finding, checking and loading models, so that what cannot work is refused before weights load."""
 
 import hashlib
+import json
 import struct
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from hydragen_tree.errors import InputError, ModelError, Setting, one_line
 from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.support import kv_shape, refuse_unsupported, window_tokens
 from hydragen_tree.model.tiny import MODEL_DIR
+from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
 from hydragen_tree.shape import KVShape
 
 TINY = "tiny"
@@ -131,7 +133,6 @@ def find_model(
     """
     path, gguf = _locate(model, revision)
     config = _read_config(model, path, _origin(revision, gguf))
-    refuse_unsupported(model, config)
     place = _device(device)
     stored = getattr(config, "dtype", None)
     kind = _dtype(dtype, stored if isinstance(stored, torch.dtype) else torch.float32, place)
@@ -165,7 +166,7 @@ def load_tokenizer(source: ModelSource) -> Any:
         return AutoTokenizer.from_pretrained(source.path, **source.origin)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"its tokenizer cannot be loaded: {_one_line(error)}",
+            f"its tokenizer cannot be loaded: {_key_or_line(error)}",
             setting="model",
             value=source.name,
         ) from None
@@ -178,26 +179,28 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
     (accelerate).
 
     Raises:
-        ModelError: files are missing or broken, or tensors are missing in them.
+        ModelError: files are missing or broken, or tensors are missing in them, or have other
+            sizes.
     """
+    if source.gguf is None and Path(source.path).is_dir():
+        refuse_broken_files(source.name, Path(source.path))
+    model: PreTrainedModel
     try:
-        model: PreTrainedModel
-        model, found = AutoModelForCausalLM.from_pretrained(
-            source.path, dtype=source.dtype, output_loading_info=True, **source.origin
-        )
+        with without_reports():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                source.path,
+                dtype=source.dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # named below
+                **source.origin,
+            )
     except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
         raise ModelError(
             f"its weights cannot be loaded: {_first_line(error)}",
             setting="model",
             value=source.name,
         ) from error
-    if missing := sorted(found["missing_keys"]):  # transformers has filled them at random
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ModelError(
-            f"its files lack {', '.join(missing[:3])}{more}; get them anew or choose another",
-            setting="model",
-            value=source.name,
-        )
+    check_loaded(source.name, found)
     return model.to(source.device)
 
 
@@ -235,12 +238,30 @@ def dtype_name(dtype: torch.dtype) -> str:
 def _read_config(model: str, path: str, origin: dict[str, str | None]) -> PreTrainedConfig:
     """The text model's configuration, or why there is none."""
     why = "its GGUF file cannot be read: " if "gguf_file" in origin else ""
+    if "gguf_file" not in origin and Path(path).is_dir():
+        _check_config_file(model, Path(path, "config.json"))
     try:
-        return AutoConfig.from_pretrained(path, **origin).get_text_config(decoder=True)
+        whole = AutoConfig.from_pretrained(path, **origin)
     except (OSError, ValueError, KeyError, struct.error) as error:
         raise ModelError(why + _first_line(error), setting="model", value=model) from None
-    except StrictDataclassError as error:
+    except (StrictDataclassError, TypeError, ArithmeticError) as error:
         raise ModelError(f"config.json: {_one_line(error)}", setting="model", value=model) from None
+    text: PreTrainedConfig = whole.get_text_config(decoder=True)
+    refuse_unsupported(model, text, whole)
+    return text
+
+
+def _check_config_file(model: str, file: Path) -> None:
+    """Whether a configuration is a JSON object; transformers' messages do not say what is not."""
+    try:
+        is_object = isinstance(json.loads(file.read_bytes()), dict)
+        why = None if is_object else "expected a JSON object"
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        why = f"not JSON: {error}"
+    if why:
+        raise ModelError(f"config.json: {why}", setting="model", value=model)
 
 
 def _origin(revision: str | None, gguf: str | None) -> dict[str, str | None]:
@@ -301,6 +322,10 @@ def _first_line(error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     return one_line(str(error)).rstrip(".")
+
+
+def _key_or_line(error: Exception) -> str:
+    return f"no key {error}" if isinstance(error, KeyError) else _one_line(error)
 
 
 def _device(device: str) -> torch.device:

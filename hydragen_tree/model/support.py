@@ -23,6 +23,14 @@ _STATES = {"linear_attention", "mamba", "mamba2", "recurrent", "conv"} | _HYBRID
 _WITHOUT_ATTENTION = {"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"}
 # Sizes of attention that a configuration may give layer by layer.
 _A_LAYER = ("num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim", "kv_lora_rank")
+_SIZES = (
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_size",
+    "vocab_size",
+)
 # Numbers of tokens, or of blocks of them, that an indexer chooses for every query.
 _CHOSEN = ("index_topk", "index_topk_blocks")
 # What no configuration says.
@@ -39,17 +47,20 @@ _UNLIKE = {
 }
 
 
-def refuse_unsupported(model: str, config: PreTrainedConfig) -> None:
+def refuse_unsupported(model: str, config: PreTrainedConfig, whole: PreTrainedConfig) -> None:
     """Refuses a kind of model that the tree cannot run, by what it is.
 
     Args:
         model: as the user gave it.
         config: of the text model.
+        whole: of all of it; the same where there is no more than text.
 
     Raises:
         ModelError: of a kind that is not supported.
     """
     why = _unsupported(config)
+    if why is None and _class(AutoModelForCausalLM, whole) is None:
+        why = f"{whole.model_type} is not a causal language model, though a part of it may be"
     if why:
         raise ModelError(f"{why}; choose another model", setting="model", value=model)
 
@@ -63,17 +74,37 @@ def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShap
         dtype: of keys and values.
 
     Raises:
-        ModelError: heads too large.
+        ModelError: heads too large, or numbers that make no sense.
     """
     heads = config.num_attention_heads
+    _check_numbers(model, config)
     multi_query = 1 if getattr(config, "multi_query", False) else heads  # GPT-BigCode's name for it
     kv_heads = getattr(config, "num_key_value_heads", None) or multi_query
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if heads % kv_heads:
+        raise ModelError(
+            f"config.json: num_key_value_heads: {kv_heads}, expected a divisor of {heads}, the "
+            "num_attention_heads",
+            setting="model",
+            value=model,
+        )
     if head_dim > MAX_HEAD_DIM:
         raise ModelError(
             f"heads of {head_dim} numbers; at most {MAX_HEAD_DIM}", setting="model", value=model
         )
     return KVShape(config.num_hidden_layers, heads, kv_heads, head_dim, dtype.itemsize)
+
+
+def _check_numbers(model: str, config: PreTrainedConfig) -> None:
+    """Sizes that are no sizes would end in errors that name neither file nor key."""
+    for name in _SIZES:
+        number = getattr(config, name, None)
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise ModelError(
+                f"config.json: {name}: {number}, expected an integer >= 1",
+                setting="model",
+                value=model,
+            )
 
 
 def window_tokens(config: PreTrainedConfig) -> int | None:

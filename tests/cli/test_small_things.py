@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,15 @@ def test_without_arguments_the_commands_are_shown() -> None:
     assert ran.returncode == 0
     assert ran.stdout == run("run", "--help").stdout
     assert "sample" in ran.stdout
+
+
+def test_problems_without_tests_are_said(own_home: Path) -> None:
+    for name, tests in [("a", ""), ("b", "tests: []"), ("c", 'tests: [{input: "", output: ""}]')]:
+        (own_home / f"{name}.yaml").write_text(f"statement: Print 1.\n{tests}\n")
+    given = ("a.yaml", "b.yaml", "c.yaml", "-n", "1", "--max-tokens", "1", "-o", "/dev/null")
+    said = "a.yaml, b.yaml: no tests; the samples cannot be judged"
+    assert said in run("run_sample", *given).stderr.splitlines()
+    assert run("run_sample", *given, "-q").stderr == ""
 
 
 @pytest.mark.parametrize("command", ["sample", "plan", "schema"])
