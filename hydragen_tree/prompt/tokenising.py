@@ -1,7 +1,7 @@
 """Text to token ids, whole and exactly as the tokenizer gives them, or a clear refusal.
 
 One thing is not left as the tokenizer gives it: where a text already begins with the token that the
-tokenizer puts before every text (BOS), it is not put there twice.
+tokenizer or its chat template puts before every text (BOS), it does not stand there twice.
 """
 
 import logging
@@ -67,9 +67,11 @@ def encode(
         if any(_has_unknown(tokenizer, tokens) for tokens in ids):
             _refuse(tokenizer, batch, names[start:], "unknown token")
         for tokens in ids:
-            twice = special and _begins_twice(tokenizer, tokens)
+            twice = _begins_twice(tokenizer, tokens)
             any_twice |= twice
             encoded.append(packed(tokens[1:] if twice else tokens))
+    if special and any(_holds_second(tokenizer, tokens) for tokens in encoded):
+        _LOG.warning("prompts hold the tokenizer's BOS token behind their first: it is left there")
     if any_twice:
         _LOG.warning("prompts begin with the tokenizer's BOS token already: no second one is added")
     return encoded
@@ -79,6 +81,14 @@ def _begins_twice(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
     """Whether a text that begins with BOS was given one more."""
     bos = tokenizer.bos_token_id
     return bos is not None and list(ids[:2]) == [bos, bos]
+
+
+def _holds_second(tokenizer: Tokenizer, ids: Int32) -> bool:
+    """Whether a text has BOS in its middle, which as EOS also it may well."""
+    bos = tokenizer.bos_token_id
+    if bos is None or bos == tokenizer.eos_token_id:
+        return False
+    return bool(ids[0] == bos and (ids[1:] == bos).any()) if ids.size else False
 
 
 def packed(ids: Sequence[int] | NDArray[Any]) -> Int32:

@@ -230,6 +230,9 @@ def _finished_block(text: str, request: _Request) -> str | None:
     if not blocks or not blocks[0].is_fenced or blocks[0].code.strip() == request.tail.strip():
         return None  # it closed the block before it wrote anything
     if is_python and read_code(blocks[0].code) is None:
+        anew = restored(blocks[0].code.removeprefix(request.tail), request.tail)
+        if read_code(anew) is not None and stub(request.tail):
+            return anew  # a body without its margin, or the whole function
         # Words, then a fence with a language: the answer has a block of its own.
         before, _, after = text.partition("```")
         if re.match(r"[A-Za-z]", after) and longest_program(request.tail, before) is None:

@@ -129,6 +129,13 @@ PROMPTED = [  # name, prompt, completion, program
         "for i in range(3):\n    print(i)\n",
     ),
     ("prose that begins like code", "with care:", f"Sure:\n{block(MAIN)}", MAIN),
+    (
+        "a body at the margin in an open block",
+        f"```python\n{FUNCTION}",
+        "return a + b\n```\nx y",
+        f"{FUNCTION}    return a + b\n",
+    ),
+    ("a function again in an open block", "```python\ndef add(a, b):\n", f"{ADD}```\nx y", ADD),
     ("a comment left open", "```python\n# So\n", "print(1)\n```\nx y", "# So\nprint(1)\n"),
     (
         "a docstring left open",
