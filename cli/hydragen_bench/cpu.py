@@ -34,7 +34,7 @@ from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.model.loading import find_model, load_weights
+from hydragen_tree.model.loading import ModelSource, find_model, load_weights
 from hydragen_tree.problem.reading import load_problem
 from hydragen_tree.run import run as run_all
 from hydragen_tree.sample.sample import Sample
@@ -133,8 +133,8 @@ def _describe_memory(figures: dict[str, float]) -> str:
     )
 
 
-def prefix_rows(repeats: int) -> list[Row]:
-    """Part one."""
+def _small_llama() -> tuple[ModelSource, Any, TreeModel]:
+    """Random weights: where they are, as transformers runs them, and as the tree does."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -156,6 +156,12 @@ def prefix_rows(repeats: int) -> list[Row]:
         source = find_model(folder)
         plain = load_weights(source).eval()
         model = TreeModel(load_weights(source))
+    return source, plain, model
+
+
+def prefix_rows(repeats: int) -> list[Row]:
+    """Part one: through the tree, by `generate`, and through the tree without sharing."""
+    source, plain, model = _small_llama()
     rng = np.random.default_rng(0)
     result = []
     for prefix in PREFIXES:

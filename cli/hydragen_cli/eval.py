@@ -139,11 +139,7 @@ def evaluate(
         check_outputs(outputs, [("a problem's file", path), *files_of(found)])
 
     index = ProblemIndex(named, _file_of(samples), guard)
-    for reason in index.refused[:_REFUSED]:
-        note(f"{reason}; its samples cannot be judged")
-    if len(index.refused) > _REFUSED:
-        more = len(index.refused) - _REFUSED
-        note(f"and {more:,} more records; their samples cannot be judged either")
+    _name_refused(index.refused)
     tally = Tally()
     with (
         _open_samples(samples) as source,
@@ -165,12 +161,23 @@ def evaluate(
             run.run(source, language, drain.stop)
     _report(run, tally.summary(ks), summary, plot, quiet=quiet)
     if drain.signum:
-        how = (
-            "the same command with --resume continues" if output else "with -o it could be resumed"
-        )
-        note(f"interrupted: {count(verdicts.lines, 'verdict')} written; {how}", quiet=quiet)
+        note(_how_to_resume(verdicts.lines, output), quiet=quiet)
         return 128 + drain.signum
     return _PARTIAL if run.faults.total() else 0
+
+
+def _name_refused(refused: Sequence[str]) -> None:
+    """Says which records of data sets cannot be judged, and why."""
+    for reason in refused[:_REFUSED]:
+        note(f"{reason}; its samples cannot be judged")
+    if len(refused) > _REFUSED:
+        more = len(refused) - _REFUSED
+        note(f"and {more:,} more records; their samples cannot be judged either")
+
+
+def _how_to_resume(written: int, output: Path | None) -> str:
+    how = "the same command with --resume continues" if output else "with -o it could be resumed"
+    return f"interrupted: {count(written, 'verdict')} written; {how}"
 
 
 class _Drain:

@@ -1,6 +1,8 @@
 """The judge: runs programs in a sandbox against a problem's tests, and says what they are worth.
 
-judge.py              streams of programs: duplicates, old verdicts, workers
+judge.py              what others use: a program, or a stream of them, to verdicts
+stream.py             a stream through the workers: duplicates, old verdicts, what is in flight
+worker_pool.py        the workers' threads, and problems made ready for them
 worker.py             one program, test by test: where a verdict is decided
 limits.py             the limits of a run, and what is wrong with how it ended
 code_tests.py         tests that are code: apart from the program, or beside it where they share

@@ -214,12 +214,7 @@ def choose(
     """
     rows, vocab = logits.shape
     samples = sample_rows.shape[0]
-    check_last_contiguous("logits", logits)
-    check_int32("sample_rows", sample_rows, (samples,))
-    check_int32("positions", positions, (samples,))
-    check_contiguous("stream_keys", stream_keys, torch.int64, (samples,))
-    if logits.dtype not in FLOATS or vocab < 1:
-        raise ValueError(f"logits: expected fp16, bf16 or fp32, got {logits.dtype} {[rows, vocab]}")
+    _check_tensors(logits, sample_rows, stream_keys, positions)
     if not (temperature >= 0.0 and top_k >= 0 and 0.0 < top_p <= 1.0 and 0.0 <= min_p <= 1.0):
         raise ValueError(f"settings out of range: {temperature=} {top_k=} {top_p=} {min_p=}")
 
@@ -290,3 +285,19 @@ def choose(
         num_warps=4,
     )
     return drawn
+
+
+def _check_tensors(
+    logits: torch.Tensor,
+    sample_rows: torch.Tensor,
+    stream_keys: torch.Tensor,
+    positions: torch.Tensor,
+) -> None:
+    samples = sample_rows.shape[0]
+    check_last_contiguous("logits", logits)
+    check_int32("sample_rows", sample_rows, (samples,))
+    check_int32("positions", positions, (samples,))
+    check_contiguous("stream_keys", stream_keys, torch.int64, (samples,))
+    if logits.dtype not in FLOATS or logits.shape[1] < 1:
+        shape = list(logits.shape)
+        raise ValueError(f"logits: expected fp16, bf16 or fp32, got {logits.dtype} {shape}")
