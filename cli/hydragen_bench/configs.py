@@ -1,5 +1,6 @@
 """Architectures to measure on. Weights are random: speed does not depend on what they say."""
 
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,7 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "codellama-7b": _llama(4096, 11008, 32, 32, 32, 32016),
     "codellama-13b": _llama(5120, 13824, 40, 40, 40, 32016),
     "llama-3.1-8b": _llama(4096, 14336, 32, 32, 8, 128256),
+    "smollm2-135m": _llama(576, 1536, 30, 9, 3, 49152),
     "llama-3.2-1b": _llama(2048, 8192, 16, 32, 8, 128256),
     "qwen2.5-7b": Qwen2Config(
         vocab_size=152064,
@@ -94,7 +96,7 @@ def random_weights(name: str) -> PreTrainedModel:
     torch.manual_seed(0)
     with bench_device():
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            CONFIGS[name], dtype=bench_dtype()
+            deepcopy(CONFIGS[name]), dtype=bench_dtype()
         )
     return model
 

@@ -7,11 +7,10 @@ subtracted from one of 129: tokens a second are those of 128 decode steps, as in
 """
 
 import gc
-import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,12 +19,12 @@ from typing import Any
 import torch
 
 from hydragen_bench import vllm_child
+from hydragen_bench.child import run_child
 from hydragen_bench.configs import CONFIGS, Point, random_weights
 from hydragen_bench.rig import random_prompt
-from hydragen_tree.errors import HydragenError, InputError
+from hydragen_tree.errors import InputError
 
 _FIND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
-_TAIL_LINES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def measure(name: str, points: Sequence[Point], python: str) -> Vllm:
             for point in points
         ]
         job = {"model": str(folder / "model"), "points": asked}
-        engine, *answers = _run_child(job, folder, python)
+        engine, *answers = run_vllm(job, folder, python)
     speeds = {
         point: point.rows * point.new_tokens / (answer["seconds"] - answer["prefill_s"])
         for point, answer in zip(points, answers, strict=True)
@@ -113,19 +112,22 @@ def measure(name: str, points: Sequence[Point], python: str) -> Vllm:
     return Vllm(engine["version"], engine["cascade"], speeds)
 
 
-def _run_child(job: dict[str, Any], folder: Path, python: str) -> list[dict[str, Any]]:
-    """The lines of the child's answer."""
-    asked, answered, log = folder / "job.json", folder / "answer.jsonl", folder / "log"
-    asked.write_text(json.dumps(job), encoding="utf-8")
+def run_vllm(
+    job: Mapping[str, Any], folder: Path, python: str, older_runner: bool = False
+) -> list[dict[str, Any]]:
+    """The lines of `vllm_child.py`'s answer.
+
+    Args:
+        job: see there.
+        folder: for its files.
+        python: as `find_vllm` gives it.
+        older_runner: the one that has cascade attention, in versions that have two.
+
+    Raises:
+        HydragenError: vLLM failed; the message ends with its last lines.
+    """
     alone = folder / "script"  # Python looks for modules beside a script: there are none here
     alone.mkdir()
     script = shutil.copy(vllm_child.__file__, alone)
-    command = [python, str(script), str(asked), str(answered)]
-    with log.open("wb") as output:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode:
-        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-        raise HydragenError("\n".join([f"vllm failed with exit code {done.returncode}:", *last]))
-    return [json.loads(line) for line in answered.read_text(encoding="utf-8").splitlines()]
+    environment = {"VLLM_USE_V2_MODEL_RUNNER": "0"} if older_runner else {}
+    return run_child("vllm", [python, str(script)], job, folder, environment)

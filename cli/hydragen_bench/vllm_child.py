@@ -3,22 +3,31 @@
 Imports nothing of ours, so that any Python that has vLLM can run it. JOB is a JSON object:
 
     model     directory of the weights
-    points    [{"rows": samples of the prompt, "tokens": new ones a sample, "prompt": ids}, ...]
+    started   time.time() when this process was called
+    points    of `hydragen bench decode`:
+              [{"rows": samples of the prompt, "tokens": new ones a sample, "prompt": ids}, ...]
+    runs      or else those of `hydragen bench run`: as `run_child.py` has them, and "eos": ids
+    repeats   how often each run is run
+    cascade   whether runs ask for cascade attention
 
-OUT gets a line of JSON for the engine, {"version", "cascade"}, then one for each point,
-{"seconds": of all tokens, "prefill_s": of the first token alone}. The prefix is in vLLM's cache
-in both, as it is for us once the prompt has been computed.
+OUT gets a line of JSON for the engine, {"version", "cascade", "imported_s", "loaded_s"}, then one
+for each point, {"seconds": of all tokens, "prefill_s": of the first token alone}, or for each run
+and repeat, see `draw_set`. The prefix of a point is in vLLM's cache in both, as it is for us once
+the prompt has been computed; runs begin with an empty cache the first time.
 """
 
 import importlib
 import json
 import sys
 import time
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 _WARM = 8  # tokens of the run before the timed ones
+_ROWS = 1024
+_CAPTURED = [1, 2, 4, *range(8, 257, 8), *range(272, 513, 16), *range(576, _ROWS + 1, 64)]
 
 
 def engine_options() -> dict[str, Any]:
@@ -35,26 +44,49 @@ def has_cascade() -> bool:
     return isinstance(engine_options().get("disable_cascade_attn"), bool)
 
 
-def build(job: dict[str, Any], cascade: bool) -> Any:
-    """vLLM with prefix caching and, where it exists, cascade attention; else its own defaults.
+def build(
+    job: dict[str, Any], longest: int, rows: int, captured: list[int], cascade: bool, **more: Any
+) -> Any:
+    """vLLM with prefix caching and, where it is asked for, cascade attention; else its defaults.
 
-    Its graphs are captured for the batches that are measured: by default they end at 512 rows.
+    Args:
+        job: names the model.
+        longest: tokens of a sequence at the most.
+        rows: of the batch at the most.
+        captured: numbers of rows that its graphs are captured for: by default they end at 512.
+        cascade: turn on cascade attention.
+        more: options of the engine.
     """
-    longest = 1 + max(len(point["prompt"]) + max(point["tokens"], _WARM) for point in job["points"])
-    rows = {point["rows"] for point in job["points"]}
-    options: dict[str, Any] = {"disable_cascade_attn": False} if cascade else {}
+    if cascade:
+        more["disable_cascade_attn"] = False
     if "cudagraph_capture_sizes" in engine_options():
-        options["cudagraph_capture_sizes"] = sorted(rows)
+        more["cudagraph_capture_sizes"] = captured
     return importlib.import_module("vllm").LLM(
         model=job["model"],
         dtype="bfloat16",
-        skip_tokenizer_init=True,
         generation_config="vllm",  # not the model's own settings
         enable_prefix_caching=True,
         max_model_len=longest,
-        max_num_seqs=max(rows),
-        **options,
+        max_num_seqs=rows,
+        **more,
     )
+
+
+def build_for_points(job: dict[str, Any], cascade: bool) -> Any:
+    """For whole batches: graphs for the batches that are measured, and no texts."""
+    longest = 1 + max(len(point["prompt"]) + max(point["tokens"], _WARM) for point in job["points"])
+    rows = sorted({point["rows"] for point in job["points"]})
+    return build(job, longest, max(rows), rows, cascade, skip_tokenizer_init=True)
+
+
+def build_for_runs(job: dict[str, Any], cascade: bool) -> Any:
+    """For problem sets: graphs as vLLM spaces them, up to as many rows as we have by default."""
+    longest = 1 + max(
+        len(prompt["token_ids"]) + run["max_tokens"]
+        for run in job["runs"]
+        for prompt in run["prompts"]
+    )
+    return build(job, longest, _ROWS, _CAPTURED, cascade, seed=job["runs"][0]["seed"])
 
 
 def draw(llm: Any, point: dict[str, Any], tokens: int) -> float:
@@ -81,22 +113,72 @@ def draw(llm: Any, point: dict[str, Any], tokens: int) -> float:
     return spent
 
 
+def draw_set(llm: Any, run: dict[str, Any], out_path: Path) -> dict[str, Any]:
+    """One problem set, from token ids to its last line in a file.
+
+    Random numbers are the engine's: a seed of each request's own would slow it down.
+
+    Args:
+        llm: the engine.
+        run: an entry of the job's `runs`.
+        out_path: for the samples.
+
+    Returns:
+        `began` (`time.time()`), `seconds`, `samples_total`, `tokens_sampled`, `ends` (samples by
+        what ended them).
+    """
+    settings = importlib.import_module("vllm").SamplingParams(
+        n=run["n"],
+        temperature=run["temperature"],
+        top_p=run["top_p"],
+        max_tokens=run["max_tokens"],
+        stop=run["stop"] or None,
+        stop_token_ids=run["eos"] or None,
+        ignore_eos=not run["eos"],
+    )
+    prompts = [{"prompt_token_ids": prompt["token_ids"]} for prompt in run["prompts"]]
+    ends: Counter[str] = Counter()
+    tokens = 0
+    began, start = time.time(), time.perf_counter()
+    results = llm.generate(prompts, settings, use_tqdm=False)
+    with out_path.open("w", encoding="utf-8") as out:
+        for prompt, result in zip(run["prompts"], results, strict=True):
+            for index, sample in enumerate(result.outputs):
+                tokens += len(sample.token_ids)
+                ends[str(sample.finish_reason)] += 1
+                line = {"task_id": prompt["task_id"], "sample_index": index}
+                out.write(json.dumps({**line, "completion": sample.text}) + "\n")
+    return {
+        "began": began,
+        "seconds": time.perf_counter() - start,
+        "samples_total": ends.total(),
+        "tokens_sampled": tokens,
+        "ends": dict(ends),
+    }
+
+
 def main(job_path: str, out_path: str) -> None:
     """Runs a job; every line of the answer is there as soon as it is known."""
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
-    cascade = has_cascade()
+    vllm = importlib.import_module("vllm")
+    imported_s = time.time() - job["started"]
+    cascade = job.get("cascade", True) and has_cascade()
     with Path(out_path).open("w", encoding="utf-8") as out:
 
         def answer(**line: Any) -> None:
             out.write(json.dumps(line) + "\n")
             out.flush()
 
-        llm = build(job, cascade)
-        answer(version=importlib.import_module("vllm").__version__, cascade=cascade)
-        for point in job["points"]:
+        llm = build_for_points(job, cascade) if "points" in job else build_for_runs(job, cascade)
+        loaded_s = time.time() - job["started"]
+        answer(version=vllm.__version__, cascade=cascade, imported_s=imported_s, loaded_s=loaded_s)
+        for point in job.get("points", []):
             draw(llm, point, _WARM)  # the prefix into the cache, and whatever vLLM does once
             prefill_s = draw(llm, point, 1)
             answer(seconds=draw(llm, point, point["tokens"] + 1), prefill_s=prefill_s)
+        for run in job.get("runs", []):
+            for _ in range(job["repeats"]):
+                answer(**draw_set(llm, run, Path(out_path).with_name("samples.jsonl")))
 
 
 if __name__ == "__main__":

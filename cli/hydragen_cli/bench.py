@@ -28,25 +28,35 @@ class Bench(StrEnum):
     choose = "choose"
     decode = "decode"
     tree = "tree"
+    run = "run"
     fit = "fit"
 
 
 _ON_CPU = (Bench.cpu, Bench.judge, Bench.fit)
 _ONLY = {
     "problem": (Bench.cpu, Bench.judge),
-    "architecture": (Bench.decode, Bench.tree),
-    "points": (Bench.decode,),
-    "against": (Bench.decode,),
-    "peer-python": (Bench.decode,),
+    "architecture": (Bench.decode, Bench.tree, Bench.run),
+    "points": (Bench.decode, Bench.run),
+    "against": (Bench.decode, Bench.run),
+    "peer-python": (Bench.decode, Bench.run),
     "kv-dtype": (Bench.decode,),
     "full": (Bench.tree,),
+    "model": (Bench.run,),
+    "prompts": (Bench.run,),
+    "samples": (Bench.run,),
+    "temperatures": (Bench.run,),
+    "max-tokens": (Bench.run,),
+    "entropy": (Bench.run,),
+    "mean-tokens": (Bench.run,),
+    "repeats": (Bench.run,),
+    "weights": (Bench.run,),
 }
 
 
 def bench(
     name: Annotated[
         Bench,
-        typer.Argument(help="cpu, judge and fit need no GPU; the others need a CUDA device."),
+        typer.Argument(help="cpu, judge, fit and run need no GPU; the others need a CUDA device."),
     ],
     problem: Annotated[
         Path | None,
@@ -57,22 +67,26 @@ def bench(
     ] = None,
     architecture: Annotated[
         str | None,
-        typer.Option(help="decode, tree: codellama-7b, llama-3.1-8b, ...; random weights."),
+        typer.Option(help="decode, tree, run: codellama-7b, llama-3.1-8b, ...; random weights."),
     ] = None,
     points: Annotated[
         str | None,
         typer.Option(
             metavar="ROWSxPREFIX[xNEW],...",
-            help="decode: only these batches, such as 32x1024,256x4096x512; NEW is 128 if unsaid.",
+            help="decode: only these batches, such as 32x1024,256x4096x512; NEW is 128 if unsaid. "
+            "run: only these sets: humaneval, one, fewshot12, fewshot120.",
         ),
     ] = None,
     against: Annotated[
-        Literal["vllm"] | None,
-        typer.Option(help="decode: a peer that runs the same weights and samples, if installed."),
+        Literal["vllm", "vllm-cascade"] | None,
+        typer.Option(
+            help="decode, run: a peer that runs the same weights and samples, if installed; "
+            "vllm-cascade, of run: its older runner with cascade attention."
+        ),
     ] = None,
     peer_python: Annotated[
         str | None,
-        typer.Option(metavar="PYTHON", help="decode: the Python that has the peer, if not ours."),
+        typer.Option(metavar="PYTHON", help="The Python that has the peer, if not ours."),
     ] = None,
     kv_dtype: Annotated[
         Literal["fp8"] | None,
@@ -81,6 +95,45 @@ def bench(
     full: Annotated[
         bool, typer.Option("--full", help="tree: the paper's 120 problems; an hour.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="run: a model with weights, not an architecture."),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="run: real prompts for --model, JSON lines such as HumanEval.jsonl.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "-n", min=1, help="run: of every prompt.")
+    ] = None,
+    temperatures: Annotated[
+        str | None, typer.Option(metavar="T,...", help="run: 0.8,0.2 if unsaid.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="run: of a sample at the most; 256 if unsaid.")
+    ] = None,
+    entropy: Annotated[
+        float | None,
+        typer.Option(metavar="BITS", help="run: of a token of random weights; 2 if unsaid."),
+    ] = None,
+    mean_tokens: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TOKENS",
+            min=0,
+            help="run: of a sample of random weights; 48 if unsaid, 0 for samples without an end.",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="run: of each set, the last one counts; 2 if unsaid.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="run: keep random weights here, for the next time."),
+    ] = None,
     figures: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Plot figures saved by --output; measure nothing."),
@@ -105,6 +158,15 @@ def bench(
         "peer-python": peer_python,
         "kv-dtype": kv_dtype,
         "full": full,
+        "model": model,
+        "prompts": prompts,
+        "samples": samples,
+        "temperatures": temperatures,
+        "max-tokens": max_tokens,
+        "entropy": entropy,
+        "mean-tokens": mean_tokens,
+        "repeats": repeats,
+        "weights": weights,
     }
     output = file_or_stdout(output)
     _check(name, given, figures, plot)
@@ -129,10 +191,15 @@ def _check(
 ) -> None:
     """Refuses what would fail only after measuring, or be ignored."""
     for option, value in given.items():
-        if value and name not in _ONLY[option]:
+        if value is not None and value is not False and name not in _ONLY[option]:
             raise InputError(f"only bench {' or '.join(_ONLY[option])} takes it", setting=option)
     if given["kv-dtype"] and given["against"]:
         raise InputError("a peer is measured with keys and values as they are", setting="kv_dtype")
+    if given["against"] == "vllm-cascade" and name is not Bench.run:
+        raise InputError(
+            "only bench run takes it; bench decode has cascade attention wherever vllm has it",
+            setting="against",
+        )
     if given["peer-python"] and not given["against"]:
         raise InputError("whose Python? name the peer, --against vllm", setting="peer_python")
     if figures is not None and plot is None:
@@ -188,12 +255,14 @@ def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of one benchmark, which prints its own table."""
     if name in _ON_CPU:
         return _measure_without_gpu(name, given["problem"])
-    points = _parse_points(given["points"])
     python = None
     if given["against"]:
         from hydragen_bench.peer_vllm import find_vllm
 
         python = find_vllm(given["peer-python"])
+    if name is Bench.run:
+        return _measure_runs(given, python)
+    points = _parse_points(given["points"])
     import torch
 
     if not torch.cuda.is_available():
@@ -235,6 +304,36 @@ def _measure_without_gpu(name: Bench, problem: Path | None) -> dict[str, Any]:
     from hydragen_bench import fit
 
     return fit.run()
+
+
+def _measure_runs(given: Mapping[str, Any], vllm_python: str | None) -> dict[str, Any]:
+    from hydragen_bench.run import Asked, run
+
+    said = {
+        "architecture": given["architecture"],
+        "model": given["model"],
+        "points": given["points"] and given["points"].split(","),
+        "prompts": given["prompts"],
+        "n": given["samples"],
+        "temperatures": _parse_temperatures(given["temperatures"]),
+        "max_tokens": given["max-tokens"],
+        "entropy_bits": given["entropy"],
+        "mean_tokens": given["mean-tokens"],
+        "repeats": given["repeats"],
+        "weights": given["weights"],
+        "vllm_python": vllm_python,
+        "cascade": given["against"] == "vllm-cascade",
+    }
+    return run(Asked(**{key: value for key, value in said.items() if value is not None}))
+
+
+def _parse_temperatures(text: str | None) -> list[float] | None:
+    try:
+        return [float(part) for part in text.split(",")] if text else None
+    except ValueError:
+        raise InputError(
+            "expected numbers, such as 0.8,0.2", setting="temperatures", value=text
+        ) from None
 
 
 def _parse_points(text: str | None) -> Points:

@@ -34,6 +34,8 @@ class RunStats:
         prompt_tokens_unshared: what n independent runs would compute.
         prefilled_tokens: prompt and tail tokens computed, repeats after parking included.
         kv_bytes_peak: most bytes of keys and values in use.
+        steps_host: steps whose ends and forks the host worked out before it took another.
+        steps_device: steps that the device took ahead of the host.
         started: `time.perf_counter()` when the weights were there and sampling began.
     """
 
@@ -47,6 +49,8 @@ class RunStats:
     prompt_tokens_unshared: int = 0
     prefilled_tokens: int = 0
     kv_bytes_peak: int = 0
+    steps_host: int = 0
+    steps_device: int = 0
     started: float = 0.0
 
     @property

@@ -1,0 +1,53 @@
+"""Measurements in a process of their own: a JSON job in, lines of JSON out."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydragen_tree.errors import HydragenError
+
+_TAIL_LINES = 15
+_NO_CHANGE: Mapping[str, str] = {}
+
+
+def run_child(
+    name: str,
+    command: Sequence[str],
+    job: Mapping[str, Any],
+    folder: Path,
+    environment: Mapping[str, str] = _NO_CHANGE,
+) -> list[dict[str, Any]]:
+    """Runs `command JOB ANSWER` to its end.
+
+    Args:
+        name: what it measures, for messages.
+        command: a Python and its script.
+        job: what it is told, besides `started`, the time (`time.time()`) when it was called.
+        folder: for its files.
+        environment: variables that it gets beside ours.
+
+    Returns:
+        The lines of its answer.
+
+    Raises:
+        HydragenError: it failed; the message ends with its last lines.
+    """
+    asked, answered, log = (folder / f"{name}.{ending}" for ending in ("job", "answer", "log"))
+    asked.write_text(json.dumps({**job, "started": time.time()}), encoding="utf-8")
+    with log.open("wb") as output:
+        done = subprocess.run(
+            [*command, str(asked), str(answered)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+            env={**os.environ, **environment},
+        )
+    if done.returncode:
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+        raise HydragenError("\n".join([f"{name} failed with exit code {done.returncode}:", *last]))
+    return [json.loads(line) for line in answered.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,310 @@
+"""`hydragen bench run`: problem sets end to end, prompts in, lines out, ends and stops on.
+
+Each set goes through `hydragen_tree.run.run()` into a file of samples, in a process of its own, as
+often as asked: the first time also compiles and captures what it needs, the last one is what the
+table compares. A set is HumanEval's 164 prompts or as many made-up ones of the same lengths, one
+prompt with 1,000 samples, or problems behind a root of 2,400 tokens.
+
+With a model that is named, samples end as they do. Of an architecture without weights, the head is
+made as sure as asked for and its samples as long, see `sharpened.py`.
+
+    tokens/s   tokens drawn over the seconds from the first prompt to the last line
+    length     tokens of a sample in the mean
+    sample     seconds until the first sample is written
+    host       share of the steps that the host took one by one
+    rows/tok   rows computed for each token drawn: the fewer, the more samples share them
+    bits       of a drawn token under the model's own distribution, in the mean
+    idle       share of the time in which no kernel ran, see `watch.py`
+    vllm       on request: the same weights, token ids, limits and stops in vLLM; random numbers are
+               its own, so lengths are alike in the mean only
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from os import pathsep
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hydragen_bench import sharpened
+from hydragen_bench.child import run_child
+from hydragen_bench.configs import CONFIGS
+from hydragen_bench.peer_vllm import run_vllm
+from hydragen_bench.sets import POINTS, Point, from_real, made_up, to_json
+from hydragen_bench.table import line
+from hydragen_bench.watch import DeviceWatch
+from hydragen_tree.errors import InputError
+from hydragen_tree.model.loading import find_model, load_tokenizer
+from hydragen_tree.prompt.prompt_lines import read_prompt_lines
+from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
+
+STOPS = ("\nclass ", "\ndef ", "\n# ", "\nif ", "\nprint")
+_SEED = 0
+_NAME = 26  # characters of a set's name in the table
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be run.
+
+    Attributes:
+        architecture: of `CONFIGS`, on random weights.
+        model: a model with weights instead.
+        points: names of `POINTS`; empty: all.
+        prompts: a file of real prompts, JSON lines; None: made up.
+        n: samples of a prompt; None: the set's own number.
+        temperatures: each set is run at all of them.
+        top_p: of all runs.
+        max_tokens: of a sample.
+        entropy_bits: of a token, of random weights.
+        mean_tokens: of a sample, of random weights; 0: samples have no end.
+        repeats: of each run.
+        weights: where random weights are kept; None: they are not.
+        vllm_python: the Python that has vLLM; None: it is not measured.
+        cascade: vLLM's older runner with cascade attention.
+    """
+
+    architecture: str = "smollm2-135m"
+    model: str | None = None
+    points: Sequence[str] = ()
+    prompts: Path | None = None
+    n: int | None = None
+    temperatures: Sequence[float] = (0.8, 0.2)
+    top_p: float = 0.95
+    max_tokens: int = 256
+    entropy_bits: float = 2.0
+    mean_tokens: float = 48.0
+    repeats: int = 2
+    weights: Path | None = None
+    vllm_python: str | None = None
+    cascade: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be run.
+
+        Raises:
+            InputError: `setting` names it.
+        """
+        for name in self.points:
+            if name not in POINTS:
+                raise InputError(f"expected {', '.join(POINTS)}", setting="points", value=name)
+        if self.model is None and self.architecture not in CONFIGS:
+            raise InputError(
+                f"expected one of {', '.join(CONFIGS)}",
+                setting="architecture",
+                value=self.architecture,
+            )
+        if self.prompts is not None and self.model is None:
+            raise InputError("random weights cannot read: name a --model", setting="prompts")
+
+    def sets(self) -> list[tuple[str, Point]]:
+        """Names and sizes of the sets."""
+        return [(name, POINTS[name]) for name in self.points or POINTS]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One set by one engine; what it does not tell is None.
+
+    Attributes:
+        samples: how many.
+        tokens: drawn.
+        mean_tokens: of a sample.
+        first_run_s: seconds of the first time.
+        seconds: of the last time, when nothing is compiled any more.
+        tokens_s: tokens a second then.
+        first_sample_s: seconds until the first sample was written.
+        first_token_s: seconds until the first token was known, the first time.
+        host_share: of the steps, those that the host took one by one.
+        steps: steps in all.
+        rows_a_token: rows computed for each token.
+        logprob_bits: of a drawn token.
+        idle_share: of the time, that without a kernel.
+        ends: samples by what ended them.
+    """
+
+    samples: int
+    tokens: int
+    mean_tokens: float
+    first_run_s: float
+    seconds: float
+    tokens_s: float
+    first_sample_s: float | None
+    first_token_s: float | None
+    host_share: float | None
+    steps: int | None
+    rows_a_token: float | None
+    logprob_bits: float | None
+    idle_share: float | None
+    ends: Mapping[str, int]
+
+    @classmethod
+    def of(cls, answers: Sequence[Mapping[str, Any]], watch: DeviceWatch) -> "Figures":
+        """Of all repeats of a run."""
+        first, last = answers[0], answers[-1]
+        tokens, seconds = int(last["tokens_sampled"]), float(last["seconds"])
+        rows = last.get("rows_computed")
+        steps = last.get("steps_host", 0) + last.get("steps_device", 0)
+        return cls(
+            last["samples_total"],
+            tokens,
+            tokens / last["samples_total"],
+            first["seconds"],
+            seconds,
+            tokens / seconds,
+            last.get("first_sample_s"),
+            first.get("first_token_s"),
+            last["steps_host"] / steps if steps else None,
+            steps or None,
+            None if rows is None else rows / tokens,
+            last.get("logprob_bits"),
+            watch.idle(last["began"], seconds),
+            last["ends"],
+        )
+
+
+_COLUMNS = ("samples", "length", "first_s", "seconds", "tokens/s", "sample", "host", "rows/tok")
+HEADING = f"{'set':{_NAME}s}" + line(
+    (*_COLUMNS, "bits", "idle", "vllm", "ratio", "length", "idle"), 9
+)
+
+
+def _cell(value: float | None, shape: str) -> str:
+    return "-" if value is None else format(value, shape)
+
+
+def describe(name: str, ours: Figures, vllm: Figures | None) -> str:
+    """A line of the table, under `HEADING`."""
+    cells = (
+        f"{ours.samples}",
+        f"{ours.mean_tokens:.1f}",
+        f"{ours.first_run_s:.1f}",
+        f"{ours.seconds:.1f}",
+        f"{ours.tokens_s:.0f}",
+        _cell(ours.first_sample_s, ".2f"),
+        _cell(ours.host_share, ".0%"),
+        _cell(ours.rows_a_token, ".2f"),
+        _cell(ours.logprob_bits, ".2f"),
+        _cell(ours.idle_share, ".0%"),
+    )
+    theirs: tuple[str, ...] = ("-",) * 4
+    if vllm is not None:
+        ratio = ours.tokens_s / vllm.tokens_s
+        idle = _cell(vllm.idle_share, ".0%")
+        theirs = f"{vllm.tokens_s:.0f}", f"{ratio:.2f}", f"{vllm.mean_tokens:.1f}", idle
+    return f"{name:{_NAME}s}{line((*cells, *theirs), 9)}"
+
+
+def run(asked: Asked) -> dict[str, Any]:
+    """Measures, prints a table and returns its figures.
+
+    Raises:
+        InputError: the prompts cannot be read, or there are too few.
+        HydragenError: one of the processes failed.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="hydragen-run-")))
+        model, made = _model(asked, folder)
+        names, job = _job(asked, model)
+        watch = stack.enter_context(DeviceWatch())
+        vllm: list[dict[str, Any]] = []
+        if asked.vllm_python is not None:
+            vllm = run_vllm(job, folder, asked.vllm_python, older_runner=asked.cascade)
+        python = [sys.executable, "-m", "hydragen_bench.run_child"]
+        ours = run_child("run", python, job, folder, {"PYTHONPATH": pathsep.join(sys.path)})
+    start_s = ours[1]["first_token_s"] + ours[0]["loaded_s"]
+    print(
+        f"{asked.model or asked.architecture + ', random weights'}: {ours[0]['dtype']} on "
+        f"{ours[0]['device']}, {ours[0]['attention']} attention, {ours[0]['rows']} rows"
+    )
+    if made:
+        print(
+            f"head: {made['entropy_bits']:.2f} bits a token, an end in "
+            f"{made['end_probability']:.2%} of the tokens at temperature "
+            f"{sharpened.TEMPERATURE}, top-p {sharpened.TOP_P}"
+        )
+    print(
+        f"start-up: {start_s:.1f} s until the first token, {ours[0]['imported_s']:.1f} of them "
+        f"importing and {ours[0]['loaded_s'] - ours[0]['imported_s']:.1f} loading"
+    )
+    if vllm:
+        cascade = "with" if vllm[0]["cascade"] else "without"
+        print(
+            f"vllm {vllm[0]['version']} {cascade} cascade attention: {vllm[0]['loaded_s']:.1f} s "
+            "until it takes prompts"
+        )
+    print(HEADING)
+    rows = []
+    for number, name in enumerate(names):
+        own = Figures.of(_repeats(ours, number, asked), watch)
+        peer = Figures.of(_repeats(vllm, number, asked), watch) if vllm else None
+        print(describe(name, own, peer), flush=True)
+        rows.append({"set": name, "ours": asdict(own), "vllm": asdict(peer) if peer else None})
+    return {
+        "asked": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(asked).items()},
+        "stop": STOPS,
+        "seed": _SEED,
+        "head": made,
+        "start_s": start_s,
+        "ours": ours[0],
+        "vllm": vllm[0] if vllm else None,
+        "rows": rows,
+    }
+
+
+def _repeats(answers: Sequence[dict[str, Any]], number: int, asked: Asked) -> list[dict[str, Any]]:
+    """The lines of one run; the first of all is the engine's."""
+    first = 1 + number * asked.repeats
+    return list(answers[first : first + asked.repeats])
+
+
+def _model(asked: Asked, folder: Path) -> tuple[str, dict[str, float] | None]:
+    """The model's name or folder, and how its head was made if its weights are random."""
+    if asked.model is not None:
+        return asked.model, None
+    own = asked.architecture, asked.entropy_bits, asked.mean_tokens
+    place = sharpened.find_folder(asked.weights or folder, *own)
+    if not sharpened.is_made(place):
+        # in a process of its own: what it holds of the GPU goes with it
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(sharpened.make_folder, asked.architecture, place, *own[1:]).result()
+    return str(place), sharpened.read_figures(place)
+
+
+def _job(asked: Asked, model: str) -> tuple[list[str], dict[str, Any]]:
+    """Names of the runs, and what the processes are told of them."""
+    source = find_model(model, device="cpu")
+    vocabulary = int(source.config.vocab_size)
+    common = {
+        "top_p": asked.top_p,
+        "max_tokens": asked.max_tokens,
+        "stop": STOPS,
+        "seed": _SEED,
+        "eos": sorted(source.eos_ids),
+    }
+    real: list[Prompt] | None = None
+    if asked.prompts is not None:
+        real = _read(asked.prompts, load_tokenizer(source))
+    elif asked.model is not None:  # ids beyond its tokenizer's are no tokens
+        vocabulary = min(vocabulary, len(load_tokenizer(source)))
+    names, runs = [], []
+    for name, point in asked.sets():
+        prompts = made_up(point, vocabulary) if real is None else from_real(point, real)
+        entry = {**common, "prompts": to_json(prompts), "n": asked.n or point.n}
+        for temperature in asked.temperatures:
+            names.append(f"{name}, T {temperature:g}")
+            runs.append({**entry, "temperature": temperature})
+    job = {"model": model, "repeats": asked.repeats, "cascade": asked.cascade, "runs": runs}
+    return names, job
+
+
+def _read(path: Path, tokenizer: Any) -> list[Prompt]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return prompts_from_sources(read_prompt_lines(lines), tokenizer)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), setting="prompts", value=path) from None

@@ -1,0 +1,162 @@
+"""Measures our own runs, in a process of their own: `python -m hydragen_bench.run_child JOB OUT`.
+
+JOB is a JSON object:
+
+    model     directory of the weights, or another name of a model
+    started   time.time() when this process was called
+    runs      [{"prompts": [{"task_id", "text", "token_ids"}, ...], "n", "temperature", "top_p",
+              "max_tokens", "stop", "seed"}, ...]
+    repeats   how often each is run; the first time compiles and captures what it needs
+
+OUT gets a line of JSON for the start-up, {"imported_s", "loaded_s", "device", "dtype", "attention",
+"rows"}, then one for each run and repeat, see `measure`.
+"""
+
+import json
+import math
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any
+
+from hydragen_tree.model.loading import dtype_name
+from hydragen_tree.prompt.prompts import prompts_from_sources
+from hydragen_tree.run import run
+from hydragen_tree.sample.manifest import Manifest
+from hydragen_tree.sample.records import RunStats
+from hydragen_tree.sample.sample import Sample
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.sample.writer import SampleWriter
+from hydragen_tree.settings import SamplingSettings
+
+_INTERVAL_S = 0.01
+
+
+class FirstToken:
+    """Looks at the figures of a run from beside it, until there is a token.
+
+    Attributes:
+        at: `time.perf_counter()` of the first token seen; None before.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        sampler.stats = RunStats()  # those of an earlier run have tokens
+        self.at: float | None = None
+        self._sampler, self._is_over = sampler, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "FirstToken":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while self.at is None and not self._is_over.wait(_INTERVAL_S):
+            if self._sampler.stats.tokens_sampled:
+                self.at = time.perf_counter()
+
+
+def measure(sampler: Sampler, asked: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One run, from the texts of its prompts to its last line in a file.
+
+    Args:
+        sampler: its weights are loaded.
+        asked: an entry of the job's `runs`.
+        folder: for the samples.
+
+    Returns:
+        `began` (`time.time()`), `seconds`, `first_token_s` and `first_sample_s` from its beginning
+        on, `ends` (samples by what ended them), `distinct` (completions, each problem by itself),
+        `logprob_bits` (mean bits of a drawn token under the model's own distribution), and the
+        run's statistics.
+    """
+    settings = SamplingSettings(
+        asked["temperature"],
+        top_p=asked["top_p"],
+        max_tokens=asked["max_tokens"],
+        stop=asked["stop"],
+        seed=asked["seed"],
+    )
+    ends: Counter[str] = Counter()
+    first_sample_s, nats = 0.0, 0.0
+
+    def keep(sample: Sample) -> None:
+        nonlocal first_sample_s, nats
+        writer.write(sample)
+        first_sample_s = first_sample_s or time.perf_counter() - start
+        ends[sample.finish_reason] += 1
+        nats -= sample.logprob
+
+    path = folder / "samples.jsonl"
+    with FirstToken(sampler) as first, SampleWriter(path, force=True) as writer:
+        began, start = time.time(), time.perf_counter()
+        sources = [
+            (each["task_id"], each["text"] or each["token_ids"]) for each in asked["prompts"]
+        ]
+        prompts = prompts_from_sources(sources, sampler.tokenizer)
+        writer.begin(
+            Manifest.describe(
+                prompts,
+                n=asked["n"],
+                settings=settings,
+                model=sampler.fingerprint,
+                problems={},
+                ends=sampler.ends(prompts, settings).record(),
+            )
+        )
+        run(prompts, asked["n"], sampler=sampler, settings=settings, keep=keep)
+        writer.finish({})
+        seconds = time.perf_counter() - start
+    stats = sampler.stats
+    return {
+        "began": began,
+        "seconds": seconds,
+        "first_token_s": seconds if first.at is None else first.at - start,
+        "first_sample_s": first_sample_s,
+        "ends": dict(ends),
+        "distinct": writer.tally.distinct_programs,
+        "logprob_bits": nats / math.log(2) / stats.tokens_sampled,
+        **asdict(stats),
+    }
+
+
+def main(job_path: str, out_path: str) -> None:
+    """Runs a job; every line of the answer is there as soon as it is known."""
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    imported_s = time.time() - job["started"]
+    with Path(out_path).open("w", encoding="utf-8") as out, TemporaryDirectory() as place:
+
+        def answer(**line: Any) -> None:
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+
+        sampler = Sampler.from_pretrained(job["model"])
+        _ = sampler.model  # loads the weights
+        answer(
+            imported_s=imported_s,
+            loaded_s=time.time() - job["started"],
+            device=str(sampler.source.device),
+            dtype=dtype_name(sampler.source.dtype),
+            attention=sampler.backend,
+            rows=sampler.max_rows,
+        )
+        for asked in job["runs"]:
+            for _ in range(job["repeats"]):
+                answer(**measure(sampler, asked, Path(place)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,347 @@
+"""`hydragen bench run`: sets, the head that ends samples, both engines' processes, the table."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from hydragen_bench import configs, peer_vllm, run, run_child, sharpened
+from hydragen_bench.run import Asked
+from hydragen_bench.sets import POINTS, Point, from_real, made_up
+from hydragen_bench.watch import DeviceWatch
+from hydragen_cli import bench
+from hydragen_tree.errors import HydragenError, InputError
+from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.settings import SamplingSettings
+
+VOCABULARY, BITS, LENGTH = 300, 1.0, 12.0
+SMALL = {"small": Point(3, 4), "rooted": Point(2, 3, 40, 9)}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the weights of the architecture `tiny` are kept."""
+    place = tmp_path_factory.mktemp("weights")
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        config = LlamaConfig(vocab_size=VOCABULARY, **sizes, **heads, bos_token_id=None)
+        patch.setitem(configs.CONFIGS, "tiny", config)
+        folder = sharpened.find_folder(place, "tiny", BITS, LENGTH)
+        sharpened.make_folder("tiny", folder, BITS, LENGTH)
+    return place
+
+
+@pytest.fixture
+def folder(weights: Path) -> Path:
+    return sharpened.find_folder(weights, "tiny", BITS, LENGTH)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small sets, and an architecture of that name."""
+    monkeypatch.setattr(run, "POINTS", SMALL)
+    monkeypatch.setitem(configs.CONFIGS, "tiny", LlamaConfig())
+
+
+# -- sets ------------------------------------------------------------------------------------
+
+
+def test_made_up_prompts_have_the_lengths_of_real_ones() -> None:
+    prompts = made_up(POINTS["humaneval"], 1000)
+    lengths = np.array([len(prompt.token_ids) for prompt in prompts])
+    assert len(prompts) == 164
+    assert np.percentile(lengths, [10, 50, 90]) == pytest.approx([75, 122, 231], rel=0.03)
+    assert 42 <= lengths.min() < 60
+    assert 275 < lengths.max() <= 395
+    again = made_up(POINTS["humaneval"], 1000)
+    assert all(
+        np.array_equal(a.token_ids, b.token_ids) for a, b in zip(prompts, again, strict=True)
+    )
+    assert min(prompt.token_ids.min() for prompt in prompts) >= 1  # the end token is in none
+
+
+def test_a_root_is_what_all_prompts_begin_with() -> None:
+    prompts = made_up(POINTS["fewshot12"], 1000)
+    tokens = np.stack([prompt.token_ids for prompt in prompts])
+    assert tokens.shape == (12, 2750)
+    assert (tokens[:, :2400] == tokens[0, :2400]).all()
+    assert len({row[2400:].tobytes() for row in tokens}) == 12
+
+
+def test_real_prompts_come_from_the_front_and_their_root_from_the_back() -> None:
+    real = [Prompt(f"p{i}", 0, np.full(5, i, np.int32), (), f"text {i}") for i in range(4)]
+    assert [prompt.text for prompt in from_real(Point(2, 1), real)] == ["text 0", "text 1"]
+    rooted = from_real(Point(2, 1, 7, 3), real)
+    assert [prompt.token_ids.tolist() for prompt in rooted] == [
+        [3, 3, 3, 3, 3, 2, 2, i, i, i, i, i] for i in (0, 1)
+    ]
+    assert rooted[0].text is None
+    with pytest.raises(InputError, match="4 prompts, expected at least 5"):
+        from_real(Point(5, 1), real)
+
+
+# -- random weights --------------------------------------------------------------------------
+
+
+def test_bisection_finds_a_value_or_the_nearer_end() -> None:
+    assert sharpened.bisect(lambda x: x**3, 8.0, -10.0, 10.0) == pytest.approx(2.0, abs=1e-3)
+    assert sharpened.bisect(lambda x: x, 50.0, -10.0, 10.0) == pytest.approx(10.0, abs=1e-3)
+
+
+def test_a_sharpened_model_is_as_sure_and_ends_as_often_as_asked_for(folder: Path) -> None:
+    figures = sharpened.read_figures(folder)
+    assert figures["entropy_bits"] == pytest.approx(BITS, rel=0.25)
+    assert figures["end_probability"] == pytest.approx(1 / LENGTH, rel=0.25)
+    sampler = Sampler.from_pretrained(str(folder))
+    assert sampler.source.eos_ids == {sharpened.END}
+    settings = SamplingSettings(sharpened.TEMPERATURE, top_p=sharpened.TOP_P, max_tokens=200)
+    prompts = [prompt.token_ids.tolist() for prompt in made_up(Point(40, 1), VOCABULARY)]
+    samples = list(sampler.sample(prompts, 8, settings))
+    lengths = [sample.n_tokens for sample in samples]
+    assert LENGTH / 2 < np.mean(lengths) < LENGTH * 2
+    assert np.std(lengths) > LENGTH / 3  # they are not all alike
+    assert sum(sample.finish_reason == "eos" for sample in samples) > 0.95 * len(samples)
+    bits = -sum(sample.logprob for sample in samples) / sum(lengths) / np.log(2)
+    assert 0.2 * BITS < bits < 2 * BITS
+    assert sampler.stats.rows_computed < 0.9 * sampler.stats.tokens_sampled  # they share rows
+
+
+def test_any_engine_finds_the_same_in_its_folder(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.eos_token_id == sharpened.END
+    with torch.inference_mode():
+        states = model.model(torch.randint(1, VOCABULARY, (4, 9))).last_hidden_state
+    assert (states[..., 0] > 0).all()
+    assert float(states[..., 0].std() / states[..., 0].mean()) < 0.3
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert len(tokenizer) == VOCABULARY
+    texts = [tokenizer.decode([token]) for token in range(VOCABULARY)]
+    assert len(set(texts)) == VOCABULARY
+    assert not any(stop in "".join(texts) for stop in run.STOPS)
+
+
+def test_samples_may_have_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    monkeypatch.setitem(configs.CONFIGS, "less", LlamaConfig(vocab_size=64, **sizes, **heads))
+    sharpened.make_folder("less", tmp_path / "less", 2.0, 0.0)
+    assert Sampler.from_pretrained(str(tmp_path / "less")).source.eos_ids == frozenset()
+
+
+# -- our process -----------------------------------------------------------------------------
+
+
+def in_process(
+    name: str, command: Sequence[str], job: Mapping[str, Any], folder: Path, _: object
+) -> list[dict[str, Any]]:
+    """As `run_child`, without waiting for another process to import torch."""
+    assert (name, command[1:]) == ("run", ["-m", "hydragen_bench.run_child"])
+    asked, answered = folder / "job", folder / "answer"
+    asked.write_text(json.dumps({**job, "started": time.time()}))
+    run_child.main(str(asked), str(answered))
+    return [json.loads(line) for line in answered.read_text().splitlines()]
+
+
+def test_sets_are_run_to_their_last_line(
+    weights: Path, small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "run_child", in_process)
+    kept = Asked("tiny", entropy_bits=BITS, mean_tokens=LENGTH, weights=weights, max_tokens=40)
+    figures = run.run(kept)
+    names = [row["set"] for row in figures["rows"]]
+    assert names == ["small, T 0.8", "small, T 0.2", "rooted, T 0.8", "rooted, T 0.2"]
+    for row, samples in zip(figures["rows"], (12, 12, 6, 6), strict=True):
+        ours = row["ours"]
+        assert ours["samples"] == samples == sum(ours["ends"].values())
+        assert 0 < ours["rows_a_token"] <= 1
+        assert 0 < ours["first_sample_s"] <= ours["seconds"]
+        assert 0 < ours["first_token_s"] <= ours["first_run_s"]
+        assert ours["tokens_s"] == pytest.approx(ours["tokens"] / ours["seconds"])
+        assert row["vllm"] is None
+    assert figures["start_s"] > figures["ours"]["loaded_s"] > 0
+    json.dumps(figures)
+    out = capsys.readouterr().out
+    assert "native attention" in out
+    assert out.count(", T 0.2") == 2
+
+
+def test_real_prompts_are_read_as_the_model_reads_them(
+    random_model: Path, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines = [{"task_id": f"t/{i}", "prompt": f"def f{i}():\n"} for i in range(3)]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    jobs: list[Mapping[str, Any]] = []
+
+    def kept(*arguments: Any) -> list[dict[str, Any]]:
+        jobs.append(arguments[2])
+        return in_process(*arguments)
+
+    monkeypatch.setattr(run, "run_child", kept)
+    asked = Asked(
+        model=str(random_model), prompts=file, points=["small"], temperatures=[1.0], n=2, repeats=1,
+        max_tokens=6,
+    )  # fmt: skip
+    (row,) = run.run(asked)["rows"]
+    assert row["ours"]["samples"] == 6
+    prompts = jobs[0]["runs"][0]["prompts"]
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    assert [p["token_ids"] for p in prompts] == [tokenizer.encode(x["prompt"]) for x in lines]
+    with pytest.raises(InputError, match="prompts"):
+        run.run(Asked(model=str(random_model), prompts=tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"points": ["one", "two"]}, "points"),
+        ({"architecture": "none"}, "architecture"),
+        ({"prompts": Path("x")}, "name a --model"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Asked(**wrong)
+
+
+def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "raise SystemError('no such thing')"]
+    with pytest.raises(HydragenError, match=r"it failed with exit code 1(.|\n)*no such thing"):
+        run.run_child("it", command, {}, tmp_path)
+
+
+HYDRAGEN = [sys.executable, "-c", "from hydragen_cli.main import run; run()", "bench", "run"]
+
+
+def test_temperatures_are_numbers_with_commas() -> None:
+    assert bench._parse_temperatures("0.8,0") == [0.8, 0.0]
+    assert bench._parse_temperatures(None) is None
+    with pytest.raises(InputError, match="temperatures"):
+        bench._parse_temperatures("warm")
+
+
+def test_other_benchmarks_do_not_take_its_options() -> None:
+    command = [*HYDRAGEN[:-1], "tree", "--mean-tokens", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--mean-tokens" in done.stderr
+    assert "only bench run takes it" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_keeps_its_figures(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = [*HYDRAGEN, "--model", str(folder), "--points", "one", "-n", "3", "--repeats", "1"]
+    more = ["--temperatures", "0.8", "--max-tokens", "8", "-o", str(out)]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "one, T 0.8" in done.stdout
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["ours"]["samples"] == 3
+
+
+# -- vLLM ------------------------------------------------------------------------------------
+
+FAKE_VLLM = """
+import json, os
+from pathlib import Path
+from types import SimpleNamespace
+
+__version__ = "9.9"
+ASKED = Path(os.environ["FAKE_VLLM_LOG"])
+
+class LLM:
+    def __init__(self, **options):
+        assert Path(options["model"], "tokenizer.json").exists()
+        runner = os.environ.get("VLLM_USE_V2_MODEL_RUNNER")
+        ASKED.write_text(json.dumps([{**options, "runner": runner}]))
+
+    def generate(self, prompts, settings, use_tqdm):
+        asked = json.loads(ASKED.read_text())
+        ASKED.write_text(json.dumps([*asked, {"prompts": prompts, **vars(settings)}]))
+        sample = SimpleNamespace(token_ids=[1, 2, 0], text="x", finish_reason="stop")
+        return [SimpleNamespace(outputs=[sample] * settings.n) for _ in prompts]
+
+class SamplingParams(SimpleNamespace):
+    pass
+"""
+FAKE_ARGUMENTS = """
+from dataclasses import dataclass
+
+@dataclass
+class EngineArgs:
+    model: str = ""
+    disable_cascade_attn: bool = True
+    cudagraph_capture_sizes: object = None
+"""
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_vllm_gets_the_same_prompts_limits_and_stops(
+    cascade: bool, weights: Path, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "site" / "vllm" / "engine"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package.parent / "__init__.py").write_text(FAKE_VLLM)
+    (package / "arg_utils.py").write_text(FAKE_ARGUMENTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("FAKE_VLLM_LOG", str(tmp_path / "asked.json"))
+    monkeypatch.setattr(run, "run_child", in_process)
+    asked = Asked(
+        "tiny", points=["rooted"], entropy_bits=BITS, mean_tokens=LENGTH, weights=weights,
+        max_tokens=9, temperatures=[0.8], vllm_python=peer_vllm.find_vllm(None), cascade=cascade,
+    )  # fmt: skip
+    figures = run.run(asked)
+    assert figures["vllm"]["version"] == "9.9"
+    assert figures["vllm"]["cascade"] is cascade
+    (row,) = figures["rows"]
+    assert row["vllm"]["mean_tokens"] == 3
+    assert row["vllm"]["samples"] == row["ours"]["samples"] == 6
+    assert row["vllm"]["ends"] == {"stop": 6}
+    engine, *runs = json.loads((tmp_path / "asked.json").read_text())
+    assert engine["runner"] == ("0" if cascade else None)
+    assert engine.get("disable_cascade_attn", True) is not cascade
+    assert "skip_tokenizer_init" not in engine  # stop strings need its texts
+    assert len(runs) == 2
+    prompts = [prompt.token_ids.tolist() for prompt in made_up(SMALL["rooted"], VOCABULARY)]
+    assert runs[0]["prompts"] == [{"prompt_token_ids": tokens} for tokens in prompts]
+    assert (runs[0]["n"], runs[0]["max_tokens"], runs[0]["temperature"]) == (3, 9, 0.8)
+    assert runs[0]["stop"] == list(run.STOPS)
+    assert runs[0]["stop_token_ids"] == [sharpened.END]
+    assert engine["max_model_len"] >= 40 + 9 + 9
+
+
+# -- the device, from outside ----------------------------------------------------------------
+
+
+def test_the_watch_averages_what_the_driver_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho ' 30'; echo '[N/A]'; echo 20; exec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with DeviceWatch() as watch:
+        end = time.monotonic() + 10
+        while len(watch._readings) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert watch.idle(time.time() - 30, 40) == pytest.approx(0.75)
+    assert watch.idle(time.time() - 300, 40) is None
+
+
+def test_without_the_drivers_tool_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with DeviceWatch() as watch:
+        assert watch.idle(time.time() - 30, 40) is None
