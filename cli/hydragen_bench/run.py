@@ -202,58 +202,78 @@ def describe(name: str, ours: Figures, vllm: Figures | None) -> str:
 def run(asked: Asked) -> dict[str, Any]:
     """Measures, prints a table and returns its figures.
 
+    The table is printed once we have run, and again with vLLM beside us once that has.
+
     Raises:
         InputError: the prompts cannot be read, or there are too few.
         HydragenError: one of the processes failed.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="hydragen-run-")))
-        model, made = _model(asked, folder)
+        model, head = _model(asked, folder)
         names, job = _job(asked, model)
         watch = stack.enter_context(DeviceWatch())
-        vllm: list[dict[str, Any]] = []
-        if asked.vllm_python is not None:
-            vllm = run_vllm(job, folder, asked.vllm_python, older_runner=asked.cascade)
         python = [sys.executable, "-m", "hydragen_bench.run_child"]
         ours = run_child("run", python, job, folder, {"PYTHONPATH": pathsep.join(sys.path)})
-    start_s = ours[1]["first_token_s"] + ours[0]["loaded_s"]
-    print(
-        f"{asked.model or asked.architecture + ', random weights'}: {ours[0]['dtype']} on "
-        f"{ours[0]['device']}, {ours[0]['attention']} attention, {ours[0]['rows']} rows"
-    )
-    if made:
-        print(
-            f"head: {made['entropy_bits']:.2f} bits a token, an end in "
-            f"{made['end_probability']:.2%} of the tokens at temperature "
-            f"{sharpened.TEMPERATURE}, top-p {sharpened.TOP_P}"
-        )
-    print(
-        f"start-up: {start_s:.1f} s until the first token, {ours[0]['imported_s']:.1f} of them "
-        f"importing and {ours[0]['loaded_s'] - ours[0]['imported_s']:.1f} loading"
-    )
-    if vllm:
-        cascade = "with" if vllm[0]["cascade"] else "without"
-        print(
-            f"vllm {vllm[0]['version']} {cascade} cascade attention: {vllm[0]['loaded_s']:.1f} s "
-            "until it takes prompts"
-        )
-    print(HEADING)
-    rows = []
-    for number, name in enumerate(names):
-        own = Figures.of(_repeats(ours, number, asked), watch)
-        peer = Figures.of(_repeats(vllm, number, asked), watch) if vllm else None
-        print(describe(name, own, peer), flush=True)
-        rows.append({"set": name, "ours": asdict(own), "vllm": asdict(peer) if peer else None})
+        own = [Figures.of(_repeats(ours, number, asked), watch) for number in range(len(names))]
+        start_s = ours[1]["first_token_s"] + ours[0]["loaded_s"]
+        _print_start(asked, ours[0], head, start_s)
+        engine: dict[str, Any] | None = None
+        peers: list[Figures | None] = [None] * len(names)
+        _print_table(names, own, peers)
+        if asked.vllm_python is not None:
+            vllm = run_vllm(job, folder, asked.vllm_python, older_runner=asked.cascade)
+            engine = vllm[0]
+            peers = [
+                Figures.of(_repeats(vllm, number, asked), watch) for number in range(len(names))
+            ]
+            cascade = "with" if engine["cascade"] else "without"
+            print(
+                f"vllm {engine['version']} {cascade} cascade attention: {engine['loaded_s']:.1f} s "
+                "until it takes prompts"
+            )
+            _print_table(names, own, peers)
     return {
         "asked": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(asked).items()},
         "stop": STOPS,
         "seed": _SEED,
-        "head": made,
+        "head": head,
         "start_s": start_s,
         "ours": ours[0],
-        "vllm": vllm[0] if vllm else None,
-        "rows": rows,
+        "vllm": engine,
+        "rows": [
+            {"set": name, "ours": asdict(we), "vllm": asdict(peer) if peer else None}
+            for name, we, peer in zip(names, own, peers, strict=True)
+        ],
     }
+
+
+def _print_start(
+    asked: Asked, ours: Mapping[str, Any], head: Mapping[str, float] | None, start_s: float
+) -> None:
+    """What is run on, and what came before the first token."""
+    print(
+        f"{asked.model or asked.architecture + ', random weights'}: {ours['dtype']} on "
+        f"{ours['device']}, {ours['attention']} attention, {ours['rows']} rows"
+    )
+    if head is not None:
+        print(
+            f"head: {head['entropy_bits']:.2f} bits a token, an end in "
+            f"{head['end_probability']:.2%} of the tokens at temperature "
+            f"{sharpened.TEMPERATURE}, top-p {sharpened.TOP_P}"
+        )
+    print(
+        f"start-up: {start_s:.1f} s until the first token, {ours['imported_s']:.1f} of them "
+        f"importing and {ours['loaded_s'] - ours['imported_s']:.1f} loading"
+    )
+
+
+def _print_table(
+    names: Sequence[str], ours: Sequence[Figures], vllm: Sequence[Figures | None]
+) -> None:
+    print(HEADING)
+    for row in zip(names, ours, vllm, strict=True):
+        print(describe(*row), flush=True)
 
 
 def _repeats(answers: Sequence[dict[str, Any]], number: int, asked: Asked) -> list[dict[str, Any]]:

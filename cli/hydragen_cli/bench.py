@@ -170,7 +170,7 @@ def bench(
     }
     output = file_or_stdout(output)
     _check(name, given, figures, plot)
-    check_outputs({"output": output, "plot": plot}, _inputs(figures, problem, config))
+    check_outputs({"output": output, "plot": plot}, _inputs(figures, problem, prompts, config))
     if figures is not None:
         found = _read(name, figures)
     else:
@@ -213,7 +213,7 @@ def _check(
 
 
 def _inputs(
-    figures: Path | None, problem: Path | None, config: Path | None
+    figures: Path | None, problem: Path | None, prompts: Path | None, config: Path | None
 ) -> Iterator[tuple[str, Path]]:
     if figures is not None:
         yield "the file of the figures", figures
@@ -221,6 +221,8 @@ def _inputs(
         from hydragen_tree.problem.reading import load_problems
 
         yield from files_of(load_problems([str(problem)]))
+    if prompts is not None:
+        yield "the file of the prompts", prompts
     yield from (("the configuration", file) for file in config_files(config))
 
 
