@@ -28,6 +28,10 @@ _ASKING = ("str", "repr", "hash", "isinstance", "issubclass", "type", "getattr",
 _TYPES = {"int", "str", "float", "list", "tuple", "dict", "set", "bool", "bytes", "frozenset"}
 _CALLERS = ("map", "filter", "sorted", "min", "max")  # of functions that they are given
 _LOOKING = {"asyncio", "dataclasses", "inspect", "operator", "pickle", "types", "weakref"}
+# What acts on the process that it is called in: its names, its streams, its random numbers.
+_HERE = {"globals", "patch", "redirect_stdout", "redirect_stderr", "environ"}
+_STATEFUL = {"mock", "unittest", "warnings", "logging"}
+_LAZY = ("iter", "map", "filter", "zip", "enumerate", "reversed")
 _LEETCODE = "Solution"  # its methods are called, and no more
 
 
@@ -73,6 +77,10 @@ class _Look:
     def _note(self, node: ast.AST) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             self._functions.add(node.name)
+        if isinstance(node, ast.Assign) and _holds_lambda(node.value):
+            self._functions |= {
+                target.id for target in node.targets if isinstance(target, ast.Name)
+            }
         if isinstance(node, ast.arg):
             self._parameters.add(node.arg)
         elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -113,13 +121,18 @@ class _Look:
         if isinstance(node, ast.ClassDef):
             return not any(_last_name(base).endswith(("Error", "Exception")) for base in node.bases)
         if isinstance(node, ast.Attribute):
-            return self._is_attribute_of_an_object(node)
+            acts = node.attr in _HERE or _last_name(node.value) in _STATEFUL
+            seeds = node.attr == "seed" and _last_name(node.value) == "random"
+            return acts or seeds or self._is_attribute_of_an_object(node)
         if isinstance(node, ast.Name):
-            return self._is_object(node)
+            return (node.id in _HERE and node.id not in self._bound) or self._is_object(node)
         if isinstance(node, ast.Call):
             return self._asks_or_gives_functions(node)
         if isinstance(node, ast.Compare):
             sides = (node.left, *node.comparators)
+            if any(isinstance(by, ast.Is | ast.IsNot) for by in node.ops):
+                kinds = all(isinstance(s, ast.Call) and _last_name(s.func) == "type" for s in sides)
+                return not kinds and not any(map(_is_one_of_a_kind, sides))
             return sum(self._is_result(side) for side in sides) > 1
         if isinstance(node, ast.withitem):
             return self._is_result(node.context_expr)
@@ -148,13 +161,24 @@ class _Look:
         return id(node) not in self._plain_uses
 
     def _asks_or_gives_functions(self, call: ast.Call) -> bool:
+        if _last_name(call.func) in ("eval", "exec"):
+            return len(call.args) == 1  # without names of its own
         if isinstance(call.func, ast.Name) and call.func.id in _ASKING:
             return any(self._is_result(argument) for argument in _arguments(call))
         if isinstance(call.func, ast.Attribute) and _last_name(call.func.value) in _LOOKING:
             return True
-        if not self._is_programs(call.func):
+        if not self._is_programs(call.func) and not _is_leetcode_method(call.func):
             return False
-        return any(self._is_function(argument) for argument in _arguments(call))
+        given = _arguments(call)
+        return any(self._is_function(value) or self._is_lazy(value) for value in given)
+
+    def _is_lazy(self, node: ast.AST) -> bool:
+        """An iterator, which is read no further than the program reads it."""
+        if not isinstance(node, ast.Call):
+            return isinstance(node, ast.GeneratorExp)
+        if isinstance(node.func, ast.Attribute):
+            return _last_name(node.func.value) in ("itertools", "functools")
+        return isinstance(node.func, ast.Name) and node.func.id in (*_LAZY, "partial")
 
     def _is_function(self, node: ast.AST) -> bool:
         """A function that is not the program's own, or something that holds one."""
@@ -206,6 +230,25 @@ def _deciding(node: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
         if child is not message:
             yield from _deciding(child)
+
+
+def _holds_lambda(node: ast.AST) -> bool:
+    """A function without a name, or a container of them."""
+    if isinstance(node, ast.List | ast.Tuple):
+        return any(map(_holds_lambda, node.elts))
+    if isinstance(node, ast.Dict):
+        return any(map(_holds_lambda, node.values))
+    return isinstance(node, ast.Lambda)
+
+
+def _is_one_of_a_kind(node: ast.AST) -> bool:
+    """A value, or a plain type, that is the same one in every process."""
+    return isinstance(node, ast.Constant) or _last_name(node) in _TYPES
+
+
+def _is_leetcode_method(function: ast.AST) -> bool:
+    owner = function.value if isinstance(function, ast.Attribute) else None
+    return isinstance(owner, ast.Call) and _last_name(owner.func) == _LEETCODE
 
 
 def _arguments(call: ast.Call) -> list[ast.expr]:

@@ -52,6 +52,14 @@ CASES = [
          "class _Many:\n    def __init__(self, n): self.n = n\n"
          "    def __len__(self): return self.n\n    def __getitem__(self, i): return i\n"
          "def f(n): return _Many(n)", ("return self.n", "return 2"), beside=False),
+    Case("identity", "a = [1]\nassert f(a) is a", "def f(a): return a", ("return a", "return [1]")),
+    Case("a lambda with a name", "sq = lambda x: x * x\nassert f(sq, 3) == 9",
+         "def f(g, x): return g(x)", ("g(x)", "x")),
+    Case("exception arguments", "try:\n    f('k')\n    assert False\nexcept KeyError as e:\n"
+         "    assert str(e) == \"'k'\" and e.args == ('k',)",
+         "def f(x): return {}[x]", ("{}[x]", "{}[1]"), beside=False),
+    Case("an endless iterator given", "import itertools\nassert f(itertools.count()) == 0",
+         "def f(it): return next(it)", ("next(it)", "1")),
     Case("equality", "assert f(1, 2) == f(1, 2)\nassert f(1, 2) != f(2, 1)",
          "class P:\n    def __init__(self, *all): self.all = all\n"
          "    def __eq__(self, other): return self.all == other.all\ndef f(a, b): return P(a, b)",

@@ -103,7 +103,9 @@ class _Link:
         except (ValueError, RecursionError, AttributeError):
             raise _GoneError(_NO_ANSWERS) from None
         if raised:
-            raise _rebuilt_error(raised, str(reply.get("text", "")))
+            text = str(reply.get("text", ""))
+            args = self.decode(reply["args"]) if "args" in reply else [text]
+            raise _rebuilt_error(raised, text, args)
         return dict(reply)
 
     def encode(self, value: Any) -> Any:
@@ -222,14 +224,14 @@ def _free_names(code: CodeType) -> list[str]:
     return [name for name in names if not hasattr(builtins, name)]
 
 
-def _rebuilt_error(kinds: Any, text: str) -> Exception:
+def _rebuilt_error(kinds: Any, text: str, args: list[Any]) -> Exception:
     """The program's exception, as one that `except` clauses in the test recognise."""
     names = [str(kind) for kind in kinds] if isinstance(kinds, list) else ["Exception"]
     known = (getattr(builtins, name, None) for name in names)
     base = next((k for k in known if isinstance(k, type) and issubclass(k, Exception)), Exception)
     try:
         kind = type(names[0], (_RaisedError, base), {"kind": names[0], "text": text})
-        error: Exception = kind(text)
+        error: Exception = kind(*args)
     except TypeError:  # an exception that is made in another way
         error = type(names[0], (_RaisedError,), {"kind": names[0], "text": text})(text)
     return error

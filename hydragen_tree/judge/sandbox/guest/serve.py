@@ -6,6 +6,7 @@ is never in the memory of the program that is tested.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import json
@@ -73,6 +74,11 @@ class _Service:
             }[request["do"]](request)  # fmt: skip
         except BaseException as error:  # exit() and all: the test decides what it means
             kinds = [kind.__name__ for kind in type(error).__mro__]
+            reply = {"raised": kinds, "text": _text_of(error)}
+            with contextlib.suppress(Exception):  # of arguments that have no plain form
+                reply["args"] = [wire.encode(part, _refuse) for part in error.args]
+                json.dumps(reply)
+                return reply
             return {"raised": kinds, "text": _text_of(error)}
 
     def _look(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -143,6 +149,10 @@ class _Service:
     def _refer(self, value: Any) -> int:
         self._objects.append(value)
         return len(self._objects) - 1
+
+
+def _refuse(value: Any) -> int:
+    raise TypeError(f"a {type(value).__name__} has no plain form")
 
 
 def _text_of(error: BaseException) -> str:
