@@ -23,7 +23,9 @@ def note(message: str, *, quiet: bool = False) -> None:
 
 
 def prepare_libraries(model: str, *, quiet: bool) -> None:
-    """Keeps transformers and the hub from writing over our own messages; downloads keep their bars.
+    """Has transformers import no more than a run needs, and not write over our own messages.
+
+    Downloads keep their bars. Comes before anything imports transformers.
 
     Args:
         model: what is about to be loaded; where it has to come from the hub, that is said, since
@@ -32,6 +34,10 @@ def prepare_libraries(model: str, *, quiet: bool) -> None:
     """
     import logging
     from pathlib import Path
+
+    from hydragen_tree.imports import spare_imports
+
+    spare_imports()
 
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar

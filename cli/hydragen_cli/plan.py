@@ -50,10 +50,11 @@ def plan(
     inputs = Inputs.read(problems, prompts, chat, variants)
     check_outputs({}, [*inputs.paths(), *files_of_model(model)])
 
+    prepare_libraries(model, quiet=as_json)
+
     from hydragen_tree.model.explain import explain as explanation
     from hydragen_tree.sample.sampler import Sampler
 
-    prepare_libraries(model, quiet=as_json)
     sampler = Sampler.from_pretrained(
         model,
         revision=revision,

@@ -76,9 +76,10 @@ def sample(
         note(remark, quiet=quiet)
 
     def prepare() -> "tuple[Sampler, list[Prompt]]":
+        prepare_libraries(model, quiet=quiet)
+
         from hydragen_tree.sample.sampler import Sampler  # torch comes with it: seconds
 
-        prepare_libraries(model, quiet=quiet)
         sampler = Sampler.from_pretrained(
             model,
             revision=revision,

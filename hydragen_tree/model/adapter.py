@@ -81,7 +81,6 @@ def _refuse(module: nn.Module, why: str) -> NoReturn:
     )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -162,11 +161,13 @@ class TreeModel:
     def compile(self) -> None:
         """Makes the model fast: fused products, layers compiled once for all and any token count.
 
-        Attention stays as it is. What stands beside the layers, the rotary embedding and the last
+        Attention stays as it is; the compiler, which takes seconds to import, first comes in here.
+        What stands beside the layers, the rotary embedding and the last
         norm, is compiled too: uncompiled they are as many launches as a layer. What was compiled
         once is kept on disk by torch.
         """
         fuse_projections(self.model)
+        AttentionInterface.register(IMPLEMENTATION, torch.compiler.disable(_attention))
         # The angles of the rotary embedding are a product in fp32, and have to be. Not only for
         # this call: compiling is put off until a module is called.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
