@@ -139,11 +139,12 @@ Explain = Annotated[
     ),
 ]
 Compile = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--compile/--no-compile",
         rich_help_panel=_MODEL,
-        help="On a GPU, compile the model's layers: half a minute once, then from a cache.",
+        help="On a GPU, compile the model's layers: half a minute once, then seconds from a cache. "
+        "By default where the run is long enough to earn it.",
     ),
 ]
 Seed = Annotated[

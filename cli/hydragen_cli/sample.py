@@ -50,7 +50,7 @@ def sample(
     kv_dtype: arguments.KvDtype = "auto",
     device: arguments.Device = "auto",
     attention: arguments.Attention = "auto",
-    compile: arguments.Compile = True,
+    compile: arguments.Compile = None,
     memory: arguments.Memory = None,
     max_rows: arguments.MaxRows = None,
     quiet: arguments.Quiet = False,

@@ -6,12 +6,10 @@ the plan says who sees whom.
 """
 
 import math
-import os
 import warnings
 from typing import Any, NoReturn
 
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
@@ -22,10 +20,14 @@ from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.tree_attention import TreeAttention
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.compilation import keep_compiled
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.support import window_tokens
 
 IMPLEMENTATION = "hydragen_tree"
+_BESIDE_COMPILED = (
+    "hydragen_tree_beside_compiled"  # the same, which the compiler does not look into
+)
 
 # Arguments of attention that change nothing here: nothing is dropped when a model is evaluated, and
 # positions, caches and outputs are not for attention itself.
@@ -135,9 +137,14 @@ def _no_mask(*_: Any, **__: Any) -> None:
 class TreeModel:
     """A causal language model whose attention walks the tree.
 
+    On a GPU products of one input are fused; on a CPU weights are packed.
+
     Args:
         model: a transformers model; its attention implementation is replaced.
         backend: attention backend, see `tree_attention`.
+
+    Attributes:
+        is_compiled: whether `compile` has been called.
     """
 
     def __init__(self, model: PreTrainedModel, backend: str = "auto") -> None:
@@ -146,6 +153,9 @@ class TreeModel:
         model.set_attn_implementation(IMPLEMENTATION)
         model.eval()
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
+        if model.device.type == "cuda":
+            fuse_projections(model)
+        self.is_compiled = False
         self.model = model
         self.backend = backend
         self._window = window_tokens(model.config.get_text_config(decoder=True))
@@ -159,21 +169,22 @@ class TreeModel:
         return torch.device(self.model.device)
 
     def compile(self) -> None:
-        """Makes the model fast: fused products, layers compiled once for all and any token count.
+        """Has the layers compiled, once for all of them and any token count; once is enough.
 
-        Attention stays as it is; the compiler, which takes seconds to import, first comes in here.
-        What stands beside the layers, the rotary embedding and the last
-        norm, is compiled too: uncompiled they are as many launches as a layer. What was compiled
-        once is kept on disk by torch.
+        Attention stays as it is. What stands beside the layers, the rotary embedding and the last
+        norm, is compiled too: uncompiled they are as many launches as a layer. The compiler, which
+        takes seconds to import, first comes in here; what it makes is kept on disk.
         """
-        fuse_projections(self.model)
-        AttentionInterface.register(IMPLEMENTATION, torch.compiler.disable(_attention))
+        if self.is_compiled:
+            return
+        self.is_compiled = True
+        AttentionInterface.register(_BESIDE_COMPILED, torch.compiler.disable(_attention))
+        AttentionMaskInterface.register(_BESIDE_COMPILED, _no_mask)
+        self.model.set_attn_implementation(_BESIDE_COMPILED)
         # The angles of the rotary embedding are a product in fp32, and have to be. Not only for
         # this call: compiling is put off until a module is called.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-        os.environ.setdefault(
-            "TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("hydragen") / "inductor")
-        )
+        keep_compiled()
         depth = self.model.config.get_text_config(decoder=True).num_hidden_layers
         stacks = (
             (owner, layers)

@@ -18,6 +18,7 @@ from hydragen_tree.branch.budget import kv_budget_bytes, path_levels
 from hydragen_tree.errors import CapacityError, InputError, Setting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.compilation import Compiling, note_compiled, weigh_compiling
 from hydragen_tree.model.loading import (
     ModelSource,
     find_model,
@@ -63,7 +64,7 @@ class Sampler:
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
-        compiled: bool = True,
+        compiled: bool | None = None,
     ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
             raise InputError(
@@ -96,7 +97,7 @@ class Sampler:
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
-        compiled: bool = True,
+        compiled: bool | None = None,
     ) -> "Sampler":
         """Finds a model and makes a sampler of it.
 
@@ -111,7 +112,8 @@ class Sampler:
             memory_bytes: for keys and values; by default measured: half of the free memory of a
                 CPU, on a GPU what weights and a step's own needs leave.
             max_rows: branches in the batch at the most.
-            compiled: compile the model's layers on a GPU: half a minute once, then from a cache.
+            compiled: compile the model's layers on a GPU: half a minute once, then seconds from a
+                cache. None: where a run is long enough to earn it.
 
         Raises:
             ModelError: the model is missing, broken or not supported.
@@ -135,8 +137,6 @@ class Sampler:
         """The adapted model; loads the weights on first use."""
         if self._model is None:
             self._model = TreeModel(load_weights(self.source), self._attention)
-            if self._compiled and self.source.device.type == "cuda":
-                self._model.compile()
         return self._model
 
     @property
@@ -227,6 +227,8 @@ class Sampler:
         outline = self.outline(prompts, n)
         trie, rows = outline.trie, outline.rows
         model = self.model  # before the arena: what the weights leave is measured
+        if self._is_compiled(outline, settings, sum(map(len, done.values()))):
+            model.compile()
         cache = self._arena(trie, rows, settings)
         vocabulary = int(self.source.config.vocab_size)
         detokenizer = Detokenizer(self.tokenizer, vocabulary)
@@ -254,6 +256,8 @@ class Sampler:
         stats.prompt_tokens_unshared = int(lengths[records.prompt].sum())
         stats.started = time.perf_counter()
         yield from loop.samples()
+        if model.is_compiled:
+            note_compiled(self.source.config, self.source.dtype, self.source.device)
 
     @property
     def why_slower(self) -> str | None:
@@ -289,6 +293,34 @@ class Sampler:
         The run itself works on this outline's trie, so that what is shown is what is run.
         """
         return Outline.draw(prompts, n, self.source.shape, self.cost, self.max_rows)
+
+    def compiling(self, outline: Outline, max_tokens: int, n_done: int = 0) -> Compiling | None:
+        """What compiling the model's layers would save a run, and cost it; None: not on a GPU.
+
+        Args:
+            outline: of the run.
+            max_tokens: of a sample.
+            n_done: samples that exist already.
+        """
+        source = self.source
+        if source.device.type != "cuda":
+            return None
+        samples = outline.n * len({prompt.task_id for prompt in outline.prompts}) - n_done
+        return weigh_compiling(
+            source.config,
+            source.dtype,
+            source.device,
+            samples=max(samples, 0),
+            rows=outline.rows,
+            max_tokens=max_tokens,
+        )
+
+    def _is_compiled(self, outline: Outline, settings: SamplingSettings, n_done: int) -> bool:
+        """Whether a run goes through compiled layers, as asked or where it is long enough."""
+        compiling = self.compiling(outline, settings.max_tokens, n_done)
+        if compiling is None:
+            return False
+        return compiling.is_worth_it if self._compiled is None else self._compiled
 
     def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
         """Room for what the run can use at the most, within the budget."""
