@@ -32,7 +32,7 @@ def config(**sizes: int) -> PreTrainedConfig:
     ("rows", "measured_ms"), [(32, 8.43 - 6.15), (128, 9.80 - 7.31), (1024, 35.26 - 30.29)]
 )
 def test_a_step_saves_what_was_measured(rows: int, measured_ms: float) -> None:
-    one = weigh_compiling(config(**LLAMA_8B), BF16, CPU, samples=rows, rows=rows, max_tokens=1000)
+    one = weigh_compiling(config(**LLAMA_8B), BF16, CPU, samples=rows, rows=rows, max_tokens=2000)
     assert one.steps == 1000
     assert one.saved_s == pytest.approx(measured_ms, rel=0.05)
 
@@ -40,15 +40,12 @@ def test_a_step_saves_what_was_measured(rows: int, measured_ms: float) -> None:
 @pytest.mark.parametrize(
     ("sizes", "samples", "max_tokens", "first", "again"),
     [
-        pytest.param(
-            {"hidden_size": 256, "num_hidden_layers": 5}, 1000, 256, False, False, id="shipped"
-        ),
+        pytest.param(SHIPPED, 1000, 256, False, False, id="shipped"),
         pytest.param(LLAMA_8B, 100, 64, False, False, id="8B-short"),
-        pytest.param(LLAMA_8B, 6 * 1024, 192, False, False, id="8B-nearly"),
-        pytest.param(LLAMA_8B, 6 * 1024, 256, True, True, id="8B-set"),
-        pytest.param(
-            {"hidden_size": 576, "num_hidden_layers": 30}, 50_000, 256, True, True, id="135M"
-        ),
+        pytest.param(LLAMA_8B, 6 * 1024, 384, False, False, id="8B-nearly"),
+        pytest.param(LLAMA_8B, 6 * 1024, 512, True, True, id="8B-long"),
+        pytest.param(SMOLLM_135M, 16_400, 256, False, False, id="135M-HumanEval"),
+        pytest.param(SMOLLM_135M, 50_000, 256, True, True, id="135M-long"),
     ],
 )
 def test_only_long_runs_compile(
