@@ -101,9 +101,11 @@ def sample(
         _rehearse(*prepare(), samples, settings, memory_bytes, quiet=quiet)
         return 0
 
+    from hydragen_tree.model.read_ahead import read_ahead
     from hydragen_tree.sample.manifest import Manifest, manifest_path
     from hydragen_tree.sample.writer import SampleWriter
 
+    read_ahead(model)
     path = file_or_stdout(output)
     configuration = [("the configuration", file) for file in config_files(config)]
     read = [*inputs.paths(), *files_of_model(model), *configuration]
