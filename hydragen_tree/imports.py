@@ -5,6 +5,7 @@ compiler (with sympy and Triton), distributed tensors, and scipy for the losses 
 two fifths of the processor time of all imports (NOTES.md).
 """
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,21 +29,22 @@ def spare_imports() -> None:
     """Imports transformers without what drawing samples does not need.
 
     For a process of our own only, before anything else imports transformers: there transformers
-    holds from now on that there is no scipy, no scikit-learn and no distributed torch. No number
-    depends on that. The compiler loads when something of it is first used. What is loaded already
-    stays as it is.
+    holds from now on that there is no scipy, no scikit-learn and no distributed torch (no number
+    depends on that), and what has been made up to here is never searched for garbage. The compiler
+    loads when something of it is first used. What is loaded already stays as it is.
     """
     if any(name in sys.modules for name in _SHARED):
         return
-    import torch.distributed
+    with _uncollected():
+        import torch.distributed
 
-    with _hidden(_PACKAGES), _undistributed(torch.distributed):
-        asked = import_module("transformers.utils.import_utils")
-        for question in _QUESTIONS:
-            getattr(asked, question, bool)()
-    with _deferred_compiler(torch):
-        for name in _SHARED:
-            import_module(name)
+        with _hidden(_PACKAGES), _undistributed(torch.distributed):
+            asked = import_module("transformers.utils.import_utils")
+            for question in _QUESTIONS:
+                getattr(asked, question, bool)()
+        with _deferred_compiler(torch):
+            for name in _SHARED:
+                import_module(name)
 
 
 class _Deferred(ModuleType):
@@ -177,6 +179,23 @@ def _deferred_compiler(torch: ModuleType) -> Iterator[None]:
     finally:
         if type(module) is _Deferred:
             sys.meta_path.insert(0, loading)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Inside, nothing is searched for garbage, and what is there at the end never is.
+
+    Imports make a million objects and hardly any garbage; to look through them time and again, then
+    and for as long as the process runs, takes as long as a fifth of the imports.
+    """
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if is_on:
+            gc.enable()
 
 
 @contextmanager

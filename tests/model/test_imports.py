@@ -50,7 +50,8 @@ assert counters["stats"]["unique_graphs"] == 2, counters  # before it and after 
 
 # What this process hid or denied while it imported transformers is as it was.
 RESTORED = """
-import torch.distributed, scipy.optimize
+import gc, torch.distributed, scipy.optimize
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
 assert torch.distributed.is_available()
 """
 
