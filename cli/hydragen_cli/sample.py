@@ -136,6 +136,8 @@ def sample(
         note(f"samples end at {ends}", quiet=quiet)
         if model == "tiny":
             note(_DEMONSTRATION, quiet=quiet)
+        if device == "auto" and _is_faster_on_cpu(sampler, built, samples, max_tokens):
+            note(_SMALL, quiet=quiet)
 
         def keep(drawn: "Sample") -> None:
             with interrupts.held():
@@ -169,9 +171,23 @@ def sample(
 _DEMONSTRATION = (
     "tiny is a small demonstration model; name a real one with --model DIRECTORY or OWNER/NAME"
 )
+_SMALL = "so small a run is probably done sooner by the CPU (in float32): --device cpu"
 _NOT_EXACT = (
     "--kv-dtype fp8: keys and values are rounded to 8 bits; samples are not exactly the model's"
 )
+
+
+def _is_faster_on_cpu(
+    sampler: "Sampler", prompts: "Sequence[Prompt]", n: int, max_tokens: int
+) -> bool:
+    import torch
+
+    from hydragen_tree.model.small_runs import is_faster_on_cpu
+
+    total = n * len({prompt.task_id for prompt in prompts})
+    prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
+    threads = torch.get_num_threads()
+    return is_faster_on_cpu(sampler.source, prompt_tokens, total, max_tokens, threads)
 
 
 def _rehearse(

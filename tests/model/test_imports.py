@@ -56,6 +56,15 @@ assert torch.distributed.is_available()
 """
 
 
+# What is left out is no part of any model that can be asked for.
+CLASSES = """
+from transformers import AutoModelForCausalLM
+classes = AutoModelForCausalLM._model_mapping
+assert len([classes[config] for config in classes.keys()]) > 100
+assert type(sys.modules["torch._dynamo"]) is not types.ModuleType
+"""
+
+
 def python(code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False
@@ -66,6 +75,10 @@ def python(code: str) -> str:
 
 def test_a_run_imports_neither_compiler_nor_scipy_nor_distributed_tensors() -> None:
     python(REPORT)
+
+
+def test_every_causal_model_can_be_imported_without_them() -> None:
+    python(REPORT + CLASSES)
 
 
 def test_samples_are_those_of_a_process_that_imports_everything() -> None:
