@@ -11,7 +11,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from hydragen_tree.sample.python_code import read_code, without_prose
+from hydragen_tree.sample.python_code import compiles, without_prose
 
 PYTHON = frozenset({"python", "py", "ipython", "python3", "python2", "py3", "sage", "cpython"})
 _MARKDOWN = frozenset({"markdown", "md"})
@@ -90,7 +90,7 @@ def split_blocks(text: str) -> list[Block]:
 
 def compiling(code: str) -> str | None:
     """The code, without its common margin if only so it compiles; None if it does not."""
-    return next((c for c in (code, textwrap.dedent(code)) if read_code(c) is not None), None)
+    return next((c for c in (code, textwrap.dedent(code)) if compiles(c)), None)
 
 
 def open_fence(text: str) -> tuple[str, str, str] | None:

@@ -19,6 +19,9 @@ _OUTPUT = frozenset({"print", "stdout", "write", "writelines"})
 _TEST_LIBRARIES = frozenset({"unittest", "pytest", "doctest", "timeit"})
 _ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _TRIES = 24  # ends, or beginnings, of a program in prose that are tried
+_BODIES = ("    pass\n", "  pass\n", "\tpass\n", "        pass\n")
+_KEPT = 1024  # texts whose reading is remembered: an answer is looked at from several sides
+_INDENTED = re.compile(r"(?:[ \t]*(?:#[^\r\n]*)?\n)*[ \t]+[^\s#\\]")  # its first statement is
 _BEGINNING = re.compile(
     r"(?:from|import|def|async|class)\s+\w|@\w|(?:for|while|if|with)\b.*:|try:|print\(|#"
     r"|[A-Za-z_][\w.]*(?:\s*,\s*[A-Za-z_]\w*)*\s*(?::\s*\w+\s*)?=(?!=)|[a-z_]\w*\("
@@ -60,7 +63,12 @@ class Code:
         return bool(names) and not self.bound.isdisjoint({*names, "*"})
 
 
-@lru_cache(maxsize=512)
+def compiles(text: str) -> bool:
+    """Whether a text is a Python 3 program."""
+    return _line_of_error(text) is None
+
+
+@lru_cache(maxsize=_KEPT)
 def read_code(text: str) -> Code | None:
     """The program that a text is; None if it does not compile."""
     tree = _compiled(text)
@@ -114,6 +122,10 @@ def longest_program(head: str, text: str) -> str | None:
     Returns:
         The part of `text`, or None if not even its first statement belongs to the program.
     """
+    if not text and head.endswith("\n"):
+        return None
+    if _INDENTED.match(text) and _is_open_block(head) and compiles(head + text):
+        return text  # the block that the head ends in has gained a statement
     lines = text.split("\n")
     end = len(lines)
     for _ in range(_TRIES):
@@ -141,6 +153,13 @@ def longest_program(head: str, text: str) -> str | None:
         if isinstance(node, ast.stmt) and (node.end_lineno or 0) >= first_line and _is_real(node)
     ]
     return "\n".join(lines[:end]) if added else None
+
+
+@lru_cache(maxsize=_KEPT)
+def _is_open_block(head: str) -> bool:
+    """Whether a program ends, with a whole line, in a block that may go on."""
+    is_whole = head.endswith("\n") and not head.endswith("\\\n")
+    return is_whole and any(compiles(head + body) for body in _BODIES)
 
 
 def without_prose(text: str) -> str | None:
@@ -176,7 +195,7 @@ def unfinished_tail(text: str) -> str:
             continue
         part = whole[offsets[number] :]
         faults = []
-        for body in ("", "    pass\n", "  pass\n", "\tpass\n", "        pass\n"):
+        for body in ("", *_BODIES):
             tree = _compiled(part + body)
             if tree is not None and any(_is_real(node) for node in tree.body):
                 return text[offsets[number] :]
@@ -206,6 +225,7 @@ def end_of_futures(text: str) -> int:
     return max((node.end_lineno or 0 for node in futures), default=0)
 
 
+@lru_cache(maxsize=_KEPT)
 def stub(text: str) -> tuple[str, str] | None:
     """The function that a text leaves without a body, if its last statement is one.
 
@@ -227,16 +247,17 @@ def stub(text: str) -> tuple[str, str] | None:
 
 def _compiled(text: str) -> ast.Module | None:
     """A tree that Python would also compile: `return` outside a function parses, but does not."""
+    if not compiles(text):
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(text)
-            compile(text, "solution.py", "exec", dont_inherit=True)
+            return ast.parse(text)
     except _ERRORS:
         return None
-    return tree
 
 
+@lru_cache(maxsize=_KEPT)
 def _line_of_error(text: str) -> int | None:
     """The line, from 1, that keeps a text from compiling; None if nothing does."""
     try:

