@@ -5,8 +5,8 @@ stream.py             a stream through the workers: duplicates, old verdicts, wh
 worker_pool.py        the workers' threads, and problems made ready for them
 worker.py             one program, test by test: where a verdict is decided
 limits.py             the limits of a run, and what is wrong with how it ended
-code_tests.py         tests that are code: apart from the program, or beside it where they share
-                      objects, and what that gives up; shared_objects.py decides which
+code_tests.py         tests that are code: apart from the program where plain values pass, else
+                      beside it, and what that gives up; shared_objects.py decides which
 comparison.py         outputs and values against what is expected
 checker_programs.py   checkers that are programs, interactors included
 languages.py          how a program of each language is compiled and run

@@ -1,11 +1,11 @@
-"""Tests that are code: apart from the program where values pass between them, else beside it.
+"""Tests that are code: apart from the program where only plain values pass, else beside it.
 
-Apart is the safe way, and the usual one: the program's process never holds what a test expects, and
-what it returns is rebuilt from plain parts. Code that shares objects with the program (sets their
-attributes, gives it functions, compares its instances) means nothing that way, and runs in the
-program's process, inside the sandbox as ever. What that gives up: a program could look at the test
-or change it, so that a verdict holds for programs that do not try to cheat. Ending early is no way
-to pass: the test's end is told with a word that the program was never given.
+Apart is the safe way: the program's process never holds what a test expects, and what it returns
+is rebuilt from plain parts. It is the way of tests that compare results with literals. Any other
+could tell an object from a copy, and runs in the program's process, inside the sandbox as ever.
+What that gives up: a program could look at the test or change it, so that a verdict holds for
+programs that do not try to cheat. Ending early is no way to pass: the test's end is told with a
+word that the program was never given.
 """
 
 import json
@@ -88,8 +88,8 @@ def _judged(outcome: Outcome, exit_status: int | None, said: str) -> Judged:
         harness.ACCEPTED: ("AC", ""),
         harness.WRONG: ("WA", said),
         harness.RAISED: ("RE", said),
-        harness.UNDEFINED: ("RE", said),
         harness.GONE: ("RE", said),
+        harness.REFUSED: ("IE", said),
     }
     if exit_status not in words:
         raise CheckerError(f"test code ended with {exit_status}: {said[-200:]}")

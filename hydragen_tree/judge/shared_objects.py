@@ -1,43 +1,32 @@
-"""Whether test code shares objects with the program, or only values pass between them.
+"""Whether test code may share objects with the program, or only plain values pass between them.
 
 Decided from the test alone, never from what a program does: else a program could choose how it is
-tested. Values are what has plain parts (numbers, text, containers of them), and the program's
-functions where they are called.
+tested. Plain is what is proved to be: functions of the program are called with literals, and each
+result is compared at once with literals, as the tests of HumanEval, MBPP and evalplus do. Whatever
+else a test does could tell an object from a copy of its parts.
 """
 
 import ast
 import builtins
-import collections
-import sys
 import warnings
-from collections.abc import Iterator
-from fractions import Fraction
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-# A method or attribute of one of these says nothing about whose object it is.
-_PLAIN = (
-    *(str, bytes, bytearray, int, float, complex, list, tuple, dict, set, frozenset, range),
-    *(collections.Counter, collections.OrderedDict, collections.deque, collections.defaultdict),
-    *(Fraction, BaseException),
-)
-_PLAIN_ATTRIBUTES = {n for kind in _PLAIN for n in dir(kind) if not n.startswith("__")}
-_PLAIN_ATTRIBUTES |= {"__name__", "__doc__"}
-# Of these a test may ask nothing but what the program's own methods say of the object.
-_ASKING = ("str", "repr", "hash", "isinstance", "issubclass", "type", "getattr", "hasattr", "id",
-           "setattr", "delattr", "vars", "dir", "callable")  # fmt: skip
-_TYPES = {"int", "str", "float", "list", "tuple", "dict", "set", "bool", "bytes", "frozenset"}
-_CALLERS = ("map", "filter", "sorted", "min", "max")  # of functions that they are given
-_LOOKING = {"asyncio", "dataclasses", "inspect", "operator", "pickle", "types", "weakref"}
-# What acts on the process that it is called in: its names, its streams, its random numbers.
-_HERE = {"globals", "patch", "redirect_stdout", "redirect_stderr", "environ"}
-_STATEFUL = {"mock", "unittest", "warnings", "logging"}
-_LAZY = ("iter", "map", "filter", "zip", "enumerate", "reversed")
-_LEETCODE = "Solution"  # its methods are called, and no more
+from hydragen_tree.problem.formats.evalplus import is_evalplus_test
+
+# Of literals they make values, the same in every process.
+_MAKING = {"set", "frozenset", "tuple", "list", "range", "float", "int", "bytearray"}
+# Of a result they ask what its plain parts answer.
+_ASKING = {"abs", "len", "list", "round", "set", "sorted", "tuple"}
+_SOLUTION = "Solution"  # LeetCode's class, whose methods are called
+_METADATA = "METADATA"  # HumanEval's, which nothing reads
+_SINGLE = (None, True, False)  # the same object in every process
 
 
 @lru_cache(256)
 def shares_objects(code: str) -> bool:
-    """Whether a test needs the program's objects themselves, not their values.
+    """Whether a test may need the program's objects themselves, not their values.
 
     Args:
         code: the test. What does not parse shares nothing.
@@ -48,214 +37,202 @@ def shares_objects(code: str) -> bool:
             tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return False
-    look = _Look(tree)
+    if is_evalplus_test(code):
+        return False
     try:
-        return any(look.shares(node) for node in _deciding(tree))
+        return not _is_plain(tree)
     except RecursionError:
+        return True
+
+
+def _is_plain(tree: ast.Module) -> bool:
+    """Whether a test is assertions, and functions of assertions given a program's function."""
+    checks = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    outer = _Scope({check.name for check in checks}, {})
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            plain = _is_plain_check(node, outer)
+        elif isinstance(node, ast.Assign):
+            plain = _assigned(node) == _METADATA and outer.is_value(node.value)
+        else:
+            plain = outer.is_plain_statement(node) or _gives_function(node, outer)
+        if not plain:
+            return False
+    return True
+
+
+def _is_plain_check(node: ast.FunctionDef, outer: "_Scope") -> bool:
+    """`def check(candidate):` with nothing but assertions, and names for literals, below it."""
+    parameters = [argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)]
+    if len(parameters) != 1 or not node.args.args or node.args.defaults or node.decorator_list:
         return False
+    names = {_assigned(part): part.value for part in node.body if isinstance(part, ast.Assign)}
+    scope = _Scope({*outer.bound, *names, *parameters}, names, parameters[0])
+    assigned = sum(isinstance(part, ast.Assign) for part in node.body)
+    distinct = len(names) == assigned and names.keys().isdisjoint({"", *parameters})
+    return (
+        distinct
+        and all(map(scope.is_plain_statement, node.body))
+        and all(_is_given_once(name, value, node) for name, value in names.items())
+    )
 
 
-class _Look:
-    """What the names in a test's code stand for."""
+def _is_given_once(name: str, value: ast.expr, check: ast.FunctionDef) -> bool:
+    """Whether it matters to nobody that the program is given a copy of a named value."""
+    if _is_scalar(value):
+        return True
+    loads = Counter(_loads(check))[name]
+    given = [a for call in _calls(check) if not _is_of_python(call) for a in call.args]
+    given += [key.value for call in _calls(check) for key in call.keywords]
+    return loads == 1 or all(name not in _loads(argument) for argument in given)
 
-    def __init__(self, tree: ast.Module) -> None:
-        self._bound: set[str] = set()  # by the test, as anything
-        self._functions: set[str] = set()  # defined in the test
-        self._parameters: set[str] = set()  # of those, where a program's function may come in
-        self._modules: set[str] = set(sys.stdlib_module_names) | {"np", "numpy"}
-        self._plain_uses: set[int] = set()  # names that are called, or handed on to be called
-        self._results: set[str] = set()  # names for what the program's functions gave
-        self._values: set[int] = set()  # of those, what a test function is given
-        for node in ast.walk(tree):
-            self._note(node)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                self._note_uses(node)
-            elif isinstance(node, ast.Assign):
-                self._note_results(node)
 
-    def _note(self, node: ast.AST) -> None:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            self._functions.add(node.name)
-        if isinstance(node, ast.Assign) and _holds_lambda(node.value):
-            self._functions |= {
-                target.id for target in node.targets if isinstance(target, ast.Name)
-            }
-        if isinstance(node, ast.arg):
-            self._parameters.add(node.arg)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names = {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-            self._modules |= names
-        elif isinstance(node, ast.Assign) and self._is_of_a_library(node.value):
-            self._modules |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            self._bound.add(node.id)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            self._bound.add(node.name)
-
-    def _note_uses(self, call: ast.Call) -> None:
-        self._plain_uses.add(id(call.func))
-        calls = isinstance(call.func, ast.Name) and call.func.id in _CALLERS
-        if calls or self._is_programs(call.func) or self._is_test_function(call.func):
-            self._plain_uses |= {id(argument) for argument in _arguments(call)}
-        if self._is_test_function(call.func):
-            self._values |= {id(argument) for argument in _arguments(call)}
-
-    def _note_results(self, node: ast.Assign) -> None:
-        for target in node.targets:
-            pairs = [(target, node.value)]
-            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-                pairs = list(zip(target.elts, node.value.elts, strict=False))
-            self._results |= {t.id for t, v in pairs if isinstance(t, ast.Name) and self._gives(v)}
-
-    def _is_of_a_library(self, value: ast.AST) -> bool:
-        """Whether it is made by a library alone, as `random.Random(1)` is."""
-        if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Attribute):
-            return False
-        root = value.func.value
-        plain = not any(isinstance(n, ast.Call) for a in _arguments(value) for n in ast.walk(a))
-        return plain and isinstance(root, ast.Name) and root.id in self._modules
-
-    def shares(self, node: ast.AST) -> bool:
-        """Whether this part of the test is one that values do not serve."""
-        if isinstance(node, ast.ClassDef):
-            return not any(_last_name(base).endswith(("Error", "Exception")) for base in node.bases)
-        if isinstance(node, ast.Attribute):
-            acts = node.attr in _HERE or _last_name(node.value) in _STATEFUL
-            seeds = node.attr == "seed" and _last_name(node.value) == "random"
-            return acts or seeds or self._is_attribute_of_an_object(node)
-        if isinstance(node, ast.Name):
-            return (node.id in _HERE and node.id not in self._bound) or self._is_object(node)
-        if isinstance(node, ast.Call):
-            return self._asks_or_gives_functions(node)
-        if isinstance(node, ast.Compare):
-            sides = (node.left, *node.comparators)
-            if any(isinstance(by, ast.Is | ast.IsNot) for by in node.ops):
-                kinds = all(isinstance(s, ast.Call) and _last_name(s.func) == "type" for s in sides)
-                return not kinds and not any(map(_is_one_of_a_kind, sides))
-            return sum(self._is_result(side) for side in sides) > 1
-        if isinstance(node, ast.withitem):
-            return self._is_result(node.context_expr)
-        if isinstance(node, ast.BinOp):
-            return self._is_result(node.left) and self._is_result(node.right)
+def _gives_function(node: ast.stmt, scope: "_Scope") -> bool:
+    """`check(f)`, or `check(Solution().f)`."""
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
         return False
+    given = _arguments(node.value)
+    return _name(node.value.func) in scope.bound and len(given) == 1 and scope.is_programs(given[0])
 
-    def _is_attribute_of_an_object(self, node: ast.Attribute) -> bool:
-        if not isinstance(node.ctx, ast.Load):
-            return True
-        root = node.value
-        while isinstance(root, ast.Attribute):
-            root = root.value
-        if isinstance(root, ast.Name) and root.id in self._modules:
-            return False
-        if isinstance(root, ast.Call) and _last_name(root.func) in (_LEETCODE, *self._modules):
-            return False
-        return node.attr not in _PLAIN_ATTRIBUTES
 
-    def _is_object(self, node: ast.Name) -> bool:
-        """A class, or a variable, of the program's."""
-        if not self._is_free(node.id) or not isinstance(node.ctx, ast.Load):
-            return False
-        if node.id[0].isupper() and "_" not in node.id:
-            return node.id != _LEETCODE and id(node) not in self._values
-        return id(node) not in self._plain_uses
+class _Scope:
+    """What can be said of expressions where some names are bound.
 
-    def _asks_or_gives_functions(self, call: ast.Call) -> bool:
-        if _last_name(call.func) in ("eval", "exec"):
-            return len(call.args) == 1  # without names of its own
-        if isinstance(call.func, ast.Name) and call.func.id in _ASKING:
-            return any(self._is_result(argument) for argument in _arguments(call))
-        if isinstance(call.func, ast.Attribute) and _last_name(call.func.value) in _LOOKING:
-            return True
-        if not self._is_programs(call.func) and not _is_leetcode_method(call.func):
-            return False
-        given = _arguments(call)
-        return any(self._is_function(value) or self._is_lazy(value) for value in given)
+    Args:
+        bound: names that the test binds.
+        values: those that are names for literals.
+        candidate: the one that is a function of the program.
+    """
 
-    def _is_lazy(self, node: ast.AST) -> bool:
-        """An iterator, which is read no further than the program reads it."""
-        if not isinstance(node, ast.Call):
-            return isinstance(node, ast.GeneratorExp)
-        if isinstance(node.func, ast.Attribute):
-            return _last_name(node.func.value) in ("itertools", "functools")
-        return isinstance(node.func, ast.Name) and node.func.id in (*_LAZY, "partial")
+    def __init__(
+        self, bound: set[str], values: dict[str, ast.expr], candidate: str | None = None
+    ) -> None:
+        self.bound, self._values, self._candidate = bound, values, candidate
 
-    def _is_function(self, node: ast.AST) -> bool:
-        """A function that is not the program's own, or something that holds one."""
-        if isinstance(node, ast.Lambda):
-            return True
-        if isinstance(node, ast.Name):
-            known = node.id in _TYPES or hasattr(builtins, node.id)
-            return (known and node.id not in self._bound) or node.id in self._functions
+    def is_plain_statement(self, node: ast.stmt) -> bool:
+        """An assertion, a literal with a name, or nothing."""
+        if isinstance(node, ast.Assert):
+            return self._is_check(node.test) and self._is_message(node.msg)
+        if isinstance(node, ast.Assign):  # of no other name, for the two would share it
+            return _Scope(self.bound, {}).is_value(node.value)
+        nothing = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        return nothing or isinstance(node, ast.Pass)
+
+    def is_programs(self, node: ast.expr) -> bool:
+        """A function of the program; a name as of a class is not taken for one."""
         if isinstance(node, ast.Attribute):
-            return (
-                isinstance(node.value, ast.Name)
-                and node.value.id in self._modules | _TYPES
-                and (
-                    not node.attr.isupper()
-                    and node.attr not in ("inf", "nan", "pi", "e", "maxsize")
-                )
+            made = node.value
+            if not isinstance(made, ast.Call) or _arguments(made):
+                return False
+            return _name(made.func) == _SOLUTION and _SOLUTION not in self.bound
+        name = _name(node)
+        if name == self._candidate:
+            return True
+        free = bool(name) and name not in self.bound and not hasattr(builtins, name)
+        return free and not name.startswith("__")
+
+    def is_value(self, node: ast.expr) -> bool:
+        """A literal, or what Python makes of literals: a fresh object wherever it stands."""
+        if isinstance(node, ast.Name):
+            return node.id in self._values
+        if isinstance(node, ast.List | ast.Tuple | ast.Set):
+            return all(map(self.is_value, node.elts))
+        if isinstance(node, ast.Dict):
+            return all(key is not None and self.is_value(key) for key in node.keys) and all(
+                map(self.is_value, node.values)
             )
-        if isinstance(node, ast.List | ast.Tuple):
-            return any(map(self._is_function, node.elts))
-        return isinstance(node, ast.Dict) and any(map(self._is_function, node.values))
+        if isinstance(node, ast.Call):
+            made = _name(node.func) in _MAKING - self.bound and not node.keywords
+            return made and all(map(self.is_value, node.args))
+        return _is_scalar(node) or _is_repeated(node)
 
-    def _is_result(self, node: ast.AST) -> bool:
-        """What a function of the program gave."""
-        named = isinstance(node, ast.Name) and node.id in self._results - self._parameters
-        return self._gives(node) or named
+    def _is_check(self, node: ast.expr) -> bool:
+        if isinstance(node, ast.BoolOp):
+            return all(map(self._is_check, node.values))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return self._is_check(node.operand)
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(isinstance(by, ast.Is | ast.IsNot) for by in node.ops):
+                return len(sides) == 2 and self._is_result(sides[0]) and _is_single(sides[1])
+            results = [side for side in sides if not self.is_value(side)]
+            return len(results) == 1 and self._is_result(results[0])
+        return self._is_result(node) or isinstance(node, ast.Constant)
 
-    def _gives(self, node: ast.AST) -> bool:
-        return isinstance(node, ast.Call) and self._is_programs(node.func)
-
-    def _is_programs(self, function: ast.AST) -> bool:
-        if isinstance(function, ast.Call):
-            return self._is_programs(function.func)
-        if not isinstance(function, ast.Name):
+    def _is_result(self, node: ast.expr) -> bool:
+        """What a function of the program gives, or its size, its items, its distance."""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+            sides = (node.left, node.right), (node.right, node.left)
+            return any(self._is_result(one) and _is_scalar(other) for one, other in sides)
+        if not isinstance(node, ast.Call):
             return False
-        return function.id in self._parameters or self._is_free(function.id)
+        if _is_of_python(node):
+            asking = _name(node.func) in _ASKING - self.bound and not node.keywords
+            results = [side for side in node.args if not _is_scalar(side)]
+            return asking and node.args[:1] == results and self._is_result(results[0])
+        called = self.is_programs(node.func) and not _is_like_a_class(_name(node.func))
+        return called and all(map(self.is_value, _arguments(node)))
 
-    def _is_test_function(self, function: ast.AST) -> bool:
-        return isinstance(function, ast.Name) and function.id in self._functions
-
-    def _is_free(self, name: str) -> bool:
-        own = self._bound | self._functions | self._parameters | self._modules
-        return name not in own and not hasattr(builtins, name)
-
-
-def _deciding(node: ast.AST) -> Iterator[ast.AST]:
-    """All parts of a test but the messages of its assertions, which decide nothing."""
-    yield node
-    message = node.msg if isinstance(node, ast.Assert) else None
-    for child in ast.iter_child_nodes(node):
-        if child is not message:
-            yield from _deciding(child)
-
-
-def _holds_lambda(node: ast.AST) -> bool:
-    """A function without a name, or a container of them."""
-    if isinstance(node, ast.List | ast.Tuple):
-        return any(map(_holds_lambda, node.elts))
-    if isinstance(node, ast.Dict):
-        return any(map(_holds_lambda, node.values))
-    return isinstance(node, ast.Lambda)
+    def _is_message(self, node: ast.expr | None) -> bool:
+        if isinstance(node, ast.JoinedStr):
+            parts = [part for part in node.values if isinstance(part, ast.FormattedValue)]
+            return all(self.is_value(part.value) and not part.format_spec for part in parts)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return self._is_message(node.left) and self._is_message(node.right)
+        if isinstance(node, ast.Call) and _name(node.func) == "str" and len(node.args) == 1:
+            return self._is_result(node.args[0])
+        return node is None or self.is_value(node)
 
 
-def _is_one_of_a_kind(node: ast.AST) -> bool:
-    """A value, or a plain type, that is the same one in every process."""
-    return isinstance(node, ast.Constant) or _last_name(node) in _TYPES
+def _is_scalar(node: ast.expr) -> bool:
+    """A number, a text, bytes, or what is computed of them."""
+    if isinstance(node, ast.UnaryOp):
+        return _is_scalar(node.operand)
+    if isinstance(node, ast.BinOp):
+        return _is_scalar(node.left) and _is_scalar(node.right)
+    return isinstance(node, ast.Constant) and node.value is not ...
 
 
-def _is_leetcode_method(function: ast.AST) -> bool:
-    owner = function.value if isinstance(function, ast.Attribute) else None
-    return isinstance(owner, ast.Call) and _last_name(owner.func) == _LEETCODE
+def _is_repeated(node: ast.expr) -> bool:
+    """`[0] * 5`: items that nobody can change."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mult):
+        return False
+    sides = (node.left, node.right), (node.right, node.left)
+    return any(
+        isinstance(items, ast.List) and all(map(_is_scalar, items.elts)) and _is_scalar(times)
+        for items, times in sides
+    )
 
 
-def _arguments(call: ast.Call) -> list[ast.expr]:
+def _is_single(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and any(node.value is one for one in _SINGLE)
+
+
+def _is_of_python(call: ast.Call) -> bool:
+    return hasattr(builtins, _name(call.func))
+
+
+def _is_like_a_class(name: str) -> bool:
+    return name[:1].isupper() and "_" not in name
+
+
+def _arguments(call: ast.Call) -> Sequence[ast.expr]:
     return [*call.args, *(keyword.value for keyword in call.keywords)]
 
 
-def _last_name(node: ast.AST) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
+def _assigned(node: ast.Assign) -> str:
+    """The only name that it binds, or an empty one."""
+    return _name(node.targets[0]) if len(node.targets) == 1 else ""
+
+
+def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def _loads(tree: ast.AST) -> list[str]:
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return [node.id for node in names if isinstance(node.ctx, ast.Load)]

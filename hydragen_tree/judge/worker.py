@@ -21,17 +21,24 @@ from hydragen_tree.judge.sandbox.box import Box, BoxError
 from hydragen_tree.judge.sandbox.guest import wire
 from hydragen_tree.judge.sandbox.interaction import interact
 from hydragen_tree.judge.sandbox.levels import Container
-from hydragen_tree.judge.sandbox.request import Outcome, RunLimits
+from hydragen_tree.judge.sandbox.request import RunLimits
 from hydragen_tree.judge.verdicts import Verdict, verdict_of
 from hydragen_tree.problem.types import Problem, ProgramChecker, Test
 
 _PATIENCE = 3.0  # times as much elapsed time for a run that is repeated alone
 _INTERACTOR = RunLimits(cpu_s=60, wall_s=90, memory_bytes=4 << 30)
 _ATTEMPTS = 2
-# How Python tells of the processes and semaphores that a bare sandbox does not allow.
-_NO_PROCESSES = re.compile(
-    rb"BlockingIOError: \[Errno 11\].*\s*\Z|SemLock\((?s:.*)PermissionError: \[Errno 13\].*\s*\Z"
-)
+# How Python tells of what a sandbox without namespaces for each program allows to none.
+_NOT_ALLOWED = {
+    "starts processes": re.compile(
+        rb"BlockingIOError: \[Errno 11\].*\s*\Z"
+        rb"|SemLock\((?s:.*)PermissionError: \[Errno 13\].*\s*\Z"
+    ),
+    "writes files": re.compile(
+        rb"(?:PermissionError: \[Errno 13\] Permission denied: '.*'"
+        rb"|No usable temporary directory found.*)\s*\Z"
+    ),
+}
 
 
 class RunLock:
@@ -183,7 +190,8 @@ class Worker:
     ) -> Judged:
         if test.code is not None:
             boxes = (self.box, self._partner)
-            return run_code_test(problem, program, test.code, limits, boxes)
+            judged = run_code_test(problem, program, test.code, limits, boxes)
+            return self._unless_not_allowed(judged)
         if test.call is not None:
             return self._run_call(problem, program, test, limits)
         if isinstance(problem.checker, ProgramChecker) and problem.checker.interactive:
@@ -192,10 +200,7 @@ class Worker:
         outcome = self.box.run(program.request(limits), test.input.encode())
         failure = find_failure(outcome, problem)
         if failure is not None:
-            if failure[0] == "RE" and self._is_for_want_of_processes(outcome):
-                level = self.box.container.level
-                return outcome, "IE", f"it starts processes, which {level} allows to none"
-            return outcome, *failure
+            return self._unless_not_allowed((outcome, *failure))
         if checker is not None:
             wrong = checker.check(self.box, test, outcome.stdout)
         else:
@@ -203,11 +208,16 @@ class Worker:
             wrong = compare_text(problem.checker, outcome.stdout, test.output.encode())
         return (outcome, "AC", "") if wrong is None else (outcome, "WA", wrong)
 
-    def _is_for_want_of_processes(self, outcome: Outcome) -> bool:
-        """Whether another level of isolation could have given another verdict."""
+    def _unless_not_allowed(self, judged: Judged) -> Judged:
+        """A verdict as it stands, unless another level of isolation could have given another."""
+        outcome, status, _ = judged
         container = self.box.container
-        bare = not container.nested and container.level != "rlimits"
-        return bare and _NO_PROCESSES.search(outcome.stderr) is not None
+        if container.nested or container.level == "rlimits" or status not in ("RE", "WA"):
+            return judged
+        for what, said in _NOT_ALLOWED.items():
+            if said.search(outcome.stderr):
+                return outcome, "IE", f"it {what}, which {container.level} allows to none"
+        return judged
 
     def _run_call(
         self, problem: Problem, program: Program, test: Test, limits: RunLimits
@@ -215,16 +225,17 @@ class Worker:
         """A call crosses as a line of JSON, and so does what it returns."""
         assert test.call is not None
         args = [wire.encode(argument, _refuse_object) for argument in test.call]
-        call = json.dumps({"do": "call", "target": problem.entry_point, "args": args})
+        call = json.dumps({"target": problem.entry_point, "args": args})
         request = program.request(limits, role="serve_with_prelude")
         outcome = self.box.run(request, call.encode() + b"\n")
         failure = find_failure(outcome, problem)
         if failure is not None:
-            return outcome, *failure
+            return self._unless_not_allowed((outcome, *failure))
         try:
             reply = json.loads(outcome.stdout)
             if raised := reply.get("raised"):
-                return outcome, "RE", f"{raised[0]}: {reply.get('text', '')}"[:400]
+                message = f"{raised}: {reply.get('text', '')}"[:400]
+                return self._unless_not_allowed((outcome, "RE", message))
             value = wire.decode(reply["ok"], _refuse_reference)
             right = equal_values(value, test.expected)
             if "also_expected" in test.model_fields_set:

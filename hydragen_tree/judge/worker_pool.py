@@ -25,7 +25,7 @@ from hydragen_tree.judge.verdicts import Verdict
 from hydragen_tree.judge.worker import RunLock, Worker
 from hydragen_tree.problem.types import Problem
 
-_RULES = 4  # of judging; raised when verdicts may change for equal programs and tests
+_RULES = 5  # of judging; raised when verdicts may change for equal programs and tests
 _JUDGED_BY = ("tests", "limits", "checker", "entry_point")
 
 

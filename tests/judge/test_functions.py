@@ -1,4 +1,4 @@
-"""Function-style tests: calls, and test code that runs beside the program, never inside it."""
+"""Function-style tests: calls, and test code."""
 
 import secrets
 import time
@@ -11,6 +11,7 @@ import pytest
 
 from hydragen_tree.judge import Judge, Verdict
 from hydragen_tree.judge.sandbox.guest.code_cache import CodeCache
+from hydragen_tree.problem.formats.evalplus import evalplus_tests
 from hydragen_tree.problem.types import Limits, Problem, Test
 
 
@@ -226,8 +227,15 @@ def test_state_of_the_program_lasts_through_a_test(judge: Judge) -> None:
 
 
 def test_the_time_of_the_test_is_not_the_programs(judge: Judge) -> None:
-    tests = "import time\nend = time.process_time() + 0.8\nwhile time.process_time() < end: pass\n"
-    verdict = judge.judge(coded(tests + "assert f() == 1", time_s=0.5), "def f(): return 1")
+    reference = (
+        "    import time\n    end = time.process_time() + 0.8\n"
+        "    while time.process_time() < end: pass\n    return 1\n"
+    )
+    [test] = evalplus_tests(
+        {"task_id": "HumanEval/1", "prompt": "def f():\n", "canonical_solution": reference,
+         "entry_point": "f", "base_input": [[]]}
+    )  # fmt: skip
+    verdict = judge.judge(coded(test, time_s=0.5), "def f(): return 1")
     assert verdict.accepted, verdict
     assert verdict.time_s < 0.4
 
@@ -314,6 +322,5 @@ def test_code_is_kept_up_to_a_size(tmp_path: Path) -> None:
     assert code("x = 1") is not first
 
 
-@pytest.mark.parametrize("tests", ["this is no Python", "import os\nos._exit(9)"])
-def test_broken_test_code_is_an_infrastructure_error(judge: Judge, tests: str) -> None:
-    assert check_code(judge, tests, "def f(): return 1").status == "IE"
+def test_broken_test_code_is_an_infrastructure_error(judge: Judge) -> None:
+    assert check_code(judge, "this is no Python", "def f(): return 1").status == "IE"

@@ -76,8 +76,10 @@ def test_bubblewrap_covers_tmp_before_what_lies_below(
         "import multiprocessing as m\nwith m.Pool(2) as p: print(sum(p.map(abs, [1, 2, 3])))",
         "import os\nif os.fork() == 0: os._exit(0)\nos.wait()\nprint(6)",
         "import subprocess as s\nprint(s.run(['echo', '6'], stdout=s.PIPE, text=True).stdout)",
+        "open('/tmp/six', 'w').write('6')\nprint(open('/tmp/six').read())",
+        "import tempfile as t\nwith t.TemporaryFile() as f: print(5 + f.write(b'6'))",
     ],
-    ids=["pool", "fork", "subprocess"],
+    ids=["pool", "fork", "subprocess", "file", "temporary file"],
 )
 @pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
 def test_the_level_changes_no_verdict(level: str, code: str) -> None:
@@ -90,5 +92,25 @@ def test_the_level_changes_no_verdict(level: str, code: str) -> None:
     with judge:
         verdict = judge.judge(problem, code)
         assert verdict.status == ("IE" if level == "landlock" else "AC"), verdict
-        assert level != "landlock" or "processes" in verdict.message
+        allowed = level != "landlock" or "which landlock allows to none" in verdict.message
+        assert allowed, verdict
         assert judge.judge(problem, "raise PermissionError(13, 'SemLock')").status == "RE"
+
+
+@pytest.mark.parametrize("tests", ["assert f() == 6", "assert f() + f() == 12"])
+@pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
+def test_the_level_changes_no_verdict_on_test_code(level: str, tests: str) -> None:
+    """Apart from the program, and beside it."""
+    try:
+        judge = Judge(level, 1, cache=False)
+    except InputError as reason:
+        pytest.skip(str(reason))
+    problem = Problem(id="p", statement="s", tests=(Test(code=tests),))
+    code = (
+        "import multiprocessing as m\ndef f():\n    with m.Pool() as p: return sum(p.map(abs, {}))"
+    )
+    with judge:
+        right = judge.judge(problem, code.format([1, 2, 3]))
+        assert right.status == ("IE" if level == "landlock" else "AC"), right
+        wrong = judge.judge(problem, code.format([1, 2]))
+        assert wrong.status == ("IE" if level == "landlock" else "WA"), wrong

@@ -5,6 +5,8 @@ copies of every input. Nothing is run here. The oracles follow evalplus 0.3.1: e
 closeness for floating-point results, and the few tasks with an oracle of their own.
 """
 
+import re
+import string
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -82,6 +84,17 @@ def _judge(candidate):
 
 _judge({entry_point})
 """  # noqa: E501
+
+_FIELDS = string.Formatter().parse(_TEST)
+_SHAPE = re.compile(
+    "".join(re.escape(text) + ("" if field is None else ".*?") for text, field, *_ in _FIELDS),
+    re.DOTALL,
+)
+
+
+def is_evalplus_test(code: str) -> bool:
+    """Whether a test's code is as `evalplus_tests` writes it."""
+    return _SHAPE.fullmatch(code) is not None
 
 
 def evalplus_tests(record: Mapping[str, Any]) -> list[str]:

@@ -11,9 +11,12 @@ import json
 import os
 import sys
 import types
-from types import CodeType, TracebackType
+from types import CodeType
 
-from .harness import ACCEPTED, RAISED, UNDEFINED, WRONG
+from .harness import ACCEPTED, RAISED, WRONG
+from .process import show_error
+
+_LEAVING = {"exit", "quit", "SystemExit", "main"}  # by these words a test ends itself
 
 
 def main(sources: list[CodeType]) -> None:
@@ -30,6 +33,9 @@ def main(sources: list[CodeType]) -> None:
     module = types.ModuleType("solution")
     sys.modules["solution"] = module
     exec(sources[0], module.__dict__)
+    # The test is the main program, with a main section if it likes; the program has none.
+    module.__name__ = "__main__"
+    sys.modules["__main__"] = module
     word = words.readline().strip()
     answers.write(word + json.dumps(_ending(sources, module)) + "\n")
     answers.flush()
@@ -37,27 +43,35 @@ def main(sources: list[CodeType]) -> None:
 
 def _ending(sources: list[CodeType], module: types.ModuleType) -> tuple[int, str]:
     """Run the test: its status and the reason for it."""
-    program, tests = sources
     try:
-        exec(tests, module.__dict__)
+        exec(sources[1], module.__dict__)
     except AssertionError as error:
         return WRONG, str(error)[:2000] or "an assertion failed"
-    except NameError as error:
-        inside = _passes(error.__traceback__, program)
-        absent = getattr(error, "name", None) not in module.__dict__
-        message = f"NameError: {error}" if inside else str(error)
-        return (RAISED if inside else UNDEFINED if absent else WRONG), message[:2000]
     except BaseException as error:  # exit() and all
-        inside = _passes(error.__traceback__, program)
-        fault = inside or not isinstance(error, Exception)
-        return (RAISED if fault else WRONG), f"{type(error).__name__}: {error}"[:2000]
+        message = f"{type(error).__name__}: {error}"[:2000]
+        if _is_the_programs(error, sources, module):
+            status = RAISED
+        elif isinstance(error, SystemExit) and error.code in (None, 0):
+            return ACCEPTED, ""
+        else:
+            status = WRONG
+        show_error(type(error), error, error.__traceback__)
+        return status, message
     return ACCEPTED, ""
 
 
-def _passes(trace: TracebackType | None, program: CodeType) -> bool:
-    """Whether an error came out of the program's code, and not of the test's."""
+def _is_the_programs(
+    error: BaseException, sources: list[CodeType], module: types.ModuleType
+) -> bool:
+    """Whether an error came out of the program's code, or for want of it, or is not a test's."""
+    program, tests = sources
+    trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == program.co_filename:
             return True
         trace = trace.tb_next
-    return False
+    if isinstance(error, NameError):
+        return getattr(error, "name", None) not in module.__dict__
+    if isinstance(error, SystemExit):
+        return _LEAVING.isdisjoint(tests.co_names)
+    return not isinstance(error, Exception)

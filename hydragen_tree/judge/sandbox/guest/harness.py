@@ -1,26 +1,28 @@
-"""The test's side of a function-style test: runs the test code, in a process of its own.
+"""The test's side of a test that runs apart from the program: runs the test code, in a process of
+its own.
 
-The names that the test code uses and does not define belong to the program: functions become
-stand-ins that ask the program's process, values are fetched. The exit status is the verdict.
+The names that the test code uses and does not define are the program's functions: stand-ins that
+ask the program's process. Results are rebuilt from plain parts. An object that has none is stood in
+for by one that knows of all operations that its class answers, and answers none of them: where the
+test needs one it can be judged no further. The exit status is the verdict.
 """
 
 from __future__ import annotations
 
 import builtins
-import importlib
 import json
 import os
 import random
 import sys
-from collections import deque
+from collections.abc import Callable
 from types import CodeType
 from typing import Any, NoReturn
 
 from . import wire
 
-ACCEPTED, WRONG, RAISED, GONE, UNDEFINED = 42, 43, 44, 45, 46
+ACCEPTED, WRONG, RAISED, GONE, REFUSED = 42, 43, 44, 45, 46
 _LONGEST_LINE = 1 << 26
-_ONE_BY_ONE, _MOST_ITEMS = 16, 1024  # of an iterator
+NESTED = "the program's result is nested too deeply to be taken apart"
 _NO_ANSWERS = "the program wrote to the channel of its answers"
 
 
@@ -32,18 +34,18 @@ def main(sources: list[CodeType]) -> NoReturn:
     """
     random.seed()  # as after every `os.fork`, which this process may not come from
     link = _Link()
+    functions = {name: _Function(link, name) for name in _free_names(sources[0])}
     status, message = ACCEPTED, ""
     try:
-        exec(sources[0], {"__name__": "tests", **link.names(_free_names(sources[0]))})
+        exec(sources[0], {"__name__": "tests", **functions})
     except AssertionError as error:
         status, message = WRONG, str(error) or "an assertion failed"
     except _RaisedError as error:
-        status, message = RAISED, f"{error.kind}: {error.text}"
+        status, message = RAISED, str(error)
     except _GoneError as error:
         status, message = GONE, str(error)
-    except NameError as error:
-        absent = getattr(error, "name", None) in link.absent
-        status, message = (UNDEFINED if absent else WRONG), str(error)
+    except _RefusedError as error:
+        status, message = REFUSED, str(error)
     except Exception as error:  # an answer that the test cannot even look at
         status, message = WRONG, f"{type(error).__name__}: {error}"
     sys.stderr.write(message[:2000])
@@ -56,9 +58,11 @@ class _GoneError(Exception):
 
 
 class _RaisedError(Exception):
-    """An exception of the program that the test did not expect."""
+    """An exception of the program."""
 
-    kind = text = ""
+
+class _RefusedError(Exception):
+    """Something that only the program's own objects could answer."""
 
 
 class _Link:
@@ -68,27 +72,18 @@ class _Link:
         self._replies = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
         self._requests = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)  # what the test prints is no request
-        self.absent: set[str] = set()
 
-    def names(self, wanted: list[str]) -> dict[str, Any]:
-        """What the program has under the names, where it has anything."""
-        found: dict[str, Any] = {}
-        replies = self.ask({"do": "look", "names": wanted}).get("ok")
-        if not isinstance(replies, list):
-            raise _GoneError(_NO_ANSWERS)
-        for name, reply in zip(wanted, replies):
-            kind = reply.get("kind") if isinstance(reply, dict) else None
-            if kind == "callable":
-                found[name] = _Function(self, name, name)
-            elif kind == "value":
-                found[name] = self.decode(reply["ok"])
-            elif kind == "module":
-                found[name] = _library(reply["ok"])
-            else:
-                self.absent.add(name)
-        return found
+    def call(self, target: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What the program gives for a call of a function, a method, or an iterator's items.
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        Args:
+            target: the function's name, or (object, name of a method).
+            args: by position.
+            named: by name.
+        """
+        given = [wire.encode(argument, _no_object) for argument in args]
+        request = {"target": target, "args": given}
+        request["named"] = {name: wire.encode(value, _no_object) for name, value in named.items()}
         try:
             self._requests.write(json.dumps(request) + "\n")
             self._requests.flush()
@@ -99,120 +94,74 @@ class _Link:
             raise _GoneError("the program ended before the test did")
         try:
             reply = json.loads(line)
-            raised = reply.get("raised")
+            raised, refused = reply.get("raised"), reply.get("refused")
         except (ValueError, RecursionError, AttributeError):
             raise _GoneError(_NO_ANSWERS) from None
+        if refused:
+            raise _RefusedError(str(refused))
+        if raised == "AssertionError":
+            raise AssertionError(reply.get("text"))
         if raised:
-            text = str(reply.get("text", ""))
-            args = self.decode(reply["args"]) if "args" in reply else [text]
-            raise _rebuilt_error(raised, text, args)
-        return dict(reply)
-
-    def encode(self, value: Any) -> Any:
-        return wire.encode(value, _refer)
-
-    def decode(self, plain: Any) -> Any:
+            raise _RaisedError(f"{raised}: {reply.get('text')}")
         try:
-            return wire.decode(plain, self._stand_in)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            return wire.decode(reply.get("ok"), self._stand_in)
+        except RecursionError:
+            raise _RefusedError(NESTED) from None
+        except (ValueError, TypeError, KeyError) as error:
             raise _GoneError(f"the program gave no value: {error}") from None
 
-    def call(self, target: str | int, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        request = {
-            "do": "call",
-            "target": target,
-            "args": [self.encode(argument) for argument in args],
-            "named": {name: self.encode(value) for name, value in named.items()},
-        }
-        reply = self.ask(request)
-        for index, after in reply.get("changed", {}).items():
-            _replace(args[int(index)], self.decode(after))
-        return self.decode(reply.get("ok"))
-
-    def _stand_in(self, reference: dict[str, Any]) -> Any:
-        return (_Iterator if reference.get("iterator") else _Object)(self, reference)
+    def _stand_in(self, reference: dict[str, Any]) -> _Object:
+        kind, has = str(reference.get("type")), set(reference.get("has", ()))
+        answers = {name: _refusing(kind, name) for name in has.intersection(wire.OPERATIONS)}
+        if "__eq__" in answers:
+            answers.setdefault("__hash__", _refusing(kind, "__hash__"))
+        if "__iter__" in has:
+            answers.setdefault("__contains__", _refusing(kind, "__contains__"))
+        if "__next__" in has:
+            answers["__iter__"] = _Object.items
+        stand_in: _Object = type(kind, (_Object,), answers)(self, int(reference["object"]))
+        return stand_in
 
 
 class _Function:
     """A function of the program."""
 
-    def __init__(self, link: _Link, target: str | int, name: str) -> None:
-        self._link, self.target, self.__name__ = link, target, name
+    def __init__(self, link: _Link, target: Any) -> None:
+        self._link, self._target = link, target
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        return self._link.call(self.target, args, named)
+        return self._link.call(self._target, args, named)
 
 
 class _Object:
-    """An object of the program that has no plain form. It equals nothing but itself."""
+    """An object of the program that has no plain form. Its methods can be called."""
 
-    def __init__(self, link: _Link, reference: dict[str, Any]) -> None:
-        self._link, self.number = link, int(reference["object"])
-        self._type = str(reference.get("type"))
+    def __init__(self, link: _Link, number: int) -> None:
+        self._link, self._number = link, number
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        reply = self._link.ask({"do": "get", "object": self.number, "name": name})
-        if reply.get("kind") == "callable":
-            return _Function(self._link, int(reply["ok"]), name)
-        return self._link.decode(reply.get("ok"))
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        return self._link.call(self.number, args, named)
-
-    def __len__(self) -> int:
-        return int(self._special("__len__"))
-
-    def __iter__(self) -> Any:
-        return iter(self._special("__iter__"))
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._special("__getitem__", key)
-
-    def __contains__(self, item: Any) -> bool:
-        return bool(self._special("__contains__", item))
-
-    def __bool__(self) -> bool:
-        return True
+    def __getattr__(self, name: str) -> _Function:
+        return _Function(self._link, (self._number, name))
 
     def __repr__(self) -> str:
-        return f"<{self._type} of the program>"
+        return f"<{type(self).__name__} of the program>"
 
-    def _special(self, name: str, *args: Any) -> Any:
-        try:
-            reply = self._link.ask({"do": "get", "object": self.number, "name": name})
-        except AttributeError:
-            raise TypeError(f"a {self._type} has no {name}") from None
-        return self._link.call(int(reply["ok"]), args, {})
+    def items(self) -> Any:
+        """What an iterator gives, all of it: nothing that a plain test does ends before it."""
+        return iter(self._link.call((self._number, "__iter__"), (), {}))
 
 
-class _Iterator(_Object):
-    """An iterator of the program, which may be endless: read no further than the test reads it.
+def _refusing(kind: str, operation: str) -> Callable[..., NoReturn]:
+    def refuse(*_: Any) -> NoReturn:
+        raise _RefusedError(
+            f"the program gave a {kind} where the test compares plain values, and what its"
+            f" {operation} says is not asked"
+        )
 
-    One item at a time at first, then more at once.
-    """
+    return refuse
 
-    def __init__(self, link: _Link, reference: dict[str, Any]) -> None:
-        super().__init__(link, reference)
-        self._items: deque[Any] = deque()
-        self._most = self._read = 0
 
-    def __iter__(self) -> _Iterator:
-        return self
-
-    def __next__(self) -> Any:
-        if not self._items:
-            self._most = 1 if self._read < _ONE_BY_ONE else min(2 * self._most, _MOST_ITEMS)
-            request = {"do": "next", "object": self.number, "most": self._most}
-            items = self._link.ask(request).get("ok")
-            if not isinstance(items, list):
-                raise _GoneError(_NO_ANSWERS)
-            self._items.extend(self._link.decode(item) for item in items)
-            self._read += len(items)
-        if not self._items:
-            raise StopIteration
-        return self._items.popleft()
+def _no_object(value: Any) -> NoReturn:
+    raise _RefusedError(f"an argument of type {type(value).__name__} cannot be given to a program")
 
 
 def _free_names(code: CodeType) -> list[str]:
@@ -222,42 +171,3 @@ def _free_names(code: CodeType) -> list[str]:
         if isinstance(constant, CodeType):
             names.update(dict.fromkeys(_free_names(constant)))
     return [name for name in names if not hasattr(builtins, name)]
-
-
-def _rebuilt_error(kinds: Any, text: str, args: list[Any]) -> Exception:
-    """The program's exception, as one that `except` clauses in the test recognise."""
-    names = [str(kind) for kind in kinds] if isinstance(kinds, list) else ["Exception"]
-    known = (getattr(builtins, name, None) for name in names)
-    base = next((k for k in known if isinstance(k, type) and issubclass(k, Exception)), Exception)
-    try:
-        kind = type(names[0], (_RaisedError, base), {"kind": names[0], "text": text})
-        error: Exception = kind(*args)
-    except TypeError:  # an exception that is made in another way
-        error = type(names[0], (_RaisedError,), {"kind": names[0], "text": text})(text)
-    return error
-
-
-def _replace(argument: Any, after: Any) -> None:
-    if type(argument) is not type(after):
-        return
-    if isinstance(argument, (list, bytearray)):
-        argument[:] = after
-    elif isinstance(argument, (dict, set)):
-        argument.clear()
-        argument.update(after)
-
-
-def _library(name: Any) -> Any:
-    try:
-        return importlib.import_module(str(name))
-    except ImportError:
-        return None
-
-
-def _refer(value: Any) -> int | str:
-    """What the program knows one of its own functions or objects by."""
-    if isinstance(value, _Function):
-        return value.target
-    if isinstance(value, _Object):
-        return value.number
-    raise TypeError(f"an argument of type {type(value).__name__} cannot be given to a program")

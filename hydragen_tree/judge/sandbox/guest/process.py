@@ -237,15 +237,21 @@ def _look_like_a_fresh_interpreter(argv: list[str]) -> None:
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     sys.argv = list(argv)
     sys.path[0:1] = [os.getcwd()]
-    vars(sys.modules["__main__"])["__name__"] = __package__  # ours, for `_show_error`
-    sys.excepthook = _show_error
+    vars(sys.modules["__main__"])["__name__"] = __package__  # ours, for `show_error`
+    sys.excepthook = show_error
     main = types.ModuleType("__main__")
     vars(main).update(__builtins__=builtins, __file__=os.path.join(os.getcwd(), argv[0]))
     sys.modules["__main__"] = main
 
 
-def _show_error(kind: Any, error: BaseException, trace: Any) -> None:
-    """Print a traceback without its first frames, which are ours."""
+def show_error(kind: Any, error: BaseException, trace: Any) -> None:
+    """Print a traceback without its first frames, which are ours.
+
+    Args:
+        kind: the error's class.
+        error: the error.
+        trace: its traceback.
+    """
     own = trace
     while own and own.tb_frame.f_globals.get("__name__") in _OWN_MODULES:
         own = own.tb_next

@@ -6,9 +6,7 @@ is never in the memory of the program that is tested.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import itertools
 import json
 import os
 import sys
@@ -18,9 +16,11 @@ from types import CodeType
 from typing import Any
 
 from . import wire
+from .harness import NESTED
+from .process import show_error
 
 _PRELUDE = ("typing", "collections", "heapq", "bisect", "itertools", "functools", "math")
-_CONTAINERS = (list, dict, set, bytearray)
+_LIKE_PLAIN = (memoryview, types.MappingProxyType)  # in what they equal
 
 
 def main(sources: list[CodeType], *, prelude: bool) -> None:
@@ -43,10 +43,9 @@ def main(sources: list[CodeType], *, prelude: bool) -> None:
         _fill(given)
     module.__dict__.update(given)
     exec(sources[0], module.__dict__)
-    service = _Service(module, given, lazy=not prelude)
+    service = _Service(module, given, parts=prelude)
     for line in requests:
-        reply = service.answer(json.loads(line))
-        replies.write(json.dumps(reply) + "\n")
+        replies.write(service.answer(json.loads(line)) + "\n")
         replies.flush()
 
 
@@ -60,99 +59,92 @@ def _fill(namespace: dict[str, Any]) -> None:
 
 
 class _Service:
-    def __init__(self, module: types.ModuleType, given: dict[str, Any], *, lazy: bool) -> None:
-        self._lazy = lazy  # iterators are read by whoever asks, as far as he wants
+    def __init__(self, module: types.ModuleType, given: dict[str, Any], *, parts: bool) -> None:
+        # Either only the parts of a result count, or what its class says of them does too.
+        self._keep = None if parts else _has_own_operations
         self._names = module.__dict__
         self._given = given
         self._objects: list[Any] = []
-        self._held: dict[int, BaseException] = {}  # what an iterator raised after its last items
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, request: dict[str, Any]) -> str:
         try:
-            return {
-                "look": self._look, "call": self._call, "get": self._get, "next": self._next
-            }[request["do"]](request)  # fmt: skip
-        except BaseException as error:  # exit() and all: the test decides what it means
-            kinds = [kind.__name__ for kind in type(error).__mro__]
-            reply = {"raised": kinds, "text": _text_of(error)}
-            with contextlib.suppress(Exception):  # of arguments that have no plain form
-                reply["args"] = [wire.encode(part, _refuse) for part in error.args]
-                json.dumps(reply)
-                return reply
-            return {"raised": kinds, "text": _text_of(error)}
-
-    def _look(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"ok": [self._look_at(name) for name in request["names"]]}
-
-    def _look_at(self, name: str) -> dict[str, Any]:
-        if name not in self._names:
-            return {"kind": "absent"}
-        value = self._names[name]
-        if isinstance(value, types.ModuleType):
-            return {"kind": "module", "ok": value.__name__}
-        if callable(value):
-            return {"kind": "callable"}
-        return {"kind": "value", "ok": self._encode(value)}
-
-    def _call(self, request: dict[str, Any]) -> dict[str, Any]:
-        target = self._target(request["target"])
-        given = request["args"]
-        args = [self._decode(argument) for argument in given]
-        named = {name: self._decode(value) for name, value in request.get("named", {}).items()}
-        reply = {"ok": self._encode(target(*args, **named))}
-        # A function that works in place shows in its arguments.
-        changed = {
-            str(i): after
-            for i, argument in enumerate(args)
-            if isinstance(argument, _CONTAINERS) and (after := self._encode(argument)) != given[i]
-        }
-        return {**reply, "changed": changed} if changed else reply
-
-    def _get(self, request: dict[str, Any]) -> dict[str, Any]:
-        value = getattr(self._objects[request["object"]], request["name"])
-        if callable(value):
-            return {"kind": "callable", "ok": self._refer(value)}
-        return {"kind": "value", "ok": self._encode(value)}
-
-    def _next(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The next items of an iterator, fewer than asked for at its end or before an error."""
-        number, items = request["object"], list[Any]()
-        if number in self._held:
-            raise self._held.pop(number)
+            result = self._call(request)
+        except BaseException as error:  # exit() and all
+            show_error(type(error), error, error.__traceback__)
+            return _raised(error)
         try:
-            for item in itertools.islice(self._objects[number], request["most"]):
-                items.append(self._encode(item))
-        except BaseException as error:
-            if not items:
-                raise
-            self._held[number] = error
-        return {"ok": items}
+            return json.dumps({"ok": wire.encode(result, self._refer, self._keep)})
+        except RecursionError as error:
+            return _raised(error) if self._keep is None else json.dumps({"refused": NESTED})
+        except BaseException as error:  # of an object that looks like a plain one
+            return _raised(error)
 
-    def _target(self, target: Any) -> Any:
-        if isinstance(target, int):
-            return self._objects[target]
+    def _call(self, request: dict[str, Any]) -> Any:
+        args = [wire.decode(argument, _refuse) for argument in request["args"]]
+        named = {n: wire.decode(v, _refuse) for n, v in request.get("named", {}).items()}
+        if isinstance(request["target"], str):
+            return self._function(request["target"])(*args, **named)
+        number, method = request["target"]
+        result = getattr(self._objects[number], method)(*args, **named)
+        return list(result) if method == "__iter__" else result
+
+    def _function(self, name: str) -> Any:
         # What the prelude gave, `count` of itertools for one, is not what a test means.
-        if target in self._names and self._names[target] is not self._given.get(target):
-            return self._names[target]
-        if "Solution" in self._names and hasattr(self._names["Solution"], target):
-            return getattr(self._names["Solution"](), target)
-        raise NameError(f"name {target!r} is not defined")
+        if name in self._names and self._names[name] is not self._given.get(name):
+            return self._names[name]
+        if self._keep is None and hasattr(self._names.get("Solution"), name):
+            return getattr(self._names["Solution"](), name)
+        raise NameError(f"name {name!r} is not defined")
 
-    def _encode(self, value: Any) -> Any:
-        if self._lazy and isinstance(value, Iterator):
-            return {"object": self._refer(value), "type": type(value).__name__, "iterator": True}
-        return wire.encode(value, self._refer)
-
-    def _decode(self, plain: Any) -> Any:
-        return wire.decode(plain, lambda reference: self._target(reference["object"]))
-
-    def _refer(self, value: Any) -> int:
+    def _refer(self, value: Any) -> dict[str, Any]:
         self._objects.append(value)
-        return len(self._objects) - 1
+        reference = {"object": len(self._objects) - 1, "type": type(value).__name__}
+        if self._keep is not None:
+            reference["has"] = [name for name in wire.OPERATIONS if _answers(value, name)]
+        return reference
 
 
-def _refuse(value: Any) -> int:
-    raise TypeError(f"a {type(value).__name__} has no plain form")
+def _has_own_operations(value: Any) -> bool:
+    """Whether something that has plain parts is compared or read in another way than they are."""
+    if isinstance(value, Iterator):
+        return True
+    kind = type(value)
+    base = next((plain for plain in wire.PLAIN if isinstance(value, plain)), kind)
+    own = {name for name in wire.OPERATIONS if _method(kind, name) is not _method(base, name)}
+    return bool(own - {"__hash__"}) and not _equals_all(value)
+
+
+def _method(kind: type, name: str) -> Any:
+    """What a class, not the class of the class, has under a name."""
+    return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+
+
+def _answers(value: Any, name: str) -> bool:
+    """Whether an operation on an object could give another result than on any `object()`."""
+    method = _method(type(value), name)
+    if method is _method(object, name):
+        return False
+    if name not in ("__eq__", "__ne__"):
+        return True
+    if isinstance(method, types.WrapperDescriptorType):  # of a pattern, a date: equal to its like
+        return isinstance(value, (*wire.PLAIN, *_LIKE_PLAIN))
+    return not _equals_all(value)
+
+
+def _equals_all(value: Any) -> bool:
+    """Whether it says to be equal to just anything, which is no answer."""
+    try:
+        return bool(value == object())
+    except BaseException:
+        return False
+
+
+def _refuse(reference: Any) -> Any:
+    raise TypeError(f"a {type(reference).__name__} has no plain form")
+
+
+def _raised(error: BaseException) -> str:
+    return json.dumps({"raised": type(error).__name__, "text": _text_of(error)})
 
 
 def _text_of(error: BaseException) -> str:
