@@ -50,7 +50,9 @@ class StopTable:
         self._known = np.zeros(self.n_states, np.bool_)
         self._ending = [sorted(ids) for ids in ending]
         self._read = [read_specials(tokens, stops) for stops in stop_sets]
-        self._later, self._first = _Packed(tokens.later), _Packed(tokens.first)
+        self._later = _Packed(tokens.later)
+        self._first = self._later if tokens.first == tokens.later else _Packed(tokens.first)
+        self._starts: dict[int, NDArray[np.int16] | Int32] = {}
 
     def start(self, stop_set: int, is_open: bool) -> int:
         """The state before the first token.
@@ -71,34 +73,50 @@ class StopTable:
         Returns:
             int64 `[samples]`; negative where a sample ends, see `BY_TOKEN`.
         """
-        for state in np.unique(states[~self._known[states]]).tolist():
-            self._compute(state)
+        self._compute(np.unique(states[~self._known[states]]))
         following: NDArray[np.int64] = self._next[states, tokens].astype(np.int64)
         return following
 
     def rows(self) -> NDArray[np.int16] | Int32:
         """The whole table, for a device that takes its steps without the host."""
-        for state in np.flatnonzero(~self._known).tolist():
-            self._compute(state)
+        self._compute(np.flatnonzero(~self._known))
         return self._next
 
-    def _compute(self, state: int) -> None:
-        """Fills one row. Of a set's states the first is that of a text not yet begun."""
-        stop_set = int(np.searchsorted(self._offsets, state, side="right")) - 1
+    def _compute(self, states: NDArray[np.int64]) -> None:
+        """Fills rows. Of a set's states the first is that of a text not yet begun."""
+        stop_sets = np.searchsorted(self._offsets, states, side="right") - 1
+        for stop_set in np.unique(stop_sets).tolist():
+            own = states[stop_sets == stop_set]
+            first = int(self._offsets[stop_set])
+            if own[0] == first:
+                self._fill_first(stop_set)
+            self._fill(stop_set, own[own > first])
+            self._next[np.ix_(own, self._ending[stop_set])] = BY_TOKEN
+        self._known[states] = True
+
+    def _fill(self, stop_set: int, states: NDArray[np.int64]) -> None:
+        """Rows of a text that has begun: the start's, but where tokens go on with a match."""
         automaton, base = self._automata[stop_set], int(self._offsets[stop_set]) + 1
-        is_open = state >= base
-        own = state - base if is_open else 0
-        packed = self._later if is_open else self._first
-        row = packed.walk(automaton, own)
+        if states.size and stop_set not in self._starts:
+            row = self._later.walk(automaton)
+            self._starts[stop_set] = np.where(row < 0, row, row + base).astype(self._next.dtype)
+        if states.size:
+            self._next[states] = self._starts[stop_set]
+        at, tokens, ends = self._later.deviations(automaton, states - base)
+        self._next[states[at], tokens] = np.where(ends < 0, ends, ends + base)
         for token, text in self._read[stop_set].items():
-            row[token] = automaton.read(own, text)
-        row[row >= 0] += base
-        if not is_open:
-            waits = ~self._tokens.opens & (row == base)
-            row[waits] = state
-        row[self._ending[stop_set]] = BY_TOKEN
-        self._next[state] = row
-        self._known[state] = True
+            read = np.array([automaton.read(state - base, text) for state in states.tolist()])
+            self._next[states, token] = np.where(read < 0, read, read + base)
+
+    def _fill_first(self, stop_set: int) -> None:
+        """The row of a text not yet begun; a token that does not begin it leaves it so."""
+        automaton, base = self._automata[stop_set], int(self._offsets[stop_set]) + 1
+        row = self._first.walk(automaton)
+        for token, text in self._read[stop_set].items():
+            row[token] = automaton.read(0, text)
+        following = np.where(row < 0, row, row + base)
+        following[~self._tokens.opens & (row == 0)] = base - 1
+        self._next[base - 1] = following
 
 
 class Automaton:
@@ -156,27 +174,76 @@ class Automaton:
 
 
 class _Packed:
-    """The bytes of all tokens in one array, the longest token first."""
+    """The bytes of all tokens in one array."""
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
-        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
-        self._order = np.argsort(-lengths, kind="stable")
+        self._lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
         self._bytes = np.frombuffer(b"".join(pieces), np.uint8)
-        self._starts = (np.cumsum(lengths) - lengths)[self._order]
-        longer = np.bincount(lengths, minlength=1)[::-1].cumsum()[::-1]
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        self._longest_first = np.argsort(-self._lengths, kind="stable")
+        longer = np.bincount(self._lengths, minlength=1)[::-1].cumsum()[::-1]
         self._counts = longer[1:].tolist()  # of tokens that have a first, second, ... byte
+        filled = np.flatnonzero(self._lengths)
+        firsts = self._bytes[self._starts[filled]]
+        self._by_first = filled[np.argsort(firsts, kind="stable")]
+        self._n_by_first = np.bincount(firsts, minlength=256)
 
-    def walk(self, automaton: Automaton, state: int) -> NDArray[np.int64]:
-        """What every token does to a state: `[tokens]`, see `Automaton.read`."""
-        states = np.full(self._order.size, state, np.int64)
-        ends = np.zeros(self._order.size, np.int64)
+    def walk(self, automaton: Automaton) -> NDArray[np.int64]:
+        """What every token does to the start: `[tokens]`, see `Automaton.read`."""
+        starts = self._starts[self._longest_first]
+        states = np.zeros(starts.size, np.int64)
+        ends = np.zeros(starts.size, np.int64)
         for at, count in enumerate(self._counts):
-            here = automaton.goto[states[:count], self._bytes[self._starts[:count] + at]]
+            here = automaton.goto[states[:count], self._bytes[starts[:count] + at]]
             states[:count] = here
             ends[:count][automaton.is_end[here] & (ends[:count] == 0)] = at + 1
         row = np.empty_like(states)
-        row[self._order] = np.where(ends > 0, -1 - ends, states)
+        row[self._longest_first] = np.where(ends > 0, -1 - ends, states)
         return row
+
+    def deviations(
+        self, automaton: Automaton, states: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Where tokens do something else to states than to the start.
+
+        They do while they go on with what a state has matched. Once both are in one state, they
+        stay so; and what ends for the start has ended for any other state by then.
+
+        Args:
+            automaton: of the stop strings.
+            states: `[states]` of it.
+
+        Returns:
+            `[pairs]` each: position in `states`, token, and what it does to that state.
+        """
+        at, byte = np.nonzero(automaton.goto[states] != automaton.goto[0])
+        counts = self._n_by_first[byte]
+        firsts = (np.cumsum(self._n_by_first) - self._n_by_first)[byte]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        at, tokens = np.repeat(at, counts), self._by_first[np.repeat(firsts, counts) + within]
+        here, base = states[at], np.zeros(at.size, np.int64)
+        without = np.flatnonzero(self._lengths == 0)  # a token without bytes changes no state
+        rows = np.arange(states.size)
+        found = [
+            (
+                np.repeat(rows, without.size),
+                np.tile(without, rows.size),
+                states.repeat(without.size),
+            )
+        ]
+        read = 0
+        while at.size:
+            byte = self._bytes[self._starts[tokens] + read]
+            here, base = automaton.goto[here, byte], automaton.goto[base, byte]
+            read += 1
+            ended = automaton.is_end[here]
+            differs = (here != base) | ended
+            goes_on = differs & ~ended & (self._lengths[tokens] > read)
+            done = differs & ~goes_on
+            found.append((at[done], tokens[done], np.where(ended, -1 - read, here)[done]))
+            at, tokens, here, base = at[goes_on], tokens[goes_on], here[goes_on], base[goes_on]
+        where, which, what = (np.concatenate(part) for part in zip(*found, strict=True))
+        return where, which, what
 
 
 def encoded(stop: str) -> bytes:

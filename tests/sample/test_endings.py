@@ -1,5 +1,6 @@
 """Texts are the bytes of their tokens; stops end them at once, wherever tokens begin and end."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.sample.endings import Endings
-from hydragen_tree.sample.stops import Automaton
+from hydragen_tree.sample.stops import Automaton, StopTable
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.sample.token_bytes import TokenBytes
 
@@ -234,6 +235,20 @@ def test_automaton_finds_what_find_finds(words: list[bytes], data: bytes) -> Non
     found = [data.find(word) + len(word) for word in words if word in data]
     state = Automaton(words).read(0, data)
     assert state == -1 - min(found) if found else state >= 0
+
+
+@given(stop_sets=st.lists(st.lists(st.text("ab", min_size=1), max_size=4), min_size=1, max_size=3))
+def test_the_whole_table_is_what_tokens_do_byte_by_byte(stop_sets: list[list[str]]) -> None:
+    pieces = [b"", *(bytes(word) for n in (1, 2, 3, 4) for word in product(b"abc", repeat=n))]
+    opens = np.array([bool(piece) for piece in pieces])
+    table = StopTable(TokenBytes(pieces, pieces, opens, {}), stop_sets, [[]] * len(stop_sets))
+    expected: list[list[int]] = []
+    for stops in stop_sets:
+        automaton, begun = Automaton([stop.encode() for stop in stops]), len(expected) + 1
+        read = [[automaton.read(s, piece) for piece in pieces] for s in range(automaton.n_states)]
+        rows = [[to if to < 0 else to + begun for to in row] for row in read]
+        expected += [[begun - 1, *rows[0][1:]], *rows]
+    np.testing.assert_array_equal(table.rows(), expected)
 
 
 @pytest.mark.parametrize("name", TABLED)
