@@ -105,13 +105,16 @@ class Endings:
             found = [at for at in map(text.find, self._texts[stop_set]) if at >= 0]
             return text[: min(found)] if found else None
         read = self._read[stop_set]
-        pieces = list(self._bytes.pieces(tokens, self._bytes.is_open(prompt)))
-        seen = [read.get(t, p) for t, p in zip(tokens.tolist(), pieces, strict=True)]
+        seen = self._bytes.pieces(tokens, self._bytes.is_open(prompt))
+        if read:
+            seen = [read.get(t, p) for t, p in zip(tokens.tolist(), seen, strict=True)]
         data = b"".join(seen)
         found = [at for at in map(data.find, self._stops[stop_set]) if at >= 0]
         if not found:
             return None
         left, kept = min(found), b""
+        if not read:
+            return data[:left].decode("utf-8", "replace")
         for token, piece in zip(tokens.tolist(), seen, strict=True):
             kept += b"" if token in read else piece[:left]
             left = max(0, left - len(piece))

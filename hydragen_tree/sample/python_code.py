@@ -21,6 +21,8 @@ _ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _TRIES = 24  # ends, or beginnings, of a program in prose that are tried
 _BODIES = ("    pass\n", "  pass\n", "\tpass\n", "        pass\n")
 _KEPT = 1024  # texts whose reading is remembered: an answer is looked at from several sides
+_PROSE = re.compile(r"\s*(?:`|([A-Za-z_]\w*)[ \t]+([A-Za-z_]\w*))")
+_RESERVED = frozenset([*keyword.kwlist, *keyword.softkwlist])
 _INDENTED = re.compile(r"(?:[ \t]*(?:#[^\r\n]*)?\n)*[ \t]+[^\s#\\]")  # its first statement is
 _BEGINNING = re.compile(
     r"(?:from|import|def|async|class)\s+\w|@\w|(?:for|while|if|with)\b.*:|try:|print\(|#"
@@ -65,7 +67,22 @@ class Code:
 
 def compiles(text: str) -> bool:
     """Whether a text is a Python 3 program."""
-    return _line_of_error(text) is None
+    return goes_on("", text)
+
+
+def goes_on(head: str, text: str) -> bool:
+    """Whether a text, put after the beginning of a program, makes a whole one with it."""
+    return not _begins_as_prose(head, text) and _line_of_error(head + text) is None
+
+
+def _begins_as_prose(head: str, text: str) -> bool:
+    """Whether a statement would begin with a back-tick or two plain words, which none can.
+
+    Most answers in prose are told from programs so, without the compiler.
+    """
+    found = _PROSE.match(text)
+    is_prose = found is not None and _RESERVED.isdisjoint(found.groups())
+    return is_prose and (not head or _is_open_block(head))
 
 
 @lru_cache(maxsize=_KEPT)
@@ -122,9 +139,9 @@ def longest_program(head: str, text: str) -> str | None:
     Returns:
         The part of `text`, or None if not even its first statement belongs to the program.
     """
-    if not text and head.endswith("\n"):
+    if (not text and head.endswith("\n")) or _begins_as_prose(head, text):
         return None
-    if _INDENTED.match(text) and _is_open_block(head) and compiles(head + text):
+    if _INDENTED.match(text) and _is_open_block(head) and goes_on(head, text):
         return text  # the block that the head ends in has gained a statement
     lines = text.split("\n")
     end = len(lines)

@@ -18,6 +18,7 @@ from hydragen_tree.sample.python_code import (
     Code,
     compiles,
     end_of_futures,
+    goes_on,
     is_comment,
     longest_program,
     program_in_prose,
@@ -117,9 +118,8 @@ def restored(program: str, starter: str, entry_point: str | None = None) -> str:
     if code is not None and code.defined:
         return program  # another function; nothing that is missing would make it the one asked for
     for body in (program, textwrap.indent(textwrap.dedent(program), "    ")):
-        whole = _joined_lines(starter, body)
-        if body[:1].isspace() and compiles(whole):
-            return whole
+        if body[:1].isspace() and goes_on(_joined_lines(starter, ""), body):
+            return _joined_lines(starter, body)
     return program
 
 
@@ -227,7 +227,7 @@ def _finished_block(text: str, request: _Request) -> str | None:
     None if the completion does not go on with the block, but starts anew.
     """
     is_python = not request.language or request.language in PYTHON
-    if is_python and compiles(request.tail + text):
+    if is_python and goes_on(request.tail, text):
         return request.tail + text
     blocks = split_blocks(f"{request.fence}{request.language}\n{request.tail}{text}")
     if not blocks or not blocks[0].is_fenced or blocks[0].code.strip() == request.tail.strip():
@@ -246,7 +246,7 @@ def _finished_block(text: str, request: _Request) -> str | None:
 def _rest_of_code(text: str, tail: str) -> str | None:
     """What a completion adds to the code that the prompt ends with; None if it starts anew."""
     before, fence, _ = text.partition("```")
-    if fence and not _is_whole(tail + before) and compiles(tail + text):
+    if fence and not _is_whole(tail + before) and goes_on(tail, text):
         before = text  # back-ticks in a string or a comment
     return longest_program(tail, before)
 

@@ -8,7 +8,7 @@ decoder and checked against it; a tokenizer that does something else has no tabl
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,18 +73,20 @@ class TokenBytes:
 
     def is_open(self, tokens: Int32) -> bool:
         """Whether a text has begun with these tokens: the next one is not its first."""
-        return bool(self.opens[tokens].any())
+        last = bool(self.opens[tokens[-1:]].any())  # as of nearly every prompt
+        return last or bool(self.opens[tokens].any())
 
-    def pieces(self, tokens: Int32, is_open: bool) -> Iterator[bytes]:
+    def pieces(self, tokens: Int32, is_open: bool) -> list[bytes]:
         """The bytes that each token adds.
 
         Args:
             tokens: `[tokens]`.
             is_open: what stands before them has begun the text.
         """
-        for token in tokens.tolist():
-            yield (self.later if is_open else self.first)[token]
-            is_open = is_open or bool(self.opens[token])
+        first = 0 if is_open else int(np.append(self.opens[tokens], True).argmax()) + 1
+        numbers = tokens.tolist()
+        before = [self.first[token] for token in numbers[:first]]
+        return before + [self.later[token] for token in numbers[first:]]
 
 
 @dataclass(frozen=True, slots=True)

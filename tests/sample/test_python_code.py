@@ -8,6 +8,16 @@ HEAD = 'def f(x):\n    """Doc."""\n'
 CONTINUED = [  # name, head, text, what of it belongs to the program
     ("a body", HEAD, "    return x\n", "    return x\n"),
     ("a comment at the margin", HEAD, "    return x\n# So.\n", "    return x\n# So.\n"),
+    ("two words", HEAD, "\n So this\n", None),
+    ("two words of a string", '"""\n', 'So this"""\nprint(1)\n', 'So this"""\nprint(1)\n'),
+    ("two words that are a statement", HEAD, "    not x or f(x)\n", "    not x or f(x)\n"),
+    (
+        "a soft keyword",
+        HEAD,
+        "    match x:\n        case _: y = 1\n",
+        "    match x:\n        case _: y = 1\n",
+    ),
+    ("a back-tick", HEAD, "```\nx = 1\n", None),
     ("nothing", HEAD, "", None),
     ("comments alone", HEAD, "    # To do.\n\n", None),
     ("a bracket left open by the head", "x = [\n", "    1\n  ]; word\n", "    1\n  ]; word\n"),
