@@ -9,6 +9,7 @@ or part of a string. Of other languages nothing is left out.
 import re
 
 _IGNORED = " \t\f"
+_LINE_END = re.compile(r"(?<!\r)\r\n")  # a carriage return before it ends a line of its own
 # Text in which the end of a line is not the end of what counts: strings that span lines, lines
 # that are continued, and the fields of an f-string, which can show their own source.
 _SPANS_LINES = re.compile(r"""\"{3}|'{3}|\\|\b(?:[ft]r?|r[ft])["']""", re.IGNORECASE)
@@ -23,9 +24,9 @@ def normal_form(code: str, language: str = "python") -> str:
     """
     if language != "python":
         return code
-    code = code.replace("\r\n", "\n")
-    if _SPANS_LINES.search(code):
-        end = code.rstrip(f"{_IGNORED}\n")
-        # After a backslash an empty line makes a program of what is none.
-        return code if end.endswith("\\") else end
-    return "\n".join(line.rstrip(_IGNORED) for line in code.split("\n")).rstrip("\n")
+    lines = _LINE_END.sub("\n", code)
+    if _SPANS_LINES.search(lines):
+        end = lines.rstrip(f"{_IGNORED}\n")
+        # After a backslash an empty line, or a carriage return, makes a program of what is none.
+        return code if end.endswith(("\\", "\\\r")) else end
+    return "\n".join(line.rstrip(_IGNORED) for line in lines.split("\n")).rstrip("\n")

@@ -38,6 +38,9 @@ def parts_of(code: CodeType) -> tuple[object, ...]:
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 @example("print(1)\\\n\n")
+@example("print(1)\\\r\n")
+@example("print(1)\\\r ")
+@example("x = '''\r\r\n'''\n")
 @example("x = 1\nprint(f'{x =\t\n}')")
 @example("x = '''\n \n'''\n")
 @example("print(1)\N{NO-BREAK SPACE}")

@@ -307,6 +307,8 @@ OWN = "class P:\n    def __init__(self, n): self.n = n\n    def __{}__(self, *o)
          "f = lambda n: E.A", "AC", ""),
         ("assert f(1) != []", "def f(n):\n    r = []\n    for _ in range(5000): r = [r]\n"
          "    return r", "IE", "nested too deeply"),
+        ("assert f(1) != []", "import sys\nsys.setrecursionlimit(50000)\ndef f(n):\n    r = []\n"
+         "    for _ in range(2000): r = [r]\n    return r", "IE", "nested too deeply"),
         ("assert f(1) == 2", "class Yes:\n    def __eq__(self, other): return True\n"
          "f = lambda n: Yes()", "WA", ""),
     ],

@@ -95,7 +95,9 @@ class _Link:
         try:
             reply = json.loads(line)
             raised, refused = reply.get("raised"), reply.get("refused")
-        except (ValueError, RecursionError, AttributeError):
+        except RecursionError:
+            raise _RefusedError(NESTED) from None
+        except (ValueError, AttributeError):
             raise _GoneError(_NO_ANSWERS) from None
         if refused:
             raise _RefusedError(str(refused))
