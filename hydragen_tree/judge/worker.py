@@ -34,9 +34,12 @@ _NOT_ALLOWED = {
         rb"BlockingIOError: \[Errno 11\].*\s*\Z"
         rb"|SemLock\((?s:.*)PermissionError: \[Errno 13\].*\s*\Z"
     ),
-    "writes files": re.compile(
-        rb"(?:PermissionError: \[Errno 13\] Permission denied: '.*'"
-        rb"|No usable temporary directory found.*)\s*\Z"
+    "opens files": re.compile(
+        rb"(?:PermissionError: \[Errno 13\] Permission denied: b?'.*'"
+        rb"|No usable temporary directory found.*|unable to open database file)\s*\Z"
+    ),
+    "makes system calls": re.compile(
+        rb"PermissionError: \[Errno 1\] Operation not permitted.*\s*\Z"
     ),
 }
 

@@ -78,8 +78,10 @@ def test_bubblewrap_covers_tmp_before_what_lies_below(
         "import subprocess as s\nprint(s.run(['echo', '6'], stdout=s.PIPE, text=True).stdout)",
         "open('/tmp/six', 'w').write('6')\nprint(open('/tmp/six').read())",
         "import tempfile as t\nwith t.TemporaryFile() as f: print(5 + f.write(b'6'))",
+        "import sqlite3\nsqlite3.connect('a.db').execute('create table t(a)')\nprint(6)",
+        "import socket\nsocket.socket().bind(('127.0.0.1', 0))\nprint(6)",
     ],
-    ids=["pool", "fork", "subprocess", "file", "temporary file"],
+    ids=["pool", "fork", "subprocess", "file", "temporary file", "database", "socket"],
 )
 @pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
 def test_the_level_changes_no_verdict(level: str, code: str) -> None:
