@@ -70,8 +70,11 @@ def _is_plain_check(node: ast.FunctionDef, outer: "_Scope") -> bool:
     scope = _Scope({*outer.bound, *names, *parameters}, names, parameters[0])
     assigned = sum(isinstance(part, ast.Assign) for part in node.body)
     distinct = len(names) == assigned and names.keys().isdisjoint({"", *parameters})
+    asserted = [part.test for part in node.body if isinstance(part, ast.Assert)]
+    called = any(_name(call.func) == parameters[0] for part in asserted for call in _calls(part))
     return (
         distinct
+        and called
         and all(map(scope.is_plain_statement, node.body))
         and all(_is_given_once(name, value, node) for name, value in names.items())
     )
@@ -168,8 +171,8 @@ class _Scope:
             return False
         if _is_of_python(node):
             asking = _name(node.func) in _ASKING - self.bound and not node.keywords
-            results = [side for side in node.args if not _is_scalar(side)]
-            return asking and node.args[:1] == results and self._is_result(results[0])
+            first, others = node.args[:1], node.args[1:]
+            return asking and any(map(self._is_result, first)) and all(map(_is_scalar, others))
         called = self.is_programs(node.func) and not _is_like_a_class(_name(node.func))
         return called and all(map(self.is_value, _arguments(node)))
 

@@ -254,6 +254,7 @@ NOT_PLAIN = [
     "assert sum(10, 15) == 6",
     "assert sorted([2, 1]) == [1, 2]",
     "assert abs(-1) == 1",
+    "assert len() == 1",
     # names that the program sees, or a list that it could keep or change
     "import math\nassert f(2) == 1",
     "n = 1\nassert f(2) == 1",
@@ -263,6 +264,8 @@ NOT_PLAIN = [
     "def check(g):\n    a = [1]\n    b = [a]\n    assert g(b) == 1 and a == [1]\ncheck(f)",
     "def check(g):\n    a = [1]\n    a = [2]\n    assert g(a) == 1\ncheck(f)",
     "def check(g):\n    r = g(1)\n    assert g(2) == 1 and r == [1]\ncheck(f)",
+    # a name that may be no function's, and is never called
+    "def check(g):\n    assert True\ncheck(f)",
     "if __name__ == '__main__':\n    assert f(1) == 1",
 ]
 
