@@ -1,10 +1,11 @@
 """The limits of a run, and what is wrong with how it ended."""
 
+import json
 import signal
 
 from hydragen_tree.judge.sandbox.request import Outcome, RunLimits
 from hydragen_tree.judge.verdicts import Status
-from hydragen_tree.problem.types import Problem
+from hydragen_tree.problem.types import Problem, Test
 
 _SLACK = 1.2  # of the time limit, before a run is ended
 _WALL = 3.0  # elapsed seconds for each second of processor time ...
@@ -16,15 +17,18 @@ _OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"Cannot allocate memory")
 Judged = tuple[Outcome, Status, str]
 
 
-def limits_of(problem: Problem, patience: float) -> RunLimits:
+def limits_of(problem: Problem, test: Test, patience: float) -> RunLimits:
     """What a run of a problem's program may use before it is ended.
 
     Args:
         problem: the problem.
+        test: the one that is run.
         patience: how much more elapsed time than usual.
     """
     time_s = problem.limits.time_s
-    largest = max((_size(test.output) for test in problem.tests), default=0)
+    largest = max((_size(one.output) for one in problem.tests), default=0)
+    if test.call is not None:  # its result comes as JSON, where a tuple is longer than a list
+        largest = 2 * len(json.dumps(test.expected))
     return RunLimits(
         cpu_s=_SLACK * time_s + 0.05,
         wall_s=patience * (_WALL * time_s + _WALL_EXTRA_S),

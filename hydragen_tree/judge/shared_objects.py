@@ -31,13 +31,13 @@ def shares_objects(code: str) -> bool:
     Args:
         code: the test. What does not parse shares nothing.
     """
+    if is_evalplus_test(code):
+        return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
-        return False
-    if is_evalplus_test(code):
         return False
     try:
         return not _is_plain(tree)

@@ -165,7 +165,7 @@ class Worker:
         test = problem.tests[index]
 
         def run(patience: float = 1.0) -> Judged:
-            limits = limits_of(problem, patience)
+            limits = limits_of(problem, test, patience)
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
                     return self._run(problem, checker, program, test, limits)

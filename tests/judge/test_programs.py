@@ -336,6 +336,14 @@ def test_expected_outputs_are_measured_in_bytes(judge: Judge) -> None:
     assert judge.judge(problem, "print('6' * 4_000_000)").status == "OLE"
 
 
+def test_expected_results_are_measured_too(judge: Judge) -> None:
+    test = Test(call=(100_000,), expected=[[i, i] for i in range(100_000)])
+    limits = Limits(output_mib=1)
+    problem = Problem(id="p", statement="s", entry_point="f", tests=(test,), limits=limits)
+    assert judge.judge(problem, "def f(n): return [(i, i) for i in range(n)]").status == "AC"
+    assert judge.judge(problem, "def f(n): return 'x' * (8 << 20)").status == "OLE"
+
+
 def test_closing_ends_after_the_test_that_runs(tmp_path: Path) -> None:
     tests = tuple(Test(input=f"{i}\n", output=f"{i}\n") for i in range(100))
     problem = Problem(id="p", statement="s", tests=tests)
