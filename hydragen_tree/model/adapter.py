@@ -144,18 +144,20 @@ class TreeModel:
         backend: attention backend, see `tree_attention`.
 
     Attributes:
-        is_compiled: whether `compile` has been called.
+        is_compiled: whether the model's layers are compiled.
     """
 
     def __init__(self, model: PreTrainedModel, backend: str = "auto") -> None:
         AttentionInterface.register(IMPLEMENTATION, _attention)
         AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
-        model.set_attn_implementation(IMPLEMENTATION)
+        # another adapter of the same model may have compiled its layers
+        self.is_compiled = model.config._attn_implementation == _BESIDE_COMPILED
+        if not self.is_compiled:
+            model.set_attn_implementation(IMPLEMENTATION)
         model.eval()
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
         if model.device.type == "cuda":
             fuse_projections(model)
-        self.is_compiled = False
         self.model = model
         self.backend = backend
         self._window = window_tokens(model.config.get_text_config(decoder=True))
@@ -172,8 +174,8 @@ class TreeModel:
         """Has the layers compiled, once for all of them and any token count; once is enough.
 
         Attention stays as it is. What stands beside the layers, the rotary embedding and the last
-        norm, is compiled too: uncompiled they are as many launches as a layer. The compiler, which
-        takes seconds to import, first comes in here; what it makes is kept on disk.
+        norm, is compiled too: uncompiled they are as many launches as a layer. What the compiler
+        makes is kept on disk.
         """
         if self.is_compiled:
             return

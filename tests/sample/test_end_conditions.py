@@ -45,7 +45,7 @@ def test_tokens_by_text_where_encoding_adds_a_space() -> None:
     assert find_tokens(tokenizer, ["\n"]) == [vocabulary["<0x0A>"], vocabulary["\n"]]
     assert find_tokens(tokenizer, [" return", "▁return"]) == [vocabulary["▁return"]] * 2
     assert find_tokens(tokenizer, ["return", "</s>"]) == [vocabulary["return"], vocabulary["</s>"]]
-    shown = Ends.of(tokenizer, [], SamplingSettings(stop_tokens=(" return",)), [])
+    shown = EndConditions.of(tokenizer, [], SamplingSettings(stop_tokens=(" return",)), [])
     assert str(shown) == f"' return' ({vocabulary['▁return']})"
 
 
@@ -57,7 +57,7 @@ def test_text_comes_before_spelling() -> None:
 
 
 def test_ids_that_are_never_drawn_are_not_shown() -> None:
-    ends = Ends.of(TOKENIZER, [-1, 0, 999_999], SamplingSettings(), [PROMPT])
+    ends = EndConditions.of(TOKENIZER, [-1, 0, 999_999], SamplingSettings(), [PROMPT])
     assert ends.eos == {0: "<|end|>"}
 
 
