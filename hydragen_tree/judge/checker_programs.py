@@ -26,7 +26,8 @@ from hydragen_tree.judge.languages import (
 from hydragen_tree.judge.sandbox.box import Box
 from hydragen_tree.judge.sandbox.request import Outcome, Request, Role, RunLimits, file_path
 from hydragen_tree.judge.store import Store
-from hydragen_tree.problem.types import Problem, ProgramChecker, Test
+from hydragen_tree.problem.checkers import ProgramChecker
+from hydragen_tree.problem.types import Problem, Test
 
 LIMITS = RunLimits(cpu_s=60, wall_s=120, memory_bytes=2 << 30)
 _FEEDBACK = "{scratch}/feedback"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hydragen_tree.problem.types import ExactChecker, FloatChecker, TokensChecker
+from hydragen_tree.problem.checkers import ExactChecker, FloatChecker, TokensChecker
 
 _NUMBER = re.compile(rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|infinity|nan)", re.I)
 _SPACE = re.compile(rb"(\s+)")

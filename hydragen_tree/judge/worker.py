@@ -23,7 +23,8 @@ from hydragen_tree.judge.sandbox.interaction import interact
 from hydragen_tree.judge.sandbox.levels import Container
 from hydragen_tree.judge.sandbox.request import RunLimits
 from hydragen_tree.judge.verdicts import Verdict, verdict_of
-from hydragen_tree.problem.types import Problem, ProgramChecker, Test
+from hydragen_tree.problem.checkers import ProgramChecker
+from hydragen_tree.problem.types import Problem, Test
 
 _PATIENCE = 3.0  # times as much elapsed time for a run that is repeated alone
 _INTERACTOR = RunLimits(cpu_s=60, wall_s=90, memory_bytes=4 << 30)

@@ -14,21 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.problem.formats.kattis import is_kattis_package, package_document
-from hydragen_tree.problem.types import (
+from hydragen_tree.problem.checkers import (
     Checker,
     ExactChecker,
+    FloatChecker,
+    ProgramChecker,
+    TokensChecker,
+)
+from hydragen_tree.problem.formats.kattis import is_kattis_package, package_document
+from hydragen_tree.problem.types import (
     Example,
     FewShot,
-    FloatChecker,
     Limits,
     Pool,
     Problem,
-    ProgramChecker,
     ProgramStatus,
     Submission,
     Test,
-    TokensChecker,
     problem_json_schema,
 )
 from hydragen_tree.problem.validation import validate

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -26,6 +25,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from hydragen_tree.problem.checkers import CheckerOrName, Part, ProgramChecker, TokensChecker
 
 ProgramStatus = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE"]  # in the order of tables
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
@@ -49,16 +50,10 @@ def _at(key: str, reason: str) -> ValidationError:
     return ValidationError.from_exception_data("", [details])
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
 _TEST_FORMS = (("input", "output"), ("call", "expected"), ("code",))
 
 
-class Test(_Part):
+class Test(Part):
     """One run of a program: input and output, or one call of a function, or Python test code."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
@@ -98,7 +93,7 @@ class Test(_Part):
         return self
 
 
-class Limits(_Part):
+class Limits(Part):
     """What a program may use on one test."""
 
     time_s: float = Field(default=2.0, gt=0)
@@ -109,75 +104,7 @@ class Limits(_Part):
     """What it may write, in MiB."""
 
 
-class TokensChecker(_Part):
-    """Answers are compared token by token, white space aside."""
-
-    model_config = ConfigDict(json_schema_extra={"required": ["type"]})
-
-    type: Literal["tokens"] = "tokens"
-    case_sensitive: bool = True
-    """Whether upper and lower case differ."""
-    space_sensitive: bool = False
-    """Whether the white space between and around tokens must be equal too."""
-
-
-class ExactChecker(_Part):
-    """Answers must be equal to the last byte."""
-
-    type: Literal["exact"]
-
-
-class FloatChecker(_Part):
-    """Tokens that are numbers may differ by either tolerance; others must be equal."""
-
-    type: Literal["float"]
-    abs_tol: float = Field(default=1e-6, ge=0)
-    """Absolute difference allowed."""
-    rel_tol: float = Field(default=1e-6, ge=0)
-    """Difference allowed, relative to the expected number."""
-    case_sensitive: bool = True
-    """Whether upper and lower case differ in tokens that are no numbers."""
-    space_sensitive: bool = False
-    """Whether the white space between and around tokens must be equal too."""
-
-
-class ProgramChecker(_Part):
-    """A program decides."""
-
-    type: Literal["program"]
-    source: str
-    """The program's file, or the directory of its files, relative to the problem file."""
-    protocol: Literal["kattis", "polygon", "python"]
-    """`python`: `check(input, answer, output)`; `kattis`: exit 42 or 43; `polygon`: testlib's."""
-    args: tuple[str, ...] = ()
-    """Further arguments for the program."""
-    interactive: bool = False
-    """The program talks to the solution instead of reading its output."""
-
-    @field_validator("source")
-    @classmethod
-    def _is_there(cls, source: str, info: ValidationInfo) -> str:
-        if info.context and not info.context.exists(source):
-            raise ValueError(f"no such file {source!r}, expected a path relative to this file")
-        return source
-
-
-def _checker_of_name(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
-
-
-Checker = Annotated[
-    TokensChecker | ExactChecker | FloatChecker | ProgramChecker, Field(discriminator="type")
-]
-_CheckerOrName = Annotated[
-    Checker,
-    BeforeValidator(
-        _checker_of_name, json_schema_input_type=Literal["tokens", "exact", "float"] | Checker
-    ),
-]
-
-
-class Example(_Part):
+class Example(Part):
     """A solved problem that may stand before the one that is asked."""
 
     id: Identifier
@@ -219,14 +146,14 @@ def _form_of_variants(value: Any) -> str | None:
     return {int: "count", list: "choices", tuple: "choices"}.get(type(value))
 
 
-class Pool(_Part):
+class Pool(Part):
     """A file of solved examples for problems to share."""
 
     examples: Annotated[Examples, Field(min_length=1)]
     """The solved examples."""
 
 
-class FewShot(_Part):
+class FewShot(Part):
     """Which solved examples go before the problem."""
 
     pool: Annotated[Examples, BeforeValidator(_pool_of_path, json_schema_input_type=str | Examples)]
@@ -292,7 +219,7 @@ class FewShot(_Part):
             yield "the same choice twice, expected choices that differ"
 
 
-class Submission(_Part):
+class Submission(Part):
     """A program whose verdict is known; `hydragen check` holds the judge to it."""
 
     verdict: ProgramStatus
@@ -315,7 +242,7 @@ def _is_same(example: Example, problem: Mapping[str, Any]) -> bool:
     )
 
 
-class Problem(_Part):
+class Problem(Part):
     """A programming problem with tests, limits and examples."""
 
     id: Identifier
@@ -336,7 +263,7 @@ class Problem(_Part):
     """Chance that the tests accept a wrong program, at most, where somebody has measured it."""
     limits: Limits = Limits()
     """What a program may use."""
-    checker: _CheckerOrName = TokensChecker()
+    checker: CheckerOrName = TokensChecker()
     """How answers are compared: `tokens`, `exact`, `float`, or a mapping with `type`."""
     few_shot: FewShot | None = None
     """Solved examples for the prompt."""

@@ -8,12 +8,8 @@ import pytest
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
 from hydragen_tree.judge.languages import find_language
-from hydragen_tree.problem.types import (
-    Limits,
-    Problem,
-    ProgramChecker,
-    Test,
-)
+from hydragen_tree.problem.checkers import ProgramChecker
+from hydragen_tree.problem.types import Limits, Problem, Test
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hydragen_tree.judge.comparison import compare_text, equal_values
-from hydragen_tree.problem.types import (
-    ExactChecker,
-    FloatChecker,
-    TokensChecker,
-)
+from hydragen_tree.problem.checkers import ExactChecker, FloatChecker, TokensChecker
 
 TOKENS = TokensChecker()
 ANY_CASE = TokensChecker(case_sensitive=False)

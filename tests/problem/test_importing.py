@@ -11,8 +11,8 @@ import pytest
 
 from hydragen_cli.main import load
 from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.problem.checkers import ProgramChecker
 from hydragen_tree.problem.reading import load_problems
-from hydragen_tree.problem.types import ProgramChecker
 
 APPS = {
     "problem_id": 7,

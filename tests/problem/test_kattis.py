@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from hydragen_tree.errors import InputError
+from hydragen_tree.problem.checkers import FloatChecker, ProgramChecker, TokensChecker
 from hydragen_tree.problem.formats.kattis import is_kattis_package
 from hydragen_tree.problem.formats.kattis_submissions import read_submissions
 from hydragen_tree.problem.reading import load_problem, load_problems
-from hydragen_tree.problem.types import FloatChecker, ProgramChecker, TokensChecker
 
 LEGACY = {
     "problem.yaml": "name: Two Sum\nlimits:\n  memory: 512\n",

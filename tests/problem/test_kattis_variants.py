@@ -7,11 +7,11 @@ import pytest
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
 from hydragen_tree.judge.self_check import check_problems
+from hydragen_tree.problem.checkers import FloatChecker, ProgramChecker
 from hydragen_tree.problem.formats.kattis_submissions import read_submissions
 from hydragen_tree.problem.formats.shared import why_not_python3
 from hydragen_tree.problem.importing import Imported, Refused, read_sources
 from hydragen_tree.problem.reading import load_problem
-from hydragen_tree.problem.types import FloatChecker, ProgramChecker
 
 BASE = {
     "problem.yaml": "name: A\n",

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from hydragen_tree.errors import InputError
+from hydragen_tree.problem.checkers import FloatChecker, TokensChecker
 from hydragen_tree.problem.reading import load_problem, load_problems
-from hydragen_tree.problem.types import FloatChecker, Problem, TokensChecker
+from hydragen_tree.problem.types import Problem
 
 FULL = """\
 id: twice
