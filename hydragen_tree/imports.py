@@ -23,8 +23,7 @@ def spare_imports() -> None:
 
     For a process of our own only, before anything else imports transformers: there transformers
     holds from now on that there is no scipy, no scikit-learn and no distributed torch (no number
-    depends on that), and what has been made up to here is never searched for garbage. What
-    is loaded already stays as it is.
+    depends on that). What is loaded already stays as it is.
     """
     if any(name in sys.modules for name in _SHARED):
         return
@@ -41,17 +40,16 @@ def spare_imports() -> None:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Inside, nothing is searched for garbage, and what is there at the end never is.
+    """Inside, nothing is searched for garbage: imports make a million objects and hardly any.
 
-    Imports make a million objects and hardly any garbage; to look through them time and again, then
-    and for as long as the process runs, takes as long as a fifth of the imports.
+    What is there at the end is searched again: Triton's bindings complain on stderr of objects that
+    are still there when the process ends.
     """
     is_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if is_on:
             gc.enable()
 

@@ -62,7 +62,7 @@ def _save_model_that_knows_letters(path: Path) -> None:
         (["doubles.yaml", "--top-p", "1.5"], "--top-p 1.5: expected a number in (0, 1]"),
         (["doubles.yaml", "--memory", "0"], "--memory 0: expected a size of at least 1 byte"),
         (["--prompts", "long.jsonl"], "tokens with --max-tokens, but tiny holds"),
-        (["doubles.yaml", "-o", "none"], "none: cannot be written: Is a directory (--output)"),
+        (["doubles.yaml", "-o", "none"], "--output none: is a directory; name a file"),
         (["doubles.yaml", "-o", "no/x"], "--output no/x: cannot be written: no directory no"),
         (["doubles.yaml", "-o", "taken.jsonl"], "taken.jsonl: exists; --resume continues it, --f"),
     ],

@@ -25,7 +25,7 @@ print([sample.completion for sample in drawn])
 # What this process hid or denied while it imported transformers is as it was.
 RESTORED = """
 import gc, torch.distributed, scipy.optimize
-assert gc.isenabled() and gc.get_freeze_count() > 100_000
+assert gc.isenabled()
 assert torch.distributed.is_available()
 """
 
