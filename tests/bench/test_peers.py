@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +23,7 @@ from hydragen_bench import configs, peer_flashinfer, peer_vllm
 from hydragen_bench.attention import SHAPES, Layer, Shape
 from hydragen_bench.choose import by_sorting
 from hydragen_bench.configs import Point
+from tests.bench.fake_vllm import FakeVllm
 
 DEEP = Shape("deep", (1, 3, 7), (48, 16, 40), 4, 2, 16)
 
@@ -224,15 +224,6 @@ class Queueing(LLM):
 
 LLM = Queueing
 """
-FAKE_ARGUMENTS = """
-from dataclasses import dataclass
-
-@dataclass
-class EngineArgs:
-    model: str = ""
-    disable_cascade_attn: object = DEFAULT
-    cudagraph_capture_sizes: object = None
-"""
 
 
 @pytest.fixture
@@ -244,29 +235,22 @@ def tiny_config(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    package = tmp_path / "site" / "vllm" / "engine"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package.parent / "__init__.py").write_text(FAKE_VLLM)
-    (package / "arg_utils.py").write_text(FAKE_ARGUMENTS.replace("DEFAULT", "True"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    monkeypatch.setenv("FAKE_VLLM_LOG", str(tmp_path / "asked.json"))
-    return tmp_path
+def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeVllm:
+    return FakeVllm(tmp_path, FAKE_VLLM, monkeypatch)
 
 
 @pytest.mark.parametrize("queues", [False, True])
 def test_vllm_gets_the_same_weights_prompts_and_samples(
-    queues: bool, fake_vllm: Path, tiny_config: None
+    queues: bool, fake_vllm: FakeVllm, tiny_config: None
 ) -> None:
     if queues:  # a version that can take all samples before it begins
-        (fake_vllm / "site" / "vllm" / "__init__.py").write_text(FAKE_VLLM + QUEUEING)
+        fake_vllm.hold(FAKE_VLLM + QUEUEING)
     python = peer_vllm.find_vllm(None)
     found = peer_vllm.measure("tiny", [Point(3, 20, 12), Point(5, 9, 11)], python)
     assert (found.version, found.cascade) == ("9.9", True)
     assert sorted(found.tokens_s) == [(3, 20, 12), (5, 9, 11)]
     assert all(speed > 0 for speed in found.tokens_s.values())
-    engine, *asked = json.loads((fake_vllm / "asked.json").read_text())
+    engine, *asked = json.loads(fake_vllm.log.read_text())
     assert engine["architectures"] == ["LlamaForCausalLM"]
     assert engine["enable_prefix_caching"] is True
     assert engine["disable_cascade_attn"] is False
@@ -281,23 +265,22 @@ def test_vllm_gets_the_same_weights_prompts_and_samples(
     assert all(each["ignore_eos"] and not each["detokenize"] for each in asked)
 
 
-def test_vllm_without_cascade_is_not_asked_for_it(fake_vllm: Path, tiny_config: None) -> None:
-    arguments = fake_vllm / "site" / "vllm" / "engine" / "arg_utils.py"
-    arguments.write_text(FAKE_ARGUMENTS.replace("DEFAULT", "None"))
+def test_vllm_without_cascade_is_not_asked_for_it(fake_vllm: FakeVllm, tiny_config: None) -> None:
+    fake_vllm.disable_cascade_by(None)
     found = peer_vllm.measure("tiny", [Point(2, 9, 2)], sys.executable)
     assert not found.cascade
     assert "not in this version" in str(found)
-    engine = json.loads((fake_vllm / "asked.json").read_text())[0]
+    engine = json.loads(fake_vllm.log.read_text())[0]
     assert "disable_cascade_attn" not in engine
 
 
-def test_vllm_that_fails_says_why(fake_vllm: Path, tiny_config: None) -> None:
-    (fake_vllm / "site" / "vllm" / "__init__.py").write_text("raise SystemError('no such GPU')")
+def test_vllm_that_fails_says_why(fake_vllm: FakeVllm, tiny_config: None) -> None:
+    fake_vllm.hold("raise SystemError('no such GPU')")
     with pytest.raises(HydragenError, match=r"exit code 1(.|\n)*no such GPU"):
         peer_vllm.measure("tiny", [Point(2, 9, 2)], sys.executable)
 
 
-def test_the_child_needs_nothing_of_ours(fake_vllm: Path) -> None:
+def test_the_child_needs_nothing_of_ours(fake_vllm: FakeVllm) -> None:
     """Any Python can run it: it imports the standard library and vLLM."""
     script = Path(peer_vllm.vllm_child.__file__).read_text()
     check = textwrap.dedent("""

@@ -23,6 +23,7 @@ from hydragen_tree.errors import HydragenError, InputError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
+from tests.bench.fake_vllm import FakeVllm
 
 VOCABULARY, BITS, LENGTH = 300, 1.0, 12.0
 SMALL = {"small": Point(3, 4), "rooted": Point(2, 3, 40, 9)}
@@ -276,28 +277,13 @@ class LLM:
 class SamplingParams(SimpleNamespace):
     pass
 """
-FAKE_ARGUMENTS = """
-from dataclasses import dataclass
-
-@dataclass
-class EngineArgs:
-    model: str = ""
-    disable_cascade_attn: bool = True
-    cudagraph_capture_sizes: object = None
-"""
 
 
 @pytest.mark.parametrize("cascade", [False, True])
 def test_vllm_gets_the_same_prompts_limits_and_stops(
     cascade: bool, weights: Path, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    package = tmp_path / "site" / "vllm" / "engine"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package.parent / "__init__.py").write_text(FAKE_VLLM)
-    (package / "arg_utils.py").write_text(FAKE_ARGUMENTS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    monkeypatch.setenv("FAKE_VLLM_LOG", str(tmp_path / "asked.json"))
+    vllm = FakeVllm(tmp_path, FAKE_VLLM, monkeypatch)
     monkeypatch.setattr(run, "run_child", in_process)
     asked = Asked(
         "tiny", points=["rooted"], entropy_bits=BITS, mean_tokens=LENGTH, weights=weights,
@@ -310,7 +296,7 @@ def test_vllm_gets_the_same_prompts_limits_and_stops(
     assert row["vllm"]["mean_tokens"] == 3
     assert row["vllm"]["samples"] == row["ours"]["samples"] == 6
     assert row["vllm"]["ends"] == {"stop": 6}
-    engine, *runs = json.loads((tmp_path / "asked.json").read_text())
+    engine, *runs = json.loads(vllm.log.read_text())
     assert engine["runner"] == ("0" if cascade else None)
     assert engine.get("disable_cascade_attn", True) is not cascade
     assert "skip_tokenizer_init" not in engine  # stop strings need its texts
