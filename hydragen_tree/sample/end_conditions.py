@@ -8,8 +8,7 @@ from typing import Any
 from hydragen_tree.errors import InputError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.stops import encoded
-from hydragen_tree.sample.text import special_tokens
-from hydragen_tree.sample.token_bytes import TokenBytes
+from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 
 
@@ -33,7 +32,7 @@ class EndConditions:
     @classmethod
     def of(
         cls,
-        tokenizer: Any,
+        detokenizer: Detokenizer,
         eos_ids: Collection[int],
         settings: SamplingSettings,
         prompts: Sequence[Prompt],
@@ -43,12 +42,11 @@ class EndConditions:
         Raises:
             InputError: the tokenizer has no such stop token.
         """
-        special = special_tokens(tokenizer).items()
-        named = [token for token, text in special if text in settings.stop]
-        ids = {*find_tokens(tokenizer, settings.stop_tokens), *named}.difference(eos_ids)
+        named = detokenizer.named_specials(settings.stop)
+        ids = {*find_tokens(detokenizer, settings.stop_tokens), *named}.difference(eos_ids)
         return cls(
-            _texts(tokenizer, sorted(eos_ids)),
-            _texts(tokenizer, sorted(ids)),
+            _texts(detokenizer, sorted(eos_ids)),
+            _texts(detokenizer, sorted(ids)),
             tuple(settings.stop),
             tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
         )
@@ -66,7 +64,7 @@ class EndConditions:
         return ", ".join([*tokens, *strings]) or "nothing but the number of tokens"
 
 
-def find_tokens(tokenizer: Any, names: Sequence[str | int]) -> list[int]:
+def find_tokens(detokenizer: Detokenizer, names: Sequence[str | int]) -> list[int]:
     """Ids of tokens that are named by id, by their text, or as the vocabulary spells them.
 
     A text names all tokens that have it: byte-fallback vocabularies may hold two newlines.
@@ -74,10 +72,11 @@ def find_tokens(tokenizer: Any, names: Sequence[str | int]) -> list[int]:
     Raises:
         InputError: there is no such token.
     """
-    return [token for name in names for token in _find(tokenizer, name)]
+    return [token for name in names for token in _find(detokenizer, name)]
 
 
-def _find(tokenizer: Any, name: str | int) -> list[int]:
+def _find(detokenizer: Detokenizer, name: str | int) -> list[int]:
+    tokenizer, special = detokenizer.tokenizer, detokenizer.special
     if isinstance(name, int) or name.isdecimal():
         if int(name) in range(len(tokenizer)):
             return [int(name)]
@@ -86,11 +85,7 @@ def _find(tokenizer: Any, name: str | int) -> list[int]:
             setting="stop_tokens",
             value=name,
         )
-    special = special_tokens(tokenizer)
-    found = [token for token, text in special.items() if text == name] or _with_text(
-        tokenizer, name
-    )
-    if found:
+    if found := detokenizer.named_specials([name]) or _with_text(detokenizer, name):
         return found
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     if name in vocabulary:
@@ -105,20 +100,20 @@ def _find(tokenizer: Any, name: str | int) -> list[int]:
     )
 
 
-def _with_text(tokenizer: Any, text: str) -> list[int]:
+def _with_text(detokenizer: Detokenizer, text: str) -> list[int]:
     """All tokens that add this text within another."""
-    table = TokenBytes.of(tokenizer, len(tokenizer))
+    tokenizer, table, sought = detokenizer.tokenizer, detokenizer.table, encoded(text)
     if table is not None:
-        return [token for token, piece in enumerate(table.later) if piece == encoded(text) != b""]
+        return [token for token, piece in enumerate(table.later) if piece == sought != b""]
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return ids if len(ids) == 1 and tokenizer.decode(ids) == text else []
 
 
-def _texts(tokenizer: Any, ids: Sequence[int]) -> dict[int, str]:
+def _texts(detokenizer: Detokenizer, ids: Sequence[int]) -> dict[int, str]:
     """How messages show tokens; an id that the vocabulary lacks is never drawn, and left out."""
-    special = special_tokens(tokenizer)
+    tokenizer, special = detokenizer.tokenizer, detokenizer.special
     known = [token for token in ids if token in range(len(tokenizer))]
-    table = None if special.keys() >= set(known) else TokenBytes.of(tokenizer, len(tokenizer))
+    table = None if special.keys() >= set(known) else detokenizer.table
 
     def text(token: int) -> str:
         if table is None:

@@ -41,7 +41,7 @@ class Endings:
         self._texts = [tuple(stops) for stops in stop_sets]
         self._eos_ids = frozenset(eos_ids)
         self._stop_tokens = [
-            frozenset([*stop_tokens, *named_specials(detokenizer, stops)]) for stops in stop_sets
+            frozenset([*stop_tokens, *detokenizer.named_specials(stops)]) for stops in stop_sets
         ]
         drawn = range(detokenizer.vocabulary_size)  # configurations name ids beyond it, and -1
         ending = [(self._eos_ids | ids).intersection(drawn) for ids in self._stop_tokens]
@@ -119,8 +119,3 @@ class Endings:
             kept += b"" if token in read else piece[:left]
             left = max(0, left - len(piece))
         return kept.decode("utf-8", "replace")
-
-
-def named_specials(detokenizer: Detokenizer, stops: Collection[str]) -> list[int]:
-    """Special tokens that are a stop by their text."""
-    return [token for token, text in detokenizer.special.items() if text in stops]

@@ -76,6 +76,7 @@ class Sampler:
         self.source = source
         self.tokenizer = load_tokenizer(source)
         self.stats = RunStats()
+        self._detokenizer = Detokenizer(self.tokenizer, int(source.config.vocab_size))
         self._attention = attention
         self._memory_bytes = memory_bytes
         self._compiled = compiled
@@ -193,7 +194,7 @@ class Sampler:
                 setting="n",
                 value=n,
             )
-        find_tokens(self.tokenizer, settings.stop_tokens)
+        find_tokens(self._detokenizer, settings.stop_tokens)
         for prompt in prompts:
             length = len(prompt.token_ids) + settings.max_tokens
             self.source.check_length(length, f"{prompt.task_id}, variant {prompt.variant}")
@@ -204,7 +205,7 @@ class Sampler:
         Raises:
             InputError: the tokenizer has no such stop token.
         """
-        return EndConditions.of(self.tokenizer, self.source.eos_ids, settings, prompts)
+        return EndConditions.of(self._detokenizer, self.source.eos_ids, settings, prompts)
 
     def _on_device(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         """The same samples, drawn with the model's device current: kernels start there."""
@@ -230,11 +231,9 @@ class Sampler:
         if self._is_compiled(outline, settings, sum(map(len, done.values()))):
             model.compile()
         cache = self._arena(trie, rows, settings)
-        vocabulary = int(self.source.config.vocab_size)
-        detokenizer = Detokenizer(self.tokenizer, vocabulary)
-        stop_tokens = find_tokens(self.tokenizer, settings.stop_tokens)
+        stop_tokens = find_tokens(self._detokenizer, settings.stop_tokens)
         records = SampleRecords(
-            prompts, n, settings, detokenizer, self.source.eos_ids, stop_tokens, done, stats
+            prompts, n, settings, self._detokenizer, self.source.eos_ids, stop_tokens, done, stats
         )
         loop = assemble(
             model,
