@@ -335,7 +335,7 @@ def _device(device: str) -> torch.device:
         place = (torch.accelerator.current_accelerator() if there_is else None) or "cpu"
     try:
         return torch.empty(0, device=place).device  # with its number: the current one may change
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise InputError(_first_line(error), setting="device", value=device) from None
 
 
