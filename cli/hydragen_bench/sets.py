@@ -41,18 +41,17 @@ POINTS = {
 }
 
 
-def made_up(point: Point, vocabulary: int, first_token: int = 1) -> list[Prompt]:
+def made_up(point: Point, vocabulary: int) -> list[Prompt]:
     """Random token ids, the same each time.
 
     Args:
         point: the set.
-        vocabulary: tokens there are.
-        first_token: those below it are special.
+        vocabulary: tokens there are; the first is special.
     """
     rng = np.random.default_rng(0)
 
     def draw(length: int) -> Int32:
-        return rng.integers(first_token, vocabulary, length).astype(np.int32)
+        return rng.integers(1, vocabulary, length).astype(np.int32)
 
     root = draw(point.root_tokens)
     places = (np.arange(point.prompts) + 0.5) / point.prompts
