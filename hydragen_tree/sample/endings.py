@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
 from hydragen_tree.sample.sample import FinishReason
-from hydragen_tree.sample.stops import BY_TOKEN, StopTable, encoded, read_specials
+from hydragen_tree.sample.stops import BY_TOKEN, StopTable, encoded
 from hydragen_tree.sample.text import Detokenizer
 
 
@@ -51,7 +51,6 @@ class Endings:
             self._may_end[sorted(frozenset().union(*ending))] = True
         else:
             self.table = StopTable(self._bytes, stop_sets, ending)
-            self._read = [read_specials(self._bytes, stops) for stops in stop_sets]
 
     def start(self, stop_set: int, prompt: Int32) -> int:
         """The state of a sample that has drawn nothing.
@@ -100,11 +99,11 @@ class Endings:
 
     def _cut(self, stop_set: int, prompt: Int32, tokens: Int32) -> str | None:
         """The text before the first of the stop strings; None if there is none."""
-        if self._bytes is None:
+        if self._bytes is None or self.table is None:
             text = self._detokenizer.text(prompt, tokens)
             found = [at for at in map(text.find, self._texts[stop_set]) if at >= 0]
             return text[: min(found)] if found else None
-        read = self._read[stop_set]
+        read = self.table.read[stop_set]
         seen = self._bytes.pieces(tokens, self._bytes.is_open(prompt))
         if read:
             seen = [read.get(t, p) for t, p in zip(tokens.tolist(), seen, strict=True)]

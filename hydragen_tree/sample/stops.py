@@ -31,6 +31,7 @@ class StopTable:
 
     Attributes:
         n_states: of all automata together.
+        read: for each set the special tokens that are read as text, see `read_specials`.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class StopTable:
         self._next = np.empty((self.n_states, len(tokens.later)), kind)
         self._known = np.zeros(self.n_states, np.bool_)
         self._ending = [sorted(ids) for ids in ending]
-        self._read = [read_specials(tokens, stops) for stops in stop_sets]
+        self.read = [read_specials(tokens, stops) for stops in stop_sets]
         self._later = _Packed(tokens.later)
         self._first = self._later if tokens.first == tokens.later else _Packed(tokens.first)
         self._starts: dict[int, NDArray[np.int16] | Int32] = {}
@@ -104,7 +105,7 @@ class StopTable:
             self._next[states] = self._starts[stop_set]
         at, tokens, ends = self._later.deviations(automaton, states - base)
         self._next[states[at], tokens] = np.where(ends < 0, ends, ends + base)
-        for token, text in self._read[stop_set].items():
+        for token, text in self.read[stop_set].items():
             read = np.array([automaton.read(state - base, text) for state in states.tolist()])
             self._next[states, token] = np.where(read < 0, read, read + base)
 
@@ -112,7 +113,7 @@ class StopTable:
         """The row of a text not yet begun; a token that does not begin it leaves it so."""
         automaton, base = self._automata[stop_set], int(self._offsets[stop_set]) + 1
         row = self._first.walk(automaton)
-        for token, text in self._read[stop_set].items():
+        for token, text in self.read[stop_set].items():
             row[token] = automaton.read(0, text)
         following = np.where(row < 0, row, row + base)
         following[~self._tokens.opens & (row == 0)] = base - 1
