@@ -135,9 +135,8 @@ def _read_block(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:
     all_closings = (n for n in range(at + 1, len(lines)) if fence.is_closed_by(lines[n]))
     closings = list(islice(all_closings, _ENDS))
     end = closings[0] if closings else len(lines)
-    block, after = Block(_content(lines[at + 1 : end], fence), fence.language), end + 1
-    if not closings:
-        block = Block(block.code, fence.language, is_closed=False)
+    code, after = _content(lines[at + 1 : end], fence), end + 1
+    block = Block(code, fence.language, is_closed=bool(closings))
     if not block.may_be_python:
         return _read_other(lines, at, fence)
     if compiling(block.code) is not None:
