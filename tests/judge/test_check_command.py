@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.judge.test_eval import PROBLEM, RIGHT, command
+from tests.judge.test_eval import RIGHT, command, write_problems
 
 
 @pytest.fixture(autouse=True)
 def home(own_home: Path) -> Path:
     """A home of its own, with two problems."""
-    for name, difficulty in (("sum", "easy"), ("total", "hard")):
-        text = PROBLEM.format(id=name, difficulty=difficulty)
-        (own_home / f"{name}.yaml").write_text(text)
+    write_problems(own_home)
     return own_home
 
 

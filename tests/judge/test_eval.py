@@ -1,4 +1,4 @@
-"""`hydragen-eval` and `hydragen check` as real processes: results, faults, resuming."""
+"""`hydragen-eval` as real processes: results, faults, resuming."""
 
 import json
 import subprocess
@@ -30,12 +30,17 @@ RIGHT = "print(sum(map(int, input().split())))"
 WRONG = "print(3)"
 
 
+def write_problems(folder: Path) -> None:
+    """The problems `sum`, which is easy, and `total`, which is hard."""
+    for name, difficulty in (("sum", "easy"), ("total", "hard")):
+        text = PROBLEM.format(id=name, difficulty=difficulty)
+        (folder / f"{name}.yaml").write_text(text)
+
+
 @pytest.fixture(autouse=True)
 def home(own_home: Path) -> Path:
     """A home of its own, with two problems."""
-    for name, difficulty in (("sum", "easy"), ("total", "hard")):
-        text = PROBLEM.format(id=name, difficulty=difficulty)
-        (own_home / f"{name}.yaml").write_text(text)
+    write_problems(own_home)
     return own_home
 
 
