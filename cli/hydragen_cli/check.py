@@ -113,13 +113,14 @@ def _about_limit(self_check: "SelfCheck") -> str:
 
 def _write_limit(self_check: "SelfCheck") -> None:
     """Put the limit that suits Python into the problem's own file."""
+    from hydragen_tree.problem.formats.kattis import package_of
     from hydragen_tree.problem.writing import with_time_limit
 
     suggested, problem = self_check.suggested_s, self_check.problem
     if suggested is None or suggested == problem.limits.time_s:
         return
     path = Path(problem.source)
-    if path.name == "problem.yaml" or not path.is_file():
+    if package_of(path) is not None or not path.is_file():
         note(f"{problem.source}: not a problem file of ours, so its limit stays; `hydragen import`")
         return
     try:

@@ -91,13 +91,15 @@ def what_it_covers(path: Path, others: Iterable[tuple[str, Path]]) -> str | None
 
 def files_of(problems: "Iterable[Problem]") -> Iterator[tuple[str, Path]]:
     """What the given problems were read from, as `check_outputs` takes it."""
+    from hydragen_tree.problem.formats.kattis import package_of
+
     for problem in problems:
         path = Path(problem.source)
         if not path.is_file():
             continue  # from stdin, or a record of a data set
         yield "a problem's file", path
-        if path.name == "problem.yaml":
-            parts = path.parent.iterdir()
+        if (package := package_of(path)) is not None:
+            parts = package.iterdir()
             yield from (("a file of a problem package", part) for part in parts if part.is_dir())
         if problem.checker.type == "program":
             yield "a problem's checker", problem.directory / problem.checker.source

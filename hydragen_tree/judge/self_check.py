@@ -16,7 +16,8 @@ from hydragen_tree.errors import InputError
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.judge.languages import find_language
 from hydragen_tree.judge.verdicts import Verdict
-from hydragen_tree.problem.formats.kattis_submissions import skipped_submissions
+from hydragen_tree.problem.formats.kattis import package_of
+from hydragen_tree.problem.formats.kattis_submissions import read_submissions
 from hydragen_tree.problem.formats.kattis_timing import LimitRule, limit_rule
 from hydragen_tree.problem.types import Problem
 
@@ -192,17 +193,20 @@ def _finished(judge: Judge, self_check: SelfCheck, *, calibrate: bool) -> SelfCh
 
 def _programs_to_run(judge: Judge, self_check: SelfCheck) -> list[_Program]:
     """A problem's programs; those in a language that is not installed here are noted instead."""
-    source = Path(self_check.problem.source)
+    problem = self_check.problem
+    source = Path(problem.source)
+    package = package_of(source) if problem.source else None
     try:
-        judge.require_judgeable(self_check.problem)
-        if _lacks_limit(self_check.problem):
+        judge.require_judgeable(problem)
+        if package is not None and "time_s" not in problem.limits.model_fields_set:
             self_check.limit_rule = limit_rule(source)
     except InputError as error:
         self_check.fault = str(error)
         return []
-    self_check.skipped += skipped_submissions(source)
+    if package is not None:
+        self_check.skipped += read_submissions(package, {})[1]
     found = []
-    for program in _programs(self_check.problem):
+    for program in _programs(problem):
         try:
             find_language(program.language)
         except InputError as error:
@@ -210,12 +214,6 @@ def _programs_to_run(judge: Judge, self_check: SelfCheck) -> list[_Program]:
         else:
             found.append(program)
     return found
-
-
-def _lacks_limit(problem: Problem) -> bool:
-    """Whether it is a package that leaves its time limit to the judge."""
-    is_package = Path(problem.source).name == "problem.yaml"
-    return is_package and "time_s" not in problem.limits.model_fields_set
 
 
 def _judge_without_limit(

@@ -21,7 +21,7 @@ from hydragen_tree.problem.checkers import (
     ProgramChecker,
     TokensChecker,
 )
-from hydragen_tree.problem.formats.kattis import is_kattis_package, package_document
+from hydragen_tree.problem.formats.kattis import package_document, package_of
 from hydragen_tree.problem.types import (
     Example,
     FewShot,
@@ -150,7 +150,7 @@ class _Reader:
         path = Path(source)
         if source == "-":
             self._add_stdin()
-        elif path.is_dir() and not _package_of(path):
+        elif path.is_dir() and not package_of(path):
             if not self._add_members(sorted(path.iterdir())):
                 self.faults.append(f"{source}: no problem here, expected *.yaml or packages")
         elif path.exists():
@@ -174,7 +174,7 @@ class _Reader:
         Returns:
             Whether it is meant to be a problem.
         """
-        package = _package_of(path)
+        package = package_of(path)
         if not named and not package and path.suffix not in (".yaml", ".yml"):
             return False
         place = (package or path).resolve()
@@ -272,11 +272,3 @@ class _FileContext:
 
 def _is_pool(document: Document) -> bool:
     return isinstance(document.data, dict) and "examples" in document.data
-
-
-def _package_of(path: Path) -> Path | None:
-    """The problem package that a path is, or whose problem.yaml it is."""
-    package = path.parent if path.name == "problem.yaml" else path
-    if not (package / "problem.yaml").is_file():
-        return None
-    return package if is_kattis_package(package) else None

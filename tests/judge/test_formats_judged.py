@@ -239,6 +239,21 @@ def test_calibrated_limits_are_written_into_native_files_only(tmp_path: Path) ->
     assert load_problem(tmp_path / given[1]).limits.time_s == 0.5
 
 
+def test_a_file_of_ours_may_have_the_name_of_a_packages(tmp_path: Path) -> None:
+    """It has our limit and is ours to write into, as under any other name."""
+    path = tmp_path / "problem.yaml"
+    path.write_text(
+        "statement: Add.\ntests: [{input: 1 2, output: '3'}]\n"
+        "solution: print(sum(map(int, input().split())))\n"
+    )
+    command = [sys.executable, "-c", "from hydragen_cli.main import run; run()", "check"]
+    given = ["problem.yaml", "--calibrate", "--write"]
+    ran = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "problem.yaml: limits.time_s: 2 is now 0.5" in ran.stderr
+    assert load_problem(path).limits.time_s == 0.5
+
+
 @pytest.mark.parametrize("outputs", [[[5], [7]], [[[5]], [[7]]]])
 @pytest.mark.parametrize(
     ("code", "accepted"),

@@ -17,7 +17,10 @@ from typing import Any
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.problem.formats.kattis_data import (
+    LEGACY,
     CaseData,
+    format_version,
+    is_legacy,
     mapping_of,
     read_tests,
     read_yaml,
@@ -27,8 +30,7 @@ from hydragen_tree.problem.formats.kattis_submissions import read_submissions
 from hydragen_tree.problem.formats.shared import slug
 from hydragen_tree.problem.formats.statement import read_statement, statement_languages
 
-_LEGACY = ("legacy", "legacy-icpc")
-_VERSIONS = (*_LEGACY, "2023-07", "2023-07-draft", "2025-09", "2025-09-draft", "draft")
+_VERSIONS = (*LEGACY, "2023-07", "2023-07-draft", "2025-09", "2025-09-draft", "draft")
 _TYPICAL_MEMORY_MIB = 2048  # what the specification calls the typical system default
 _TYPES = ("pass-fail", "scoring", "interactive", "multi-pass", "submit-answer")
 _VALIDATION = {"default", "custom", "score", "interactive", "multi-pass"}
@@ -46,6 +48,12 @@ def is_kattis_package(path: str | Path) -> bool:
     return (path / "problem.yaml").is_file() and any((path / part).is_dir() for part in parts)
 
 
+def package_of(path: Path) -> Path | None:
+    """The problem package that a path is, or whose problem.yaml it is; None for any other."""
+    package = path.parent if path.name == "problem.yaml" else path
+    return package if is_kattis_package(package) else None
+
+
 def package_document(package: Path) -> tuple[dict[str, Any], str]:
     """What a problem file of ours would say for a package, and where it came from.
 
@@ -58,7 +66,8 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
     """
     where = package / "problem.yaml"
     metadata = read_yaml(where)
-    legacy = _is_legacy(package, metadata)
+    _require_known_version(package, metadata)
+    legacy = is_legacy(metadata)
     kinds = _types(package, metadata, legacy)
     constants = _constants(where, metadata)
     statement, own_title = read_statement(package, constants)
@@ -83,14 +92,13 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
     return {k: v for k, v in document.items() if v not in (None, [])}, str(where)
 
 
-def _is_legacy(package: Path, metadata: Mapping[str, Any]) -> bool:
-    version = str(metadata.get("problem_format_version", "legacy"))
+def _require_known_version(package: Path, metadata: Mapping[str, Any]) -> None:
+    version = format_version(metadata)
     if version not in _VERSIONS:
         raise InputError(
             f"{package}/problem.yaml: problem_format_version: {version}: "
             f"expected one of {', '.join(_VERSIONS)}"
         )
-    return version in _LEGACY
 
 
 def _types(package: Path, metadata: Mapping[str, Any], legacy: bool) -> set[str]:

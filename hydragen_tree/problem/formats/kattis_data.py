@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from hydragen_tree.errors import InputError
 
+LEGACY = ("legacy", "legacy-icpc")
 # The names of 2025-09, then those of legacy, which the drafts between them use as well.
 _GROUP_SETTINGS = ("test_group.yaml", "testdata.yaml")
 _FLAGS = ("output_validator_args", "output_validator_flags")
@@ -91,6 +92,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict | None):
         raise InputError(f"{path}: expected keys with values, got {type(loaded).__name__}")
     return loaded or {}
+
+
+def format_version(metadata: Mapping[str, Any]) -> str:
+    """The version of the format that a `problem.yaml` is in; one that names none is legacy."""
+    return str(metadata.get("problem_format_version", "legacy"))
+
+
+def is_legacy(metadata: Mapping[str, Any]) -> bool:
+    """Whether a `problem.yaml` is in the format before 2023."""
+    return format_version(metadata) in LEGACY
 
 
 def mapping_of(where: Path, document: Mapping[str, Any], key: str) -> Mapping[str, Any]:

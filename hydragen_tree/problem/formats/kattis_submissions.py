@@ -4,7 +4,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hydragen_tree.problem.formats.kattis_data import read_yaml
+from hydragen_tree.problem.formats.kattis_data import is_legacy, read_yaml
 from hydragen_tree.problem.formats.kattis_expectations import STATUS_OF_FOLDER, Expectations
 from hydragen_tree.problem.formats.shared import why_not_python3
 
@@ -91,18 +91,7 @@ def _submission(
 
 def _is_scored(path: Path) -> bool:
     metadata = read_yaml(path)
-    version = str(metadata.get("problem_format_version", "legacy"))
-    return version.startswith("legacy") and "scoring" in str(metadata.get("type"))
-
-
-def skipped_submissions(source: Path) -> list[str]:
-    """Why submissions of a package cannot be run here; none for a problem that is no package.
-
-    Args:
-        source: the problem's file.
-    """
-    is_package = source.name == "problem.yaml" and source.is_file()
-    return read_submissions(source.parent, {})[1] if is_package else []
+    return is_legacy(metadata) and "scoring" in str(metadata.get("type"))
 
 
 def _is_empty(entry: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.problem.formats.kattis_data import mapping_of, read_yaml
+from hydragen_tree.problem.formats.kattis_data import is_legacy, mapping_of, read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,7 @@ def limit_rule(source: Path) -> LimitRule:
     """
     metadata = read_yaml(source)
     limits = mapping_of(source, metadata, "limits")
-    legacy = str(metadata.get("problem_format_version", "legacy")).startswith("legacy")
-    multiplier: Any = limits.get("time_multiplier", 5 if legacy else 2)
+    multiplier: Any = limits.get("time_multiplier", 5 if is_legacy(metadata) else 2)
     multiplier = mapping_of(source, limits, "time_multipliers").get("ac_to_time_limit", multiplier)
     numbers = {"time_multiplier": multiplier, "time_resolution": limits.get("time_resolution", 1)}
     for key, value in numbers.items():
