@@ -39,6 +39,10 @@ class ProblemIndex:
         self._problems: dict[str, Problem] = {}
         self._from_files: dict[str, dict[str, Problem] | InputError] = {}
         self._tasks = _tasks_of(samples)
+        self._drawn_from: dict[str, dict[str, Task]] = {}  # file to its tasks in the manifest
+        for task_id, task in self._tasks.items():
+            if task.path:
+                self._drawn_from.setdefault(task.path, {})[task_id] = task
         self._place = Path() if samples is None else samples.parent
         for source in sources:
             found = [*self._load(source)]
@@ -49,7 +53,7 @@ class ProblemIndex:
                         f"{problem.id!r} is there twice", setting="problems", value=source
                     )
                 self._problems[problem.id] = problem
-        for path in dict.fromkeys(task.path for task in self._tasks.values() if task.path):
+        for path in self._drawn_from:
             self._file(path)  # now, so that it is guarded before anything is written
 
     def find(self, line: SampleLine) -> Problem | InputError:
@@ -114,10 +118,9 @@ class ProblemIndex:
         """Whether a file holds the problems that the manifest says were read from it."""
         if isinstance(found, InputError):
             return False
-        tasks = {task_id: task for task_id, task in self._tasks.items() if task.path == name}
         return all(
             task_id in found and task.sha256 in (None, found[task_id].content_hash)
-            for task_id, task in tasks.items()
+            for task_id, task in self._drawn_from.get(name, {}).items()
         )
 
     def _guarded(

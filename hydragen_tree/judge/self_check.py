@@ -157,7 +157,7 @@ def check_problems(
     """
     self_checks = [SelfCheck(problem) for problem in problems]
     pending: Counter[int] = Counter()
-    items: dict[str, list[tuple[Problem, str, tuple[SelfCheck, _Program]]]] = {}
+    items: list[tuple[Problem, str, tuple[SelfCheck, _Program]]] = []
     for self_check in self_checks:
         found = _programs_to_run(judge, self_check)
         if self_check.limit_rule is not None:
@@ -165,16 +165,14 @@ def check_problems(
             found = []
         for program in found:
             pending[id(self_check)] += 1
-            item = (self_check.problem, program.code, (self_check, program))
-            items.setdefault(program.language, []).append(item)
+            items.append((self_check.problem, program.code, (self_check, program)))
         if not pending[id(self_check)]:
             yield _finished(judge, self_check, calibrate=calibrate)
-    for language, programs in items.items():
-        for (self_check, program), verdict in judge.judge_stream(programs, language):
-            self_check.trials.append(_trial(program, verdict))
-            pending[id(self_check)] -= 1
-            if pending[id(self_check)] == 0:
-                yield _finished(judge, self_check, calibrate=calibrate)
+    for (self_check, program), verdict in judge.judge_stream(items, lambda tag: tag[1].language):
+        self_check.trials.append(_trial(program, verdict))
+        pending[id(self_check)] -= 1
+        if pending[id(self_check)] == 0:
+            yield _finished(judge, self_check, calibrate=calibrate)
 
 
 def _trial(program: _Program, verdict: Verdict) -> Trial:
@@ -242,9 +240,8 @@ def _programs(problem: Problem) -> list[_Program]:
         own = [s for s in problem.submissions if s.name and s.code == problem.solution]
         name, also = (own[0].name, own[0].also) if own else ("solution", ())
         programs.append(_Program(name, "AC", problem.solution, also=also))
-    known = {problem.solution}
     for number, submission in enumerate(problem.submissions, start=1):
-        if submission.verdict == "AC" and submission.code in known:
+        if submission.verdict == "AC" and submission.code == problem.solution:
             continue  # a package's solution is one of its submissions
         verdict, language = submission.verdict, submission.language
         name = f"{submission.name or f'submission {number}'} ({verdict})"
