@@ -10,27 +10,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
 
 _SHARED = ("transformers.modeling_utils", "transformers.generation.utils")
 _PACKAGES = ("scipy", "sklearn")
 # Questions of transformers; it keeps the answers.
-_QUESTIONS = ("is_torch_distributed_available", "is_scipy_available", "is_sklearn_available")
+_QUESTIONS = ("is_scipy_available", "is_sklearn_available")
 
 
 def spare_imports() -> None:
     """Imports transformers without what drawing samples does not need.
 
     For a process of our own only, before anything else imports transformers: there transformers
-    holds from now on that there is no scipy, no scikit-learn and no distributed torch (no number
-    depends on that). What is loaded already stays as it is.
+    holds from now on that there is no scipy and no scikit-learn; no number depends on that. What
+    is loaded already stays as it is.
     """
     if any(name in sys.modules for name in _SHARED):
         return
     with _uncollected():
-        import torch.distributed
-
-        with _hidden(_PACKAGES), _undistributed(torch.distributed):
+        with _hidden(_PACKAGES):
             asked = import_module("transformers.utils.import_utils")
             for question in _QUESTIONS:
                 getattr(asked, question, bool)()
@@ -64,14 +61,3 @@ def _hidden(packages: tuple[str, ...]) -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
-
-
-@contextmanager
-def _undistributed(distributed: ModuleType) -> Iterator[None]:
-    """Inside, torch says that it was built without distributed tensors."""
-    answer = distributed.__dict__["is_available"]
-    distributed.__dict__["is_available"] = lambda: False
-    try:
-        yield
-    finally:
-        distributed.__dict__["is_available"] = answer

@@ -25,9 +25,6 @@ from hydragen_tree.model.projections import fuse_projections, pack_projections, 
 from hydragen_tree.model.support import window_tokens
 
 IMPLEMENTATION = "hydragen_tree"
-_BESIDE_COMPILED = (
-    "hydragen_tree_beside_compiled"  # the same, which the compiler does not look into
-)
 
 # Arguments of attention that change nothing here: nothing is dropped when a model is evaluated, and
 # positions, caches and outputs are not for attention itself.
@@ -83,6 +80,7 @@ def _refuse(module: nn.Module, why: str) -> NoReturn:
     )
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -144,20 +142,18 @@ class TreeModel:
         backend: attention backend, see `tree_attention`.
 
     Attributes:
-        is_compiled: whether the model's layers are compiled.
+        is_compiled: whether `compile` has been called.
     """
 
     def __init__(self, model: PreTrainedModel, backend: str = "auto") -> None:
         AttentionInterface.register(IMPLEMENTATION, _attention)
         AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
-        # another adapter of the same model may have compiled its layers
-        self.is_compiled = model.config._attn_implementation == _BESIDE_COMPILED
-        if not self.is_compiled:
-            model.set_attn_implementation(IMPLEMENTATION)
+        model.set_attn_implementation(IMPLEMENTATION)
         model.eval()
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
         if model.device.type == "cuda":
             fuse_projections(model)
+        self.is_compiled = False
         self.model = model
         self.backend = backend
         self._window = window_tokens(model.config.get_text_config(decoder=True))
@@ -180,9 +176,6 @@ class TreeModel:
         if self.is_compiled:
             return
         self.is_compiled = True
-        AttentionInterface.register(_BESIDE_COMPILED, torch.compiler.disable(_attention))
-        AttentionMaskInterface.register(_BESIDE_COMPILED, _no_mask)
-        self.model.set_attn_implementation(_BESIDE_COMPILED)
         # The angles of the rotary embedding are a product in fp32, and have to be. Not only for
         # this call: compiling is put off until a module is called.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)

@@ -1,7 +1,7 @@
 """Whether compiling a model's layers is earned back by a run, and where compiled code is kept.
 
-Compiling takes half a minute the first time and seconds from the cache, for importing the compiler
-and tracing the layers. It saves launches and traffic of what lies between the products of a step.
+Compiling takes half a minute the first time and seconds from the cache, for tracing the layers. It
+saves launches and traffic of what lies between the products of a step.
 """
 
 import hashlib
