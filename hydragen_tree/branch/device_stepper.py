@@ -60,18 +60,25 @@ class DeviceStepper(HostStepper):
         self._flights: deque[_Flight] = deque()
         self._names = np.empty(0, np.int64)  # of the device's columns
         self._pages = np.empty((0, 0), np.int32)  # of the device's columns; in use by us
+        self._took_ahead = False
 
     @property
     def is_ahead(self) -> bool:
         """Whether chunks are in flight, or not handed out to the end."""
         return bool(self._flights)
 
+    @property
+    def took_ahead(self) -> bool:
+        """See `Stepper.took_ahead`."""
+        return self._took_ahead
+
     def step(self, go_on: bool) -> Drawn[NDArray[Any]]:
         """See `Stepper.step`."""
         if self.is_ahead or not self._batch.may_fork(self._greedy):
             while go_on and len(self._flights) < IN_FLIGHT and self._launch():
                 pass
-        if not self.is_ahead:  # rows may fork, or there are pages for a single step only
+        self._took_ahead = self.is_ahead
+        if not self._took_ahead:  # rows may fork, or there are pages for a single step only
             return super().step(go_on)
         return self._hand_out()
 

@@ -30,6 +30,11 @@ class Stepper(Protocol):
         """
         ...
 
+    @property
+    def took_ahead(self) -> bool:
+        """Whether the last step had been taken by a device, ahead of the host."""
+        ...
+
     def step(self, go_on: bool) -> Drawn[NDArray[Any]]:
         """The next token of every sample of the batch, whose rows have pages for it.
 
@@ -72,6 +77,11 @@ class HostStepper:
 
     @property
     def is_ahead(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def took_ahead(self) -> bool:
         """Never."""
         return False
 

@@ -78,6 +78,10 @@ class Loop:
             self.admission.make_room()
         drawn = self.stepper.step(go_on=not waits)
         self.records.add(self.batch.samples, drawn)
+        if self.stepper.took_ahead:
+            self.stats.steps_device += 1
+        else:
+            self.stats.steps_host += 1
         self.stats.rows_computed += self.batch.size
         self.stats.tokens_sampled += self.batch.samples.size
         yield from self._extend(drawn)

@@ -70,7 +70,10 @@ def draw(
         str(model), device=DEVICE, dtype="float32", attention=backend, compiled=False, **options
     )
     samples = list(sampler.sample(prompts(), n, settings))
-    assert sampler.stats.tokens_sampled == sum(sample.n_tokens for sample in samples)
+    stats = sampler.stats
+    assert stats.tokens_sampled == sum(sample.n_tokens for sample in samples)
+    assert stats.steps_host > 0  # samples fork
+    assert (stats.steps_device > 0) == (backend == "triton")
     return {(sample.task_id, sample.sample_index): sample for sample in samples}
 
 
