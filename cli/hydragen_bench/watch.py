@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import threading
 import time
-from types import TracebackType
 
 _INTERVAL_MS = 100
 
@@ -47,12 +46,7 @@ class DeviceWatch:
             self._reader.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
