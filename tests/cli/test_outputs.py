@@ -10,6 +10,7 @@ import pytest
 from hydragen_cli.main import load
 from hydragen_cli.options import flag_of
 from hydragen_tree.errors import InputError
+from tests.judge.test_eval import command
 
 PROBLEM = """\
 id: sum
@@ -192,19 +193,20 @@ def test_problems_that_only_the_samples_name(home: Path, where: str, option: str
 
 def test_what_is_written_is_not_read_again(home: Path) -> None:
     before = everything(home)
-    for given in (["hydragen-eval", "s.jsonl", "sum.yaml"], ["hydragen-sample", "sum.yaml"]):
-        with (home / given[1]).open("ab") as stdout:
-            done = subprocess.run(given, cwd=home, stdout=stdout, stderr=-1, text=True)
+    for entry, *given in (["run_eval", "s.jsonl", "sum.yaml"], ["run_sample", "sum.yaml"]):
+        with (home / given[0]).open("ab") as stdout:
+            called = command(entry, *given)
+            done = subprocess.run(called, cwd=home, stdout=stdout, stderr=-1, text=True)
         assert done.returncode == 2
-        assert f"stdout: goes to {given[1]}" in done.stderr
+        assert f"stdout: goes to {given[0]}" in done.stderr
     assert everything(home) == before
 
 
 def test_stdout_by_another_name_is_stdout(home: Path) -> None:
     for name in ("-", "/dev/stdout", "/dev/fd/1"):
         with (home / "out").open("wb") as stdout:
-            given = ["hydragen", "export", "s.jsonl", "--format", "evalplus", "-o", name, "--force"]
-            assert subprocess.run(given, cwd=home, stdout=stdout).returncode == 0
+            given = ["export", "s.jsonl", "--format", "evalplus", "-o", name, "--force"]
+            assert subprocess.run(command("run", *given), cwd=home, stdout=stdout).returncode == 0
         assert json.loads((home / "out").read_text())["task_id"] == "sum"
     assert not (home / "-").exists()
     assert Path("/dev/stdout").is_symlink()
