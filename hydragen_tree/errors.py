@@ -12,7 +12,7 @@ settings as Python does (`max_tokens`); who shows them to people that know the s
 name, as the command line does (`--max-tokens`), translates with `worded`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class Setting(str):
@@ -86,3 +86,9 @@ class OutputError(HydragenError):
 def one_line(text: str) -> str:
     """Text from who knows where, fit for a terminal: no line breaks, no control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """The first few of many names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

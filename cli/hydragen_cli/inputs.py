@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli.outputs import files_of
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import InputError, first_of
 
 if TYPE_CHECKING:
     from hydragen_tree.problem.types import Problem
@@ -70,8 +70,7 @@ class Inputs:
         """What is allowed, and rarely meant."""
         untested = [problem.source for problem in self.problems if not problem.tests]
         if untested:
-            more = f" and {len(untested) - 3:,} more" if len(untested) > 3 else ""
-            yield f"{', '.join(untested[:3])}{more}: no tests; the samples cannot be judged"
+            yield f"{first_of(untested)}: no tests; the samples cannot be judged"
 
     def prompts(self, tokenizer: Any, seed: int) -> "list[Prompt]":
         """Tokenises everything; the seed chooses few-shot examples."""

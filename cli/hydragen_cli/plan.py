@@ -9,6 +9,7 @@ from hydragen_cli import arguments
 from hydragen_cli.console import count, prepare_libraries, show, size
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.outputs import check_outputs, files_of_model
+from hydragen_tree.errors import first_of
 from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":
         text.append(f" {size(n_tokens * outline.shape.token_bytes)}")
         text.append(f" for {count(int(outline.rows_below[segment.index]), 'row')}", style="cyan")
         if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            text.append(f" {names[0]}{more}", style="green")
+            text.append(f" {first_of(names, 1)}", style="green")
         preview = tokenizer.decode(segment.tokens[:_PREVIEW_TOKENS].tolist())
         text.append(f"  {preview!r}", style="dim")
         return text

@@ -2,12 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydragen_tree.errors import ModelError
+from hydragen_tree.errors import ModelError, first_of
 
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -44,13 +44,14 @@ def check_loaded(model: str, found: Mapping[str, Any]) -> None:
     """
     wrong = [f"{name} is {list(a)}, not {list(b)}" for name, a, b in found["mismatched_keys"]]
     if wrong or found["missing_keys"]:
-        lacking = f"lack {_some(found['missing_keys'])}"
-        what = f"do not fit config.json: {_some(wrong)}" if wrong else lacking
+        lacking = f"lack {first_of(sorted(found['missing_keys']))}"
+        what = f"do not fit config.json: {first_of(sorted(wrong))}" if wrong else lacking
         raise ModelError(
             f"its files {what}; get them anew or choose another", setting="model", value=model
         )
-    if unused := found["unexpected_keys"]:
-        _log.warning("%s: tensors in its files that it has no use for: %s", model, _some(unused))
+    if unused := sorted(found["unexpected_keys"]):
+        named = first_of(unused)
+        _log.warning("%s: tensors in its files that it has no use for: %s", model, named)
 
 
 @contextmanager
@@ -106,10 +107,3 @@ def _fault(path: Path) -> str | None:
         return "not a safetensors file"
     expected = 8 + n_header + max(ends, default=0)
     return None if size == expected else f"{size:,} bytes, expected {expected:,}"
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first three, and how many more there are."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return ", ".join(ordered[:3]) + more

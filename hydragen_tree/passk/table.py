@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hydragen_tree.errors import first_of
 from hydragen_tree.judge.verdicts import STATUSES
 
 if TYPE_CHECKING:
@@ -179,15 +180,12 @@ def _remarks(summary: Summary) -> list[str]:
         remarks.append(f"if none right: by false accepts alone, at most; {names}")
     stopped = [p.task_id for p in summary.problems if p.until_solved]
     if stopped:
-        remarks.append(f"left out of the estimates, judged only until solved: {_names(stopped)}")
+        named = first_of(stopped, 5)
+        remarks.append(f"left out of the estimates, judged only until solved: {named}")
     unjudged = [p.task_id for p in summary.problems if not p.samples]
     if unjudged:
-        remarks.append(f"left out of the estimates, nothing could be judged: {_names(unjudged)}")
+        named = first_of(unjudged, 5)
+        remarks.append(f"left out of the estimates, nothing could be judged: {named}")
     if errors := summary.verdicts.get("IE", 0):
         remarks.append(f"{errors} samples met an infrastructure error and count as not drawn")
     return remarks
-
-
-def _names(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
