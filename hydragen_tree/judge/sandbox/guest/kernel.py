@@ -32,6 +32,9 @@ _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 _SYS_MOUNT_SETATTR = 442
 _AT_RECURSIVE = 0x8000
 _MOUNT_ATTR_RDONLY = 1
+# Made here, as ctypes keeps weak references to types of arrays; see `ending.py`.
+_READ_ONLY = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY, 0, 0, 0)
+_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 _LAST_CAPABILITY = 63
 
 
@@ -108,7 +111,6 @@ def unmount(target: str) -> None:
 
 def make_read_only(target: str) -> None:
     """Make a mount and everything mounted below it read-only."""
-    attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY, 0, 0, 0)
     path = ctypes.c_char_p(target.encode())
     syscall(
         f"mount_setattr {target}",
@@ -116,8 +118,8 @@ def make_read_only(target: str) -> None:
         ctypes.c_int(-100),  # AT_FDCWD
         path,
         _AT_RECURSIVE,
-        attributes,
-        ctypes.sizeof(attributes),
+        _READ_ONLY,
+        ctypes.sizeof(_READ_ONLY),
     )
 
 
@@ -139,10 +141,6 @@ def exit(status: int) -> NoReturn:
 
 class _CapHeader(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-# Made here, as ctypes keeps weak references to types of arrays; see `ending.py`.
-_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 
 
 def bound_capabilities() -> None:
