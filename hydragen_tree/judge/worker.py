@@ -265,8 +265,10 @@ class Worker:
             self.box, program.request(limits), self._partner, interactor, in_order=True
         )
         # Who ends first is in the right: after a rejection a program may die of a closed pipe, or
-        # wait for an answer until its time is up. Source that is no program is CE all the same.
-        if asked.exit_status == 43 and asked.ended_at <= outcome.ended_at and not outcome.refused:
+        # wait for an answer until its time is up. A program that hangs up has begun to end: what
+        # becomes of it counts first. Source that is no program is CE all the same.
+        left_at = min(outcome.ended_at, outcome.hung_up_at)
+        if asked.exit_status == 43 and asked.ended_at <= left_at and not outcome.refused:
             return outcome, "WA", checker.interpret(asked) or ""
         failure = find_failure(outcome, problem)
         if failure is not None:

@@ -287,7 +287,17 @@ while True:
         ("input()", "TLE"),  # both wait
         ("print('what?', flush=True)\nwhile True: pass", "WA"),  # rejected before its time is up
         ("import time\nprint('what?', flush=True)\ntime.sleep(60)", "WA"),
-        ("import os, time\nos.close(1)\ntime.sleep(60)", "WA"),  # an end of file, no guess
+        # To hang up is no answer: what becomes of the program counts, then what is said of it.
+        ("import os, time\nos.close(1)\ntime.sleep(60)", "TLE"),
+        ("import os, time\nos.close(1)\nwhile True: pass", "TLE"),
+        ("import os, time\nos.close(1)\ntime.sleep(1)\nassert False", "RE"),
+        ("import os, time\nos.close(1)\ntime.sleep(1)\nos._exit(1)", "RE"),
+        ("import os, time\nos.close(1)\ntime.sleep(1)\nos._exit(0)", "WA"),
+        ("print('what?', flush=True)\nimport os, time\nos.close(1)\nwhile True: pass", "WA"),
+        (BISECT + "import os\nos.close(1)\nwhile True: pass", "TLE"),
+        (BISECT + "raise SystemExit(42)", "RE"),
+        # One that is accepted may write more than anybody reads.
+        (BISECT + "import time\nfor _ in range(5): time.sleep(0.1); print('x' * 99_999)", "AC"),
         ("print(", "CE"),
     ],
 )
@@ -296,6 +306,35 @@ def test_interactive_problems(judge: Judge, tmp_path: Path, code: str, status: s
     test = Test(input="777\n", output="")
     limits = Limits(time_s=0.3)
     problem = problem.model_copy(update={"tests": (test,), "limits": limits})
+    verdict = judge.judge(problem, code)
+    assert verdict.status == status, verdict
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("print(1, flush=True)", "WA"),
+        ("print(1, flush=True)\n1/0", "RE"),
+        ("import os, time\nos.close(0)\ntime.sleep(1)\nprint(5, flush=True)", "AC"),
+        ("print(5, flush=True)", "AC"),
+    ],
+)
+def test_an_interactor_may_write_to_nobody(
+    judge: Judge, tmp_path: Path, code: str, status: str
+) -> None:
+    """Few expect their pipe to break when a program has left; the verdict is theirs even so."""
+    needs_cpp()
+    talks = """
+        #include <cstdio>
+        #include <unistd.h>
+        int main() {
+            int said = 0, next = 0;
+            for (int i = 0; i < 4; i++) { usleep(100000); puts("go on"); fflush(stdout); }
+            while (scanf("%d", &next) == 1) said = next;
+            return said == 5 ? 42 : 43;
+        }
+    """
+    problem = with_checker(tmp_path, "talks.cc", talks, "kattis", interactive=True)
     verdict = judge.judge(problem, code)
     assert verdict.status == status, verdict
 

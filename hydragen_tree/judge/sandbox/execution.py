@@ -114,7 +114,7 @@ def communicate(*programs: Execution, relays: Sequence[Relay] = ()) -> None:
                     if time.monotonic() >= program.deadline and _watched(selector, program):
                         program.expire(selector)
                 for relay in relays:
-                    relay.settle()
+                    relay.settle(selector)
                 active = [one for one in programs if _watched(selector, one)]
                 if not active:
                     return

@@ -46,16 +46,18 @@ def interact(
     relays = []
     if in_order:
         relays = [
-            _relay(outward, program_run, partner_run),
-            _relay(homeward, partner_run, program_run),
+            _relay(outward, program_run, partner_run, breaks=True),
+            _relay(homeward, partner_run, program_run, breaks=False),
         ]
     communicate(program_run, partner_run, relays=relays)
     try:
         outcome = box.end(program, program_run)
     finally:
         partner_outcome = partner_box.end(partner, partner_run)
-    talked_at = max((relay.moved_at for relay in relays), default=0.0)
-    return replace(outcome, talked_at=talked_at), partner_outcome
+    if relays:
+        talked_at = max(relay.moved_at for relay in relays)
+        outcome = replace(outcome, talked_at=talked_at, hung_up_at=relays[0].hung_up_at)
+    return outcome, partner_outcome
 
 
 class _Way:
@@ -79,9 +81,9 @@ class _Way:
             self.between = (source, target)
 
 
-def _relay(way: _Way, writer: Execution, reader: Execution) -> Relay:
+def _relay(way: _Way, writer: Execution, reader: Execution, *, breaks: bool) -> Relay:
     source, target = way.between
-    return Relay(source, target, writer, reader)
+    return Relay(source, target, writer, reader, breaks=breaks)
 
 
 def _close(*ends: int) -> None:

@@ -1,5 +1,6 @@
 """What a box is asked to run, within which limits, and how it ended."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -78,6 +79,8 @@ class Outcome:
         note: the start of the file named in `collect`.
         ended_at: when it ended, on the machine's monotonic clock.
         talked_at: when it and its partner last said something, on the same clock; 0 without one.
+        hung_up_at: when its partner was told that it had closed its output, though it lived, on
+            the same clock; infinite if it was not.
     """
 
     exit_status: int | None = None
@@ -92,6 +95,7 @@ class Outcome:
     note: str = ""
     ended_at: float = 0.0
     talked_at: float = 0.0
+    hung_up_at: float = math.inf
 
     @property
     def succeeded(self) -> bool:
