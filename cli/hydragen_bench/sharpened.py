@@ -27,9 +27,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hydragen_bench.configs import random_weights
+from hydragen_tree.branch.drawing import filtered
+from hydragen_tree.settings import SamplingSettings
 
 END, END_TEXT = 0, "<|end|>"
 TEMPERATURE, TOP_P = 0.8, 0.95  # at which samples have their mean length
+_DRAWN = SamplingSettings(temperature=TEMPERATURE, top_p=TOP_P)
 _ROUNDS = 3  # the first on random tokens, the others on drawn ones
 _WALKS, _FIRST_TOKENS, _STEPS = 32, 8, 25
 _HALVINGS = 20
@@ -149,18 +152,10 @@ def _states(model: PreTrainedModel) -> Tensor:
     )
     for _ in range(_STEPS):
         out = model(tokens, use_cache=False, output_hidden_states=True, logits_to_keep=1)
-        weights = drawn_from(out.logits[:, -1].float())
+        weights = filtered(out.logits[:, -1], _DRAWN)
         tokens = torch.cat([tokens, torch.multinomial(weights, 1, generator=generator)], 1)
     drawn: Tensor = out.hidden_states[-1][:, _FIRST_TOKENS:]
     return drawn.float().flatten(0, 1)
-
-
-def drawn_from(logits: Tensor) -> Tensor:
-    """`[rows, tokens]` weights of the tokens that temperature and top-p leave."""
-    probabilities = (logits / TEMPERATURE).softmax(-1)
-    ordered, order = probabilities.sort(-1, descending=True)
-    beyond = ordered.cumsum(-1) - ordered >= TOP_P
-    return torch.zeros_like(ordered).scatter(-1, order, ordered.masked_fill(beyond, 0.0))
 
 
 def entropy_of(logits: Tensor) -> float:
@@ -183,8 +178,7 @@ def end_probability(logits: Tensor, constant: Tensor, bias: float) -> float:
     """
     logits = logits.clone()
     logits[:, END] += bias * constant
-    weights = drawn_from(logits)
-    return float((weights[:, END] / weights.sum(-1)).mean())
+    return float(filtered(logits, _DRAWN)[:, END].mean())
 
 
 def bisect(rising: Callable[[float], float], target: float, low: float, high: float) -> float:
