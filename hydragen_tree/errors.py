@@ -88,6 +88,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def first_line(error: Exception) -> str:
+    """The first line of somebody else's message, without its full stop."""
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
 def first_of(names: Sequence[str], most: int = 3) -> str:
     """The first few of many names, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""

@@ -22,7 +22,8 @@ from transformers.utils import cached_file
 
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.errors import InputError, ModelError, Setting, one_line
+from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
+from hydragen_tree.model.device import find_device
 from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.support import kv_shape, refuse_unsupported, window_tokens
 from hydragen_tree.model.tiny import MODEL_DIR
@@ -133,7 +134,7 @@ def find_model(
     """
     path, gguf = _locate(model, revision)
     config = _read_config(model, path, _origin(revision, gguf))
-    place = _device(device)
+    place = find_device(device)
     stored = getattr(config, "dtype", None)
     kind = _dtype(dtype, stored if isinstance(stored, torch.dtype) else torch.float32, place)
     kv_kind = _kv_dtype(kv_dtype, kind)
@@ -196,7 +197,7 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
             )
     except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
         raise ModelError(
-            f"its weights cannot be loaded: {_first_line(error)}",
+            f"its weights cannot be loaded: {first_line(error)}",
             setting="model",
             value=source.name,
         ) from error
@@ -243,7 +244,7 @@ def _read_config(model: str, path: str, origin: dict[str, str | None]) -> PreTra
     try:
         whole = AutoConfig.from_pretrained(path, **origin)
     except (OSError, ValueError, KeyError, struct.error) as error:
-        raise ModelError(why + _first_line(error), setting="model", value=model) from None
+        raise ModelError(why + first_line(error), setting="model", value=model) from None
     except (StrictDataclassError, TypeError, ArithmeticError) as error:
         raise ModelError(f"config.json: {_one_line(error)}", setting="model", value=model) from None
     text: PreTrainedConfig = whole.get_text_config(decoder=True)
@@ -308,16 +309,12 @@ def _on_hub(model: str, revision: str | None) -> str:
             return snapshot_download(model, revision=revision, local_files_only=True)
         except (OSError, ValueError):
             raise ModelError(
-                f"not in the local cache, and the hub cannot be asked: {_first_line(silence)}; "
+                f"not in the local cache, and the hub cannot be asked: {first_line(silence)}; "
                 "without a network, name a model's directory",
                 setting="model",
                 value=model,
             ) from None
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
 
 
 def _one_line(error: Exception) -> str:
@@ -326,17 +323,6 @@ def _one_line(error: Exception) -> str:
 
 def _key_or_line(error: Exception) -> str:
     return f"no key {error}" if isinstance(error, KeyError) else _one_line(error)
-
-
-def _device(device: str) -> torch.device:
-    place: str | torch.device = device
-    if device == "auto":
-        there_is = torch.accelerator.is_available()
-        place = (torch.accelerator.current_accelerator() if there_is else None) or "cpu"
-    try:
-        return torch.empty(0, device=place).device  # with its number: the current one may change
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(_first_line(error), setting="device", value=device) from None
 
 
 def _dtype(dtype: str, stored: torch.dtype, device: torch.device) -> torch.dtype:
