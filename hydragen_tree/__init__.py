@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # so that checkers know what they are
     from hydragen_tree.prompt.prompts import Prompt as Prompt
     from hydragen_tree.sample.sample import Sample as Sample
     from hydragen_tree.sample.sampler import Sampler as Sampler
+    from hydragen_tree.sample.shard import Shard as Shard
     from hydragen_tree.settings import SamplingSettings as SamplingSettings
     from hydragen_tree.trie.trie import Trie as Trie
 
@@ -30,6 +31,7 @@ _HOME = {
     "Sampler": "sample.sampler",
     "SamplingSettings": "settings",
     "SegmentTable": "attention.segment_table",
+    "Shard": "sample.shard",
     "Tails": "attention.plan",
     "Trie": "trie.trie",
     "load_problems": "problem.reading",

@@ -15,6 +15,7 @@ from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.sample.shard import Shard
 from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:  # a run that only samples does not wait for scipy
@@ -31,6 +32,7 @@ def run(
     sampler: Sampler,
     settings: SamplingSettings = _USUAL,
     done: Mapping[str, Collection[int]] | None = None,
+    shard: Shard | None = None,
     keep: Callable[[Sample], None] | None = None,
     judge: "Judge | None" = None,
     ks: Sequence[int] = (),
@@ -46,6 +48,7 @@ def run(
         sampler: the model's.
         settings: how to sample.
         done: by task id, sample indices that exist already and are not drawn again.
+        shard: draw only these samples; pass@k is then of them.
         keep: told of every sample as it finishes, before it is judged: a file's `write`, a list's
             `append`.
         judge: judges the programs; None: they are only drawn.
@@ -59,7 +62,7 @@ def run(
         CapacityError: not even one branch fits into the memory there is.
     """
     prompts = prompts_from_sources(problems, sampler.tokenizer, seed=settings.seed)
-    samples = _kept(sampler.sample(prompts, n, settings, done=done), keep)
+    samples = _kept(sampler.sample(prompts, n, settings, done=done, shard=shard), keep)
     if judge is None:
         for _ in samples:
             pass

@@ -25,6 +25,7 @@ from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.records import RunStats, SampleRecords
+from hydragen_tree.sample.shard import sample_ranges
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.shape import KVShape
@@ -116,7 +117,8 @@ class Rig:
         """A run of the sampler's own loop, of all samples, or of these branches."""
         stats = RunStats(started=time.perf_counter())
         text = Detokenizer(NoText(), self.vocabulary)
-        records = SampleRecords(prompts, n, settings, text, (), (), {}, stats)
+        ranges = sample_ranges((prompt.task_id for prompt in prompts), n, None)
+        records = SampleRecords(prompts, ranges, settings, text, (), (), {}, stats)
         trie = Trie.build(prompt.token_ids for prompt in prompts)
         return assemble(
             self.model,

@@ -44,6 +44,34 @@ Resume = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", rich_help_panel=_OUTPUT, help="Start the output anew.")
 ]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/K",
+        rich_help_panel=_OUTPUT,
+        help="Draw only part I of K equal parts of the run (1/K to K/K), each into its own file; "
+        "hydragen merge joins them.",
+    ),
+]
+First = Annotated[
+    int | None,
+    typer.Option(
+        "--first",
+        metavar="INDEX",
+        rich_help_panel=_OUTPUT,
+        help="Draw only samples with this sample_index or a greater one. N stays the whole run's.",
+    ),
+]
+Last = Annotated[
+    int | None,
+    typer.Option(
+        "--last",
+        metavar="INDEX",
+        rich_help_panel=_OUTPUT,
+        help="Draw only samples with this sample_index or a smaller one; the greatest is N - 1.",
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(

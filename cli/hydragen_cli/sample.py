@@ -14,6 +14,7 @@ from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of_model
 from hydragen_cli.plan import describe
 from hydragen_cli.progress import Progress
 from hydragen_tree.errors import InputError
+from hydragen_tree.sample.shard import Shard
 from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def sample(
     output: arguments.Output = None,
     resume: arguments.Resume = False,
     force: arguments.Force = False,
+    shard: arguments.ShardOf = None,
+    first: arguments.First = None,
+    last: arguments.Last = None,
     dry_run: arguments.DryRun = False,
     prompts: arguments.Prompts = None,
     chat: arguments.Chat = False,
@@ -68,6 +72,7 @@ def sample(
         logprobs,
         tuple(stop_token or ()),
     )
+    part = Shard.parse(shard, first, last).within(samples)
     memory_bytes = parse_bytes("memory_bytes", memory)
     if resume and force:
         raise InputError("would throw away what --resume continues; choose one", setting="force")
@@ -92,13 +97,13 @@ def sample(
             compiled=compile,
         )
         built = inputs.prompts(sampler.tokenizer, seed)
-        sampler.check(built, settings, samples)
+        sampler.check(built, settings, samples, part)
         if kv_dtype == "fp8":
             note(_NOT_EXACT, quiet=quiet)
         return sampler, built
 
     if dry_run:
-        _rehearse(*prepare(), samples, settings, memory_bytes, quiet=quiet)
+        _rehearse(*prepare(), samples, part, settings, memory_bytes, quiet=quiet)
         return 0
 
     from hydragen_tree.model.read_ahead import read_ahead
@@ -128,6 +133,7 @@ def sample(
                 model=sampler.fingerprint,
                 problems=inputs.files,
                 ends=ends.record(),
+                shard=part,
             )
         )
         if writer.complete:
@@ -136,7 +142,7 @@ def sample(
         note(f"samples end at {ends}", quiet=quiet)
         if model == "tiny":
             note(_DEMONSTRATION, quiet=quiet)
-        if device == "auto" and _is_faster_on_cpu(sampler, built, samples, max_tokens):
+        if device == "auto" and _is_faster_on_cpu(sampler, built, writer, max_tokens):
             note(_SMALL, quiet=quiet)
 
         def keep(drawn: "Sample") -> None:
@@ -150,7 +156,15 @@ def sample(
                 to_stdout=path is None,
                 quiet=quiet,
             ):
-                run(built, samples, sampler=sampler, settings=settings, done=writer.done, keep=keep)
+                run(
+                    built,
+                    samples,
+                    sampler=sampler,
+                    settings=settings,
+                    done=writer.done,
+                    shard=part,
+                    keep=keep,
+                )
         except Interrupted as interrupted:
             note(_how_to_resume(writer), quiet=quiet)
             return interrupted.exit_code
@@ -178,15 +192,15 @@ _NOT_EXACT = (
 
 
 def _is_faster_on_cpu(
-    sampler: "Sampler", prompts: "Sequence[Prompt]", n: int, max_tokens: int
+    sampler: "Sampler", prompts: "Sequence[Prompt]", writer: "SampleWriter", max_tokens: int
 ) -> bool:
     import torch
 
     from hydragen_tree.model.small_runs import is_faster_on_cpu
 
-    total = n * len({prompt.task_id for prompt in prompts})
     prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
     threads = torch.get_num_threads()
+    total = writer.manifest.n_samples
     return is_faster_on_cpu(sampler.source, prompt_tokens, total, max_tokens, threads)
 
 
@@ -194,6 +208,7 @@ def _rehearse(
     sampler: "Sampler",
     prompts: "Sequence[Prompt]",
     n: int,
+    shard: Shard | None,
     settings: SamplingSettings,
     memory_bytes: int | None,
     *,
@@ -202,12 +217,12 @@ def _rehearse(
     """Prints the prompts as JSON lines, and what the run would share and need."""
     from hydragen_tree.branch.budget import free_memory_bytes
 
-    for prompt in prompts:
+    outline = sampler.outline(prompts, n, shard)
+    for prompt in outline.prompts:
         line = {"task_id": prompt.task_id, "prompt_variant": prompt.variant, "text": prompt.text}
         print(json.dumps({**line, "token_ids": prompt.token_ids.tolist()}))
     if quiet:
         return
-    outline = sampler.outline(prompts, n)
     needed = outline.savings.kv_bytes + outline.tail_bytes(settings.max_tokens)
     budget = memory_bytes or free_memory_bytes(sampler.source.device)
     memory = f"{size(needed)} of keys and values at most, of {size(budget)} allowed"
@@ -245,7 +260,7 @@ def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[s
     about = "{name}, {dtype} on {device}, {attention} attention".format(**model, **figures)
     lines = [
         ("model", about + rounded),
-        ("samples", f"{tally.samples:,} of {count(len(writer.manifest.tasks), 'problem')}{now}"),
+        ("samples", f"{tally.samples:,} of {count(len(writer.manifest.ranges()), 'problem')}{now}"),
         ("programs", f"{tally.distinct_programs:,} distinct"),
         ("ended", ", ".join(ended)),
         ("drawn", f"{count(drawn, 'token')}, {drawn / elapsed_s:,.0f} a second"),
@@ -256,4 +271,6 @@ def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[s
         ),
         ("time", duration(elapsed_s)),
     ]
+    if shard := writer.manifest.shard:
+        lines.insert(1, ("shard", str(shard)))
     return lines if writer.path is None else [*lines, ("output", str(writer.path))]

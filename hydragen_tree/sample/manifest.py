@@ -3,8 +3,10 @@
     {"format", "n", "model", "settings", "tasks", "ends", "sessions", "result"}
 
 `model`, `settings` and `tasks` decide the samples: a run is resumed only where they are unchanged.
-`n` may grow. Versions of packages are kept for each session: they may move samples by
-floating-point ties, but a run that outlives an upgrade is still the same run.
+`n` may grow. The file of a shard has the key `shard`, too: {"number", "of", "first", "last"}; its
+`n` and `tasks` are the whole run's, and stay. Versions of packages are kept for each session:
+they may move samples by floating-point ties, but a run that outlives an upgrade is still the same
+run.
 """
 
 import json
@@ -19,6 +21,7 @@ from typing import Any
 from hydragen_tree.errors import InputError, OutputError
 from hydragen_tree.files import write_text
 from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.shard import Shard, sample_ranges
 from hydragen_tree.settings import SamplingSettings
 
 FORMAT = "hydragen-samples/1"
@@ -52,6 +55,7 @@ class Manifest:
         ends: what ends a sample; empty in manifests of before it was kept.
         sessions: one entry for each time the run was started or resumed.
         result: end figures; None until every sample is there.
+        shard: which samples of the run are the file's; None: all.
     """
 
     n: int
@@ -61,6 +65,7 @@ class Manifest:
     ends: Mapping[str, Any] = field(default_factory=dict)
     sessions: tuple[Mapping[str, Any], ...] = field(default=())
     result: Mapping[str, Any] | None = None
+    shard: Shard | None = None
 
     @classmethod
     def describe(
@@ -72,6 +77,7 @@ class Manifest:
         model: Mapping[str, str],
         problems: Mapping[str, tuple[str | None, str]],
         ends: Mapping[str, Any] | None = None,
+        shard: Shard | None = None,
     ) -> "Manifest":
         """Describes a run that is about to start.
 
@@ -82,6 +88,7 @@ class Manifest:
             model: the sampler's fingerprint.
             problems: task id to (path, content hash), for the tasks that came from a problem file.
             ends: what ends a sample.
+            shard: the part of it to draw; None: all.
         """
         hashes: dict[str, list[str]] = {}
         for prompt in prompts:
@@ -90,7 +97,8 @@ class Manifest:
         for task_id, digests in hashes.items():
             path, sha256 = problems.get(task_id, (None, None))
             tasks[task_id] = Task(tuple(digests), sha256, path)
-        return cls(n, dict(model), asdict(settings), tasks, ends or {})
+        part = shard.within(n) if shard else None
+        return cls(n, dict(model), asdict(settings), tasks, ends or {}, shard=part)
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
@@ -112,6 +120,7 @@ class Manifest:
                 "ends": record.get("ends", {}),
                 "sessions": tuple(record["sessions"]),
                 "result": record["result"],
+                "shard": _shard(record.get("shard")),
             }
             return cls(**{key: record[key] for key in keys}, tasks=tasks, **rest)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -124,30 +133,48 @@ class Manifest:
             OutputError: it cannot be written; what was there before still is.
         """
         try:
-            write_text(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+            write_text(path, json.dumps({"format": FORMAT, **self._record()}, indent=1) + "\n")
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror}") from error
 
-    def changes(self, other: "Manifest") -> list[str]:
-        """Says what would have to be equal for `other` to continue this run and is not."""
+    def ranges(self) -> dict[str, range]:
+        """The sample indices that belong into the file, by task id."""
+        return sample_ranges(self.tasks, self.n, self.shard)
+
+    @property
+    def n_samples(self) -> int:
+        """How many samples a complete file has."""
+        return sum(map(len, self.ranges().values()))
+
+    def differences(self, other: "Manifest") -> list[tuple[str, str, str]]:
+        """What decides the samples and is not equal: key, its value here, its value there."""
         before, after = dict(_leaves(self._identity())), dict(_leaves(other._identity()))
         if self.ends and other.ends:  # a manifest of before they were kept has none
             before |= dict(_leaves(_plain({"ends": self.ends})))
             after |= dict(_leaves(_plain({"ends": other.ends})))
         return [
-            f"{key} was {_short(before.get(key))}, is {_short(after.get(key))}"
+            (key, _short(before.get(key)), _short(after.get(key)))
             for key in dict.fromkeys([*before, *after])
             if before.get(key) != after.get(key)
         ]
+
+    def changes(self, other: "Manifest") -> list[str]:
+        """Says what would have to be equal for `other` to continue this run and is not."""
+        return [f"{key} was {was}, is {now}" for key, was, now in self.differences(other)]
 
     def continued_by(self, new: "Manifest") -> "Manifest":
         """The manifest of this run, resumed with `new`'s n.
 
         Raises:
-            InputError: something that decides the samples changed, or n shrank.
+            InputError: something that decides the samples changed, or n shrank, or grew in a shard.
         """
         changes = self.changes(new)
-        if new.n < self.n:
+        if self.shard != new.shard:
+            was, now = (str(m.shard or "all of them") for m in (self, new))
+            changes.append(f"the shard was {was}, is {now}")
+        elif self.shard is not None and new.n != self.n:
+            changes.append(f"n was {self.n}, is {new.n} (of a shard it stays)")
+        elif new.n < self.n:
             changes.append(f"n was {self.n}, is {new.n} (it may grow, not shrink)")
         if changes:
             raise InputError("cannot resume, as the run has changed: " + "; ".join(changes))
@@ -169,6 +196,11 @@ class Manifest:
         last = {**last, "ended": _now(), "figures": dict(figures)}
         return replace(self, sessions=(*earlier, last), result=dict(result))
 
+    def _record(self) -> dict[str, Any]:
+        """The manifest as plain data; a whole run's says nothing of shards."""
+        record = asdict(self)
+        return record if self.shard else {k: v for k, v in record.items() if k != "shard"}
+
     def _identity(self) -> dict[str, Any]:
         tasks = {
             task_id: {"sha256": task.sha256, "prompts": list(task.prompts)}
@@ -186,6 +218,13 @@ def manifest_path(samples: Path) -> Path:
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what is drawn."""
     return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def _shard(record: dict[str, Any] | None) -> Shard | None:
+    try:
+        return None if record is None else Shard(**record)
+    except InputError as error:
+        raise ValueError(str(error)) from error
 
 
 def _version(package: str) -> str:

@@ -64,7 +64,7 @@ class SampleRecords:
 
     Args:
         prompts: of all tasks.
-        n: samples a task.
+        ranges: by task id, the sample indices of this run.
         settings: how to sample.
         detokenizer: the tokenizer's.
         eos_ids: tokens that end a text by the model's configuration.
@@ -81,7 +81,7 @@ class SampleRecords:
     def __init__(
         self,
         prompts: Sequence[Prompt],
-        n: int,
+        ranges: Mapping[str, range],
         settings: SamplingSettings,
         detokenizer: Detokenizer,
         eos_ids: Collection[int],
@@ -99,7 +99,9 @@ class SampleRecords:
             variants[prompt.task_id] = max(variants.get(prompt.task_id, 0), prompt.variant + 1)
         indices, keys = [], []
         for prompt in prompts:
-            own = np.arange(prompt.variant, n, variants[prompt.task_id], dtype=np.int64)
+            all_of, n_variants = ranges[prompt.task_id], variants[prompt.task_id]
+            first = all_of.start + (prompt.variant - all_of.start) % n_variants
+            own = np.arange(first, all_of.stop, n_variants, dtype=np.int64)
             if finished := done.get(prompt.task_id):
                 own = own[~np.isin(own, np.array([*finished]))]
             indices.append(own)

@@ -32,6 +32,7 @@ from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
+from hydragen_tree.sample.shard import Shard, sample_ranges
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.trie.costs import CostModel, find_cost
@@ -152,6 +153,7 @@ class Sampler:
         settings: SamplingSettings = _USUAL,
         *,
         done: Mapping[str, Collection[int]] | None = None,
+        shard: Shard | None = None,
     ) -> Iterator[Sample]:
         """Draws n samples of every source, yielding each as it finishes.
 
@@ -164,33 +166,40 @@ class Sampler:
             n: samples a task, at least 1.
             settings: how to sample.
             done: by task id, sample indices that exist already and are not drawn again.
+            shard: draw only these samples of the run, the same ones as the whole run draws.
 
         Raises:
-            InputError: n < 1, more than 10 million samples in all, an empty prompt, or one beyond
-                the model's context.
+            InputError: n < 1, no such shard, more than 10 million samples to draw, an empty prompt,
+                or one beyond the model's context.
             CapacityError: not even one branch fits into the memory given.
         """
         if n < 1:
             raise InputError("expected an integer >= 1", setting="n", value=n)
         prompts = prompts_from_sources(sources, self.tokenizer, seed=settings.seed)
-        self.check(prompts, settings, n)
-        return self._on_device(self._run(prompts, n, settings, done or {}))
+        self.check(prompts, settings, n, shard)
+        return self._on_device(self._run(prompts, n, settings, done or {}, shard))
 
-    def check(self, prompts: Sequence[Prompt], settings: SamplingSettings, n: int = 1) -> None:
+    def check(
+        self,
+        prompts: Sequence[Prompt],
+        settings: SamplingSettings,
+        n: int = 1,
+        shard: Shard | None = None,
+    ) -> None:
         """Refuses prompts that the model cannot hold, and too many samples; needs no weights.
 
         Raises:
-            InputError: there is no prompt, one is too long, there is no such stop token, or a run
-                of n samples a task would have more than 10 million.
+            InputError: there is no prompt, one is too long, there is no such stop token or shard,
+                or the shard, or the run of n samples a task, would have more than 10 million.
         """
         if not prompts:
             raise InputError("no prompts: expected at least one")
-        most = _MOST_SAMPLES // len({prompt.task_id for prompt in prompts})
-        if n > most:
+        ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
+        if (n_samples := sum(map(len, ranges.values()))) > _MOST_SAMPLES:
             raise InputError(
-                f"expected at most {most} samples a problem, {_MOST_SAMPLES} in all; draw more in "
-                "several runs, each with its own ",
-                Setting("seed"),
+                f"expected at most {_MOST_SAMPLES} samples in one process, these are {n_samples}; "
+                "draw them in several, each with its own ",
+                Setting("shard"),
                 setting="n",
                 value=n,
             )
@@ -223,17 +232,27 @@ class Sampler:
         n: int,
         settings: SamplingSettings,
         done: Mapping[str, Collection[int]],
+        shard: Shard | None,
     ) -> Iterator[Sample]:
         self.stats = stats = RunStats(started=time.perf_counter())
-        outline = self.outline(prompts, n)
-        trie, rows = outline.trie, outline.rows
+        ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
+        outline = self.outline(prompts, n, shard)
+        prompts, trie, rows = outline.prompts, outline.trie, outline.rows
         model = self.model  # before the arena: what the weights leave is measured
-        if self._is_compiled(outline, settings, sum(map(len, done.values()))):
+        n_left = sum(map(len, ranges.values())) - sum(map(len, done.values()))
+        if self._is_compiled(outline, settings, n_left):
             model.compile()
         cache = self._arena(trie, rows, settings)
         stop_tokens = find_tokens(self._detokenizer, settings.stop_tokens)
         records = SampleRecords(
-            prompts, n, settings, self._detokenizer, self.source.eos_ids, stop_tokens, done, stats
+            prompts,
+            ranges,
+            settings,
+            self._detokenizer,
+            self.source.eos_ids,
+            stop_tokens,
+            done,
+            stats,
         )
         loop = assemble(
             model,
@@ -286,37 +305,44 @@ class Sampler:
         deepest = max((segment.depth for segment in trie), default=0)
         return path_levels(deepest + 1, settings.max_tokens, self._page_tokens)
 
-    def outline(self, prompts: Sequence[Prompt], n: int) -> Outline:
+    def outline(self, prompts: Sequence[Prompt], n: int, shard: Shard | None = None) -> Outline:
         """What a run of n samples a task would share: its trie, and the rows of its batch.
 
-        The run itself works on this outline's trie, so that what is shown is what is run.
+        The run itself works on this outline's trie, so that what is shown is what is run. That of
+        a shard has the prompts of the problems that it has samples of.
         """
-        return Outline.draw(prompts, n, self.source.shape, self.cost, self.max_rows)
+        ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
+        own = [prompt for prompt in prompts if prompt.task_id in ranges]
+        most = min(self.max_rows, sum(map(len, ranges.values())))
+        return Outline.draw(own, n, self.source.shape, self.cost, most)
 
-    def compiling(self, outline: Outline, max_tokens: int, n_done: int = 0) -> Compiling | None:
+    def compiling(
+        self, outline: Outline, max_tokens: int, n_samples: int | None = None
+    ) -> Compiling | None:
         """What compiling the model's layers would save a run, and cost it; None: not on a GPU.
 
         Args:
             outline: of the run.
             max_tokens: of a sample.
-            n_done: samples that exist already.
+            n_samples: samples to draw; None: all of the outline.
         """
         source = self.source
         if source.device.type != "cuda":
             return None
-        samples = outline.n * len({prompt.task_id for prompt in outline.prompts}) - n_done
+        if n_samples is None:
+            n_samples = outline.n * len({prompt.task_id for prompt in outline.prompts})
         return weigh_compiling(
             source.config,
             source.dtype,
             source.device,
-            samples=max(samples, 0),
+            samples=max(n_samples, 0),
             rows=outline.rows,
             max_tokens=max_tokens,
         )
 
-    def _is_compiled(self, outline: Outline, settings: SamplingSettings, n_done: int) -> bool:
+    def _is_compiled(self, outline: Outline, settings: SamplingSettings, n_samples: int) -> bool:
         """Whether a run goes through compiled layers, as asked or where it is long enough."""
-        compiling = self.compiling(outline, settings.max_tokens, n_done)
+        compiling = self.compiling(outline, settings.max_tokens, n_samples)
         if compiling is None:
             return False
         return compiling.is_worth_it if self._compiled is None else self._compiled

@@ -133,7 +133,7 @@ class SampleWriter:
     @property
     def complete(self) -> bool:
         """Every sample of the run stands in the file."""
-        return self.tally.samples == self.manifest.n * len(self.manifest.tasks)
+        return self.tally.samples == self.manifest.n_samples
 
     def write(self, sample: Sample) -> None:
         """Appends one sample; it stands in the file when this returns.
@@ -187,14 +187,15 @@ class SampleWriter:
         return manifest_path(self.path)
 
     def _read_lines(self, manifest: Manifest) -> None:
+        ranges = manifest.ranges()
         for number, line in self._file.read(_parse):
-            self._count(line, manifest, number)
+            self._count(line, ranges, number)
         self._file.repair()
 
-    def _count(self, line: Mapping[str, Any], manifest: Manifest, number: int) -> None:
+    def _count(self, line: Mapping[str, Any], ranges: Mapping[str, range], number: int) -> None:
         task_id, index = line["task_id"], line["sample_index"]
         seen = self.done.setdefault(task_id, set())
-        if task_id not in manifest.tasks or not 0 <= index < manifest.n or index in seen:
+        if index not in ranges.get(task_id, ()) or index in seen:
             raise InputError(
                 f"{self.path}:{number}: sample {index} of {task_id!r} is doubled or not of this "
                 "run; was the file altered?"

@@ -14,13 +14,14 @@ from hydragen_tree.errors import InputError, OutputError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.manifest import Manifest, manifest_path
 from hydragen_tree.sample.sample import Sample
+from hydragen_tree.sample.shard import Shard
 from hydragen_tree.sample.writer import SampleWriter
 from hydragen_tree.settings import SamplingSettings
 
 TASKS = ("a", "b")
 
 
-def make_manifest(n: int = 3, **changes: object) -> Manifest:
+def make_manifest(n: int = 3, shard: Shard | None = None, **changes: object) -> Manifest:
     prompts = [Prompt(task, 0, np.arange(3, dtype=np.int32), ("\n```",)) for task in TASKS]
     return Manifest.describe(
         prompts,
@@ -28,6 +29,7 @@ def make_manifest(n: int = 3, **changes: object) -> Manifest:
         settings=replace(SamplingSettings(), **changes),  # type: ignore[arg-type]
         model={"name": "tiny", "sha256": "00"},
         problems={"a": ("problems/a.yaml", "11")},
+        shard=shard,
     )
 
 
