@@ -27,6 +27,7 @@ from hydragen_tree.judge.sandbox.box import Box
 from hydragen_tree.judge.sandbox.request import Outcome, Request, Role, RunLimits, file_path
 from hydragen_tree.judge.store import Store
 from hydragen_tree.problem.checkers import ProgramChecker
+from hydragen_tree.problem.links import files_below
 from hydragen_tree.problem.types import Problem, Test
 
 LIMITS = RunLimits(cpu_s=60, wall_s=120, memory_bytes=2 << 30)
@@ -142,7 +143,7 @@ def checker_files(problem: Problem) -> Mapping[str, bytes]:
     path = problem.directory / problem.checker.source
     try:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc")
+            inside = [file for file in files_below(path) if file.suffix != ".pyc"]
             return {str(p.relative_to(path)): p.read_bytes() for p in inside}
         headers = [p for p in sorted(path.parent.iterdir()) if p.suffix in _HEADERS]
         return {p.name: p.read_bytes() for p in (path, *headers)}

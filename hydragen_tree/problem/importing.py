@@ -1,6 +1,8 @@
 """Anything that is recognised, as YAML problem files."""
 
+import os
 import shutil
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -183,14 +185,27 @@ def _archive(path: Path) -> Iterator[Imported | Refused]:
             if sum(entry.file_size for entry in archive.infolist()) > _MOST_UNPACKED_BYTES:
                 raise InputError(f"{path}: more than {_MOST_UNPACKED_BYTES >> 30} GiB unpacked")
             home = Path(folder) / path.stem  # the archive's name is the package's
-            archive.extractall(home)
+            _unpack(archive, home)
             parts = [p for p in (home, *sorted(home.iterdir())) if is_kattis_package(p)]
             if not parts:
                 raise InputError(f"{path}: no problem package in it")
             for part in parts:
                 yield _in_archive(_package(part), home, path)
-    except (OSError, zipfile.BadZipFile, RuntimeError) as error:
+    except (OSError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: cannot be unpacked: {error}") from None
+
+
+def _unpack(archive: zipfile.ZipFile, home: Path) -> None:
+    """Unpack, links as links; they are made when all is written, so that nothing goes through."""
+    links = []
+    for entry in archive.infolist():
+        path = Path(archive.extract(entry, home))
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            links.append(path)
+    for path in links:
+        target = os.fsdecode(path.read_bytes())
+        path.unlink()
+        path.symlink_to(target)
 
 
 def _in_archive(found: Imported | Refused, home: Path, path: Path) -> Imported | Refused:

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hydragen_tree.problem.checkers import CheckerOrName, Part, ProgramChecker, TokensChecker
+from hydragen_tree.problem.links import files_below
 
 ProgramStatus = Literal["AC", "WA", "TLE", "MLE", "OLE", "RE", "CE"]  # in the order of tables
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
@@ -319,8 +320,7 @@ class Problem(Part):
         digest = hashlib.sha256(said.encode())
         if isinstance(self.checker, ProgramChecker):
             program = self.directory / self.checker.source
-            files = sorted(program.rglob("*")) if program.is_dir() else [program]
-            for file in filter(Path.is_file, files):
+            for file in filter(Path.is_file, files_below(program)):
                 digest.update(file.read_bytes())
         return digest.hexdigest()
 

@@ -29,10 +29,16 @@ from hydragen_tree.problem.formats.kattis_data import (
 from hydragen_tree.problem.formats.kattis_submissions import read_submissions
 from hydragen_tree.problem.formats.shared import slug
 from hydragen_tree.problem.formats.statement import read_statement, statement_languages
+from hydragen_tree.problem.links import files_below, refuse_links_out
 
 _VERSIONS = (*LEGACY, "2023-07", "2023-07-draft", "2025-09", "2025-09-draft", "draft")
 _TYPICAL_MEMORY_MIB = 2048  # what the specification calls the typical system default
 _TYPES = ("pass-fail", "scoring", "interactive", "multi-pass", "submit-answer")
+# What is read of a package; a submission that cannot be read is left out alone.
+_PARTS = (
+    *("problem.yaml", ".timelimit", "domjudge-problem.ini", "data", "statement"),
+    *("problem_statement", "output_validator", "output_validators"),
+)
 _VALIDATION = {"default", "custom", "score", "interactive", "multi-pass"}
 _UNSUPPORTED_TYPES = {
     "multi-pass": "runs the program several times, which is not supported",
@@ -65,6 +71,7 @@ def package_document(package: Path) -> tuple[dict[str, Any], str]:
             the file and the reason.
     """
     where = package / "problem.yaml"
+    refuse_links_out(package, _PARTS)
     metadata = read_yaml(where)
     _require_known_version(package, metadata)
     legacy = is_legacy(metadata)
@@ -232,8 +239,8 @@ def _checker(
             )
         return default_validator(package, flags)
     source = _validator(package)
-    for path in [source, *source.rglob("*")] if source.is_dir() else [source]:
-        if path.is_file() and any(f"{{{{{c}}}}}".encode() in path.read_bytes() for c in constants):
+    for path in files_below(source):
+        if any(f"{{{{{c}}}}}".encode() in path.read_bytes() for c in constants):
             raise InputError(f"{path}: constants in output validators are not supported")
     checker: dict[str, Any] = {
         "type": "program",

@@ -4,9 +4,11 @@ from collections.abc import Container, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hydragen_tree.errors import InputError
 from hydragen_tree.problem.formats.kattis_data import is_legacy, read_yaml
 from hydragen_tree.problem.formats.kattis_expectations import STATUS_OF_FOLDER, Expectations
 from hydragen_tree.problem.formats.shared import why_not_python3
+from hydragen_tree.problem.links import files_below, refuse_links_out
 
 # A program that passes these limits is in one of those folders where it has none of its own.
 _ALSO = {"RE": ("MLE", "OLE"), "TLE": ("OLE",)}
@@ -41,9 +43,16 @@ def read_submissions(
     named = {STATUS_OF_FOLDER.get(folder.name) for folder in folders}
     for folder in folders:
         for entry in sorted(folder.iterdir()):
-            if entry.name.startswith(".") or entry.name in _NOT_PROGRAMS or _is_empty(entry):
+            if entry.name.startswith(".") or entry.name in _NOT_PROGRAMS:
                 continue
             name = PurePosixPath(folder.name, entry.name)
+            try:
+                refuse_links_out(package, (f"submissions/{name}",))
+            except InputError as error:
+                skipped.append(str(error).removeprefix(f"{package}/"))
+                continue
+            if _is_empty(entry):
+                continue
             submission = _submission(entry, name, expectations, named)
             if isinstance(submission, str):
                 skipped.append(f"submissions/{name}: {submission}")
@@ -95,14 +104,12 @@ def _is_scored(path: Path) -> bool:
 
 
 def _is_empty(entry: Path) -> bool:
-    return entry.is_dir() and not any(path.is_file() for path in entry.rglob("*"))
+    return entry.is_dir() and not files_below(entry)
 
 
 def _program(entry: Path) -> Path | str:
     """The one file of a submission, or why it cannot be run."""
-    files = (
-        [path for path in sorted(entry.rglob("*")) if path.is_file()] if entry.is_dir() else [entry]
-    )
+    files = files_below(entry)
     if len(files) != 1:
         return "a program of several files"
     if files[0].suffix not in _LANGUAGES:
