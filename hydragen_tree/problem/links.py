@@ -33,7 +33,8 @@ def refuse_links_out(package: Path, parts: tuple[str, ...]) -> None:
     """
     home = package.resolve()
     for part in parts:
-        path, above = package, (home,)
+        path = package
+        above: tuple[Path, ...] = (home,)
         for name in Path(part).parts:
             path /= name
             _check(path, above, home)
