@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from hydragen_tree.model.fp8_linear import Fp8Linear
 
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -31,26 +32,18 @@ class _Handed:
 
 
 class _Product(nn.Module):
-    """Several linear layers of one input as one."""
+    """Several linear layers of one input as one layer."""
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+    def __init__(self, layer: nn.Linear | Fp8Linear, widths: list[int]) -> None:
         super().__init__()
-        self.widths = [layer.out_features for layer in layers]
-        weights = tuple(layer.weight for layer in layers)
-        biases = tuple(layer.bias for layer in layers if layer.bias is not None)
-        self.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
-        self.bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
+        self.layer, self.widths = layer, widths
         self.handed = _Handed()
-
-    def together(self, x: Tensor) -> Tensor:
-        """All layers' outputs side by side."""
-        return functional.linear(x, self.weight, self.bias)
 
     def forward(self, x: Tensor, index: int) -> Tensor:
         """One layer's output; the input is let go with the last of them."""
         handed = self.handed
         if x is not handed.input:
-            handed.parts = torch.split(self.together(x), self.widths, -1)
+            handed.parts = torch.split(self.layer(x), self.widths, -1)
             handed.input, handed.left = x, len(self.widths)
         part = handed.parts[index]
         handed.left -= 1
@@ -75,7 +68,7 @@ class _Part(nn.Module):
 def fuse_projections(model: nn.Module) -> int:
     """Fuses what can be fused, in place; weights exist twice for one product at a time only.
 
-    Only plain linear layers are fused, all with a bias or all without.
+    Only plain or quantised linear layers are fused, all with a bias or all without.
 
     Returns:
         How many products were made.
@@ -84,20 +77,35 @@ def fuse_projections(model: nn.Module) -> int:
         (module, names)
         for module in model.modules()
         for names in _TOGETHER
-        if all(type(getattr(module, name, None)) is nn.Linear for name in names)
+        if all(type(getattr(module, name, None)) in (nn.Linear, Fp8Linear) for name in names)
     ]
     return sum(_fuse(module, names) for module, names in parents)
 
 
 def _fuse(module: nn.Module, names: Sequence[str]) -> bool:
-    layers: list[nn.Linear] = [getattr(module, name) for name in names]
+    layers: list[nn.Linear | Fp8Linear] = [getattr(module, name) for name in names]
     kinds = {(x.in_features, x.weight.dtype, x.weight.device, x.bias is None) for x in layers}
-    if len(kinds) > 1:
+    whole = _side_by_side(layers) if len(kinds) == 1 else None
+    if whole is None:
         return False
-    product = _Product(layers)
+    product = _Product(whole, [layer.out_features for layer in layers])
     for index, name in enumerate(names):
         setattr(module, name, _Part(product, index))
     return True
+
+
+def _side_by_side(layers: Sequence[nn.Linear | Fp8Linear]) -> nn.Linear | Fp8Linear | None:
+    """Layers of one kind as one; None where quantised ones cannot be."""
+    quantised = [layer for layer in layers if isinstance(layer, Fp8Linear)]
+    if quantised:
+        return Fp8Linear.side_by_side(quantised) if len(quantised) == len(layers) else None
+    weight = torch.cat(tuple(layer.weight for layer in layers))
+    biases = tuple(layer.bias for layer in layers if layer.bias is not None)
+    whole = nn.Linear(weight.shape[1], weight.shape[0], bool(biases), device="meta")
+    whole.weight = nn.Parameter(weight, requires_grad=False)
+    if biases:
+        whole.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    return whole
 
 
 class _Packed(nn.Module):
@@ -156,10 +164,5 @@ def pack_projections(model: nn.Module) -> int:
 
 def products_of(model: nn.Module) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
     """The matrix products of a step: the width of each one's input, and what computes it."""
-    found: list[tuple[int, Callable[[Tensor], Tensor]]] = []
-    for module in model.modules():
-        if isinstance(module, _Product):
-            found.append((module.weight.shape[1], module.together))
-        elif isinstance(module, nn.Linear | _Packed):
-            found.append((module.in_features, module))
-    return found
+    kinds = (nn.Linear, _Packed, Fp8Linear)
+    return [(one.in_features, one) for one in model.modules() if isinstance(one, kinds)]
