@@ -55,7 +55,7 @@ class Grading:
         self.judge, self._problems, self.verdicts = judge, problems, verdicts
         self._until_solved, self._say, self._worded = until_solved, say, worded
         self._named: dict[str, set[str]] = {}
-        self._changed: set[str] = set()
+        self._refusals: dict[int, InputError | None] = {}  # by the identity of the problem
         self._lock = threading.Lock()
         self._seen: dict[tuple[str, int], bytes] = {}
         self.unnamed: Counter[str] = Counter()
@@ -138,15 +138,22 @@ class Grading:
 
     def _can_be_judged(self, problem: Problem) -> bool:
         """Whether the judge takes the problem; a refusal is a fault of each of its samples."""
+        if id(problem) not in self._refusals:
+            self._refusals[id(problem)] = self._look_at(problem)
+        refusal = self._refusals[id(problem)]
+        if refusal is not None:
+            self._fault("samples of a problem that cannot be judged", self._worded(refusal))
+        return refusal is None
+
+    def _look_at(self, problem: Problem) -> InputError | None:
+        """Why the judge refuses a problem, if it does. Asked once a problem: all of it is read."""
         try:
             self.judge.require_judgeable(problem)
         except InputError as error:
-            self._fault("samples of a problem that cannot be judged", self._worded(error))
-            return False
-        if self._problems.changed(problem) and problem.id not in self._changed:
-            self._changed.add(problem.id)
+            return error
+        if self._problems.changed(problem):
             self._say(f"{problem.source}: has changed since its samples were drawn")
-        return True
+        return None
 
     def _is_wanted(self, tag: _Tag) -> bool:
         """Whether the sample's problem is not solved yet; asked when it comes, and at its turn."""

@@ -17,24 +17,34 @@ _OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"Cannot allocate memory")
 Judged = tuple[Outcome, Status, str]
 
 
-def limits_of(problem: Problem, test: Test, patience: float) -> RunLimits:
-    """What a run of a problem's program may use before it is ended.
+class LimitsByTest:
+    """What a run of a problem's program may use before it is ended, worked out once a test.
 
     Args:
         problem: the problem.
-        test: the one that is run.
-        patience: how much more elapsed time than usual.
     """
-    time_s = problem.limits.time_s
-    largest = max((_size(one.output) for one in problem.tests), default=0)
-    if test.call is not None:  # its result comes as JSON, where a tuple is longer than a list
-        largest = 2 * len(json.dumps(test.expected))
-    return RunLimits(
-        cpu_s=_SLACK * time_s + 0.05,
-        wall_s=patience * (_WALL * time_s + _WALL_EXTRA_S),
-        memory_bytes=problem.limits.memory_mib << 20,
-        output_bytes=max(problem.limits.output_mib << 20, 2 * largest),
-    )
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._largest_output = max((_size(test.output) for test in problem.tests), default=0)
+        self._known: dict[int, RunLimits] = {}
+
+    def of(self, index: int) -> RunLimits:
+        """The limits on a test, by its index."""
+        if index not in self._known:  # two threads may both work it out, to the same end
+            self._known[index] = self._work_out(self._problem.tests[index])
+        return self._known[index]
+
+    def _work_out(self, test: Test) -> RunLimits:
+        limits, largest = self._problem.limits, self._largest_output
+        if test.call is not None:  # its result comes as JSON, where a tuple is longer than a list
+            largest = 2 * len(json.dumps(test.expected))
+        return RunLimits(
+            cpu_s=_SLACK * limits.time_s + 0.05,
+            wall_s=_WALL * limits.time_s + _WALL_EXTRA_S,
+            memory_bytes=limits.memory_mib << 20,
+            output_bytes=max(limits.output_mib << 20, 2 * largest),
+        )
 
 
 def _size(text: str) -> int:

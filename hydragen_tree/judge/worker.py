@@ -15,7 +15,7 @@ from hydragen_tree.judge.checker_programs import CheckerError, CheckerProgram, i
 from hydragen_tree.judge.code_tests import run_code_test
 from hydragen_tree.judge.comparison import compare_text, equal_values
 from hydragen_tree.judge.languages import CompileError, Language, compile_program
-from hydragen_tree.judge.limits import Judged, find_failure, is_borderline, limits_of
+from hydragen_tree.judge.limits import Judged, LimitsByTest, find_failure, is_borderline
 from hydragen_tree.judge.program import Program
 from hydragen_tree.judge.sandbox.box import Box, BoxError
 from hydragen_tree.judge.sandbox.guest import wire
@@ -105,6 +105,7 @@ class Worker:
     def judge(
         self,
         problem: Problem,
+        limits: LimitsByTest,
         checker: CheckerProgram | None,
         code: str,
         language: Language,
@@ -113,6 +114,7 @@ class Worker:
 
         Args:
             problem: the problem.
+            limits: of its tests.
             checker: its checker, if that is a program.
             code: the program's source.
             language: its language.
@@ -120,7 +122,7 @@ class Worker:
         program = None
         try:
             program = self._ready(code, language)
-            return self._run_tests(problem, checker, program)
+            return self._run_tests(problem, limits, checker, program)
         except CompileError as error:
             return Verdict("CE", message=str(error)[:400])
         except (BoxError, CheckerError) as error:
@@ -142,6 +144,7 @@ class Worker:
     def _run_tests(
         self,
         problem: Problem,
+        limits: LimitsByTest,
         checker: CheckerProgram | None,
         program: Program,
     ) -> Verdict:
@@ -150,7 +153,7 @@ class Worker:
         for index in range(len(problem.tests)):
             if self._stop.is_set():
                 return Verdict("IE", message="interrupted")
-            verdict = self._judge_test(problem, checker, program, index)
+            verdict = self._judge_test(problem, limits.of(index), checker, program, index)
             time_s = max(time_s, verdict.time_s)
             memory_bytes = max(memory_bytes, verdict.memory_bytes)
             rerun = rerun or verdict.rerun
@@ -161,12 +164,16 @@ class Worker:
         return replace(verdict, time_s=time_s, memory_bytes=memory_bytes, rerun=rerun)
 
     def _judge_test(
-        self, problem: Problem, checker: CheckerProgram | None, program: Program, index: int
+        self,
+        problem: Problem,
+        limits: RunLimits,
+        checker: CheckerProgram | None,
+        program: Program,
+        index: int,
     ) -> Verdict:
         test = problem.tests[index]
 
-        def run(patience: float = 1.0) -> Judged:
-            limits = limits_of(problem, test, patience)
+        def run(limits: RunLimits) -> Judged:
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
                     return self._run(problem, checker, program, test, limits)
@@ -176,11 +183,12 @@ class Worker:
             raise AssertionError
 
         with self._run_lock.shared():
-            outcome, status, message = run()
+            outcome, status, message = run(limits)
         rerun = is_borderline(outcome, problem.limits.time_s)
         if rerun:
+            patient = replace(limits, wall_s=_PATIENCE * limits.wall_s)
             with self._run_lock.exclusive():
-                outcome, status, message = run(_PATIENCE)
+                outcome, status, message = run(patient)
         verdict = verdict_of(outcome, status, message, test=index)
         return replace(verdict, rerun=rerun)
 

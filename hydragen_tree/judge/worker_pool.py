@@ -17,6 +17,7 @@ from hydragen_tree.judge.checker_programs import (
     refuse_unusable_checker,
 )
 from hydragen_tree.judge.languages import Language, fingerprint
+from hydragen_tree.judge.limits import LimitsByTest
 from hydragen_tree.judge.normal_form import normal_form
 from hydragen_tree.judge.sandbox.interpreter import Interpreter
 from hydragen_tree.judge.sandbox.isolation import Isolation
@@ -30,13 +31,14 @@ _JUDGED_BY = ("tests", "limits", "checker", "entry_point")
 
 
 class Case:
-    """A problem made ready to judge: its key and its checker."""
+    """A problem made ready to judge: its key, the limits of its tests and its checker."""
 
     def __init__(self, problem: Problem) -> None:
         refuse_unusable_checker(problem)
         if not problem.tests:
             raise InputError(f"{problem.source or problem.id}: no tests to judge with")
         self.problem = problem
+        self.limits = LimitsByTest(problem)
         self.key = _digest(
             problem.model_dump_json(include=set(_JUDGED_BY)),
             *(name + hashlib.sha256(c).hexdigest() for name, c in checker_files(problem).items()),
@@ -164,7 +166,7 @@ class WorkerPool:
         case = job.case
         try:
             checker = case.checker(worker, self.store)
-            return worker.judge(case.problem, checker, job.code, job.language)
+            return worker.judge(case.problem, case.limits, checker, job.code, job.language)
         except Exception as error:  # whatever it is, it is not the program's fault
             return Verdict("IE", message=f"{type(error).__name__}: {error}"[:400])
 

@@ -41,9 +41,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     judge = worker.Worker.judge
 
-    def count(self, problem, checker, code, language):  # type: ignore[no-untyped-def]
+    def count(self, problem, limits, checker, code, language):  # type: ignore[no-untyped-def]
         seen.append(code)
-        return judge(self, problem, checker, code, language)
+        return judge(self, problem, limits, checker, code, language)
 
     monkeypatch.setattr(worker.Worker, "judge", count)
     return seen
