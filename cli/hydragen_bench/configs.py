@@ -14,6 +14,13 @@ from transformers import (
 
 from hydragen_bench.timing import bench_device, bench_dtype
 from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.quantising import (
+    COMPARED_TOKENS,
+    LogitError,
+    forget_originals,
+    measure_logit_error,
+    quantise_layers,
+)
 from hydragen_tree.shape import KVShape
 
 
@@ -101,10 +108,22 @@ def random_weights(name: str) -> PreTrainedModel:
     return model
 
 
-def random_model(name: str, compiled: bool) -> tuple[TreeModel, KVShape]:
-    """Random weights behind our attention, and the sizes of their cache."""
+def quantise_weights(model: PreTrainedModel) -> LogitError:
+    """Takes random weights to 8 bits, and says what that does to logits."""
+    quantise_layers(model, model.device)
+    vocabulary = int(model.config.vocab_size)
+    tokens = torch.randint(vocabulary, (COMPARED_TOKENS,), generator=torch.Generator())
+    error = measure_logit_error(model, tokens.tolist())
+    forget_originals(model)
+    return error
+
+
+def random_model(
+    name: str, compiled: bool, weights: PreTrainedModel | None = None
+) -> tuple[TreeModel, KVShape]:
+    """Random weights behind our attention, or these, and the sizes of their cache."""
     config = CONFIGS[name]
-    model = TreeModel(random_weights(name))
+    model = TreeModel(random_weights(name) if weights is None else weights)
     if compiled:
         model.compile()
     heads = config.num_attention_heads

@@ -26,7 +26,13 @@ import numpy as np
 import torch
 
 from hydragen_bench import peer_vllm
-from hydragen_bench.configs import Point, points_of, random_model
+from hydragen_bench.configs import (
+    Point,
+    points_of,
+    quantise_weights,
+    random_model,
+    random_weights,
+)
 from hydragen_bench.forks import forks_tokens, measure_forks
 from hydragen_bench.peer_vllm import Vllm
 from hydragen_bench.rig import (
@@ -204,9 +210,10 @@ def time_products(rig: Rig, rows: int) -> float:
 
 def linear_s(rig: Rig, ceilings: Ceilings, rows: int) -> float:
     """The least time of a step's linear layers."""
-    parameters = sum(p.numel() for p in rig.model.model.parameters())
-    parameters -= rig.model.model.get_input_embeddings().weight.numel()
-    return 1e-6 * ceilings.least_us(2 * parameters, 2 * parameters * rows)
+    embedding = rig.model.model.get_input_embeddings().weight
+    weights = [p for p in rig.model.model.parameters() if p is not embedding]
+    work = sum(p.numel() / (ceilings.fp8_ratio if p.dtype == FP8 else 1.0) for p in weights)
+    return 1e-6 * ceilings.least_us(sum(p.nbytes for p in weights), 2 * work * rows)
 
 
 def attention_s(rig: Rig, ceilings: Ceilings, point: Point) -> float:
@@ -264,6 +271,7 @@ def run(
     points: Sequence[Point] = (),
     compiled: bool = True,
     in_fp8: bool = False,
+    weights_in_fp8: bool = False,
     vllm_python: str | None = None,
 ) -> dict[str, Any]:
     """Measures, prints a table and returns its figures.
@@ -273,6 +281,7 @@ def run(
         points: the batches; none: those of the architecture.
         compiled: compile the layers.
         in_fp8: keep keys and values in fp8.
+        weights_in_fp8: linear layers but the head multiply fp8.
         vllm_python: the Python that has vLLM, to measure that too.
 
     Raises:
@@ -282,17 +291,20 @@ def run(
     points = points or points_of(name)
     if min(point.new_tokens for point in points) < 2 * CHUNK_STEPS:  # one to warm up, one to time
         raise InputError(f"expected NEW of at least {2 * CHUNK_STEPS} tokens", setting="points")
-    ceilings = measure_ceilings()
+    ceilings = measure_ceilings(weights_in_fp8)
     vllm = None
     if vllm_python is not None:  # first: it needs the memory for itself
         vllm = peer_vllm.measure(name, points, vllm_python)
     how = "compiled" if compiled else "not compiled"
     kept = ", keys and values in fp8" if in_fp8 else ""
-    print(f"{ceilings}; {name}, random weights, {how}{kept}; tokens/s")
+    weights = random_weights(name)
+    error = quantise_weights(weights) if weights_in_fp8 else None
+    rounded = "" if error is None else f" in fp8 ({error.relative:.1%} off in logits)"
+    print(f"{ceilings}; {name}, random weights{rounded}, {how}{kept}; tokens/s")
     if vllm is not None:
         print(vllm)
     print(HEADING, flush=True)
-    model, shape = random_model(name, compiled)
+    model, shape = random_model(name, compiled, weights)
     kv_dtype = FP8 if in_fp8 else None
     rig = Rig(model, shape, int(model.model.config.vocab_size), kv_dtype)
     bare = Rig(WithoutAttention(model.model), shape, rig.vocabulary, kv_dtype)
@@ -309,6 +321,8 @@ def run(
         "architecture": name,
         "compiled": compiled,
         "kv_dtype": dtype_name(rig.kv_dtype),
+        "weights": dtype_name(rig.heads.dtype if error is None else FP8),
+        "logit_error": None if error is None else asdict(error),
         "vllm": None if vllm is None else {"version": vllm.version, "cascade": vllm.cascade},
         "rows": [asdict(row) for row in result],
     }

@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hydragen_kernels.inputs import FP8
+from hydragen_tree.model.fp8_linear import Fp8Linear, quantise
+
 _FLUSH_BYTES = 1 << 28  # several times any L2
 _REPEATS = 15
 _PRODUCTS = 600  # about a second of them
@@ -25,12 +28,14 @@ class Ceilings:
         copy_tb_s: device-to-device copy, bytes read and written, TB/s.
         matmul_tflops: bf16 matrix product of random 8192 x 8192 matrices, TFLOP/s, in a burst.
         sustained_tflops: the same, one after the other without a pause: the power limit counts.
+        fp8_ratio: how many times as fast such a product is in fp8; 1 where it was not measured.
     """
 
     device: str
     copy_tb_s: float
     matmul_tflops: float
     sustained_tflops: float
+    fp8_ratio: float = 1.0
 
     def least_us(self, n_bytes: float, flops: float) -> float:
         """The time in which neither bytes nor products could be done faster, in microseconds."""
@@ -45,6 +50,7 @@ class Ceilings:
         return (
             f"{self.device}: copy {self.copy_tb_s:.2f} TB/s, bf16 product "
             f"{self.matmul_tflops:.0f} TFLOP/s, {self.sustained_tflops:.0f} sustained"
+            + (f", in fp8 {self.fp8_ratio:.2f} times as fast" if self.fp8_ratio != 1.0 else "")
         )
 
 
@@ -103,8 +109,8 @@ def _median_graph_us(step: Callable[[], object], repeats: int) -> float:
     return sorted(float(start.elapsed_time(end)) * 1e3 for start, end in times[3:])[repeats // 2]
 
 
-def measure_ceilings() -> Ceilings:
-    """Measures copy bandwidth and matrix product rate of the current GPU."""
+def measure_ceilings(in_fp8: bool = False) -> Ceilings:
+    """Measures copy bandwidth and matrix product rate of the current GPU, on request in fp8 too."""
     source = torch.randn(1 << 30, device="cuda")
     target = torch.empty_like(source)
     copy_us = median_us(lambda: torch.neg(source, out=target))  # a kernel, not the copy engine
@@ -117,7 +123,14 @@ def measure_ceilings() -> Ceilings:
         2 * source.nbytes / copy_us / 1e6,
         2 * 8192**3 / product_us / 1e6,
         2 * 8192**3 / sustained_s / 1e12,
+        product_us / _fp8_product_us(left, right) if in_fp8 else 1.0,
     )
+
+
+def _fp8_product_us(left: Tensor, right: Tensor) -> float:
+    layer = Fp8Linear(right.to(FP8), right.new_ones(right.shape[0]), dtype=right.dtype)
+    quantised = quantise(left, left.shape[1])
+    return median_us(lambda: layer.product(quantised))
 
 
 def _multiply(left: Tensor, right: Tensor) -> None:

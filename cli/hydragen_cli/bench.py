@@ -49,7 +49,8 @@ _ONLY = {
     "entropy": (Bench.run,),
     "mean-tokens": (Bench.run,),
     "repeats": (Bench.run,),
-    "weights": (Bench.run,),
+    "keep-weights": (Bench.run,),
+    "weights": (Bench.decode,),
 }
 
 
@@ -130,9 +131,13 @@ def bench(
     repeats: Annotated[
         int | None, typer.Option(min=1, help="run: of each set, the last one counts; 2 if unsaid.")
     ] = None,
-    weights: Annotated[
+    keep_weights: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="run: keep random weights here, for the next time."),
+    ] = None,
+    weights: Annotated[
+        Literal["fp8"] | None,
+        typer.Option(help="decode: of linear layers, if not in bf16; their inputs follow."),
     ] = None,
     figures: Annotated[
         Path | None,
@@ -166,6 +171,7 @@ def bench(
         "entropy": entropy,
         "mean-tokens": mean_tokens,
         "repeats": repeats,
+        "keep-weights": keep_weights,
         "weights": weights,
     }
     output = file_or_stdout(output)
@@ -195,6 +201,8 @@ def _check(
             raise InputError(f"only bench {' or '.join(_ONLY[option])} takes it", setting=option)
     if given["kv-dtype"] and given["against"]:
         raise InputError("a peer is measured with keys and values as they are", setting="kv_dtype")
+    if given["weights"] and given["against"]:
+        raise InputError("a peer is measured with weights as they are", setting="weights")
     if given["against"] == "vllm-cascade" and name is not Bench.run:
         raise InputError(
             "only bench run takes it; bench decode has cascade attention wherever vllm has it",
@@ -288,8 +296,13 @@ def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
     if name is Bench.tree:
         return tree.run(architecture or "codellama-7b", given["full"])
     batches = [Point(*point) for point in points]
-    in_fp8 = given["kv-dtype"] == "fp8"
-    return decode.run(architecture or "llama-3.1-8b", batches, in_fp8=in_fp8, vllm_python=python)
+    return decode.run(
+        architecture or "llama-3.1-8b",
+        batches,
+        in_fp8=given["kv-dtype"] == "fp8",
+        weights_in_fp8=given["weights"] == "fp8",
+        vllm_python=python,
+    )
 
 
 def _measure_without_gpu(name: Bench, problem: Path | None) -> dict[str, Any]:
@@ -322,7 +335,7 @@ def _measure_runs(given: Mapping[str, Any], vllm_python: str | None) -> dict[str
         "entropy_bits": given["entropy"],
         "mean_tokens": given["mean-tokens"],
         "repeats": given["repeats"],
-        "weights": given["weights"],
+        "weights": given["keep-weights"],
         "vllm_python": vllm_python,
         "cascade": given["against"] == "vllm-cascade",
     }

@@ -129,13 +129,18 @@ class Fp8Linear(nn.Module):
         """`[..., in]` to `[..., out]`, in the dtype of the input."""
         quantised = self._quantise(x.reshape(-1, self.in_features))
         if self.is_quantised:
-            out = _product(*quantised, self.weight, self.scale).to(x.dtype)
+            out = self.product(quantised).to(x.dtype)
         else:
             out = functional.linear(quantised.widened(x.dtype), self.weight)
         if self.bias is not None:
             out = out + self.bias
         whole: Tensor = out.view(*x.shape[:-1], self.out_features)
         return whole
+
+    def product(self, rows: Quantised) -> Tensor:
+        """Of quantised rows with quantised weights: `[rows, out]` bfloat16, without the bias."""
+        out: Tensor = _product(*rows, self.weight, self.scale)
+        return out
 
     def _quantise(self, rows: Tensor) -> Quantised:
         if self.input_scale is None:

@@ -16,7 +16,7 @@ from hydragen_tree.model.fp8_linear import Fp8Linear, fits
 
 # Routers choose experts: between two that are nearly as good, rounding would decide.
 _ROUTERS = re.compile(r"(^|[._])(gate|router)(\.|$)")
-_COMPARED_TOKENS = 256
+COMPARED_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def measure_logit_error(model: PreTrainedModel, tokens: Sequence[int]) -> LogitE
         model: with its own attention, before `TreeModel` has taken its place.
         tokens: of a prompt; of a long one the first are used.
     """
-    ids = torch.tensor([list(tokens[:_COMPARED_TOKENS])], device=model.device)
+    ids = torch.tensor([list(tokens[:COMPARED_TOKENS])], device=model.device)
     found = _logits(model, ids)
     with ExitStack() as hooks:
         for layer in quantised_layers(model):

@@ -41,7 +41,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (attention, choose):
         monkeypatch.setattr(module, "median_us", lambda step, repeats=1: step() is None or 2.0)
     for module in (attention, choose, decode):
-        monkeypatch.setattr(module, "measure_ceilings", lambda: Ceilings("none", 4e-2, 8e-6, 6e-6))
+        monkeypatch.setattr(
+            module, "measure_ceilings", lambda *_: Ceilings("none", 4e-2, 8e-6, 6e-6)
+        )
     for module in (decode, rig):
         monkeypatch.setattr(module, "CHUNK_STEPS", 2)
     monkeypatch.setattr(forks, "_SETTINGS", SamplingSettings(temperature=0.02, max_tokens=8))
@@ -95,6 +97,17 @@ def test_decode(in_fp8: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     )
     header, line = capsys.readouterr().out.splitlines()[-2:]
     assert len(header.split()) == len(line.split()) == 20
+
+
+def test_decode_with_weights_of_8_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    points = [configs.Point(6, 20, 6)]
+    figures = decode.run("small", points, compiled=False, weights_in_fp8=True)
+    assert figures["weights"] == "float8_e4m3fn"
+    assert 0.001 < figures["logit_error"]["relative"] < 0.5
+    [row] = figures["rows"]
+    assert row["tokens_s"] > 0
+    assert 0 < row["products_ms"] < row["step_ms"]
+    assert "random weights in fp8" in capsys.readouterr().out
 
 
 def test_points_of_an_architecture() -> None:
