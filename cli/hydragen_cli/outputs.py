@@ -2,7 +2,7 @@
 
 It looks at files, not at names, so that links and relative paths are no way around it; and it
 holds with `--force` too, which gives up an earlier output and nothing else. Standard output counts
-as an output where it is a file.
+as an output, and standard input as an input, where they are files.
 """
 
 import os
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hydragen_tree.problem.types import Problem
 
 _NEVER = (".yaml", ".yml", ".toml")  # problems, their pools of examples, configuration
-_STDOUT = Path("/dev/stdout")
+_STDIN, _STDOUT = Path("/dev/stdin"), Path("/dev/stdout")
 _NAMES_OF_STDOUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 # What transformers reads in a model's directory; results may lie there too.
 _MODEL_FILES = (
@@ -53,6 +53,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str
             file of a kind that is never written.
     """
     read = list(inputs)
+    if _is_file(0):
+        read.append(("what stdin is read from", _STDIN))
     _check_stdout(read)
     written: list[tuple[str, Path]] = []
     for setting, path in outputs.items():
@@ -130,15 +132,18 @@ def write_text(setting: str, path: Path, text: str) -> None:
 
 def _check_stdout(inputs: Iterable[tuple[str, Path]]) -> None:
     """Refuses `>> FILE` where that file is read: what is written would be read again."""
-    try:
-        is_file = stat.S_ISREG(os.fstat(1).st_mode)
-    except OSError:  # closed
-        return
-    if not is_file:
+    if not _is_file(1):
         return
     for what, other in inputs:
         if _covers(_STDOUT, other):
             raise InputError(f"stdout: goes to {other}, which is {what}")
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:  # closed
+        return False
 
 
 def _covers(path: Path, other: Path) -> bool:

@@ -25,7 +25,8 @@ class VerdictFile:
         tally: told of every verdict, those that stand in the file already included.
         resume: continue the file, where there is one. Infrastructure errors in it count as
             missing; a sample that had one is judged again, and its later line is the one to read.
-        force: start anew; what stands in it is given up with the first verdict, or at the end.
+        force: start anew; the verdicts that stand in it are given up with the first new one, or at
+            the end. Anything else is not: it may be the problems of a sample yet to come.
 
     Attributes:
         accepted: task id to accepted samples in the file.
@@ -73,6 +74,7 @@ class VerdictFile:
 
         Raises:
             BrokenPipeError: nobody reads the stream any more.
+            InputError: what stands in the file is not to be given up.
             OutputError: the disk is full, or the file is lost; every earlier line is intact.
         """
         self._start()
@@ -95,6 +97,8 @@ class VerdictFile:
 
     def _start(self) -> None:
         if self._is_outdated:
+            if not self._file.is_empty:
+                self._require_verdicts()
             self._file.clear()
             self._is_outdated = False
 
@@ -116,6 +120,20 @@ class VerdictFile:
         if self._file.torn and not self._file.lines:
             raise InputError(f"{self.path}: holds no verdicts; is it another file?")
         self._file.repair()
+
+    def _require_verdicts(self) -> None:
+        assert self.path is not None
+        with self.path.open("rb") as file:
+            first = file.readline()
+        is_torn = not first.endswith(b"\n") and first.startswith(b'{"task_id": ')
+        if _parse(first) is None and not is_torn:
+            raise InputError(
+                f"{self.path}: holds no verdicts, and ",
+                Setting("force"),
+                " gives up nothing else; name another file, or remove it (",
+                Setting("path"),
+                ")",
+            )
 
 
 def _parse(raw: bytes) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """No output covers an input or another output, whatever it is called and with --force too."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -188,6 +189,55 @@ def test_problems_that_only_the_samples_name(home: Path, where: str, option: str
     before = everything(home)
     with pytest.raises(InputError, match="is a problem's file"):
         load("eval").main(["s.jsonl", *option.split()], standalone_mode=False)
+    assert everything(home) == before
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.json", "data.jsonl.gz"])
+def test_problems_that_only_a_later_line_names(
+    home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then verdicts have been written; whatever is none must not be given up for them."""
+    record = {"problem_id": 7, "question": "Add.", "solutions": []}
+    record["input_output"] = {"inputs": ["1 2"], "outputs": ["3"]}
+    data = json.dumps([record], indent=1) if name == "data.json" else json.dumps(record) + "\n"
+    (home / name).write_bytes(gzip.compress(data.encode()) if ".gz" in name else data.encode())
+    late = {**SAMPLE, "task_id": "apps-7", "problem": name}
+    lines = [{**SAMPLE, "problem": "sum.yaml"}] * 3 + [late]
+    (home / "s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = everything(home)
+    with pytest.raises(InputError) as caught:
+        load("eval").main(["s.jsonl", "-o", name, "--force"], standalone_mode=False)
+    said = f"{name}: holds no verdicts, and --force gives up nothing else"
+    assert said in caught.value.worded(flag_of)
+    assert everything(home) == before
+
+
+def test_force_gives_up_verdicts(home: Path) -> None:
+    """Those of an earlier run, and the beginning of one that was killed."""
+    given = ["s.jsonl", "sum.yaml", "-o", "v.jsonl", "--force"]
+    assert load("eval").main(given, standalone_mode=False) == 0
+    whole = (home / "v.jsonl").read_bytes()
+    for there in (whole, whole[:40], b""):
+        (home / "v.jsonl").write_bytes(there)
+        assert load("eval").main(given, standalone_mode=False) == 0
+        assert len((home / "v.jsonl").read_bytes().splitlines()) == 1
+    (home / "v.jsonl").write_bytes(b"notes\n" + whole)
+    with pytest.raises(InputError, match="holds no verdicts"):
+        load("eval").main(given, standalone_mode=False)
+
+
+def test_what_stdin_is_read_from_is_an_input(home: Path) -> None:
+    before = everything(home)
+    for entry, given, name in [
+        ("run_eval", "- sum.yaml -o s.jsonl --force", "s.jsonl"),
+        ("run_eval", "- sum.yaml --summary s.jsonl", "s.jsonl"),
+        ("run_sample", "--prompts - -o prompts.jsonl --force", "prompts.jsonl"),
+    ]:
+        with (home / name).open("rb") as stdin:
+            called = command(entry, *given.split())
+            done = subprocess.run(called, cwd=home, stdin=stdin, capture_output=True, text=True)
+        assert done.returncode == 2, done
+        assert "is what stdin is read from" in done.stderr
     assert everything(home) == before
 
 
