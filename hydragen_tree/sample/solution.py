@@ -13,58 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from hydragen_tree.sample.markdown import PYTHON, Block, compiling, open_fence, split_blocks
+from hydragen_tree.sample.drafts import without_drafts
+from hydragen_tree.sample.markdown import PYTHON, Block, compiling, split_blocks
 from hydragen_tree.sample.python_code import (
     Code,
     compiles,
     end_of_futures,
     goes_on,
-    is_comment,
     longest_program,
     program_in_prose,
     read_code,
     stub,
-    unfinished_tail,
 )
+from hydragen_tree.sample.request import LANGUAGES, Request, plain, read_prompt
 
-_CPP = frozenset({"cpp", "c++", "cc", "cxx", "c"})
-_LANGUAGES = _CPP | {"java", "javascript", "js", "rust", "go", "kotlin", "csharp", "ruby", "pypy"}
-_THOUGHT = r"(?:think|thinking|thought|reasoning)"
-_OPEN_THOUGHT = re.compile(rf"^[ \t]*[<\[]{_THOUGHT}[>\]]", re.IGNORECASE | re.MULTILINE)
-_END_OF_THOUGHT = re.compile(
-    rf"^[ \t]*[<\[]/{_THOUGHT}[>\]]|[<\[]/{_THOUGHT}[>\]][ \t]*$", re.IGNORECASE | re.MULTILINE
-)
 _CLOSING = re.compile(r"\A\s*(?:`{3,}|~{3,})[ \t]*\n")
-_KEPT = 4096  # answers, and prompts, whose reading is remembered
+_KEPT = 4096  # answers whose reading is remembered
 _MAIN = re.compile(r"\bmain\s*\(")  # of a program in another language
-_NAMED = re.compile(r"(?:function|method)(?:,? (?:called|named))?\s+[`'\"](\w+)")
-_STANDARD_INPUT = re.compile(r"standard input|\bstdin\b", re.IGNORECASE)
-_ANY_TAG = re.compile(rf"[<\[]/?{_THOUGHT}[>\]]", re.IGNORECASE)
-_ANY_END = re.compile(rf"[<\[]/{_THOUGHT}[>\]]", re.IGNORECASE)
-_ENDS_IN_THOUGHT = re.compile(rf"[<\[]{_THOUGHT}[>\]]\s*\Z", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What a prompt asks for.
-
-    Args:
-        tail: the code that it ends with, which a completion may continue; empty if none.
-        fence: the mark of the block that it leaves open; None if it leaves none open.
-        language: of that block.
-        starter: the code that a program must begin with or take the place of.
-        asked: the function that tests call; None for a program, or where that is not known.
-        languages: names of the language in which the answer should be.
-        in_thought: the completion begins in a draft.
-    """
-
-    tail: str
-    fence: str | None
-    language: str
-    starter: str
-    asked: str | None
-    languages: frozenset[str]
-    in_thought: bool
 
 
 @lru_cache(maxsize=_KEPT)  # samples of one history have one text, others of a problem often
@@ -91,8 +56,8 @@ def extract_solution(
     Returns:
         The program, with one newline at its end; all of the completion where it holds none.
     """
-    request = _read_prompt(prompt or "", starter, entry_point)
-    return _program(_plain(completion), request).rstrip() + "\n"
+    request = read_prompt(prompt or "", starter, entry_point)
+    return _program(plain(completion), request).rstrip() + "\n"
 
 
 def restored(program: str, starter: str, entry_point: str | None = None) -> str:
@@ -134,50 +99,8 @@ def _joined_lines(first: str, second: str) -> str:
     return first + ("" if first.endswith("\n") else "\n") + second
 
 
-def _plain(text: str) -> str:
-    return text.replace("\r\n", "\n").removeprefix("\ufeff")
-
-
-@lru_cache(maxsize=_KEPT)
-def _read_prompt(prompt: str, starter: str, entry_point: str | None) -> _Request:
-    prompt = _plain(prompt)
-    opened = open_fence(prompt)
-    fence, language, tail = None, "", ""
-    if opened is not None and _is_being_written(*opened[1:]):
-        fence, language, tail = opened
-    elif opened is None:
-        tail = unfinished_tail(prompt)
-    starter = starter or (tail if tail and stub(tail) else _fenced_stub(prompt))
-    left_open = stub(starter) if starter else None
-    asked = entry_point or (left_open[0] if left_open else None)
-    if asked is None and not _STANDARD_INPUT.search(prompt):
-        asked = next(reversed(_NAMED.findall(prompt)), None)
-    wants_cpp = language in _CPP or ("C++" in prompt and "python" not in prompt.lower())
-    return _Request(
-        tail=tail,
-        fence=fence,
-        language=language,
-        starter=starter,
-        asked=asked,
-        languages=_CPP if wants_cpp else PYTHON,
-        in_thought=_ENDS_IN_THOUGHT.search(prompt) is not None,
-    )
-
-
-def _is_being_written(language: str, code: str) -> bool:
-    """Whether an open block ends where a text does: what follows a chat's stray fence is prose."""
-    is_other = language not in ("", *PYTHON)
-    return is_comment(code) or is_other or unfinished_tail(code) == code
-
-
-def _fenced_stub(prompt: str) -> str:
-    """The last block of a prompt that leaves a function open."""
-    blocks = [block for block in split_blocks(prompt) if block.is_fenced and block.may_be_python]
-    return next((block.code for block in reversed(blocks) if stub(block.code)), "")
-
-
-def _program(text: str, request: _Request) -> str:
-    text = _without_drafts(text, request)
+def _program(text: str, request: Request) -> str:
+    text = without_drafts(text, begins_in_thought=request.in_thought)
     if request.fence is not None:
         block = _finished_block(text, request)
         if block is not None:
@@ -197,31 +120,7 @@ def _program(text: str, request: _Request) -> str:
     return restored(chosen, request.starter, request.asked)
 
 
-def _without_drafts(text: str, request: _Request) -> str:
-    """A text without what its author only thought; a thought that never ends leaves nothing."""
-    if request.in_thought:
-        return _after_thought(text) or ""
-    if _ANY_TAG.search(text) is None or compiles(text):
-        return text  # a program, whatever it writes
-    at, is_data = 0, False
-    while began := _OPEN_THOUGHT.search(text, at):
-        at = began.start()
-        if open_fence(text[:at]) is not None:  # it stands in a block of code
-            at, is_data = began.end(), True
-            continue
-        ended = _ANY_END.search(text, began.end())
-        text = text[:at] + (text[ended.end() :].lstrip("\n") if ended else "")
-    # A chat's template may have begun the thought.
-    after = None if is_data else _after_thought(text)
-    return text if after is None else after
-
-
-def _after_thought(text: str) -> str | None:
-    ended = _END_OF_THOUGHT.search(text)
-    return text[ended.end() :].lstrip("\n") if ended else None
-
-
-def _finished_block(text: str, request: _Request) -> str | None:
+def _finished_block(text: str, request: Request) -> str | None:
     """The prompt's open block up to its first closing fence in the completion.
 
     None if the completion does not go on with the block, but starts anew.
@@ -269,7 +168,7 @@ class _Candidate:
     text: str
 
 
-def _choose(text: str, request: _Request) -> str | None:
+def _choose(text: str, request: Request) -> str | None:
     """The best program of a text; None if it holds neither a block nor code."""
     if text.strip() and compiles(text):
         return text
@@ -312,12 +211,12 @@ def _only_code(block: Block) -> Block | None:
 
 
 def _judge(
-    number: int, blocks: Sequence[Block], codes: Sequence[Code | None], request: _Request
+    number: int, blocks: Sequence[Block], codes: Sequence[Code | None], request: Request
 ) -> _Candidate:
     block, code = blocks[number], codes[number]
     tag = _tag(block, request)
     if code is None or request.languages is not PYTHON:
-        is_other = block.language in _LANGUAGES or not block.language
+        is_other = block.language in LANGUAGES or not block.language
         fits = 1 + int(_MAIN.search(block.code) is not None) if is_other and code is None else 0
         does = fits if tag > 1 and request.languages is not PYTHON else 0
         return _Candidate((does, fits, int(block.is_closed), tag, 1, number), block.code)
@@ -334,7 +233,7 @@ def _judge(
     return _Candidate((does, fits, closed, tag, int(code.is_real), number), text)
 
 
-def _does(program: Code, request: _Request, own: Code | None = None) -> int:
+def _does(program: Code, request: Request, own: Code | None = None) -> int:
     """How much of what is asked for a program does: 3 all, 2 some, 1 something.
 
     Args:
@@ -350,15 +249,15 @@ def _does(program: Code, request: _Request, own: Code | None = None) -> int:
     return int(program.is_real)
 
 
-def _tag(block: Block, request: _Request) -> int:
+def _tag(block: Block, request: Request) -> int:
     if block.language in request.languages:
         return 3
     if not block.language:
         return 2 if block.is_fenced else 1
-    return int(block.language in _LANGUAGES)
+    return int(block.language in LANGUAGES)
 
 
-def _needed(number: int, codes: Sequence[Code | None], request: _Request) -> list[int]:
+def _needed(number: int, codes: Sequence[Code | None], request: Request) -> list[int]:
     """The block and those that bind what it uses, in their order; the nearest before comes first.
 
     A block between that works on what one of them has read belongs to them as well.

@@ -1,0 +1,49 @@
+"""What the author of an answer only thought, and did not say."""
+
+import re
+
+from hydragen_tree.sample.markdown import open_fence
+from hydragen_tree.sample.python_code import compiles
+
+_THOUGHT = r"(?:think|thinking|thought|reasoning)"
+_OPEN_THOUGHT = re.compile(rf"^[ \t]*[<\[]{_THOUGHT}[>\]]", re.IGNORECASE | re.MULTILINE)
+_END_OF_THOUGHT = re.compile(
+    rf"^[ \t]*[<\[]/{_THOUGHT}[>\]]|[<\[]/{_THOUGHT}[>\]][ \t]*$", re.IGNORECASE | re.MULTILINE
+)
+_ANY_TAG = re.compile(rf"[<\[]/?{_THOUGHT}[>\]]", re.IGNORECASE)
+_ANY_END = re.compile(rf"[<\[]/{_THOUGHT}[>\]]", re.IGNORECASE)
+_ENDS_IN_THOUGHT = re.compile(rf"[<\[]{_THOUGHT}[>\]]\s*\Z", re.IGNORECASE)
+
+
+def ends_in_thought(prompt: str) -> bool:
+    """Whether what continues a prompt is a thought."""
+    return _ENDS_IN_THOUGHT.search(prompt) is not None
+
+
+def without_drafts(text: str, *, begins_in_thought: bool) -> str:
+    """A text without what its author only thought; a thought that never ends leaves nothing.
+
+    Args:
+        text: an answer.
+        begins_in_thought: its prompt has opened a thought.
+    """
+    if begins_in_thought:
+        return _after_thought(text) or ""
+    if _ANY_TAG.search(text) is None or compiles(text):
+        return text  # a program, whatever it writes
+    at, is_data = 0, False
+    while began := _OPEN_THOUGHT.search(text, at):
+        at = began.start()
+        if open_fence(text[:at]) is not None:  # it stands in a block of code
+            at, is_data = began.end(), True
+            continue
+        ended = _ANY_END.search(text, began.end())
+        text = text[:at] + (text[ended.end() :].lstrip("\n") if ended else "")
+    # A chat's template may have begun the thought.
+    after = None if is_data else _after_thought(text)
+    return text if after is None else after
+
+
+def _after_thought(text: str) -> str | None:
+    ended = _END_OF_THOUGHT.search(text)
+    return text[ended.end() :].lstrip("\n") if ended else None

@@ -1,0 +1,88 @@
+"""What a prompt asks of an answer: code to go on with, a function to define, a language."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from hydragen_tree.sample.drafts import ends_in_thought
+from hydragen_tree.sample.markdown import PYTHON, open_fence, split_blocks
+from hydragen_tree.sample.python_code import is_comment, stub, unfinished_tail
+
+CPP = frozenset({"cpp", "c++", "cc", "cxx", "c"})
+LANGUAGES = CPP | {"java", "javascript", "js", "rust", "go", "kotlin", "csharp", "ruby", "pypy"}
+_KEPT = 4096  # prompts whose reading is remembered
+_NAMED = re.compile(r"(?:function|method)(?:,? (?:called|named))?\s+[`'\"](\w+)")
+_STANDARD_INPUT = re.compile(r"standard input|\bstdin\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a prompt asks for.
+
+    Args:
+        tail: the code that it ends with, which a completion may continue; empty if none.
+        fence: the mark of the block that it leaves open; None if it leaves none open.
+        language: of that block.
+        starter: the code that a program must begin with or take the place of.
+        asked: the function that tests call; None for a program, or where that is not known.
+        languages: names of the language in which the answer should be.
+        in_thought: the completion begins in a draft.
+    """
+
+    tail: str
+    fence: str | None
+    language: str
+    starter: str
+    asked: str | None
+    languages: frozenset[str]
+    in_thought: bool
+
+
+def plain(text: str) -> str:
+    """A text without line ends of Windows and a byte-order mark."""
+    return text.replace("\r\n", "\n").removeprefix("\ufeff")
+
+
+@lru_cache(maxsize=_KEPT)
+def read_prompt(prompt: str, starter: str, entry_point: str | None) -> Request:
+    """Read what a prompt asks for.
+
+    Args:
+        prompt: its text; may be empty.
+        starter: the code that its problem gives; by default what the prompt leaves open.
+        entry_point: the function that tests call; by default the starter's, or one that is named.
+    """
+    prompt = plain(prompt)
+    opened = open_fence(prompt)
+    fence, language, tail = None, "", ""
+    if opened is not None and _is_being_written(*opened[1:]):
+        fence, language, tail = opened
+    elif opened is None:
+        tail = unfinished_tail(prompt)
+    starter = starter or (tail if tail and stub(tail) else _fenced_stub(prompt))
+    left_open = stub(starter) if starter else None
+    asked = entry_point or (left_open[0] if left_open else None)
+    if asked is None and not _STANDARD_INPUT.search(prompt):
+        asked = next(reversed(_NAMED.findall(prompt)), None)
+    wants_cpp = language in CPP or ("C++" in prompt and "python" not in prompt.lower())
+    return Request(
+        tail=tail,
+        fence=fence,
+        language=language,
+        starter=starter,
+        asked=asked,
+        languages=CPP if wants_cpp else PYTHON,
+        in_thought=ends_in_thought(prompt),
+    )
+
+
+def _is_being_written(language: str, code: str) -> bool:
+    """Whether an open block ends where a text does: what follows a chat's stray fence is prose."""
+    is_other = language not in ("", *PYTHON)
+    return is_comment(code) or is_other or unfinished_tail(code) == code
+
+
+def _fenced_stub(prompt: str) -> str:
+    """The last block of a prompt that leaves a function open."""
+    blocks = [block for block in split_blocks(prompt) if block.is_fenced and block.may_be_python]
+    return next((block.code for block in reversed(blocks) if stub(block.code)), "")
