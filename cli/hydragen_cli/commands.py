@@ -6,6 +6,7 @@ COMMANDS = {
     "schema": "hydragen_cli.schema:schema",
     "bench": "hydragen_cli.bench:bench",
     "eval": "hydragen_cli.eval:evaluate",
+    "show": "hydragen_cli.show:show",
     "check": "hydragen_cli.check:check",
     "import": "hydragen_cli.convert:import_",
     "export": "hydragen_cli.convert:export",

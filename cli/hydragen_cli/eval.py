@@ -15,7 +15,7 @@ import typer
 from hydragen_cli import arguments, judging
 from hydragen_cli.console import console, count, note
 from hydragen_cli.judging import open_judge
-from hydragen_cli.options import config_files, flag_of
+from hydragen_cli.options import config_files, flag_of, parse_ks
 from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of, write_text
 from hydragen_tree.errors import InputError
 
@@ -122,7 +122,7 @@ def evaluate(
     from hydragen_tree.passk.summary import Tally
     from hydragen_tree.picture import check_ending
 
-    ks = _parse_ks(k)
+    ks = parse_ks(k)
     named = [*(problems or ()), *(more_problems or ())]
     output = file_or_stdout(output)
     outputs = {"output": output, "summary": summary, "plot": plot}
@@ -292,20 +292,6 @@ def _open_samples(name: str) -> IO[bytes]:
 
 def _file_of(samples: str) -> Path | None:
     return None if samples == "-" else Path(samples)
-
-
-def _parse_ks(text: str | None) -> list[int]:
-    if text is None:
-        return []
-    try:
-        ks = [int(word) for word in text.split(",")]
-    except ValueError:
-        ks = []
-    if not ks or min(ks) < 1:
-        raise InputError(
-            "expected integers >= 1, with commas between them", setting="k", value=text
-        )
-    return ks
 
 
 def _inputs(samples: str, named: Sequence[str], config: Path | None) -> Iterator[tuple[str, Path]]:

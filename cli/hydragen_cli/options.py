@@ -93,6 +93,25 @@ def parse_bytes(setting: str, text: str | None) -> int | None:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def parse_ks(text: str | None) -> list[int]:
+    """The k of pass@k in `1,10,100`; none where nothing is given.
+
+    Raises:
+        InputError: they are no whole numbers from 1.
+    """
+    if text is None:
+        return []
+    try:
+        ks = [int(word) for word in text.split(",")]
+    except ValueError:
+        ks = []
+    if not ks or min(ks) < 1:
+        raise InputError(
+            "expected integers >= 1, with commas between them", setting="k", value=text
+        )
+    return ks
+
+
 def unescape(text: str) -> str:
     r"""The text that a shell's user means: `\n`, `\t` and `\r` are what Python takes them for.
 

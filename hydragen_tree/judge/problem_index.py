@@ -24,7 +24,8 @@ class ProblemIndex:
         sources: problem files, directories, packages, globs, or data sets in JSON.
         samples: the samples' file, beside which a manifest and the problems may lie.
         guard: told of every file before anything is judged by it, with the problems that it holds;
-            its error is that of whoever asked.
+            its error is that of whoever asked. None: nothing will be written, and files that only
+            the samples name are read when one of their problems is sought.
 
     Attributes:
         refused: records of data sets that are no problems, and why.
@@ -33,8 +34,10 @@ class ProblemIndex:
         InputError: a source holds no problem, or a broken one.
     """
 
-    def __init__(self, sources: Sequence[str], samples: Path | None, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(
+        self, sources: Sequence[str], samples: Path | None, guard: Guard | None = None
+    ) -> None:
+        self._guard: Guard = guard or (lambda path, problems: None)
         self.refused: list[str] = []
         self._problems: dict[str, Problem] = {}
         self._from_files: dict[str, dict[str, Problem] | InputError] = {}
@@ -46,14 +49,14 @@ class ProblemIndex:
         self._place = Path() if samples is None else samples.parent
         for source in sources:
             found = [*self._load(source)]
-            guard(Path(source), found)
+            self._guard(Path(source), found)
             for problem in found:
                 if problem.id in self._problems:
                     raise InputError(
                         f"{problem.id!r} is there twice", setting="problems", value=source
                     )
                 self._problems[problem.id] = problem
-        for path in self._drawn_from:
+        for path in self._drawn_from if guard else ():
             self._file(path)  # now, so that it is guarded before anything is written
 
     def find(self, line: SampleLine) -> Problem | InputError:

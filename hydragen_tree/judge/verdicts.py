@@ -1,6 +1,7 @@
 """What the judge says of one program."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from hydragen_tree.judge.sandbox.request import Outcome
@@ -41,6 +42,14 @@ class Verdict:
     message: str = ""
     cached: bool = False
     rerun: bool = False
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "Verdict | None":
+        """The verdict in a line of a verdicts file; None where the line holds none."""
+        if record.get("verdict") not in STATUSES:
+            return None
+        known = {field.name: record[field.name] for field in fields(cls) if field.name in record}
+        return cls(**{**known, "status": record["verdict"]})
 
     @property
     def accepted(self) -> bool:

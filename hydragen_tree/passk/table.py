@@ -28,7 +28,7 @@ def render_summary(summary: Summary, console: Console) -> None:
         console: where to print; the judge's is on stderr.
     """
     narrow = console.width < NARROW and not summary.asked
-    ks = _columns(summary, most=3 if narrow else 5)
+    ks = shown_ks(summary, most=3 if narrow else 5)
     shown = _print_problems(summary, ks, console)
     curves = _curves(summary)
     if curves:
@@ -43,8 +43,13 @@ def render_summary(summary: Summary, console: Console) -> None:
         console.print(line, style="dim", highlight=False, markup=False)
 
 
-def _columns(summary: Summary, most: int) -> list[int]:
-    """The k shown: those asked for, or all; at most `most`, the first and last among them."""
+def shown_ks(summary: Summary, most: int) -> list[int]:
+    """The k that have room: those asked for, or all; the first and the last are among them.
+
+    Args:
+        summary: of a run.
+        most: of them.
+    """
     ks = list(summary.asked) or [e.k for e in summary.overall.estimates]
     if len(ks) <= most:
         return ks

@@ -44,6 +44,31 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast samples were drawn, over the sessions that came to their end.
+
+    Args:
+        samples: drawn in them.
+        tokens: drawn for those.
+        elapsed_s: seconds, from when the weights were there.
+    """
+
+    samples: int
+    tokens: int
+    elapsed_s: float
+
+    @property
+    def tokens_a_second(self) -> float:
+        """Tokens drawn a second."""
+        return self.tokens / self.elapsed_s
+
+    @property
+    def samples_a_second(self) -> float:
+        """Samples finished a second."""
+        return self.samples / self.elapsed_s
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A run's description.
 
@@ -200,6 +225,19 @@ class Manifest:
         """The manifest as plain data; a whole run's says nothing of shards."""
         record = asdict(self)
         return record if self.shard else {k: v for k, v in record.items() if k != "shard"}
+
+    @property
+    def speed(self) -> Speed | None:
+        """How fast it was; None where no session came to its end."""
+        figures = [session["figures"] for session in self.sessions if session.get("figures")]
+        timed = [each for each in figures if each.get("elapsed_s")]
+        if not timed:
+            return None
+        samples, tokens, elapsed_s = (
+            sum(each[key] for each in timed)
+            for key in ("samples_done", "tokens_sampled", "elapsed_s")
+        )
+        return Speed(samples, tokens, elapsed_s)
 
     def _identity(self) -> dict[str, Any]:
         tasks = {
