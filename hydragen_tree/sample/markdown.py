@@ -13,7 +13,15 @@ from itertools import islice
 
 from hydragen_tree.sample.python_code import compiles, without_prose
 
-PYTHON = frozenset({"python", "py", "ipython", "python3", "python2", "py3", "sage", "cpython"})
+PYTHON = frozenset(
+    {"python", "py", "ipython", "python3", "python2", "py3", "sage", "cpython", "pypy"}
+)
+CPP = frozenset({"cpp", "c++", "cc", "cxx", "c"})
+LANGUAGES = CPP | {"java", "javascript", "js", "rust", "go", "kotlin", "csharp", "ruby"}
+# Names that stand where a language should, and tell none.
+UNNAMED = frozenset(
+    {"", "text", "txt", "plaintext", "plain", "raw", "none", "code", "solution", "answer"}
+)
 _MARKDOWN = frozenset({"markdown", "md"})
 _OPENING = re.compile(r"(?P<lead>.*?)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
 _MARGIN = re.compile(r"[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)*")
@@ -23,6 +31,12 @@ _ONE_LINE = re.compile(
     re.IGNORECASE,
 )
 _LANGUAGE = re.compile(r"[\s{.]*([A-Za-z][\w+#-]*)")
+# The first line of a program on its fence's own line, where `title="a.py"` or `{1,3}` may stand.
+_PYTHON_CODE = re.compile(
+    r"(?:from|import|def|async|class)\s+\w|@\w|(?:for|while|if|with)\b.*:|try:"
+    r"|[A-Za-z_][\w.]*(?:\s*,\s*[A-Za-z_]\w*)*(?:\s*=\s*[\w.]+\(|\s+=\s|\()"
+)
+_OTHER_CODE = re.compile(r"#include|[^{].*[;{}]$")
 _ENDS = 8  # other ends of a block that are tried
 
 
@@ -45,14 +59,24 @@ class Block:
     @property
     def may_be_python(self) -> bool:
         """Whether nothing is said against it."""
-        return not self.language or self.language in PYTHON
+        return self.language in UNNAMED or self.language in PYTHON
 
 
 @dataclass(frozen=True, slots=True)
 class _Fence:
+    """A line that opens a block.
+
+    Args:
+        margin: what stands before it, and before each line of the block.
+        mark: the back-ticks or tildes.
+        language: in small letters; empty if none is named.
+        code: the block's first line, where it stands on this one.
+    """
+
     margin: str
     mark: str
     language: str
+    code: str = ""
 
     def is_closed_by(self, line: str) -> bool:
         bare = line.strip(" \t>")
@@ -82,6 +106,8 @@ def split_blocks(text: str) -> list[Block]:
             blocks.append(Block(one_line["code"], (one_line["language"] or "").lower()))
             at += 1
         elif fence is not None:
+            if fence.code:
+                lines.insert(at + 1, fence.margin + fence.code)
             block, at = _read_block(lines, at, fence)
             blocks.append(block)
     blocks.append(Block("\n".join(prose), is_fenced=False))
@@ -121,13 +147,26 @@ def _opening(line: str) -> _Fence | None:
     lead, mark, info = found["lead"], found["fence"], found["info"].strip()
     margin = _MARGIN.match(lead)
     has_words = margin is None or margin.end() < len(lead)
-    if has_words and (mark[0] == "~" or not re.fullmatch(r"[\w+#.-]*", info)):
+    name, code = _language_and_code(info)
+    if mark[0] == "~" and (has_words or "~~" in info):
+        return None  # words that are struck out
+    if has_words and not (name and code) and not re.fullmatch(r"[\w+#.-]*", info):
         return None
-    language = _LANGUAGE.match(info)
-    name = language[1].lower() if language else ""
-    if re.fullmatch(r"i?py(?:thon)?-?[23]?", name):
+    return _Fence("" if has_words else lead, mark, name, code)
+
+
+def _language_and_code(info: str) -> tuple[str, str]:
+    """What stands behind a fence's mark: the name of a language, and code that should be below."""
+    found = _LANGUAGE.match(info)
+    if found is None:
+        return "", ""
+    name, rest = found[1].lower(), info[found.end() :].strip()
+    if re.fullmatch(r"i?py(?:thon)?-?[23]?", name) or re.fullmatch(r"[\w/-]+\.py", info):
         name = "python"
-    return _Fence("" if has_words else lead, mark, name)
+    if name not in PYTHON and name not in LANGUAGES and _PYTHON_CODE.match(info):
+        return "", info
+    code = _OTHER_CODE if name in LANGUAGES else _PYTHON_CODE
+    return name, rest if code.match(rest) else ""
 
 
 def _read_block(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:

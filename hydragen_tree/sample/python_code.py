@@ -23,6 +23,7 @@ _BODIES = ("    pass\n", "  pass\n", "\tpass\n", "        pass\n")
 _KEPT = 1024  # texts whose reading is remembered: an answer is looked at from several sides
 _PROSE = re.compile(r"\s*(?:`|([A-Za-z_]\w*)[ \t]+([A-Za-z_]\w*))")
 _RESERVED = frozenset([*keyword.kwlist, *keyword.softkwlist])
+_WORDS = re.compile(r"[A-Za-z_][\w.:, ]*$")  # a line of a program may be that too
 _INDENTED = re.compile(r"(?:[ \t]*(?:#[^\r\n]*)?\n)*[ \t]+[^\s#\\]")  # its first statement is
 _BEGINNING = re.compile(
     r"(?:from|import|def|async|class)\s+\w|@\w|(?:for|while|if|with)\b.*:|try:|print\(|#"
@@ -197,6 +198,42 @@ def program_in_prose(text: str) -> str | None:
         if program is not None:
             return program
     return None
+
+
+def without_titles(text: str) -> str:
+    """A program without bare words before and after it, as a title is, which would end it at once.
+
+    Args:
+        text: what compiles; where it does not, or is nothing but words, it stays as it is.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines or not any(_WORDS.match(line) for line in (lines[0], lines[-1])):
+        return text
+    code, tree = read_code(text), _compiled(text)
+    if code is None or tree is None or not code.is_real:
+        return text
+
+    def is_title(node: ast.stmt) -> bool:
+        is_string = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_words = isinstance(node, ast.Expr | ast.AnnAssign) and not _is_real(node)
+        return is_words and not is_string
+
+    def is_wrong(node: ast.stmt) -> bool:
+        return is_title(node) and not code.free.isdisjoint(_mentioned(node))
+
+    kept = list(tree.body)
+    while is_wrong(kept[-1]):
+        kept.pop()
+    end = len(text.split("\n")) if len(kept) == len(tree.body) else kept[-1].end_lineno
+    begin = 0
+    # A name by itself is wrong before it is bound, too.
+    while is_wrong(kept[0]) or (is_title(kept[0]) and isinstance(kept[0], ast.Expr)):
+        title = kept.pop(0)
+        if title.end_lineno == kept[0].lineno:
+            break  # it is no line of its own
+        begin = title.end_lineno or 0
+    program = "\n".join(text.split("\n")[begin:end])
+    return program.lstrip("\n") if begin else program
 
 
 def unfinished_tail(text: str) -> str:

@@ -5,13 +5,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hydragen_tree.sample.drafts import ends_in_thought
-from hydragen_tree.sample.markdown import PYTHON, open_fence, split_blocks
+from hydragen_tree.sample.markdown import CPP, PYTHON, open_fence, split_blocks
 from hydragen_tree.sample.python_code import is_comment, stub, unfinished_tail
 
-CPP = frozenset({"cpp", "c++", "cc", "cxx", "c"})
-LANGUAGES = CPP | {"java", "javascript", "js", "rust", "go", "kotlin", "csharp", "ruby", "pypy"}
 _KEPT = 4096  # prompts whose reading is remembered
 _NAMED = re.compile(r"(?:function|method)(?:,? (?:called|named))?\s+[`'\"](\w+)")
+_NAME = r"(?:Python|C\+\+)[ ]?\d*(?:\.\d+)?"
+_UNWANTED = re.compile(  # a language that is named to say that it is not wanted
+    r"(?:\b(?:not?|never|without|avoid|instead of|rather than)|n't)"
+    rf"(?: (?:use|using|write|be|in|with|a|any|it|valid))* {_NAME}"
+    rf"|{_NAME} (?:is|are) (?:not|too|forbidden)\b",
+    re.IGNORECASE,
+)
+_PYTHON_NAME = re.compile(r"python", re.IGNORECASE)
+_INTO_CPP = re.compile(r"\b(?:in|to|into|use|using) C\+\+", re.IGNORECASE)
+_INTO_PYTHON = re.compile(r"\b(?:in|to|into|use|using) python", re.IGNORECASE)
 _STANDARD_INPUT = re.compile(r"standard input|\bstdin\b", re.IGNORECASE)
 
 
@@ -64,14 +72,13 @@ def read_prompt(prompt: str, starter: str, entry_point: str | None) -> Request:
     asked = entry_point or (left_open[0] if left_open else None)
     if asked is None and not _STANDARD_INPUT.search(prompt):
         asked = next(reversed(_NAMED.findall(prompt)), None)
-    wants_cpp = language in CPP or ("C++" in prompt and "python" not in prompt.lower())
     return Request(
         tail=tail,
         fence=fence,
         language=language,
         starter=starter,
         asked=asked,
-        languages=CPP if wants_cpp else PYTHON,
+        languages=CPP if _wants_cpp(prompt, language) else PYTHON,
         in_thought=ends_in_thought(prompt),
     )
 
@@ -80,6 +87,16 @@ def _is_being_written(language: str, code: str) -> bool:
     """Whether an open block ends where a text does: what follows a chat's stray fence is prose."""
     is_other = language not in ("", *PYTHON)
     return is_comment(code) or is_other or unfinished_tail(code) == code
+
+
+def _wants_cpp(prompt: str, language: str) -> bool:
+    """Whether an answer should be C++: only that is spoken of, or it is what to write in."""
+    if language or "C++" not in prompt:
+        return language in CPP
+    wanted = _UNWANTED.sub("", prompt)
+    if _PYTHON_NAME.search(wanted) is None:
+        return "C++" in wanted
+    return _INTO_CPP.search(wanted) is not None and _INTO_PYTHON.search(wanted) is None
 
 
 def _fenced_stub(prompt: str) -> str:

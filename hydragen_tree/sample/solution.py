@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from hydragen_tree.sample.drafts import without_drafts
-from hydragen_tree.sample.markdown import PYTHON, Block, compiling, split_blocks
+from hydragen_tree.sample.markdown import LANGUAGES, PYTHON, UNNAMED, Block, compiling, split_blocks
 from hydragen_tree.sample.python_code import (
     Code,
     compiles,
@@ -24,8 +24,9 @@ from hydragen_tree.sample.python_code import (
     program_in_prose,
     read_code,
     stub,
+    without_titles,
 )
-from hydragen_tree.sample.request import LANGUAGES, Request, plain, read_prompt
+from hydragen_tree.sample.request import Request, plain, read_prompt
 
 _CLOSING = re.compile(r"\A\s*(?:`{3,}|~{3,})[ \t]*\n")
 _KEPT = 4096  # answers whose reading is remembered
@@ -171,7 +172,7 @@ class _Candidate:
 def _choose(text: str, request: Request) -> str | None:
     """The best program of a text; None if it holds neither a block nor code."""
     if text.strip() and compiles(text):
-        return text
+        return without_titles(text)
     blocks = _joined_halves(split_blocks(text))
     blocks = [block for block in map(_only_code, blocks) if block is not None]
     codes = [read_code(block.code) if block.may_be_python else None for block in blocks]
@@ -205,7 +206,7 @@ def _joined_halves(blocks: list[Block]) -> list[Block]:
 def _only_code(block: Block) -> Block | None:
     """A block as it is; of prose the program that it may hold."""
     if block.is_fenced:
-        return block
+        return replace(block, code=without_titles(block.code)) if block.may_be_python else block
     program = program_in_prose(block.code)
     return None if program is None else Block(program, is_fenced=False)
 
@@ -216,7 +217,7 @@ def _judge(
     block, code = blocks[number], codes[number]
     tag = _tag(block, request)
     if code is None or request.languages is not PYTHON:
-        is_other = block.language in LANGUAGES or not block.language
+        is_other = block.language in LANGUAGES or block.language in UNNAMED
         fits = 1 + int(_MAIN.search(block.code) is not None) if is_other and code is None else 0
         does = fits if tag > 1 and request.languages is not PYTHON else 0
         return _Candidate((does, fits, int(block.is_closed), tag, 1, number), block.code)
@@ -254,7 +255,7 @@ def _tag(block: Block, request: Request) -> int:
         return 3
     if not block.language:
         return 2 if block.is_fenced else 1
-    return int(block.language in LANGUAGES)
+    return int(block.language in LANGUAGES or block.language in UNNAMED)
 
 
 def _needed(number: int, codes: Sequence[Code | None], request: Request) -> list[int]:
