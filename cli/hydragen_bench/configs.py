@@ -17,7 +17,6 @@ from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.quantising import (
     COMPARED_TOKENS,
     LogitError,
-    forget_originals,
     measure_logit_error,
     quantise_layers,
 )
@@ -113,9 +112,7 @@ def quantise_weights(model: PreTrainedModel) -> LogitError:
     quantise_layers(model, model.device)
     vocabulary = int(model.config.vocab_size)
     tokens = torch.randint(vocabulary, (COMPARED_TOKENS,), generator=torch.Generator())
-    error = measure_logit_error(model, tokens.tolist())
-    forget_originals(model)
-    return error
+    return measure_logit_error(model, tokens.tolist())
 
 
 def random_model(

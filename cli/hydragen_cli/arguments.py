@@ -129,6 +129,16 @@ KvDtype = Annotated[
         help="Of keys and values; fp8 needs half the memory of 16 bits, and is not exact.",
     ),
 ]
+Weights = Annotated[
+    Literal["auto", "fp8"],
+    typer.Option(
+        "--weights",
+        metavar="DTYPE",
+        rich_help_panel=_MODEL,
+        help="Of linear layers; fp8 rounds them and their inputs to 8 bits, which is faster from "
+        "some 200 rows on, and not exact.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option("--device", metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, mps, ..."),

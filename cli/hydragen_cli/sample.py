@@ -52,6 +52,7 @@ def sample(
     revision: arguments.Revision = None,
     dtype: arguments.Dtype = "auto",
     kv_dtype: arguments.KvDtype = "auto",
+    weights: arguments.Weights = "auto",
     device: arguments.Device = "auto",
     attention: arguments.Attention = "auto",
     compile: arguments.Compile = None,
@@ -90,6 +91,7 @@ def sample(
             revision=revision,
             dtype=dtype,
             kv_dtype=kv_dtype,
+            weights=weights,
             device=device,
             attention=attention,
             memory_bytes=memory_bytes,
@@ -100,6 +102,8 @@ def sample(
         sampler.check(built, settings, samples, part)
         if kv_dtype == "fp8":
             note(_NOT_EXACT, quiet=quiet)
+        if sampler.source.is_quantised:
+            note(_NOT_EXACT_WEIGHTS, quiet=quiet)
         return sampler, built
 
     if dry_run:
@@ -144,6 +148,9 @@ def sample(
             note(_DEMONSTRATION, quiet=quiet)
         if device == "auto" and _is_faster_on_cpu(sampler, built, writer, max_tokens):
             note(_SMALL, quiet=quiet)
+        error = sampler.logit_error(built[0])
+        if error is not None:
+            note(str(error), quiet=quiet)
 
         def keep(drawn: "Sample") -> None:
             with interrupts.held():
@@ -175,6 +182,8 @@ def sample(
         }
         if why := sampler.why_slower:
             figures["attention_slower"] = why
+        if error is not None:
+            figures["logit_error"] = asdict(error)
         with interrupts.held():
             writer.finish(figures)
         if not quiet:
@@ -188,6 +197,9 @@ _DEMONSTRATION = (
 _SMALL = "so small a run is probably done sooner by the CPU (in float32): --device cpu"
 _NOT_EXACT = (
     "--kv-dtype fp8: keys and values are rounded to 8 bits; samples are not exactly the model's"
+)
+_NOT_EXACT_WEIGHTS = (
+    "linear layers in 8 bits: weights and inputs are rounded; samples are not exactly the model's"
 )
 
 
@@ -256,7 +268,8 @@ def _summary(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[s
     model = writer.manifest.model
     resumed = figures["samples_done"] < tally.samples
     now = f", {figures['samples_done']:,} of them now" if resumed else ""
-    rounded = f", keys and values in {model['kv_dtype']}" if "kv_dtype" in model else ""
+    rounded = f", linear layers in {model['weights']}" if "weights" in model else ""
+    rounded += f", keys and values in {model['kv_dtype']}" if "kv_dtype" in model else ""
     about = "{name}, {dtype} on {device}, {attention} attention".format(**model, **figures)
     lines = [
         ("model", about + rounded),

@@ -9,6 +9,7 @@ from hydragen_tree.branch.prefill import TAIL_LEVELS
 from hydragen_tree.model.loading import ModelSource
 
 _KEPT_SHARE = 0.05  # of a GPU's free memory, for what the allocator cannot use
+_QUANTISED_BYTES = 9  # of a number while an input is taken to 8 bits
 _FIXED_BYTES = 512 << 20  # libraries' own buffers, captured graphs
 SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
 
@@ -54,8 +55,9 @@ def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels:
     hidden = int(config.hidden_size)
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
     partial = source.shape.merge_bytes // 2
+    quantised = max(hidden, inner) * _QUANTISED_BYTES if source.is_quantised else 0
     prefill = prefill_tokens * (
-        (6 * hidden + 3 * inner) * size + max(levels, TAIL_LEVELS) * partial
+        (6 * hidden + 3 * inner) * size + quantised + max(levels, TAIL_LEVELS) * partial
     )
     row = 3 * int(config.vocab_size) * size + (levels + SPARE_SLOTS) * partial
     decode = padded_rows(rows) * row

@@ -22,6 +22,7 @@ from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import keep_compiled
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
+from hydragen_tree.model.quantising import forget_originals
 from hydragen_tree.model.support import window_tokens
 
 IMPLEMENTATION = "hydragen_tree"
@@ -135,7 +136,8 @@ def _no_mask(*_: Any, **__: Any) -> None:
 class TreeModel:
     """A causal language model whose attention walks the tree.
 
-    On a GPU products of one input are fused; on a CPU weights are packed.
+    On a GPU products of one input are fused; on a CPU weights are packed. What quantised layers
+    were before, which is kept to compare with, is let go.
 
     Args:
         model: a transformers model; its attention implementation is replaced.
@@ -150,6 +152,7 @@ class TreeModel:
         AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
         model.set_attn_implementation(IMPLEMENTATION)
         model.eval()
+        forget_originals(model)
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
         if model.device.type == "cuda":
             fuse_projections(model)

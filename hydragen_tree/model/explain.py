@@ -1,7 +1,15 @@
 """Which code a run would use on a device, and why: for `hydragen plan --explain`."""
 
+from collections import Counter
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.table import backend, choose, passed_over
+from hydragen_tree.model.fp8_linear import multiplies
 from hydragen_tree.model.loading import ModelSource, dtype_name
+from hydragen_tree.model.quantising import quantisable
 from hydragen_tree.trie.costs import CPU, CUDA, CostModel, costs_file
 
 
@@ -22,11 +30,14 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
     if chosen == "triton" and source.device.type == "cuda":
         steps = "CUDA graphs; once no sample can fork with drawing included, in chunks"
     dtypes = dtype_name(source.dtype)
+    if source.weights != source.dtype:
+        dtypes += f", linear layers in {dtype_name(source.weights)}"
     if source.kv_dtype != source.dtype:
         dtypes += f", keys and values in {dtype_name(source.kv_dtype)}"
     origin = "that ship" if cost in (CPU, CUDA) else f"of {costs_file()}"
     return [
         ("device", f"{source.device}, {dtypes}"),
+        ("weights", _weights(source)),
         ("attention", f"{chosen}: {backend(chosen).explain(source.heads)} ({why})"),
         ("steps", steps),
         (
@@ -35,3 +46,26 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
             f"{cost.item_s * 1e6:.1f} us a segment",
         ),
     ]
+
+
+def weight_bytes(source: ModelSource) -> dict[torch.dtype, int]:
+    """Bytes of a model's weights on its device, by type, from the configuration alone."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(source.config, dtype=source.dtype)
+    n_bytes: Counter[torch.dtype] = Counter()
+    for weight in model.parameters():
+        n_bytes[weight.dtype] += weight.nbytes
+    if source.is_quantised and multiplies(source.device):
+        for _, layer in quantisable(model):
+            n_bytes[source.dtype] -= layer.weight.nbytes
+            n_bytes[FP8] += layer.weight.numel() + layer.out_features * torch.float32.itemsize
+    return dict(n_bytes)
+
+
+def _weights(source: ModelSource) -> str:
+    """Their bytes on the device, and what becomes of layers in 8 bits."""
+    sizes = weight_bytes(source)
+    kinds = ", ".join(f"{n / 1e9:,.2f} GB in {dtype_name(kind)}" for kind, n in sizes.items())
+    if not source.is_quantised or FP8 in sizes:
+        return kinds
+    return f"{kinds}: the device multiplies no 8 bits, so they are widened when they are loaded"

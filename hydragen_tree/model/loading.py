@@ -25,6 +25,7 @@ from hydragen_tree.attention.heads import Heads
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
 from hydragen_tree.model.device import find_device
 from hydragen_tree.model.eos import stated_eos
+from hydragen_tree.model.quantising import quantise_layers
 from hydragen_tree.model.support import kv_shape, refuse_unsupported, window_tokens
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
@@ -54,6 +55,7 @@ class ModelSource:
         config: the text model's configuration.
         shape: sizes of keys and values.
         dtype: weights and activations.
+        weights: those of linear layers, but for the head: as the others, or float8_e4m3fn.
         kv_dtype: keys and values.
         device: where they will live.
         context_tokens: longest sequence the model was made for.
@@ -69,6 +71,7 @@ class ModelSource:
     config: PreTrainedConfig
     shape: KVShape
     dtype: torch.dtype
+    weights: torch.dtype
     kv_dtype: torch.dtype
     device: torch.device
     context_tokens: int
@@ -79,6 +82,11 @@ class ModelSource:
     def origin(self) -> dict[str, str | None]:
         """What transformers' loaders have to know besides the path."""
         return _origin(self.revision, self.gguf)
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether linear layers multiply numbers of 8 bits."""
+        return self.weights == FP8
 
     @property
     def heads(self) -> Heads:
@@ -118,6 +126,7 @@ def find_model(
     dtype: str = "auto",
     device: str = "auto",
     kv_dtype: str = "auto",
+    weights: str = "auto",
 ) -> ModelSource:
     """Reads a model's configuration and refuses what the tree cannot run, without its weights.
 
@@ -127,6 +136,7 @@ def find_model(
         dtype: `auto` (float32 on a CPU, else as stored), `float32`, `bfloat16`, `float16`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
         kv_dtype: of keys and values: `auto` (like the rest), or `fp8`, which is not exact.
+        weights: of linear layers: `auto` (like the rest), or `fp8`, which is not exact.
 
     Raises:
         ModelError: not found, not readable, or of a kind that is not supported.
@@ -137,10 +147,10 @@ def find_model(
     place = find_device(device)
     stored = getattr(config, "dtype", None)
     kind = _dtype(dtype, stored if isinstance(stored, torch.dtype) else torch.float32, place)
-    kv_kind = _kv_dtype(kv_dtype, kind)
+    kv_kind = _auto_or_fp8("kv_dtype", kv_dtype, kind, place)
     shape = kv_shape(model, config, kv_kind)
     if kv_kind == FP8:
-        _refuse_fp8(place, shape)
+        _refuse_heads(place, shape)
     return ModelSource(
         name=model,
         path=path,
@@ -149,6 +159,7 @@ def find_model(
         config=config,
         shape=shape,
         dtype=kind,
+        weights=_auto_or_fp8("weights", weights, kind, place),
         kv_dtype=kv_kind,
         device=place,
         context_tokens=int(getattr(config, "max_position_embeddings", 0) or 1 << 62),
@@ -177,11 +188,12 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
     """Loads the weights and moves them to the device.
 
     They pass through the host's memory: transformers puts them elsewhere only with a package more
-    (accelerate).
+    (accelerate). Layers that are quantised keep their weights of before, in the host's memory, to
+    be compared with.
 
     Raises:
         ModelError: files are missing or broken, or tensors are missing in them, or have other
-            sizes.
+            sizes; or there is nothing to quantise.
     """
     if source.gguf is None and Path(source.path).is_dir():
         refuse_broken_files(source.name, Path(source.path))
@@ -202,6 +214,13 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
             value=source.name,
         ) from error
     check_loaded(source.name, found)
+    if source.is_quantised and not quantise_layers(model, source.device):
+        raise ModelError(
+            "has no linear layers that are taken to 8 bits; leave out ",
+            Setting("weights"),
+            setting="model",
+            value=source.name,
+        )
     return model.to(source.device)
 
 
@@ -210,7 +229,7 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
 
     The digest covers the configuration and, of each weight file, the name, the size and its first
     and last megabyte: enough to notice another checkpoint without reading tens of gigabytes. The
-    dtype of keys and values is named where it is not that of the rest.
+    dtypes of keys and values and of linear layers are named where they are not that of the rest.
     """
     digest = hashlib.sha256(source.config.to_json_string(use_diff=False).encode())
     for file in _weight_files(source):
@@ -220,12 +239,13 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
             digest.update(stream.read(1 << 20))
             stream.seek(max(0, size - (1 << 20)))
             digest.update(stream.read(1 << 20))
-    own_kv = {} if source.kv_dtype == source.dtype else {"kv_dtype": dtype_name(source.kv_dtype)}
+    kinds = {"kv_dtype": source.kv_dtype, "weights": source.weights}
+    others = {name: dtype_name(kind) for name, kind in kinds.items() if kind != source.dtype}
     return {
         "name": source.name,
         "revision": source.revision or "",
         "dtype": dtype_name(source.dtype),
-        **own_kv,
+        **others,
         "device": source.device.type,
         "sha256": digest.hexdigest(),
     }
@@ -333,19 +353,18 @@ def _dtype(dtype: str, stored: torch.dtype, device: torch.device) -> torch.dtype
     return _DTYPES[dtype]
 
 
-def _kv_dtype(kv_dtype: str, dtype: torch.dtype) -> torch.dtype:
-    if kv_dtype not in ("auto", "fp8"):
-        raise InputError("expected auto or fp8", setting="kv_dtype", value=kv_dtype)
-    return FP8 if kv_dtype == "fp8" else dtype
-
-
-def _refuse_fp8(device: torch.device, shape: KVShape) -> None:
+def _auto_or_fp8(setting: str, given: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    if given not in ("auto", "fp8"):
+        raise InputError("expected auto or fp8", setting=setting, value=given)
+    if given == "auto":
+        return dtype
     if device.type not in _FP8_DEVICES:
-        raise InputError(
-            f"not on {device}; expected {' or '.join(_FP8_DEVICES)}",
-            setting="kv_dtype",
-            value="fp8",
-        )
+        expected = " or ".join(_FP8_DEVICES)
+        raise InputError(f"not on {device}; expected {expected}", setting=setting, value=given)
+    return FP8
+
+
+def _refuse_heads(device: torch.device, shape: KVShape) -> None:
     if device.type == "cuda" and shape.head_dim % _FP8_STEP:
         raise InputError(
             f"the model has heads of {shape.head_dim} numbers, and a GPU reads multiples of "

@@ -36,8 +36,8 @@ class LogitError:
 
     def __str__(self) -> str:
         return (
-            f"logits are {self.relative:.1%} off those without it, and the best token is another "
-            f"one after {self.other_best:.0%} of the first prompt's {self.tokens} tokens"
+            f"rounding to 8 bits moves logits by {self.relative:.1%} (norm), and the best token is "
+            f"another one after {self.other_best:.0%} of the first prompt's {self.tokens} tokens"
         )
 
 

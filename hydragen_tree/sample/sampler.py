@@ -26,6 +26,7 @@ from hydragen_tree.model.loading import (
     load_tokenizer,
     load_weights,
 )
+from hydragen_tree.model.quantising import LogitError, measure_logit_error
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
@@ -86,6 +87,7 @@ class Sampler:
         )
         self.max_rows = max_rows or rows
         self._model: TreeModel | None = None
+        self._logit_error: LogitError | None = None
 
     @classmethod
     def from_pretrained(
@@ -96,6 +98,7 @@ class Sampler:
         dtype: str = "auto",
         device: str = "auto",
         kv_dtype: str = "auto",
+        weights: str = "auto",
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
@@ -110,6 +113,9 @@ class Sampler:
             device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
             kv_dtype: of keys and values: `auto` (as the rest), or `fp8`: float8_e4m3fn without
                 scales. Half the memory of 16 bits; samples are not exactly the model's.
+            weights: of linear layers but the head: `auto` (as the rest), or `fp8`: float8_e4m3fn
+                with a scale for each output channel, their inputs with one for each row. Faster
+                from some 200 rows on; samples are not exactly the model's, see `logit_error`.
             attention: backend, see `tree_attention`.
             memory_bytes: for keys and values; by default measured: half of the free memory of a
                 CPU, on a GPU what weights and a step's own needs leave.
@@ -120,7 +126,14 @@ class Sampler:
         Raises:
             ModelError: the model is missing, broken or not supported.
         """
-        source = find_model(model, revision=revision, dtype=dtype, device=device, kv_dtype=kv_dtype)
+        source = find_model(
+            model,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            kv_dtype=kv_dtype,
+            weights=weights,
+        )
         return cls(
             source,
             attention=attention,
@@ -140,6 +153,19 @@ class Sampler:
         if self._model is None:
             self._model = TreeModel(load_weights(self.source), self._attention)
         return self._model
+
+    def logit_error(self, prompt: Prompt) -> LogitError | None:
+        """How far 8 bits move the logits of a prompt's tokens, measured while the weights load.
+
+        Returns:
+            What was measured first; None where nothing is quantised, or the weights had been loaded
+            without being asked.
+        """
+        if self.source.is_quantised and self._model is None:
+            weights = load_weights(self.source)
+            self._logit_error = measure_logit_error(weights, prompt.token_ids.tolist())
+            self._model = TreeModel(weights, self._attention)
+        return self._logit_error
 
     @property
     def cost(self) -> CostModel:
@@ -275,7 +301,7 @@ class Sampler:
         stats.started = time.perf_counter()
         yield from loop.samples()
         if model.is_compiled:
-            note_compiled(self.source.config, self.source.dtype, self.source.device)
+            note_compiled(self.source.config, self.source.weights, self.source.device)
 
     @property
     def why_slower(self) -> str | None:
@@ -333,7 +359,7 @@ class Sampler:
             n_samples = outline.n * len({prompt.task_id for prompt in outline.prompts})
         return weigh_compiling(
             source.config,
-            source.dtype,
+            source.weights,
             source.device,
             samples=max(n_samples, 0),
             rows=outline.rows,
