@@ -10,4 +10,5 @@ COMMANDS = {
     "check": "hydragen_cli.check:check",
     "import": "hydragen_cli.convert:import_",
     "export": "hydragen_cli.convert:export",
+    "merge": "hydragen_cli.merge:merge",
 }

@@ -11,9 +11,14 @@ import typer
 from hydragen_cli import arguments
 from hydragen_cli.console import count, note
 from hydragen_cli.options import config_files
-from hydragen_cli.outputs import check_outputs, file_or_stdout, what_it_covers
-from hydragen_tree.errors import InputError, OutputError
-from hydragen_tree.files import is_descriptor, replacing
+from hydragen_cli.outputs import (
+    check_outputs,
+    file_or_stdout,
+    open_output,
+    refuse_existing,
+    what_it_covers,
+)
+from hydragen_tree.errors import InputError
 
 if TYPE_CHECKING:
     from hydragen_tree.sample.lines import SampleLine
@@ -112,14 +117,11 @@ def export(
             ("the manifest of the samples", manifest_path(path)),
         ]
     check_outputs({"output": output}, read)
-    if output is not None and output.is_file() and not is_descriptor(output) and not force:
-        raise InputError(
-            "exists; name another file, or use --force", setting="output", value=output
-        )
+    refuse_existing(output, force)
     reader = _Reader()
-    with _source(samples) as source, _target(output) as target:
+    with _source(samples) as source, open_output(output) as target:
         for text in export_samples(reader.read(source), format_):
-            target.write(text)
+            target.write(text.encode())
     broken = f"; {count(reader.broken, 'line')} left out" if reader.broken else ""
     note(f"{count(reader.good, 'sample')} written{broken}", quiet=quiet)
     return PARTIAL if reader.broken else 0
@@ -155,16 +157,3 @@ def _source(path: str) -> "Iterator[IO[bytes]]":
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     with file:
         yield file
-
-
-@contextmanager
-def _target(path: Path | None) -> "Iterator[IO[str]]":
-    """Where to write. A file appears when it is whole, in place of what was there."""
-    if path is None:
-        yield sys.stdout
-        return
-    try:
-        with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
-            yield file
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

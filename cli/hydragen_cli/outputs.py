@@ -7,9 +7,11 @@ as an output, and standard input as an input, where they are files.
 
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from hydragen_tree import files
 from hydragen_tree.errors import InputError, OutputError
@@ -114,6 +116,44 @@ def files_of_model(model: str) -> Iterator[tuple[str, Path]]:
     path = Path(model).expanduser()
     found = [path] if path.is_file() else [f for kind in _MODEL_FILES for f in path.glob(kind)]
     yield from (("a file of the model", file) for file in found if path.exists())
+
+
+def refuse_existing(path: Path | None, force: bool, *, beside: Path | None = None) -> None:
+    """Finds out before any work that an earlier output would be lost.
+
+    Args:
+        path: what is going to be written whole; None, streams and devices are passed over.
+        force: it may be lost.
+        beside: a file that belongs to it, and is a sign of an earlier output, too.
+
+    Raises:
+        InputError: it is there.
+    """
+    if force or path is None or files.is_descriptor(path):
+        return
+    if path.is_file() or (not path.exists() and beside is not None and beside.exists()):
+        found = path if path.is_file() else beside
+        raise InputError("exists; name another file, or use --force", setting="output", value=found)
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[IO[bytes]]:
+    """Where to write; None is stdout. A file appears when it is whole, in place of what was there.
+
+    Raises:
+        InputError: stdout is closed.
+        OutputError: it cannot be written; what was there still is.
+    """
+    if path is None:
+        if sys.stdout is None:
+            raise InputError("stdout: closed; name a file", setting="output")
+        yield sys.stdout.buffer
+        return
+    try:
+        with files.replacing(path) as scratch, scratch.open("wb") as file:
+            yield file
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def write_text(setting: str, path: Path, text: str) -> None:

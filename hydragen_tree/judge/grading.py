@@ -4,7 +4,7 @@ import json
 import select
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from hydragen_tree.errors import InputError, one_line
@@ -65,15 +65,15 @@ class Grading:
         self.passed_over = 0
         self.doubled = 0
 
-    def run(self, source: IO[bytes], language: str, stop: threading.Event) -> None:
-        """Judge every sample of a stream that is not judged yet.
+    def run(self, sources: Mapping[str, IO[bytes]], language: str, stop: threading.Event) -> None:
+        """Judge every sample that is not judged yet, file by file.
 
         Args:
-            source: unbuffered; closed here.
+            sources: by name, what is read, unbuffered; each is closed at its end.
             language: of the programs whose lines name none.
             stop: when set, no further sample is read.
         """
-        items = self._items(read_lines(source, stop), language)
+        items = self._items(_read(sources, stop), language)
         for (line, problem, program, _), verdict in self.judge.judge_stream(
             items, lambda tag: tag[3], stop=stop, wanted=self._is_wanted
         ):
@@ -84,8 +84,10 @@ class Grading:
                 self._fault("infrastructure errors", f"{line.task_id}: {verdict.message}")
         self.verdicts.finish()
 
-    def _items(self, lines: Iterable[bytes], default: str) -> Iterator[tuple[Problem, str, _Tag]]:
-        for line in read_samples(lines):
+    def _items(
+        self, lines: Iterable[SampleLine | BrokenLine], default: str
+    ) -> Iterator[tuple[Problem, str, _Tag]]:
+        for line in lines:
             if isinstance(line, BrokenLine):
                 self._fault("broken lines", str(line))
                 continue
@@ -116,7 +118,7 @@ class Grading:
         else:
             self._fault(
                 "lines that repeat the index of another program",
-                f"line {line.line_number}: sample {line.sample_index} of {line.task_id!r} came "
+                f"{line.where}: sample {line.sample_index} of {line.task_id!r} came "
                 "before with another program, which was judged",
             )
         return True
@@ -131,7 +133,7 @@ class Grading:
         except InputError as error:
             self._fault(
                 "samples in a language that cannot be judged",
-                f"line {line.line_number}: {self._worded(error)}",
+                f"{line.where}: {self._worded(error)}",
             )
             return None
         return str(name)
@@ -196,6 +198,13 @@ class Grading:
             return
         named.add(message)
         self._say(message)
+
+
+def _read(
+    sources: Mapping[str, IO[bytes]], stop: threading.Event
+) -> Iterator[SampleLine | BrokenLine]:
+    for name, source in sources.items():
+        yield from read_samples(read_lines(source, stop), name if len(sources) > 1 else None)
 
 
 def read_lines(source: IO[bytes], stop: threading.Event) -> Iterator[bytes]:

@@ -109,20 +109,11 @@ class JsonlFile:
             InputError: a line other than the last is not one of ours.
         """
         assert self.path is not None
-        with self.path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if self.torn:
-                    raise InputError(
-                        f"{self.path}:{number - 1}: not a {self._noun}; was the file altered, or "
-                        "is it another one?"
-                    )
-                line = parse(raw) if raw.endswith(b"\n") else None
-                if line is None:
-                    self.torn = True  # unless it turns out not to be the last
-                    continue
-                self._intact_bytes += len(raw)
-                self.lines += 1
-                yield number, line
+        for number, raw, line in intact_lines(self.path, self._noun, parse):
+            self._intact_bytes += len(raw)
+            self.lines += 1
+            yield number, line
+        self.torn = self._intact_bytes < os.fstat(self._fd).st_size
 
     def repair(self) -> None:
         """Cuts off the torn last line that `read` met, if it did."""
@@ -186,6 +177,37 @@ class JsonlFile:
                 self.path.unlink()
         os.close(self._fd)
         self._fd = -1
+
+
+def intact_lines(
+    path: Path, noun: str, parse: Callable[[bytes], dict[str, Any] | None]
+) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """The lines of a file, but for one at its end that was torn.
+
+    Args:
+        path: the file.
+        noun: what a line is, for messages.
+        parse: a line as what it is, or None where it is something else.
+
+    Yields:
+        Line number, from 1; the line as it stands in the file; what `parse` makes of it.
+
+    Raises:
+        InputError: a line other than the last is something else.
+    """
+    torn = False
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if torn:
+                raise InputError(
+                    f"{path}:{number - 1}: not a {noun}; was the file altered, or is it another "
+                    "one?"
+                )
+            line = parse(raw) if raw.endswith(b"\n") else None
+            if line is None:
+                torn = True  # unless it turns out not to be the last
+                continue
+            yield number, raw, line
 
 
 def _open(path: Path) -> int:

@@ -33,6 +33,7 @@ class SampleLine:
         solution: the whole program, or None.
         completion: the text drawn, or None.
         record: the whole line, with every key that is not known here.
+        file: where several files are read: which it is in.
     """
 
     line_number: int
@@ -42,6 +43,12 @@ class SampleLine:
     solution: str | None
     completion: str | None
     record: dict[str, Any]
+    file: str | None = None
+
+    @property
+    def where(self) -> str:
+        """`line 3`, or `a.jsonl:3` where several files are read."""
+        return _where(self.line_number, self.file)
 
     def program(self, starter: str = "") -> str:
         """The whole program, with what it lost of the code that its problem began with.
@@ -65,25 +72,30 @@ class BrokenLine:
         line_number: in its file, from 1.
         reason: what is wrong.
         excerpt: the beginning of the line.
+        file: where several files are read: which it is in.
     """
 
     line_number: int
     reason: str
     excerpt: str
+    file: str | None = None
 
     def __str__(self) -> str:
-        return f"line {self.line_number}: {self.reason}: {self.excerpt}"
+        return f"{_where(self.line_number, self.file)}: {self.reason}: {self.excerpt}"
 
 
 class _BrokenLineError(Exception):
     """Why a line is no sample."""
 
 
-def read_samples(stream: Iterable[str | bytes]) -> Iterator[SampleLine | BrokenLine]:
+def read_samples(
+    stream: Iterable[str | bytes], file: str | None = None
+) -> Iterator[SampleLine | BrokenLine]:
     """Read samples line by line; a line that is none is reported and does not end the reading.
 
     Args:
         stream: the lines, best as bytes: then a line that is not UTF-8 breaks nothing else.
+        file: what messages call it, where it is one of several.
 
     Yields:
         One item for every line that is not blank, in order, as soon as it is there.
@@ -94,17 +106,19 @@ def read_samples(stream: Iterable[str | bytes]) -> Iterator[SampleLine | BrokenL
         if not text.strip("\ufeff \t\r\n"):
             continue
         try:
-            sample = _read_line(raw, line_number, seen)
+            sample = _read_line(raw, line_number, seen, file)
         except _BrokenLineError as reason:
             excerpt = one_line(text[: 10 * EXCERPT])
             shown = excerpt if len(excerpt) <= EXCERPT else f"{excerpt[:EXCERPT]}..."
-            yield BrokenLine(line_number, str(reason), shown)
+            yield BrokenLine(line_number, str(reason), shown, file)
             continue
         seen[sample.task_id] += 1
         yield sample
 
 
-def _read_line(raw: str | bytes, line_number: int, seen: Counter[str]) -> SampleLine:
+def _read_line(
+    raw: str | bytes, line_number: int, seen: Counter[str], file: str | None
+) -> SampleLine:
     try:
         text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
         record = json.loads(text.removeprefix("\ufeff"))
@@ -131,7 +145,12 @@ def _read_line(raw: str | bytes, line_number: int, seen: Counter[str]) -> Sample
         solution=solution,
         completion=completion,
         record=record,
+        file=file,
     )
+
+
+def _where(line_number: int, file: str | None) -> str:
+    return f"line {line_number}" if file is None else f"{file}:{line_number}"
 
 
 def _task_id(record: dict[str, Any]) -> str:

@@ -188,7 +188,7 @@ class SampleWriter:
 
     def _read_lines(self, manifest: Manifest) -> None:
         ranges = manifest.ranges()
-        for number, line in self._file.read(_parse):
+        for number, line in self._file.read(parse_line):
             self._count(line, ranges, number)
         self._file.repair()
 
@@ -224,11 +224,12 @@ def _line(sample: Sample, problem: str | None) -> dict[str, Any]:
     return line
 
 
-def _parse(raw: bytes) -> dict[str, Any] | None:
-    """A line of ours, or None where it is something else."""
+def parse_line(raw: bytes) -> dict[str, Any] | None:
+    """A line of a samples file as data, or None where it is something else."""
     try:
         line: dict[str, Any] = json.loads(raw)
-        _ = line["task_id"], line["sample_index"], line["solution"], line["n_tokens"]
+        task_id, index = line["task_id"], line["sample_index"]
+        _ = line["solution"], line["n_tokens"], line["finish_reason"]
     except (ValueError, KeyError, TypeError):
         return None
-    return line
+    return line if isinstance(task_id, str) and type(index) is int else None
