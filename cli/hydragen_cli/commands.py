@@ -7,6 +7,7 @@ COMMANDS = {
     "bench": "hydragen_cli.bench:bench",
     "eval": "hydragen_cli.eval:evaluate",
     "show": "hydragen_cli.show:show",
+    "compare": "hydragen_cli.compare:compare",
     "check": "hydragen_cli.check:check",
     "import": "hydragen_cli.convert:import_",
     "export": "hydragen_cli.convert:export",

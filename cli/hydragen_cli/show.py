@@ -132,7 +132,7 @@ def _show_run(results: "Results", which: str | None, ks: Sequence[int], as_json:
     if which is not None:
         overview = _only(overview, solved=which == _SOLVED)
     if as_json:
-        _print_json(_run_record(results, overview))
+        print_json(_run_record(results, overview))
         return
     from hydragen_cli.show_text import print_run
 
@@ -182,7 +182,7 @@ def _show_task(
     if which is not None:
         programs = [p for p in programs if p.is_accepted == (which == _SOLVED)]
     if as_json:
-        _print_json(_task_record(results, overview, programs))
+        print_json(_task_record(results, overview, programs))
         return
     from hydragen_cli.show_text import print_task
 
@@ -218,14 +218,15 @@ def _show_sample(results: "Results", judged: "JudgedSample", as_json: bool) -> N
             "failing_test": failing.to_json() if failing else None,
             "why_no_test": why,
         }
-        _print_json(record)
+        print_json(record)
         return
     from hydragen_cli.show_text import print_sample
 
     print_sample(judged, failing, why, terminal())
 
 
-def _print_json(record: dict[str, Any]) -> None:
+def print_json(record: dict[str, Any]) -> None:
+    """A record on stdout, for programs."""
     print(json.dumps(record, indent=1))
 
 
