@@ -3,7 +3,7 @@
 import re
 
 from hydragen_tree.sample.markdown import open_fence
-from hydragen_tree.sample.python_code import compiles
+from hydragen_tree.sample.python_syntax import compiles
 
 _THOUGHT = r"(?:think|thinking|thought|reasoning)"
 _OPEN_THOUGHT = re.compile(rf"^[ \t]*[<\[]{_THOUGHT}[>\]]", re.IGNORECASE | re.MULTILINE)

@@ -11,7 +11,8 @@ import textwrap
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from hydragen_tree.sample.python_code import compiles, without_prose
+from hydragen_tree.sample.code_in_prose import without_prose
+from hydragen_tree.sample.python_syntax import compiles
 
 PYTHON = frozenset(
     {"python", "py", "ipython", "python3", "python2", "py3", "sage", "cpython", "pypy"}

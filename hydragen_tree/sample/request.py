@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hydragen_tree.sample.code_in_prose import unfinished_tail
 from hydragen_tree.sample.drafts import ends_in_thought
 from hydragen_tree.sample.markdown import CPP, PYTHON, open_fence, split_blocks
-from hydragen_tree.sample.python_code import is_comment, stub, unfinished_tail
+from hydragen_tree.sample.python_code import stub
+from hydragen_tree.sample.python_syntax import is_comment
 
 _KEPT = 4096  # prompts whose reading is remembered
 _NAMED = re.compile(r"(?:function|method)(?:,? (?:called|named))?\s+[`'\"](\w+)")
@@ -20,6 +22,14 @@ _UNWANTED = re.compile(  # a language that is named to say that it is not wanted
 _PYTHON_NAME = re.compile(r"python", re.IGNORECASE)
 _INTO_CPP = re.compile(r"\b(?:in|to|into|use|using) C\+\+", re.IGNORECASE)
 _INTO_PYTHON = re.compile(r"\b(?:in|to|into|use|using) python", re.IGNORECASE)
+# What a chat's template puts around a turn, on its lines or at the edge of its text.
+_TURN = re.compile(
+    r"<\|[^|\n]{1,40}\|>(?:user|system)?|\[/?INST\]|</?s>|<(?:start|end)_of_turn>(?:user|model)?|<</?SYS>>"
+)
+_DEF = re.compile(r"^(?:async )?def \w", re.MULTILINE)
+_AT_MARGIN = re.compile(r"^[^\s)\]}#]", re.MULTILINE)  # code or prose after a function
+_STUBS = 4  # functions, from a prompt's end, that are looked at
+_HALF_LINE = re.compile(r"[A-Za-z_@](?:.*[^:\s])?[ \t]*")
 _STANDARD_INPUT = re.compile(r"standard input|\bstdin\b", re.IGNORECASE)
 
 
@@ -29,6 +39,8 @@ class Request:
 
     Args:
         tail: the code that it ends with, which a completion may continue; empty if none.
+        half: its last line, where no other code ends there and it has not ended: it may be the
+            beginning of a statement, of which only the completion can tell.
         fence: the mark of the block that it leaves open; None if it leaves none open.
         language: of that block.
         starter: the code that a program must begin with or take the place of.
@@ -38,6 +50,7 @@ class Request:
     """
 
     tail: str
+    half: str
     fence: str | None
     language: str
     starter: str
@@ -67,13 +80,14 @@ def read_prompt(prompt: str, starter: str, entry_point: str | None) -> Request:
         fence, language, tail = opened
     elif opened is None:
         tail = unfinished_tail(prompt)
-    starter = starter or (tail if tail and stub(tail) else _fenced_stub(prompt))
+    starter = starter or (tail if tail and stub(tail) else _stub_of(prompt))
     left_open = stub(starter) if starter else None
     asked = entry_point or (left_open[0] if left_open else None)
     if asked is None and not _STANDARD_INPUT.search(prompt):
         asked = next(reversed(_NAMED.findall(prompt)), None)
     return Request(
         tail=tail,
+        half="" if tail or opened else _half_line(prompt),
         fence=fence,
         language=language,
         starter=starter,
@@ -83,10 +97,18 @@ def read_prompt(prompt: str, starter: str, entry_point: str | None) -> Request:
     )
 
 
+def _half_line(prompt: str) -> str:
+    """The line that a prompt ends in the middle of, unless it is no code or announces some."""
+    line = prompt.rpartition("\n")[2]
+    return line if _HALF_LINE.fullmatch(line) else ""
+
+
 def _is_being_written(language: str, code: str) -> bool:
     """Whether an open block ends where a text does: what follows a chat's stray fence is prose."""
-    is_other = language not in ("", *PYTHON)
-    return is_comment(code) or is_other or unfinished_tail(code) == code
+    if language not in ("", *PYTHON):
+        return True
+    whole, _, half = code.rpartition("\n")
+    return is_comment(code) or unfinished_tail(code) == code or (bool(half) and is_comment(whole))
 
 
 def _wants_cpp(prompt: str, language: str) -> bool:
@@ -99,7 +121,19 @@ def _wants_cpp(prompt: str, language: str) -> bool:
     return _INTO_CPP.search(wanted) is not None and _INTO_PYTHON.search(wanted) is None
 
 
-def _fenced_stub(prompt: str) -> str:
-    """The last block of a prompt that leaves a function open."""
+def _stub_of(prompt: str) -> str:
+    """The last function that a prompt leaves open, in a block or without one; empty if none."""
     blocks = [block for block in split_blocks(prompt) if block.is_fenced and block.may_be_python]
-    return next((block.code for block in reversed(blocks) if stub(block.code)), "")
+    fenced = next((block.code for block in reversed(blocks) if stub(block.code)), "")
+    return fenced or _stub_in_prose(_TURN.sub("\n", prompt))
+
+
+def _stub_in_prose(text: str) -> str:
+    """The last of the functions in a text that is left open, with the code before it."""
+    for began in list(_DEF.finditer(text))[: -_STUBS - 1 : -1]:
+        after = _AT_MARGIN.search(text, began.end())
+        end = after.start() if after else len(text)
+        tail = unfinished_tail(text[:end].rstrip() + "\n")
+        if tail and stub(tail):
+            return tail.lstrip("\n")
+    return ""

@@ -13,19 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from hydragen_tree.sample.drafts import without_drafts
-from hydragen_tree.sample.markdown import LANGUAGES, PYTHON, UNNAMED, Block, compiling, split_blocks
-from hydragen_tree.sample.python_code import (
-    Code,
-    compiles,
-    end_of_futures,
-    goes_on,
+from hydragen_tree.sample.code_in_prose import (
+    is_beginning,
     longest_program,
     program_in_prose,
-    read_code,
-    stub,
     without_titles,
 )
+from hydragen_tree.sample.drafts import without_drafts
+from hydragen_tree.sample.markdown import LANGUAGES, PYTHON, UNNAMED, Block, compiling, split_blocks
+from hydragen_tree.sample.python_code import Code, read_code, stub
+from hydragen_tree.sample.python_syntax import compiles, end_of_futures, goes_on
 from hydragen_tree.sample.request import Request, plain, read_prompt
 
 _CLOSING = re.compile(r"\A\s*(?:`{3,}|~{3,})[ \t]*\n")
@@ -109,8 +106,12 @@ def _program(text: str, request: Request) -> str:
         text = _CLOSING.sub("", text)
     elif request.tail:
         rest = _rest_of_code(text, request.tail)
-        if rest is not None:
+        if rest is not None and not _is_written_anew(rest, request.tail):
             return request.tail + rest
+    elif request.half and is_beginning(request.half + text.partition("\n")[0], request.half):
+        rest = _rest_of_code(text, request.half)
+        if rest is not None:
+            return restored(request.half + rest, request.starter, request.asked)
     chosen = _choose(text, request)
     if chosen is None and request.tail and stub(request.tail):
         indented = _joined_lines(request.tail, textwrap.indent(text, "    "))
@@ -151,6 +152,12 @@ def _rest_of_code(text: str, tail: str) -> str | None:
     return longest_program(tail, before)
 
 
+def _is_written_anew(program: str, tail: str) -> bool:
+    """Whether a program defines the function that the prompt's code ends with once more."""
+    left_open, code = stub(tail), read_code(program)
+    return left_open is not None and code is not None and left_open[0] in code.defined
+
+
 def _is_whole(code: str) -> bool:
     """Whether nothing of a program is open at its end, so that no back-tick can follow."""
     return code.endswith("\n") and compiles(code)
@@ -171,8 +178,9 @@ class _Candidate:
 
 def _choose(text: str, request: Request) -> str | None:
     """The best program of a text; None if it holds neither a block nor code."""
-    if text.strip() and compiles(text):
-        return without_titles(text)
+    for whole in (text, re.sub(r"\A (?! )", "", text)):  # the space that follows `Answer:`
+        if whole.strip() and compiles(whole):
+            return without_titles(whole)
     blocks = _joined_halves(split_blocks(text))
     blocks = [block for block in map(_only_code, blocks) if block is not None]
     codes = [read_code(block.code) if block.may_be_python else None for block in blocks]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hydragen_tree.sample.python_code import longest_program
+from hydragen_tree.sample.code_in_prose import longest_program
 
 HEAD = 'def f(x):\n    """Doc."""\n'
 CONTINUED = [  # name, head, text, what of it belongs to the program
