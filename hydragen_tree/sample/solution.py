@@ -181,13 +181,22 @@ def _choose(text: str, request: Request) -> str | None:
     for whole in (text, re.sub(r"\A (?! )", "", text)):  # the space that follows `Answer:`
         if whole.strip() and compiles(whole):
             return without_titles(whole)
-    blocks = _joined_halves(split_blocks(text))
+    blocks = _joined_halves([_from_session(block) for block in split_blocks(text)])
     blocks = [block for block in map(_only_code, blocks) if block is not None]
     codes = [read_code(block.code) if block.may_be_python else None for block in blocks]
     candidates = [_judge(number, blocks, codes, request) for number in range(len(blocks))]
     if not candidates:
         return None
     return max(candidates, key=lambda candidate: candidate.rank).text
+
+
+def _from_session(block: Block) -> Block:
+    """A session with the interpreter as the statements that were typed; else the block itself."""
+    if ">>> " not in block.code or compiles(block.code):
+        return block
+    lines = block.code.split("\n")
+    typed = "\n".join(line[4:] for line in lines if line.startswith((">>> ", "...")))
+    return Block(typed, "python", is_closed=block.is_closed) if compiles(typed) else block
 
 
 def _joined_halves(blocks: list[Block]) -> list[Block]:

@@ -64,7 +64,17 @@ STRUCK = [  # words between tildes are no blocks
     ("four", f"~~~~wrong~~~~\n{block(MAIN)}", MAIN),
     ("a block of tildes", f"~~~wrong~~~\n{block(MAIN, mark='~~~')}End.", MAIN),
 ]
-ROWS = [*ON_THE_FENCE, *TITLES, *TAGS, *STRUCK]
+TYPED = ">>> n = int(input())\n3\n>>> print(2 * n)\n6"
+SESSIONS = [  # what was typed into the interpreter
+    ("alone", ">>> n = int(input())\n>>> print(2 * n)\n", MAIN),
+    ("a block of it", block(TYPED, "pycon"), MAIN),
+    ("a block of Python", block(TYPED), MAIN),
+    ("a function", block(">>> def f(x):\n...     return x\n...\n"), "def f(x):\n    return x\n"),
+    ("after a function", block(ADD) + block(">>> add(1, 2)\n3"), ADD),
+    ("before a program", block(TYPED, "pycon") + block(SHORT), SHORT),
+    ("in a docstring", block(f'"""\n{TYPED}\n"""\n{MAIN}'), f'"""\n{TYPED}\n"""\n{MAIN}'),
+]
+ROWS = [*SESSIONS, *ON_THE_FENCE, *TITLES, *TAGS, *STRUCK]
 
 
 @pytest.mark.parametrize(
