@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # so that checkers know what they are
     from hydragen_tree.problem.reading import load_problems as load_problems
     from hydragen_tree.problem.types import Problem as Problem
     from hydragen_tree.prompt.prompts import Prompt as Prompt
+    from hydragen_tree.results.results import Results as Results
     from hydragen_tree.sample.sample import Sample as Sample
     from hydragen_tree.sample.sampler import Sampler as Sampler
     from hydragen_tree.sample.shard import Shard as Shard
@@ -27,6 +28,7 @@ _HOME = {
     "Plan": "attention.plan",
     "Problem": "problem.types",
     "Prompt": "prompt.prompts",
+    "Results": "results.results",
     "Sample": "sample.sample",
     "Sampler": "sample.sampler",
     "SamplingSettings": "settings",

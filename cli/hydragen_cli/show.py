@@ -16,9 +16,10 @@ from hydragen_tree.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hydragen_tree.results.judged_sample import JudgedSample
     from hydragen_tree.results.overview import Overview
     from hydragen_tree.results.programs import DistinctProgram
-    from hydragen_tree.results.results import JudgedSample, Results
+    from hydragen_tree.results.results import Results
 
 _WHICH = "Which"
 _SOLVED, _FAILING = "solved", "failing"

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hydragen_tree.results.failing_test import FailingTest
+    from hydragen_tree.results.judged_sample import JudgedSample
     from hydragen_tree.results.overview import Overview, TaskCounts
     from hydragen_tree.results.programs import DistinctProgram
-    from hydragen_tree.results.results import JudgedSample, Results
+    from hydragen_tree.results.results import Results
     from hydragen_tree.sample.manifest import Manifest
 
 _MOST_TASKS = 60

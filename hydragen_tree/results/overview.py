@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from hydragen_tree.judge.normal_form import normal_form
 from hydragen_tree.judge.verdict_file import program_digest
 from hydragen_tree.passk.summary import Summary, Tally
-from hydragen_tree.results.results import JudgedSample
+from hydragen_tree.results.judged_sample import JudgedSample
 
 
 @dataclass(slots=True)
@@ -157,3 +158,24 @@ class Overview:
             "tokens": sum(task.tokens for task in self.tasks),
             "finish_reasons": dict(reasons.most_common()),
         }
+
+    def to_html(self) -> str:
+        """The problems as a table, for a notebook."""
+        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in _cells(task)) + "</tr>"
+            for task in self.listed
+        )
+        judged = f", {self.accepted:,} of {self.judged:,} judged accepted" if self.judged else ""
+        problems = f"{len(self.tasks):,} problems, {self.solved:,} solved"
+        return (
+            f"<table><caption>{self.samples:,} samples of {problems}{judged}</caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+
+_COLUMNS = ("problem", "samples", "judged", "accepted", "distinct programs")
+
+
+def _cells(task: TaskCounts) -> tuple[str | int, ...]:
+    return task.task_id, task.samples, task.judged, task.accepted, len(task.programs)

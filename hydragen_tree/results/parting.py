@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hydragen_tree.judge.verdict_file import program_digest
-from hydragen_tree.results.results import JudgedSample, Results
+from hydragen_tree.results.judged_sample import JudgedSample
+from hydragen_tree.results.results import Results
 from hydragen_tree.sample.lines import SampleLine
 from hydragen_tree.sample.manifest import Manifest
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydragen_tree.judge.normal_form import normal_form
-from hydragen_tree.results.results import JudgedSample
+from hydragen_tree.results.judged_sample import JudgedSample
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ samples can be looked at while it is still being written.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from hydragen_tree.errors import InputError, first_of
 from hydragen_tree.judge.problem_index import ProblemIndex
@@ -20,44 +21,13 @@ from hydragen_tree.judge.verdict_file import program_digest
 from hydragen_tree.judge.verdicts import Verdict
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.results.failing_test import FailingTest
+from hydragen_tree.results.judged_sample import JudgedSample
+from hydragen_tree.results.overview import Overview
 from hydragen_tree.results.run_files import RunFiles, find_run, read_lines
 from hydragen_tree.sample.lines import BrokenLine, SampleLine
 from hydragen_tree.sample.manifest import Manifest
 
 _NAMED = 8  # tasks that a message names
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedSample:
-    """A sample, and what the judge said of it.
-
-    Args:
-        line: as it stands in the file.
-        verdict: None where it is not judged yet.
-    """
-
-    line: SampleLine
-    verdict: Verdict | None
-
-    @property
-    def index(self) -> int:
-        """Its sample index."""
-        return self.line.sample_index
-
-    @property
-    def program(self) -> str:
-        """The whole program, as it was or would be judged."""
-        return self.line.program()
-
-    @property
-    def language(self) -> str:
-        """What the program is written in."""
-        return str(self.line.record.get("language") or "python")
-
-    @property
-    def status(self) -> str | None:
-        """AC, WA, ...; None where it is not judged yet."""
-        return self.verdict.status if self.verdict else None
 
 
 class Results:
@@ -162,6 +132,22 @@ class Results:
             f"{self.files.name}: {task_id} has no sample {index}: there are {len(of_task):,}, from "
             f"{lowest} to {highest}"
         )
+
+    def to_pandas(self) -> Any:
+        """The samples as a pandas.DataFrame: a row each, the keys of its line as columns.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError:
+            raise InputError("a table needs pandas: pip install pandas") from None
+        return pandas.DataFrame([judged.line.record for judged in self.samples()])
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return Overview.of(self.samples()).to_html()
 
     def problem(self, line: SampleLine) -> Problem | InputError:
         """The problem of a sample, or why it cannot be shown."""

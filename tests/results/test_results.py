@@ -1,6 +1,8 @@
 """A run's files are found from any one of them, and read so that every sample counts once."""
 
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +157,23 @@ def test_messages_name_the_file_and_the_remedy(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             Results.read(tmp_path / name)
+
+
+def test_a_notebook_shows_a_table(tmp_path: Path) -> None:
+    lines = [*SAMPLES, sample(0, "print(5)", task_id="a<b")]
+    write(tmp_path / "verdicts.jsonl", VERDICTS)
+    html = Results.read(write(tmp_path / "samples.jsonl", lines))._repr_html_()
+    assert "<td>a&lt;b</td>" in html
+    assert "5 samples of 2 problems, 1 solved, 1 of 2 judged accepted" in html
+
+
+def test_samples_as_a_data_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pandas is no dependency: what it would be given is looked at, and what is said without it."""
+    results = Results.read(write(tmp_path / "samples.jsonl", SAMPLES))
+    module = types.ModuleType("pandas")
+    module.DataFrame = list  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pandas", module)
+    assert [row["sample_index"] for row in results.to_pandas()] == [0, 1, 2, 3]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match="pip install pandas"):
+        results.to_pandas()
