@@ -176,7 +176,8 @@ class Worker:
         def run(limits: RunLimits) -> Judged:
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    return self._run(problem, checker, program, test, limits)
+                    judged = self._run(problem, checker, program, test, limits)
+                    return self._unless_not_allowed(judged)
                 except BoxError:
                     if attempt == _ATTEMPTS:
                         raise
@@ -202,8 +203,7 @@ class Worker:
     ) -> Judged:
         if test.code is not None:
             boxes = (self.box, self._partner)
-            judged = run_code_test(problem, program, test.code, limits, boxes)
-            return self._unless_not_allowed(judged)
+            return run_code_test(problem, program, test.code, limits, boxes)
         if test.call is not None:
             return self._run_call(problem, program, test, limits)
         if isinstance(problem.checker, ProgramChecker) and problem.checker.interactive:
@@ -212,7 +212,7 @@ class Worker:
         outcome = self.box.run(program.request(limits), test.input.encode())
         failure = find_failure(outcome, problem)
         if failure is not None:
-            return self._unless_not_allowed((outcome, *failure))
+            return outcome, *failure
         if checker is not None:
             wrong = checker.check(self.box, test, outcome.stdout)
         else:
@@ -226,9 +226,9 @@ class Worker:
         container = self.box.container
         if container.nested or container.level == "rlimits" or status not in ("RE", "WA"):
             return judged
-        for what, said in _NOT_ALLOWED.items():
-            if said.search(outcome.stderr):
-                return outcome, "IE", f"it {what}, which {container.level} allows to none"
+        said = (what for what, sign in _NOT_ALLOWED.items() if sign.search(outcome.stderr))
+        if what := outcome.not_allowed or next(said, ""):
+            return outcome, "IE", f"it {what}, which {container.level} allows to none"
         return judged
 
     def _run_call(
@@ -242,12 +242,11 @@ class Worker:
         outcome = self.box.run(request, call.encode() + b"\n")
         failure = find_failure(outcome, problem)
         if failure is not None:
-            return self._unless_not_allowed((outcome, *failure))
+            return outcome, *failure
         try:
             reply = json.loads(outcome.stdout)
             if raised := reply.get("raised"):
-                message = f"{raised}: {reply.get('text', '')}"[:400]
-                return self._unless_not_allowed((outcome, "RE", message))
+                return outcome, "RE", f"{raised}: {reply.get('text', '')}"[:400]
             value = wire.decode(reply["ok"], _refuse_reference)
             right = equal_values(value, test.expected)
             if "also_expected" in test.model_fields_set:

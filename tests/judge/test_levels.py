@@ -1,6 +1,7 @@
 """Where the tool is installed and at which level programs run changes no verdict."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,19 @@ from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
 from hydragen_tree.judge.sandbox.box import Box
 from hydragen_tree.judge.sandbox.interpreter import find_interpreter
-from hydragen_tree.judge.sandbox.levels import build
+from hydragen_tree.judge.sandbox.levels import GUEST, build
 from hydragen_tree.judge.sandbox.request import Request, RunLimits
+from hydragen_tree.problem.checkers import ProgramChecker
 from hydragen_tree.problem.types import Problem, Test
+
+CAUGHT = """
+import multiprocessing as m, os, socket as k, subprocess as s
+try:
+    {}
+    print(6)
+except Exception:
+    print(5)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +91,20 @@ def test_bubblewrap_covers_tmp_before_what_lies_below(
         "import tempfile as t\nwith t.TemporaryFile() as f: print(5 + f.write(b'6'))",
         "import sqlite3\nsqlite3.connect('a.db').execute('create table t(a)')\nprint(6)",
         "import socket\nsocket.socket().bind(('127.0.0.1', 0))\nprint(6)",
+        # None of these fails of being refused.
+        CAUGHT.format("os.wait() if os.fork() else os._exit(0)"),
+        CAUGHT.format("s.run(['true'], check=True)"),
+        CAUGHT.format("m.Process(target=abs, args=(6,)).start()"),
+        CAUGHT.format("k.socket().bind(('127.0.0.1', 0))"),
+        "import os\nprint(6 if os.system('exit 3') >> 8 == 3 else 5)",
+        "import os\nprint(os.popen('echo 6').read())",
+        "import os\nif os.system('true'): raise SystemExit(1)\nprint(6)",
     ],
-    ids=["pool", "fork", "subprocess", "file", "temporary file", "database", "socket"],
+    ids=[
+        *("pool", "fork", "subprocess", "file", "temporary file", "database", "socket"),
+        *("caught fork", "caught subprocess", "caught process", "caught socket"),
+        *("system", "popen", "system that fails"),
+    ],
 )
 @pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
 def test_the_level_changes_no_verdict(level: str, code: str) -> None:
@@ -116,3 +139,95 @@ def test_the_level_changes_no_verdict_on_test_code(level: str, tests: str) -> No
         assert right.status == ("IE" if level == "landlock" else "AC"), right
         wrong = judge.judge(problem, code.format([1, 2]))
         assert wrong.status == ("IE" if level == "landlock" else "WA"), wrong
+
+
+@pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
+def test_the_level_changes_no_verdict_on_compiled_programs(level: str) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    try:
+        judge = Judge(level, 1, cache=False)
+    except InputError as reason:
+        pytest.skip(str(reason))
+    problem = Problem(id="p", statement="s", tests=(Test(input="", output="6\n"),))
+    code = """
+        #include <cstdio>
+        #include <cstdlib>
+        #include <sys/wait.h>
+        #include <unistd.h>
+        int main() {
+            int pid = fork();
+            if (pid == 0) _exit(0);
+            if (pid > 0) wait(nullptr);
+            puts(pid > 0 && system("exit 3") >> 8 == 3 ? "6" : "5");
+        }
+    """
+    with judge:
+        verdict = judge.judge(problem, code, "c++")
+        assert verdict.status == ("IE" if level == "landlock" else "AC"), verdict
+        threads = "#include <thread>\n#include <cstdio>\nint main() {"
+        threads += ' std::thread([] { puts("6"); }).join(); }'
+        assert judge.judge(problem, threads, "c++").status == "AC"
+
+
+ASKS_ONCE = """
+import sys
+line = sys.stdin.readline()
+sys.exit(42 if line == "6\\n" else 43)
+"""
+
+
+@pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open('/tmp/six', 'w').write('6')\nprint(open('/tmp/six').read())",
+        "import os\nprint(6 if os.system('exit 3') >> 8 == 3 else 5, flush=True)",
+        CAUGHT.format("os.wait() if os.fork() else os._exit(0)"),
+    ],
+    ids=["file", "system", "caught fork"],
+)
+def test_the_level_changes_no_verdict_of_an_interactor(
+    level: str, code: str, tmp_path: Path
+) -> None:
+    try:
+        judge = Judge(level, 1, cache=False)
+    except InputError as reason:
+        pytest.skip(str(reason))
+    (tmp_path / "asks.py").write_text(ASKS_ONCE)
+    checker = ProgramChecker(type="program", source="asks.py", protocol="kattis", interactive=True)
+    test = Test(input="", output="")
+    problem = Problem(
+        id="p", statement="s", tests=(test,), checker=checker, source=str(tmp_path / "p.yaml")
+    )
+    with judge:
+        verdict = judge.judge(problem, code)
+        assert verdict.status == ("IE" if level == "landlock" else "AC"), verdict
+        assert level != "landlock" or "which landlock allows to none" in verdict.message
+        assert judge.judge(problem, "print(5)").status == "WA"
+        assert judge.judge(problem, "print(6, flush=True)\n1/0").status == "RE"
+
+
+def test_a_listener_that_cannot_be() -> None:
+    """As in a container with one of its own: what is refused is so all the same, but not told."""
+    nested = (
+        "import ctypes, os, sys\n"
+        f"sys.path.insert(0, {str(GUEST.parent)!r})\n"
+        "from guest import kernel, seccomp\n"
+        "kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)\n"
+        "os.set_inheritable(seccomp.install_told(seccomp._Program().code()), True)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    container = build("landlock", find_interpreter())
+    assert container is not None
+    command = (container.command[0], "-c", nested, *container.command)
+    box = Box(replace(container, command=command))
+    limits = RunLimits(cpu_s=5, wall_s=10, memory_bytes=512 << 20)
+    try:
+        code = "import os\ntry: os.fork()\nexcept OSError as error: print(error.errno)"
+        outcome = box.run(Request(limits, sources=[("solution.py", code)]))
+        assert (outcome.stdout, outcome.not_allowed) == (b"11\n", ""), outcome
+        outcome = box.run(Request(limits, sources=[("solution.py", "print(")]))
+        assert outcome.refused
+    finally:
+        box.dispose()

@@ -234,7 +234,8 @@ except OSError as error:
     print(error)
 """
     before = (tmp_path / "checker.py").read_bytes()
-    assert isolated.judge(load_problem(tmp_path / "problem.yaml"), code).status == "WA"
+    verdict = isolated.judge(load_problem(tmp_path / "problem.yaml"), code)
+    assert verdict.status == "WA", verdict
     assert (tmp_path / "checker.py").read_bytes() == before
 
 

@@ -266,5 +266,6 @@ class Box:
             stdout=b"".join(streams.out),
             stderr=bytes(streams.err_head + streams.err_tail),
             note=answer["note"],
+            not_allowed=answer["not_allowed"],
             ended_at=answer["ended_at"],
         )

@@ -77,6 +77,8 @@ class Outcome:
         stdout: its output, up to the limit.
         stderr: the start of its error output, and where that was long, its end.
         note: the start of the file named in `collect`.
+        not_allowed: what it tried that its level of isolation allows to none, where that was
+            noted; it need not have failed of it.
         ended_at: when it ended, on the machine's monotonic clock.
         talked_at: when it and its partner last said something, on the same clock; 0 without one.
         hung_up_at: when its partner was told that it had closed its output, though it lived, on
@@ -93,6 +95,7 @@ class Outcome:
     stdout: bytes = b""
     stderr: bytes = b""
     note: str = ""
+    not_allowed: str = ""
     ended_at: float = 0.0
     talked_at: float = 0.0
     hung_up_at: float = math.inf

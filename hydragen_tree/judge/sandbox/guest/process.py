@@ -14,7 +14,7 @@ import types
 from types import CodeType
 from typing import Any
 
-from . import kernel, landlock, seccomp
+from . import kernel, landlock, refusals, seccomp
 
 FIRST_FILE_FD = 10
 _REPORT_FD = 3
@@ -108,7 +108,7 @@ def become_program(
     fds: list[int],
     report_fd: int,
     ruleset: int | None,
-    filter_code: bytes | None,
+    filters: list[bytes],
     cached: CodeType | None,
 ) -> list[CodeType]:
     """Turn this fork into the program of `request`: its files, its limits, its group.
@@ -118,7 +118,8 @@ def become_program(
         fds: stdin, stdout, stderr, then one per source or the executable, then the files.
         report_fd: where the runner hears why a program was not started.
         ruleset: Landlock ruleset, if any.
-        filter_code: seccomp filter, if any.
+        filters: seccomp filter, if any; with a second one the runner is told of what the first
+            refuses, where that can be, and the second is for where it cannot.
         cached: the only source as it was compiled before, if it was.
 
     Returns:
@@ -140,8 +141,10 @@ def become_program(
     kernel.drop_capabilities()
     if ruleset is not None:
         landlock.restrict(ruleset)
-    if filter_code is not None:
-        seccomp.install(filter_code)
+    if len(filters) == 2:
+        refusals.install(filters[0], filters[1], _REPORT_FD)
+    elif filters:
+        seccomp.install(filters[0])
     try:
         if not request["sources"]:
             for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and then inherited

@@ -37,6 +37,7 @@ from . import (
     kernel,
     landlock,
     layout,
+    refusals,
     seccomp,
     serve,
     sibling_modules,
@@ -141,25 +142,31 @@ class _Run:
         self._control, self._ruleset = control, ruleset
         self._nested = bool(setting["nested"])
         self._is_test = request["role"] == "harness"
+        # A tool, as a compiler, may start processes everywhere.
+        bare = not self._nested and ruleset is not None and not request.get("scratch")
+        self._hears = bare and seccomp.supported()
         self._code: CodeType | None = None
 
     def go(self) -> list[CodeType] | None:
         if self._is_test:
             self._code = _code_cache.code(self._fds[3], self._request["sources"][0])
-        report_r, report_w = os.pipe()
+        ours, theirs = socket.socketpair()
         started = time.monotonic()
         top = kernel.clone(kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC) if self._nested else os.fork()
         if top == 0:
             # Test code is its own init; programs would notice, by signals that do nothing.
             program = os.fork() if self._nested and not self._is_test else 0
             if program == 0:
-                return self._become_program(report_w)
-            self._be_init(program, report_w)
-        os.close(report_w)
+                ours.close()  # while its number is its own: the program's files get others' numbers
+                return self._become_program(theirs.detach())
+            self._be_init(program, theirs.fileno())
+        theirs.close()
         for fd in self._fds:
             os.close(fd)
-        outcome = self._watch(top, started)
-        with os.fdopen(report_r, "rb") as report:
+        heard = refusals.Refusals(ours if self._hears else None)
+        outcome = self._watch(top, started, heard)
+        heard.close()
+        with ours, ours.makefile("rb") as report:
             for line in report.read().splitlines():
                 outcome.update(json.loads(line))
         outcome["note"] = self._collect()
@@ -183,17 +190,19 @@ class _Run:
         os._exit(0)
 
     def _become_program(self, report_w: int) -> list[CodeType] | None:
-        ruleset, filter_code = self._ruleset, None
+        ruleset, filters = self._ruleset, []
         scratch = self._request.get("scratch")
         if ruleset is not None and scratch:
             ruleset = _ruleset(self._setting, scratch)
         if seccomp.supported() and self._nested:
-            filter_code = seccomp.namespaced_filter()
+            filters = [seccomp.namespaced_filter()]
         elif seccomp.supported() and ruleset is not None:
-            filter_code = seccomp.bare_filter(os.getpid(), tools=bool(scratch))
-        return become_program(self._request, self._fds, report_w, ruleset, filter_code, self._code)
+            filters = [seccomp.bare_filter(os.getpid(), tools=bool(scratch))]
+        if self._hears:
+            filters.insert(0, seccomp.bare_filter(os.getpid(), told=True))
+        return become_program(self._request, self._fds, report_w, ruleset, filters, self._code)
 
-    def _watch(self, top: int, started: float) -> dict[str, Any]:
+    def _watch(self, top: int, started: float, heard: refusals.Refusals) -> dict[str, Any]:
         """Wait for the end of `top`; end it where a limit is passed or the judge says so."""
         limits = self._request["limits"]
         tree = ProcessTree(top if self._nested else os.getpid())
@@ -201,11 +210,13 @@ class _Run:
         poll = select.poll()
         poll.register(end, select.POLLIN)
         poll.register(self._control, select.POLLIN)
+        heard.register(poll)
         killed = ""
         while not killed:
-            ready = {fd for fd, _ in poll.poll(_TICK_MS)}
+            ready = dict(poll.poll(_TICK_MS))
             if end in ready:
                 break
+            heard.answer(poll, ready)
             if self._control.fileno() in ready:
                 if not self._control.recv(_MAX_REQUEST_BYTES):
                     self._kill(top)
@@ -228,6 +239,7 @@ class _Run:
             "seen_bytes": tree.seen_bytes,
             "ended_at": ended_at,
             "left": left,
+            "not_allowed": heard.noted,
         }
 
     def _kill(self, top: int) -> None:

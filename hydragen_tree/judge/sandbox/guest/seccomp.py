@@ -16,8 +16,10 @@ from functools import lru_cache
 
 from . import kernel
 
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_SET_FILTER, _NEW_LISTENER = 1, 8
 _LOAD, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_ALLOW, _ERRNO, _KILL, _NOTIFY = 0x7FFF0000, 0x00050000, 0x80000000, 0x7FC00000
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 
@@ -95,8 +97,8 @@ _ALWAYS = {
 }
 
 # Refused as well where no namespace of its own surrounds the program.
+_SOCKET = {"socket": (41, 198)}
 _BARE = {
-    "socket": (41, 198),
     "shmget": (29, 194),
     "msgget": (68, 186),
     "semget": (64, 190),
@@ -167,8 +169,8 @@ def supported() -> bool:
 def prepare() -> None:
     """Assemble all filters, once instead of in every process that needs one."""
     namespaced_filter()
-    for tools in (False, True):
-        _bare_template(tools)
+    for tools, told in ((False, False), (False, True), (True, False)):
+        _bare_template(tools, told)
 
 
 @lru_cache
@@ -177,18 +179,19 @@ def namespaced_filter() -> bytes:
     return _assemble(_Program(), [_ALWAYS])
 
 
-def bare_filter(pid: int, *, tools: bool = False) -> bytes:
+def bare_filter(pid: int, *, tools: bool = False, told: bool = False) -> bytes:
     """The filter for process `pid` without namespaces: it may not start processes at all.
 
     Args:
         pid: the process that will install the filter; the only one it may signal.
         tools: for a compiler: may start processes and set the attributes of its files.
+        told: to start a process or open a socket waits for whoever listens, who refuses it.
     """
-    return _bare_template(tools).replace(_ANY_PID, struct.pack("<I", pid))
+    return _bare_template(tools, told).replace(_ANY_PID, struct.pack("<I", pid))
 
 
 @lru_cache
-def _bare_template(tools: bool) -> bytes:
+def _bare_template(tools: bool, told: bool) -> bytes:
     program = _Program()
     [any_pid] = struct.unpack("<I", _ANY_PID)
     program.allow_argument(_numbers(_SIGNALS), 0, (0, any_pid), errno.EPERM)
@@ -199,9 +202,11 @@ def _bare_template(tools: bool) -> bytes:
         [_PRCTL[platform.machine()]], 0, (kernel.PR_SET_PDEATHSIG,), errno.EPERM
     )
     if tools:
-        return _assemble(program, [_ALWAYS, _BARE])
-    program.require_bits([_CLONE[platform.machine()]], 0, _CLONE_THREAD, errno.EAGAIN)
-    program.refuse(_numbers(_FORKS), errno.EAGAIN)
+        return _assemble(program, [_ALWAYS, _BARE, _SOCKET])
+    again, never = (None, None) if told else (errno.EAGAIN, errno.EPERM)
+    program.require_bits([_CLONE[platform.machine()]], 0, _CLONE_THREAD, again)
+    program.refuse(_numbers(_FORKS), again)
+    program.refuse(_numbers(_SOCKET), never)
     return _assemble(program, [_ALWAYS, _BARE, _ATTRIBUTES])
 
 
@@ -209,6 +214,25 @@ def install(filter_code: bytes) -> None:
     """Apply a filter to this process and its children, for good. Needs no_new_privs set."""
     program = _SockFprog(len(filter_code) // 8, filter_code)
     kernel.prctl(kernel.PR_SET_SECCOMP, 2, ctypes.byref(program))
+
+
+def install_told(filter_code: bytes) -> int:
+    """`install` for a filter some of whose refusals are told to a listener.
+
+    Returns:
+        A descriptor of the listener's.
+
+    Raises:
+        OSError: a filter with a listener is in force already, or the kernel knows of none.
+    """
+    program = _SockFprog(len(filter_code) // 8, filter_code)
+    number = _SECCOMP[platform.machine()]
+    return kernel.syscall("seccomp", number, _SET_FILTER, _NEW_LISTENER, ctypes.byref(program))
+
+
+def is_socket(number: int) -> bool:
+    """Whether a call opens a socket."""
+    return number in _numbers(_SOCKET)
 
 
 class _SockFprog(ctypes.Structure):
@@ -228,6 +252,11 @@ def _assemble(program: _Program, tables: list[_Table]) -> bytes:
     return program.code()
 
 
+def _refusal(error: int | None) -> int:
+    """What a filter says of a call: an error, or None to have somebody else say no."""
+    return _NOTIFY if error is None else _ERRNO | error
+
+
 class _Program:
     """Collects rules; each starts and ends with the call's number in the accumulator."""
 
@@ -241,9 +270,9 @@ class _Program:
         if platform.machine() == "x86_64":
             self._out += [(_JUMP_GE, 0, 1, _X32_BIT), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
 
-    def refuse(self, numbers: list[int], error: int) -> None:
+    def refuse(self, numbers: list[int], error: int | None) -> None:
         for number in numbers:
-            self._out += [(_JUMP_EQ, 0, 1, number), (_RETURN, 0, 0, _ERRNO | error)]
+            self._out += [(_JUMP_EQ, 0, 1, number), (_RETURN, 0, 0, _refusal(error))]
 
     def refuse_argument(
         self, numbers: list[int], index: int, values: tuple[int, ...], error: int
@@ -266,19 +295,19 @@ class _Program:
         for number in numbers:
             self._guard(number, index, [(_JUMP_SET, 0, 1, bits)], error)
 
-    def require_bits(self, numbers: list[int], index: int, bits: int, error: int) -> None:
+    def require_bits(self, numbers: list[int], index: int, bits: int, error: int | None) -> None:
         for number in numbers:
             self._guard(number, index, [(_JUMP_SET, 1, 0, bits)], error)
 
     def _guard(
-        self, number: int, index: int, test: list[tuple[int, int, int, int]], error: int
+        self, number: int, index: int, test: list[tuple[int, int, int, int]], error: int | None
     ) -> None:
         """If this is the call: load an argument, run `test`, refuse or go on.
 
         `test` falls through into the refusal, or jumps over exactly one instruction behind its own
         end to go on.
         """
-        body = [(_LOAD, 0, 0, 16 + 8 * index), *test, (_RETURN, 0, 0, _ERRNO | error)]
+        body = [(_LOAD, 0, 0, 16 + 8 * index), *test, (_RETURN, 0, 0, _refusal(error))]
         self._out += [(_JUMP_EQ, 0, len(body) + 1, number), *body, (_LOAD, 0, 0, 0)]
 
     def code(self) -> bytes:
