@@ -3,6 +3,7 @@
 import ast
 import keyword
 import re
+import textwrap
 
 from hydragen_tree.sample.python_code import read_code
 from hydragen_tree.sample.python_syntax import (
@@ -20,6 +21,7 @@ from hydragen_tree.sample.python_syntax import (
 _TRIES = 24  # ends, or beginnings, of a program in prose that are tried
 _WORDS = re.compile(r"[A-Za-z_][\w.:, ]*$")  # a line of a program may be that too
 _INDENTED = re.compile(r"(?:[ \t]*(?:#[^\r\n]*)?\n)*[ \t]+[^\s#\\]")  # its first statement is
+_INDENTED_PARAGRAPH = re.compile(r"^\S.*\n\n((?:(?: {4}|\t).*\n?|\n)+)", re.MULTILINE)
 _BEGINNING = re.compile(
     r"(?:from|import|def|async|class)\s+\w|@\w|(?:for|while|if|with)\b.*:|try:|print\(|#"
     r"|[A-Za-z_][\w.]*(?:\s*,\s*[A-Za-z_]\w*)*\s*(?::\s*\w+\s*)?=(?!=)|[a-z_]\w*\("
@@ -87,6 +89,12 @@ def program_in_prose(text: str) -> str | None:
     for number in beginnings[:_TRIES]:
         program = longest_program("", "\n".join(lines[number:]))
         if program is not None:
+            return program
+    # Markdown's oldest way: a paragraph of code is indented, the words before it are not.
+    for found in list(_INDENTED_PARAGRAPH.finditer(text))[:_TRIES]:
+        program = textwrap.dedent(found[1])
+        tree = compiled(program)
+        if tree is not None and any(map(is_real, tree.body)):
             return program
     return None
 

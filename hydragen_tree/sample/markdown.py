@@ -183,6 +183,8 @@ def _read_block(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:
         return block, after
     ends: list[tuple[list[str], int]] = []
     for number in range(at + 1, end):
+        if len(ends) >= _ENDS:
+            break
         opening = _opening(lines[number])
         last, mark, _ = lines[number].partition(fence.mark)
         if opening is not None and opening.language:  # the block before was never closed

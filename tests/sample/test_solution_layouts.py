@@ -74,7 +74,13 @@ SESSIONS = [  # what was typed into the interpreter
     ("before a program", block(TYPED, "pycon") + block(SHORT), SHORT),
     ("in a docstring", block(f'"""\n{TYPED}\n"""\n{MAIN}'), f'"""\n{TYPED}\n"""\n{MAIN}'),
 ]
-ROWS = [*SESSIONS, *ON_THE_FENCE, *TITLES, *TAGS, *STRUCK]
+INDENTED = [  # code that its margin tells from prose
+    ("four spaces", "Here it is:\n\n    n = int(input())\n    print(2 * n)\n\nIt works.", MAIN),
+    ("a tab", "Here it is:\n\n\tn = int(input())\n\tprint(2 * n)\n", MAIN),
+    ("a body stays", "    x = 1\n    y = 2\n", "    x = 1\n    y = 2\n"),
+    ("a quotation stays", "He says:\n\n    so it is\n", "He says:\n\n    so it is\n"),
+]
+ROWS = [*INDENTED, *SESSIONS, *ON_THE_FENCE, *TITLES, *TAGS, *STRUCK]
 
 
 @pytest.mark.parametrize(
