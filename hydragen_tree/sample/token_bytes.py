@@ -107,6 +107,8 @@ def _rule(spec: Mapping[str, Any]) -> _Rule | None:
         return _word_piece(steps[0])
     if kinds == ["Metaspace"]:
         return _metaspace(steps[0])
+    if kinds[-1] == "ByteLevel":  # as GGUF files' tokenizers have it, behind steps for other kinds
+        return _byte_level_behind(_byte_fallback(steps[:-1]))
     return _byte_fallback(steps)
 
 
@@ -117,7 +119,9 @@ def _byte_fallback(steps: Sequence[Mapping[str, Any]]) -> _Rule | None:
     stripped = b""
     for step in steps:
         match step:
-            case {"type": "Replace", "pattern": {"String": old}, "content": new} if not has_bytes:
+            case {"type": "Replace", "pattern": {"String": old}, "content": new} if (
+                not has_bytes or len(old) == 1  # one character lies within one token
+            ):
                 replacements.append((old, new))
             case {"type": "ByteFallback"} if not is_fused:
                 has_bytes = True
@@ -137,6 +141,18 @@ def _byte_fallback(steps: Sequence[Mapping[str, Any]]) -> _Rule | None:
         return bytes([int(byte[1], 16)]) if byte else piece.encode()
 
     return _Rule(later, lambda piece: later(piece).removeprefix(stripped), False)
+
+
+def _byte_level_behind(rule: _Rule | None) -> _Rule | None:
+    """Byte-level decoding of what another rule makes of a token."""
+    if rule is None:
+        return None
+    later, first = rule.later, rule.first
+    return _Rule(
+        lambda piece: _byte_level(later(piece).decode("utf-8", "replace")),
+        lambda piece: _byte_level(first(piece).decode("utf-8", "replace")),
+        rule.empty_opens,
+    )
 
 
 def _metaspace(step: Mapping[str, Any]) -> _Rule:

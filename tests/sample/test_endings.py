@@ -45,6 +45,15 @@ def byte_level() -> Any:
     return _wrapped(backend)
 
 
+def byte_level_of_gguf() -> Any:
+    """As transformers makes it of a GGUF file: SmolLM2's, for one."""
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġa", "ĊĊ", "Ġreturn"]
+    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(alphabet)}, []))
+    steps = decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("▁", " ")
+    backend.decoder = decoders.Sequence([*steps, decoders.ByteLevel()])
+    return _wrapped(backend)
+
+
 def byte_fallback(*, strips: bool = True) -> Any:
     """As Llama 2's and CodeLlama's; without the strip as Gemma's."""
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *_WORDS]
@@ -87,6 +96,7 @@ TABLED = {
     "no-strip": byte_fallback(strips=False),
     "llama": llama(),
     "byte-level": byte_level(),
+    "byte-level of GGUF": byte_level_of_gguf(),
     "metaspace": metaspace(),
     "word-piece": word_piece(),
     "shipped": shipped(),
