@@ -221,7 +221,8 @@ class Sampler:
         if not prompts:
             raise InputError("no prompts: expected at least one")
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
-        if (n_samples := sum(map(len, ranges.values()))) > _MOST_SAMPLES:
+        # not by `len`, which ends with what an index can count
+        if (n_samples := sum(own.stop - own.start for own in ranges.values())) > _MOST_SAMPLES:
             raise InputError(
                 f"expected at most {_MOST_SAMPLES} samples in one process, these are {n_samples}; "
                 "draw them in several, each with its own ",
