@@ -227,12 +227,14 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
 def fingerprint(source: ModelSource) -> dict[str, str]:
     """What identifies a model in a manifest.
 
-    The digest covers the configuration and, of each weight file, the name, the size and its first
-    and last megabyte: enough to notice another checkpoint without reading tens of gigabytes. The
-    dtypes of keys and values and of linear layers are named where they are not that of the rest.
+    The digest covers, of the configuration and of each weight file, the name, the size and the
+    first and last megabyte: enough to notice another checkpoint without reading tens of gigabytes.
+    It is of files alone: what transformers makes of a configuration holds its own version, the
+    folder's path, and what loading wrote into it. The dtypes of keys and values and of linear
+    layers are named where they are not that of the rest.
     """
-    digest = hashlib.sha256(source.config.to_json_string(use_diff=False).encode())
-    for file in _weight_files(source):
+    digest = hashlib.sha256()
+    for file in _model_files(source):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as stream:
@@ -374,7 +376,8 @@ def _refuse_heads(device: torch.device, shape: KVShape) -> None:
         )
 
 
-def _weight_files(source: ModelSource) -> list[Path]:
+def _model_files(source: ModelSource) -> list[Path]:
+    """The configuration and the weights: all that decides what is computed."""
     if source.gguf is not None:
         return [Path(source.path, source.gguf)]
     if Path(source.path).is_dir():
@@ -382,4 +385,8 @@ def _weight_files(source: ModelSource) -> list[Path]:
     else:
         config = cached_file(source.path, "config.json", revision=source.revision)
         folder = Path(config).parent
-    return sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.name == "config.json" or file.suffix in (".safetensors", ".bin")
+    )

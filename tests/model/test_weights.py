@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hydragen_tree.errors import ModelError
-from hydragen_tree.model.loading import find_model, load_weights
+from hydragen_tree.model.loading import find_model, fingerprint, load_weights
 from hydragen_tree.model.tiny import MODEL_DIR
 
 
@@ -50,6 +50,17 @@ def save(model: Path, tensors: dict[str, torch.Tensor], name: str = "model.safet
 def set_config(model: Path, **values: Any) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, **values}))
+
+
+def test_the_digest_is_of_the_files_alone(model: Path, tmp_path: Path) -> None:
+    source = find_model(str(model), device="cpu")
+    before = fingerprint(source)["sha256"]
+    load_weights(source)  # which writes into the configuration
+    assert fingerprint(source)["sha256"] == before
+    moved = Path(shutil.move(model, tmp_path / "moved"))
+    assert fingerprint(find_model(str(moved), device="cpu"))["sha256"] == before
+    set_config(moved, rope_theta=20000.0)
+    assert fingerprint(find_model(str(moved), device="cpu"))["sha256"] != before
 
 
 def test_other_sizes_are_named(model: Path) -> None:
@@ -153,7 +164,7 @@ def test_any_device_without_accelerate_and_without_metadata() -> None:
 import sys, importlib.metadata as metadata
 sys.modules["accelerate"] = None
 import dataclasses, torch
-from hydragen_tree.model.loading import find_model, load_weights
+from hydragen_tree.model.loading import find_model, fingerprint, load_weights
 source = dataclasses.replace(find_model("tiny", device="cpu"), device=torch.device("meta"))
 print(load_weights(source).device)
 def none(name): raise metadata.PackageNotFoundError(name)
