@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge, Verdict
 from hydragen_tree.problem.types import Limits, Problem, Test
+from tests.judge.offered import judge_at
 
 # Tests run side by side, one a core: threads of their own would only wait for each other. Set
 # before torch is imported, and inherited by the processes that tests start.
@@ -69,11 +69,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module", params=["bubblewrap", "unshare", "landlock", "rlimits"])
 def judge_of_each_level(request: pytest.FixtureRequest) -> Iterator[Judge]:
-    try:
-        judge = Judge(request.param, workers=1, cache=False)
-    except InputError as reason:
-        pytest.skip(f"this machine does not offer {request.param}: {reason}")
-    with judge:
+    with judge_at(request.param) as judge:
         yield judge
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
 from hydragen_tree.judge.sandbox.box import Box
 from hydragen_tree.judge.sandbox.interpreter import find_interpreter
-from hydragen_tree.judge.sandbox.levels import GUEST, build
+from hydragen_tree.judge.sandbox.levels import GUEST, LEVELS, build
 from hydragen_tree.judge.sandbox.request import Request, RunLimits
 from hydragen_tree.problem.checkers import ProgramChecker
 from hydragen_tree.problem.types import Problem, Test
+from tests.judge.offered import judge_at, offers
 
 CAUGHT = """
 import multiprocessing as m, os, socket as k, subprocess as s
@@ -38,6 +38,26 @@ def box(judge: Judge) -> Iterator[Box]:
     box = Box(judge.isolation.container)
     yield box
     box.dispose()
+
+
+@pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
+def test_a_level_that_the_machine_offers_is_there(level: str) -> None:
+    """A level that stopped working would else show as skipped tests and a weaker one in force."""
+    if not offers(level):
+        pytest.skip(f"this machine does not offer {level}")
+    problem = Problem(id="p", statement="s", tests=(Test(input="2\n", output="4\n"),))
+    with Judge(level, 1, cache=False) as judge:
+        assert (judge.isolation.level, judge.isolation.holds) == (level, True)
+        assert judge.judge(problem, "print(2 * int(input()))").status == "AC"
+        assert judge.judge(problem, "print(3 * int(input()))").status == "WA"
+
+
+def test_the_strongest_level_that_the_machine_offers_is_taken() -> None:
+    offered = [level for level in LEVELS if level != "rlimits" and offers(level)]
+    if not offered:
+        pytest.skip("this machine offers none")
+    with Judge("auto", 1, cache=False) as judge:
+        assert judge.isolation.level == offered[0], judge.isolation.passed_over
 
 
 @pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
@@ -109,10 +129,7 @@ def test_bubblewrap_covers_tmp_before_what_lies_below(
 @pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
 def test_the_level_changes_no_verdict(level: str, code: str) -> None:
     """Where programs can start no processes it is said, and is no fault of theirs."""
-    try:
-        judge = Judge(level, 1, cache=False)
-    except InputError as reason:
-        pytest.skip(str(reason))
+    judge = judge_at(level)
     problem = Problem(id="p", statement="s", tests=(Test(input="", output="6\n"),))
     with judge:
         verdict = judge.judge(problem, code)
@@ -126,10 +143,7 @@ def test_the_level_changes_no_verdict(level: str, code: str) -> None:
 @pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock"])
 def test_the_level_changes_no_verdict_on_test_code(level: str, tests: str) -> None:
     """Apart from the program, and beside it."""
-    try:
-        judge = Judge(level, 1, cache=False)
-    except InputError as reason:
-        pytest.skip(str(reason))
+    judge = judge_at(level)
     problem = Problem(id="p", statement="s", tests=(Test(code=tests),))
     code = (
         "import multiprocessing as m\ndef f():\n    with m.Pool() as p: return sum(p.map(abs, {}))"
@@ -145,10 +159,7 @@ def test_the_level_changes_no_verdict_on_test_code(level: str, tests: str) -> No
 def test_the_level_changes_no_verdict_on_compiled_programs(level: str) -> None:
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")
-    try:
-        judge = Judge(level, 1, cache=False)
-    except InputError as reason:
-        pytest.skip(str(reason))
+    judge = judge_at(level)
     problem = Problem(id="p", statement="s", tests=(Test(input="", output="6\n"),))
     code = """
         #include <cstdio>
@@ -190,10 +201,7 @@ sys.exit(42 if line == "6\\n" else 43)
 def test_the_level_changes_no_verdict_of_an_interactor(
     level: str, code: str, tmp_path: Path
 ) -> None:
-    try:
-        judge = Judge(level, 1, cache=False)
-    except InputError as reason:
-        pytest.skip(str(reason))
+    judge = judge_at(level)
     (tmp_path / "asks.py").write_text(ASKS_ONCE)
     checker = ProgramChecker(type="program", source="asks.py", protocol="kattis", interactive=True)
     test = Test(input="", output="")

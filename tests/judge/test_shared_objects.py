@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
 from hydragen_tree.judge.sandbox.levels import LEVELS
 from hydragen_tree.judge.shared_objects import shares_objects
 from hydragen_tree.problem.formats.evalplus import evalplus_tests
 from hydragen_tree.problem.types import Limits, Problem, Test
+from tests.judge.offered import judge_at
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,7 @@ CASES = [
 
 @pytest.fixture(scope="module", params=[level for level in LEVELS if level != "rlimits"])
 def judge(request: pytest.FixtureRequest) -> Iterator[Judge]:
-    try:
-        judge = Judge(workers=1, cache=False, sandbox=request.param)
-    except InputError as error:
-        pytest.skip(f"{request.param}: {error}")
-    with judge:
+    with judge_at(request.param) as judge:
         yield judge
 
 
