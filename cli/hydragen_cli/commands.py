@@ -7,6 +7,7 @@ COMMANDS = {
     "bench": "hydragen_cli.bench:bench",
     "eval": "hydragen_cli.eval:evaluate",
     "show": "hydragen_cli.show:show",
+    "report": "hydragen_cli.report:report",
     "compare": "hydragen_cli.compare:compare",
     "check": "hydragen_cli.check:check",
     "import": "hydragen_cli.convert:import_",

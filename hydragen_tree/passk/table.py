@@ -34,7 +34,7 @@ def render_summary(summary: Summary, console: Console) -> None:
     if curves:
         spread = _print_curves(curves, ks, console)
         shown = [name for name in shown if name in spread or not name.startswith("pass@")]
-    for line in _remarks(summary):
+    for line in remarks(summary):
         console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     asked = (f"pass@{k}" for k in summary.asked)
     unseen = [name for name in (*asked, *_statuses(summary), *_COUNTS) if name not in shown]
@@ -171,26 +171,26 @@ def _majority(problem: ProblemSummary) -> str:
     return f"{problem.majority} ({problem.majority_verdict})" if problem.majority_verdict else "-"
 
 
-def _remarks(summary: Summary) -> list[str]:
+def remarks(summary: Summary) -> list[str]:
     """What a reader must know: refusals, problems left out, samples the judge could not judge."""
-    remarks = [f"pass@{k} is refused: {why}" for k, why in summary.overall.refused]
+    found = [f"pass@{k} is refused: {why}" for k, why in summary.overall.refused]
     problems = summary.overall.problems
     if problems == 1:
-        remarks.append("95 % interval: Clopper and Pearson's, for this problem alone")
+        found.append("95 % interval: Clopper and Pearson's, for this problem alone")
     elif problems:
         few = f"; {problems} are few" if problems < FEW_PROBLEMS else ""
-        remarks.append(f"95 % intervals: Gaffke's, for the mean over all problems like these{few}")
+        found.append(f"95 % intervals: Gaffke's, for the mean over all problems like these{few}")
     if rated := summary.overall.rated:
         names = f"{rated} of {problems} problems state a rate"
-        remarks.append(f"if none right: by false accepts alone, at most; {names}")
+        found.append(f"if none right: by false accepts alone, at most; {names}")
     stopped = [p.task_id for p in summary.problems if p.until_solved]
     if stopped:
         named = first_of(stopped, 5)
-        remarks.append(f"left out of the estimates, judged only until solved: {named}")
+        found.append(f"left out of the estimates, judged only until solved: {named}")
     unjudged = [p.task_id for p in summary.problems if not p.samples]
     if unjudged:
         named = first_of(unjudged, 5)
-        remarks.append(f"left out of the estimates, nothing could be judged: {named}")
+        found.append(f"left out of the estimates, nothing could be judged: {named}")
     if errors := summary.verdicts.get("IE", 0):
-        remarks.append(f"{errors} samples met an infrastructure error and count as not drawn")
-    return remarks
+        found.append(f"{errors} samples met an infrastructure error and count as not drawn")
+    return found
