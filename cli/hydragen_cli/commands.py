@@ -1,6 +1,7 @@
 """The commands: what each is called, and the function behind it."""
 
 COMMANDS = {
+    "run": "hydragen_cli.run:run",
     "sample": "hydragen_cli.sample:sample",
     "plan": "hydragen_cli.plan:plan",
     "schema": "hydragen_cli.schema:schema",

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _PARTIAL = 3
 _REFUSED = 10  # records of data sets that are named
 _PLAIN_INTERVAL_S = 5.0
-_RESULTS = "Results"
 _OUTPUT = "Output"  # as in arguments.py, so that --force stands with them
 
 
@@ -76,37 +75,30 @@ def evaluate(
         ),
     ] = False,
     force: arguments.Force = False,
-    k: Annotated[
-        str | None,
-        typer.Option(
-            "-k",
-            metavar="K,K,...",
-            rich_help_panel=_RESULTS,
-            help="Show these k of pass@k, and write them besides log-spaced ones up to the "
-            "samples there are.",
-        ),
-    ] = None,
+    k: judging.Ks = None,
     until_solved: Annotated[
         int | None,
         typer.Option(
             "--until-solved",
             metavar="C",
             min=1,
-            rich_help_panel=_RESULTS,
+            rich_help_panel=judging.RESULTS,
             help="Judge no more samples of a problem after C are accepted. Its number of samples "
             "then depends on the outcome, so that no estimate is made of it.",
         ),
     ] = None,
     summary: Annotated[
         Path | None,
-        typer.Option("--summary", metavar="FILE", rich_help_panel=_RESULTS, help="Write as JSON."),
+        typer.Option(
+            "--summary", metavar="FILE", rich_help_panel=judging.RESULTS, help="Write as JSON."
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
             "--plot",
             metavar="FILE",
-            rich_help_panel=_RESULTS,
+            rich_help_panel=judging.RESULTS,
             help="Draw the pass@k curve (.png, .svg).",
         ),
     ] = None,
@@ -120,7 +112,7 @@ def evaluate(
     config: arguments.Config = None,
 ) -> int:
     """Judge samples: verdicts as JSON lines while they arrive, pass@k at the end."""
-    from hydragen_tree.judge.grading import Grading
+    from hydragen_tree.judge.grading import Grading, read_lines
     from hydragen_tree.judge.languages import find_language
     from hydragen_tree.judge.problem_index import ProblemIndex
     from hydragen_tree.judge.verdict_file import VerdictFile
@@ -166,8 +158,9 @@ def evaluate(
         run = Grading(
             judge, index, verdicts, until_solved, note, lambda error: error.worded(flag_of)
         )
+        lines = {name: read_lines(source, drain.stop) for name, source in sources.items()}
         with _progress(run, quiet=quiet):
-            run.run(sources, language, drain.stop)
+            run.run(lines, language, drain.stop)
     _report(run, tally.summary(ks), summary, plot, quiet=quiet)
     if drain.signum:
         note(_how_to_resume(verdicts.lines, output), quiet=quiet)
@@ -245,15 +238,7 @@ def _report(
     from hydragen_tree.passk.table import render_summary
 
     if summary is not None:
-        record = {
-            **result.to_json(),
-            "isolation": run.judge.isolation.to_json(),
-            "judged": run.judged,
-            "from_cache": run.from_cache,
-            "passed_over": run.passed_over,
-            "doubled": run.doubled,
-            "faults": dict(run.faults),
-        }
+        record = {**result.to_json(), **run.figures()}
         write_text("summary", summary, json.dumps(record, indent=1) + "\n")
     if plot is not None:
         plot_curve(result, plot)

@@ -11,7 +11,18 @@ if TYPE_CHECKING:
     from hydragen_tree.judge import Judge
 
 _JUDGE = "Judge"
+RESULTS = "Results"
 
+Ks = Annotated[
+    str | None,
+    typer.Option(
+        "-k",
+        metavar="K,K,...",
+        rich_help_panel=RESULTS,
+        help="Show these k of pass@k, and write them besides log-spaced ones up to the samples "
+        "there are.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

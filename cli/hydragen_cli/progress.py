@@ -1,7 +1,7 @@
 """How far a run has come: two live lines on a terminal, a plain line now and then elsewhere."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -69,9 +69,8 @@ class Progress:
 
         def report() -> None:
             while not stopped.wait(_PLAIN_INTERVAL_S):
-                stats = self._stats()
-                done, total = self._done(stats)
-                note(f"{done:,}/{total:,} samples, {self._describe(stats)}" if total else _LOADING)
+                for line in self._lines():
+                    note(line)
 
         thread = Thread(target=report, daemon=True)
         thread.start()
@@ -81,6 +80,12 @@ class Progress:
             thread.join()
 
         return stop
+
+    def _lines(self) -> Iterable[str]:
+        """What is said now and then where there is no terminal."""
+        stats = self._stats()
+        done, total = self._done(stats)
+        yield f"{done:,}/{total:,} samples, {self._describe(stats)}" if total else _LOADING
 
     def _render(self) -> "RenderableType":
         from rich.console import Group

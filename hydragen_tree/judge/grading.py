@@ -5,12 +5,11 @@ import select
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from hydragen_tree.errors import InputError, one_line
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.judge.languages import find_language
-from hydragen_tree.judge.problem_index import ProblemIndex
 from hydragen_tree.judge.verdict_file import VerdictFile, program_digest
 from hydragen_tree.judge.verdicts import Verdict
 from hydragen_tree.problem.types import Problem
@@ -21,6 +20,16 @@ _POLL_MS = 200
 _CHUNK = 1 << 16
 
 _Tag = tuple[SampleLine, Problem, str, str]  # ..., program, language
+
+
+class Problems(Protocol):
+    """Finds the problem of a sample: a `ProblemIndex`, for one."""
+
+    def find(self, line: SampleLine, /) -> Problem | InputError:
+        """The problem of a sample, or why there is none."""
+
+    def changed(self, problem: Problem, /) -> bool:
+        """Whether a problem is not as it was when the samples were drawn."""
 
 
 class Grading:
@@ -46,7 +55,7 @@ class Grading:
     def __init__(
         self,
         judge: Judge,
-        problems: ProblemIndex,
+        problems: Problems,
         verdicts: VerdictFile,
         until_solved: int | None,
         say: Callable[[str], None],
@@ -65,15 +74,17 @@ class Grading:
         self.passed_over = 0
         self.doubled = 0
 
-    def run(self, sources: Mapping[str, IO[bytes]], language: str, stop: threading.Event) -> None:
+    def run(
+        self, sources: Mapping[str, Iterable[bytes]], language: str, stop: threading.Event
+    ) -> None:
         """Judge every sample that is not judged yet, file by file.
 
         Args:
-            sources: by name, what is read, unbuffered; each is closed at its end.
+            sources: by name, the lines of a file of samples, as they come; read in a thread.
             language: of the programs whose lines name none.
-            stop: when set, no further sample is read.
+            stop: when set, no further sample is judged.
         """
-        items = self._items(_read(sources, stop), language)
+        items = self._items(_read(sources), language)
         for (line, problem, program, _), verdict in self.judge.judge_stream(
             items, lambda tag: tag[3], stop=stop, wanted=self._is_wanted
         ):
@@ -83,6 +94,17 @@ class Grading:
             if verdict.status == "IE":
                 self._fault("infrastructure errors", f"{line.task_id}: {verdict.message}")
         self.verdicts.finish()
+
+    def figures(self) -> dict[str, Any]:
+        """What the judge adds to a summary, as plain JSON types."""
+        return {
+            "isolation": self.judge.isolation.to_json(),
+            "judged": self.judged,
+            "from_cache": self.from_cache,
+            "passed_over": self.passed_over,
+            "doubled": self.doubled,
+            "faults": dict(self.faults),
+        }
 
     def _items(
         self, lines: Iterable[SampleLine | BrokenLine], default: str
@@ -200,11 +222,9 @@ class Grading:
         self._say(message)
 
 
-def _read(
-    sources: Mapping[str, IO[bytes]], stop: threading.Event
-) -> Iterator[SampleLine | BrokenLine]:
-    for name, source in sources.items():
-        yield from read_samples(read_lines(source, stop), name if len(sources) > 1 else None)
+def _read(sources: Mapping[str, Iterable[bytes]]) -> Iterator[SampleLine | BrokenLine]:
+    for name, lines in sources.items():
+        yield from read_samples(lines, name if len(sources) > 1 else None)
 
 
 def read_lines(source: IO[bytes], stop: threading.Event) -> Iterator[bytes]:

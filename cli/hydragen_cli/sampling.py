@@ -1,0 +1,180 @@
+"""What the commands that sample have in common: the model, what is said before, and after."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hydragen_cli.console import console, count, duration, note, prepare_libraries, show, size
+from hydragen_cli.inputs import Inputs
+from hydragen_cli.plan import describe
+from hydragen_tree.sample.shard import Shard
+from hydragen_tree.settings import SamplingSettings
+
+if TYPE_CHECKING:
+    from hydragen_tree.prompt.prompts import Prompt
+    from hydragen_tree.sample.sampler import Sampler
+    from hydragen_tree.sample.writer import SampleWriter
+
+_DEMONSTRATION = (
+    "tiny is a small demonstration model; name a real one with --model DIRECTORY or OWNER/NAME"
+)
+_SMALL = "so small a run is probably done sooner by the CPU (in float32): --device cpu"
+_NOT_EXACT = (
+    "--kv-dtype fp8: keys and values are rounded to 8 bits; samples are not exactly the model's"
+)
+_NOT_EXACT_WEIGHTS = (
+    "linear layers in 8 bits: weights and inputs are rounded; samples are not exactly the model's"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """The options that say which model samples are drawn from, and how it runs."""
+
+    model: str
+    revision: str | None
+    dtype: str
+    kv_dtype: str
+    weights: str
+    device: str
+    attention: str
+    compiled: bool | None
+    memory_bytes: int | None
+    max_rows: int | None
+
+
+def prepare(
+    choice: ModelChoice,
+    inputs: Inputs,
+    n: int,
+    part: Shard | None,
+    settings: SamplingSettings,
+    *,
+    quiet: bool,
+) -> "tuple[Sampler, list[Prompt]]":
+    """A sampler and the prompts, checked; loads no weights.
+
+    Raises:
+        InputError: the model cannot be used, or a prompt does not fit.
+    """
+    prepare_libraries(choice.model, quiet=quiet)
+
+    from hydragen_tree.sample.sampler import Sampler  # torch comes with it: seconds
+
+    sampler = Sampler.from_pretrained(
+        choice.model,
+        revision=choice.revision,
+        dtype=choice.dtype,
+        kv_dtype=choice.kv_dtype,
+        weights=choice.weights,
+        device=choice.device,
+        attention=choice.attention,
+        memory_bytes=choice.memory_bytes,
+        max_rows=choice.max_rows,
+        compiled=choice.compiled,
+    )
+    built = inputs.prompts(sampler.tokenizer, settings.seed)
+    sampler.check(built, settings, n, part)
+    if choice.kv_dtype == "fp8":
+        note(_NOT_EXACT, quiet=quiet)
+    if sampler.source.is_quantised:
+        note(_NOT_EXACT_WEIGHTS, quiet=quiet)
+    return sampler, built
+
+
+def rehearse(
+    sampler: "Sampler",
+    prompts: "Sequence[Prompt]",
+    n: int,
+    shard: Shard | None,
+    settings: SamplingSettings,
+    memory_bytes: int | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Prints the prompts as JSON lines, and what the run would share and need."""
+    from hydragen_tree.branch.budget import free_memory_bytes
+
+    outline = sampler.outline(prompts, n, shard)
+    for prompt in outline.prompts:
+        line = {"task_id": prompt.task_id, "prompt_variant": prompt.variant, "text": prompt.text}
+        print(json.dumps({**line, "token_ids": prompt.token_ids.tolist()}))
+    if quiet:
+        return
+    needed = outline.savings.kv_bytes + outline.tail_bytes(settings.max_tokens)
+    budget = memory_bytes or free_memory_bytes(sampler.source.device)
+    memory = f"{size(needed)} of keys and values at most, of {size(budget)} allowed"
+    ends = str(sampler.ends(prompts, settings))
+    show(console(), [*describe(outline), ("memory", memory), ("ends", f"samples end at {ends}")])
+
+
+def remarks(
+    choice: ModelChoice,
+    sampler: "Sampler",
+    prompts: "Sequence[Prompt]",
+    writer: "SampleWriter",
+    settings: SamplingSettings,
+) -> Iterator[str]:
+    """What is to be said before samples are drawn; loads the weights where they are rounded."""
+    yield f"samples end at {sampler.ends(prompts, settings)}"
+    if choice.model == "tiny":
+        yield _DEMONSTRATION
+    if choice.device == "auto" and _is_faster_on_cpu(sampler, prompts, writer, settings.max_tokens):
+        yield _SMALL
+    error = sampler.logit_error(prompts[0])
+    if error is not None:
+        yield str(error)
+
+
+def _is_faster_on_cpu(
+    sampler: "Sampler", prompts: "Sequence[Prompt]", writer: "SampleWriter", max_tokens: int
+) -> bool:
+    import torch
+
+    from hydragen_tree.model.small_runs import is_faster_on_cpu
+
+    prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
+    threads = torch.get_num_threads()
+    total = writer.manifest.n_samples
+    return is_faster_on_cpu(sampler.source, prompt_tokens, total, max_tokens, threads)
+
+
+def describe_samples(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What came out, what it cost, and what sharing saved."""
+    tally, limit = writer.tally, writer.manifest.settings["max_tokens"]
+    named = writer.manifest.ends.get("stop_tokens")
+    ends = {
+        "stop": "by a stop string or token" if named else "by a stop string",
+        "eos": "by end of text",
+        "length": f"cut at {count(limit, 'token')}",
+    }
+    ended = [
+        f"{tally.finish_reasons[r]:,} {how}" for r, how in ends.items() if tally.finish_reasons[r]
+    ]
+    drawn, rows = figures["tokens_sampled"], figures["rows_computed"]
+    kept = figures["prompt_tokens"] + rows
+    unshared = figures["prompt_tokens_unshared"] + drawn
+    elapsed_s = figures["elapsed_s"]
+    model = writer.manifest.model
+    resumed = figures["samples_done"] < tally.samples
+    now = f", {figures['samples_done']:,} of them now" if resumed else ""
+    rounded = f", linear layers in {model['weights']}" if "weights" in model else ""
+    rounded += f", keys and values in {model['kv_dtype']}" if "kv_dtype" in model else ""
+    about = "{name}, {dtype} on {device}, {attention} attention".format(**model, **figures)
+    lines = [
+        ("model", about + rounded),
+        ("samples", f"{tally.samples:,} of {count(len(writer.manifest.ranges()), 'problem')}{now}"),
+        ("programs", f"{tally.distinct_programs:,} distinct"),
+        ("ended", ", ".join(ended)),
+        ("drawn", f"{count(drawn, 'token')}, {drawn / elapsed_s:,.0f} a second"),
+        ("rows", f"{rows:,} computed for {count(drawn, 'token')}: {drawn - rows:,} saved"),
+        (
+            "keys",
+            f"of {count(kept, 'token')}, {unshared:,} without sharing: {unshared - kept:,} saved",
+        ),
+        ("time", duration(elapsed_s)),
+    ]
+    if shard := writer.manifest.shard:
+        lines.insert(1, ("shard", str(shard)))
+    return lines

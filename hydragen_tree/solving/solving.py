@@ -1,0 +1,259 @@
+"""One run in its folder: samples drawn and judged at the same time, down to pass@k.
+
+    folder/samples.jsonl    its manifest beside it
+          /verdicts.jsonl
+          /summary.json     pass@k and figures
+          /problems/        those that had to be imported
+
+Whatever ends a run, the same call goes on with it: samples that stand in the folder are not drawn
+again, and those that have a verdict are not judged again.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydragen_tree.errors import InputError, OutputError
+from hydragen_tree.files import write_text
+from hydragen_tree.judge.grading import Grading
+from hydragen_tree.judge.judge import Judge
+from hydragen_tree.judge.verdict_file import VerdictFile
+from hydragen_tree.passk.summary import Summary
+from hydragen_tree.problem.reading import STDIN
+from hydragen_tree.problem.types import Problem
+from hydragen_tree.prompt.prompts import Prompt, build_prompts
+from hydragen_tree.sample.lines import SampleLine
+from hydragen_tree.sample.manifest import Manifest
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.sample.session import session_figures
+from hydragen_tree.sample.writer import SampleWriter
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.solving.board import Board
+from hydragen_tree.solving.folder import RunFolder
+from hydragen_tree.solving.following import JudgeThread
+
+_USUAL = SamplingSettings()
+
+
+def run_and_judge(
+    problems: Sequence[Problem],
+    n: int,
+    folder: str | Path,
+    *,
+    sampler: Sampler,
+    judge: Judge,
+    settings: SamplingSettings = _USUAL,
+    chat: bool = False,
+    variants: int | None = None,
+    ks: Sequence[int] = (),
+    force: bool = False,
+) -> Summary:
+    """Draws n samples of every problem into a folder, and judges them meanwhile.
+
+        with Judge() as judge:
+            run_and_judge(load_problems(["problems/"]), 100, "runs/a", sampler=sampler, judge=judge)
+
+    Args:
+        problems: what to solve, each with tests.
+        n: samples a problem; with a folder that is there already it may have grown.
+        folder: the run's; made if need be. What an earlier call left there is gone on with.
+        sampler: the model's.
+        judge: judges the programs.
+        settings: how to sample.
+        chat: render the problems through the tokenizer's chat template.
+        variants: few-shot variants a problem, instead of what it says itself.
+        ks: for which pass@k is estimated, besides log-spaced ones.
+        force: give up what the folder holds.
+
+    Raises:
+        InputError: a problem cannot be judged or does not fit, or the folder is another run's.
+        CapacityError: not even one branch fits into the memory there is.
+        OutputError: the folder cannot be written.
+    """
+    place = RunFolder(Path(folder))
+    place.path.mkdir(parents=True, exist_ok=True)
+    prompts = build_prompts(
+        problems, sampler.tokenizer, seed=settings.seed, chat=chat, variants=variants
+    )
+    with Solving(
+        place, problems, prompts, n, sampler=sampler, judge=judge, settings=settings, force=force
+    ) as solving:
+        solving.run()
+        return solving.finish(ks)
+
+
+class Solving:
+    """A run whose files are open. Use it in a `with` block.
+
+    Args:
+        folder: the run's; it exists.
+        problems: what to solve.
+        prompts: of all of them.
+        n: samples a problem.
+        sampler: the model's.
+        judge: judges the programs.
+        settings: how to sample.
+        language: of the programs.
+        force: give up what the folder holds, with the first sample.
+        say: told of the judge's faults as they are met, a line each.
+        worded: the text of an error, where settings have other names.
+
+    Attributes:
+        board: what became of every problem so far.
+        writer: of the samples.
+        grading: of their programs.
+
+    Raises:
+        InputError: a problem cannot be judged, or the folder is another run's.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        problems: Sequence[Problem],
+        prompts: Sequence[Prompt],
+        n: int,
+        *,
+        sampler: Sampler,
+        judge: Judge,
+        settings: SamplingSettings,
+        language: str = "python",
+        force: bool = False,
+        say: Callable[[str], None] = lambda message: None,
+        worded: Callable[[InputError], str] = str,
+    ) -> None:
+        _require_judgeable(problems, judge)
+        sampler.check(prompts, settings, n)
+        self.folder, self.board = folder, Board(problem.id for problem in problems)
+        self._sampler, self._settings, self._prompts, self._n = sampler, settings, prompts, n
+        self._language = language
+        with ExitStack() as files:
+            self.writer = files.enter_context(
+                SampleWriter(folder.samples, resume=not force, force=force)
+            )
+            self.writer.begin(
+                Manifest.describe(
+                    prompts,
+                    n=n,
+                    settings=settings,
+                    model=sampler.fingerprint,
+                    problems=_origins(problems),
+                    ends=sampler.ends(prompts, settings).record(),
+                )
+            )
+            self._verdicts = files.enter_context(
+                VerdictFile(folder.verdicts, self.board, resume=not force, force=force)
+            )
+            for task_id, indices in self.writer.done.items():
+                self.board.drew(task_id, len(indices))
+            self.grading = Grading(judge, _Problems(problems), self._verdicts, None, say, worded)
+            self._files = files.pop_all()
+
+    def run(self, held: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """Draws the samples that are missing, and judges those without a verdict.
+
+        Args:
+            held: around every write: what must not be interrupted.
+
+        Raises:
+            CapacityError: not even one branch fits into the memory there is.
+            OutputError: a file cannot be written; every earlier line is intact.
+        """
+        with JudgeThread(self.grading, self.folder.samples, self._language) as judging:
+            if self.writer.tally.samples:
+                judging.start()  # while the model loads
+            if not self.writer.complete:
+                self._draw(judging, held)
+            judging.finish()
+
+    def _draw(self, judging: JudgeThread, held: Callable[[], AbstractContextManager[None]]) -> None:
+        for sample in self._sampler.sample(
+            self._prompts, self._n, self._settings, done=self.writer.done
+        ):
+            with held():
+                if not self.writer.tally.samples:
+                    self._verdicts.finish()  # those of samples that are given up go first
+                self.writer.write(sample)
+                self.board.drew(sample.task_id)
+            judging.start()
+            judging.check()
+        with held():
+            self.writer.finish(session_figures(self._sampler, self._prompts[0]))
+
+    def finish(self, ks: Sequence[int] = ()) -> Summary:
+        """Writes the summary of what is judged so far.
+
+        Args:
+            ks: for which pass@k is estimated, besides log-spaced ones.
+
+        Raises:
+            InputError: a k below 1.
+            OutputError: the summary cannot be written.
+        """
+        summary = self.board.summary(ks)
+        record = {**summary.to_json(), **self.grading.figures(), "run": self.figures()}
+        try:
+            write_text(self.folder.summary, json.dumps(record, indent=1) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.folder.summary}: cannot be written: {error}") from error
+        return summary
+
+    def figures(self) -> dict[str, Any]:
+        """How far the run is, as plain JSON types."""
+        return {
+            "n": self._n,
+            "complete": self.is_complete,
+            **self.writer.tally.figures(),
+            "solved": self.board.solved,
+            "first_accepted": {
+                problem.task_id: problem.first_accepted for problem in self.board.problems.values()
+            },
+        }
+
+    @property
+    def is_complete(self) -> bool:
+        """Every sample is drawn and has a verdict."""
+        judged = self._verdicts.lines - self.grading.faults.total()
+        return self.writer.complete and judged >= self.writer.tally.samples
+
+    def __enter__(self) -> "Solving":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._files.close()
+
+
+class _Problems:
+    """Finds the problem of a sample among those of the run."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self._by_id = {problem.id: problem for problem in problems}
+
+    def find(self, line: SampleLine) -> Problem | InputError:
+        """The problem; the run has no samples of others."""
+        return self._by_id[line.task_id]
+
+    def changed(self, problem: Problem) -> bool:
+        """The manifest has made sure that they are those of the samples."""
+        return False
+
+
+def _origins(problems: Sequence[Problem]) -> dict[str, tuple[str | None, str]]:
+    """Task id to (path, content hash), for the manifest."""
+    return {
+        problem.id: (None if problem.source == STDIN else problem.source, problem.content_hash)
+        for problem in problems
+    }
+
+
+def _require_judgeable(problems: Sequence[Problem], judge: Judge) -> None:
+    faults = []
+    for problem in problems:
+        try:
+            judge.require_judgeable(problem)
+        except InputError as error:
+            faults.append(error)
+    if faults:
+        raise InputError("\n".join(map(str, faults)))

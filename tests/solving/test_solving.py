@@ -1,0 +1,148 @@
+"""Runs in a folder: drawn and judged at once, gone on with after any end."""
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hydragen_tree.errors import InputError
+from hydragen_tree.judge import Judge
+from hydragen_tree.problem.reading import load_problems
+from hydragen_tree.results.results import Results
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.solving import run_and_judge
+from hydragen_tree.solving.following import follow
+from tests.judge.test_eval import command, write_problems
+
+N = 40
+SETTINGS = SamplingSettings(max_tokens=32)
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    return Sampler.from_pretrained("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(workers=1, cache=False) as judge:
+        yield judge
+
+
+@pytest.fixture(autouse=True)
+def problems_there(own_home: Path) -> None:
+    write_problems(own_home)
+
+
+def lines(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """The lines of a file by sample, each of which stands there once."""
+    read = [json.loads(line) for line in path.read_text().splitlines()]
+    found = {(line["task_id"], line["sample_index"]): line for line in read}
+    assert len(found) == len(read)
+    return found
+
+
+def completions(path: Path) -> dict[tuple[str, int], str]:
+    """What was drawn; sums of log-probabilities are those of their batch, to the last bits."""
+    return {key: line["completion"] for key, line in lines(path).items()}
+
+
+def test_a_run_may_be_killed_anywhere(own_home: Path, sampler: Sampler, judge: Judge) -> None:
+    """kill -9 while it draws, then the same command: the folder of a run that was left alone."""
+    args = ["run", "sum.yaml", "total.yaml", "-n", str(N), "--max-tokens", "32", "-o", "killed"]
+    samples = own_home / "killed" / "samples.jsonl"
+    with subprocess.Popen(command("run", *args), stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (samples.exists() and samples.stat().st_size):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    with samples.open("a") as file:  # as where the kill tore a line
+        file.write('{"task_id": "su')
+    done = subprocess.run(command("run", *args), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pass@1" in done.stderr
+    assert f"{2 * N} samples right" in done.stderr
+    alone = own_home / "alone"
+    problems = load_problems(["sum.yaml", "total.yaml"])
+    summary = run_and_judge(problems, N, alone, sampler=sampler, judge=judge, settings=SETTINGS)
+    killed = own_home / "killed"
+    assert completions(samples) == completions(alone / "samples.jsonl")
+    verdicts, others = (lines(folder / "verdicts.jsonl") for folder in (killed, alone))
+    assert verdicts.keys() == others.keys() == lines(samples).keys()
+    assert all(verdicts[key]["verdict"] == others[key]["verdict"] for key in verdicts)
+    written = [json.loads((folder / "summary.json").read_text()) for folder in (killed, alone)]
+    assert written[0]["overall"] == written[1]["overall"]
+    assert written[0]["run"] == written[1]["run"]
+    assert written[0]["run"]["complete"]
+    assert summary.overall.samples == 2 * N
+    assert len([*Results.read(killed).samples()]) == 2 * N
+
+
+def test_n_may_grow_and_the_rest_may_not(own_home: Path, sampler: Sampler, judge: Judge) -> None:
+    problems = load_problems(["sum.yaml"])
+
+    def run(n: int, **more: Any) -> int:
+        settings = SamplingSettings(max_tokens=8, **more.pop("settings", {}))
+        given = {"sampler": sampler, "judge": judge, "settings": settings, **more}
+        return run_and_judge(problems, n, own_home / "run", **given).overall.samples
+
+    assert (run(2), run(6), run(6)) == (2, 6, 6)
+    before = (own_home / "run" / "verdicts.jsonl").read_text()
+    with pytest.raises(InputError, match=r"settings.temperature was 0.8, is 0.5"):
+        run(6, settings={"temperature": 0.5})
+    with pytest.raises(InputError, match="n was 6, is 2"):
+        run(2)
+    assert (own_home / "run" / "verdicts.jsonl").read_text() == before
+    assert run(3, settings={"temperature": 0.5}, force=True) == 3
+    assert len(lines(own_home / "run" / "verdicts.jsonl")) == 3
+
+
+def test_what_cannot_be_judged_is_refused_first(
+    own_home: Path, sampler: Sampler, judge: Judge
+) -> None:
+    (own_home / "bare.yaml").write_text("id: bare\nstatement: Nothing to judge it by.\n")
+    with pytest.raises(InputError, match=r"bare.yaml: no tests to judge with"):
+        run_and_judge(
+            load_problems(["sum.yaml", "bare.yaml"]), 2, "run", sampler=sampler, judge=judge
+        )
+    assert not [*(own_home / "run").iterdir()]
+
+
+def test_a_growing_file_is_followed_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "growing"
+    path.write_bytes(b"one\ntw")
+    written, stop = threading.Event(), threading.Event()
+    following = follow(path, written, stop)
+    assert next(following) == b"one\n"
+    with path.open("ab") as file:
+        file.write(b"o\nthree\nfour")
+    written.set()
+    assert [*following] == [b"two\n", b"three\n"]
+    stop.set()
+    assert [*follow(path, threading.Event(), stop)] == []
+
+
+class JudgeError(Exception):
+    """What a judge may end by."""
+
+
+def test_a_judge_that_fails_ends_the_run(
+    own_home: Path, sampler: Sampler, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **more: object) -> None:
+        raise JudgeError
+
+    args = load_problems(["sum.yaml"]), 4, "run"
+    given = {"sampler": sampler, "judge": judge, "settings": SETTINGS}
+    with monkeypatch.context() as patched:
+        patched.setattr(judge, "judge_stream", fail)
+        with pytest.raises(JudgeError):
+            run_and_judge(*args, **given)
+    assert run_and_judge(*args, **given).overall.samples == 4
