@@ -187,6 +187,7 @@ def run(
                 if code:
                     note(_how_to_go_on(solving), quiet=quiet)
                     return code
+                solving.report()
                 partial = bool(gathered.refused) or solving.grading.faults.total() > 0
                 return _PARTIAL if partial else 0
     finally:
@@ -231,8 +232,8 @@ def _check_outputs(folder: "RunFolder", inputs: Inputs, model: str, config: Path
 
     configuration = [("the configuration", file) for file in config_files(config)]
     read = [*inputs.paths(), *files_of_model(model), *configuration]
-    written = (folder.samples, manifest_path(folder.samples), folder.verdicts, folder.summary)
-    for path in written:
+    results = (folder.verdicts, folder.summary, folder.report)
+    for path in (folder.samples, manifest_path(folder.samples), *results):
         check_outputs({"output": path}, read)
 
 

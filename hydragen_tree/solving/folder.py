@@ -32,6 +32,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def report(self) -> Path:
+        """All of it as one page."""
+        return self.path / "report.html"
+
+    @property
     def problems(self) -> Path:
         """The folder of problems that had to be imported."""
         return self.path / "problems"

@@ -3,6 +3,7 @@
     folder/samples.jsonl    its manifest beside it
           /verdicts.jsonl
           /summary.json     pass@k and figures
+          /report.html      all of it as one page
           /problems/        those that had to be imported
 
 Whatever ends a run, the same call goes on with it: samples that stand in the folder are not drawn
@@ -24,6 +25,8 @@ from hydragen_tree.passk.summary import Summary
 from hydragen_tree.problem.reading import STDIN
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, build_prompts
+from hydragen_tree.results.report import write_report
+from hydragen_tree.results.results import Results
 from hydragen_tree.sample.lines import SampleLine
 from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.sampler import Sampler
@@ -81,7 +84,9 @@ def run_and_judge(
         place, problems, prompts, n, sampler=sampler, judge=judge, settings=settings, force=force
     ) as solving:
         solving.run()
-        return solving.finish(ks)
+        summary = solving.finish(ks)
+        solving.report()
+        return summary
 
 
 class Solving:
@@ -199,6 +204,14 @@ class Solving:
         except OSError as error:
             raise OutputError(f"{self.folder.summary}: cannot be written: {error}") from error
         return summary
+
+    def report(self) -> None:
+        """Writes the run as one page of HTML.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_report(Results.read(self.folder.samples), self.folder.report)
 
     def figures(self) -> dict[str, Any]:
         """How far the run is, as plain JSON types."""

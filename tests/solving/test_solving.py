@@ -82,6 +82,7 @@ def test_a_run_may_be_killed_anywhere(own_home: Path, sampler: Sampler, judge: J
     assert written[0]["run"] == written[1]["run"]
     assert written[0]["run"]["complete"]
     assert summary.overall.samples == 2 * N
+    assert all((folder / "report.html").stat().st_size > 1000 for folder in (killed, alone))
     assert len([*Results.read(killed).samples()]) == 2 * N
 
 
