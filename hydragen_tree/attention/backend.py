@@ -12,6 +12,7 @@ from torch import Tensor
 from hydragen_kernels.reference import Partial
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
+from hydragen_tree.attention.windows import WindowView
 
 
 class Attend(Protocol):
@@ -27,6 +28,7 @@ class Attend(Protocol):
         scale: float,
         softcap: float | None,
         sinks: Tensor | None,
+        view: WindowView | None = None,
     ) -> Tensor:
         """Attention of one layer.
 
@@ -38,6 +40,7 @@ class Attend(Protocol):
             scale: factor on the scores.
             softcap: scores become `softcap * tanh(score / softcap)`; None: they do not.
             sinks: `[q_heads]`, one more score per head that has no value; or None.
+            view: what each query sees of its sequence; None: all that the plan says.
 
         Returns:
             `[queries, q_heads, head_dim]` in the queries' dtype.

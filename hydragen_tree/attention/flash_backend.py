@@ -21,6 +21,7 @@ from hydragen_tree.attention.backend import Backend, Prepared
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.triton_backend import TritonBackend
+from hydragen_tree.attention.windows import WindowView
 
 if TYPE_CHECKING:
     from hydragen_tree.attention.fused import DeviceTails
@@ -35,6 +36,8 @@ class FlashBackend(Backend):
             return "reads no fp8 keys and values"
         if heads.is_capped:
             return "no soft-capping of scores"
+        if heads.is_windowed:
+            return "no sliding windows"
         if heads.device.type != "cuda":
             return f"computes on a CUDA device, not on {heads.device}"
         if heads.dtype.itemsize != 2:
@@ -72,8 +75,9 @@ class FlashPlan:
         scale: float,
         softcap: float | None,
         sinks: Tensor | None,
+        view: WindowView | None = None,
     ) -> Tensor:
-        """As of `Attend`."""
+        """As of `Attend`; heads with a `view` are refused before."""
         self.segments.attend(queries, keys, values, self.partials, scale=scale)
         return self.tails.finish(
             *(queries, keys, values, self.partials, self.segments.counts),

@@ -17,6 +17,7 @@ from hydragen_kernels.segment import SegmentTiles, segment_attention
 from hydragen_kernels.tail import tail_attention
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
+from hydragen_tree.attention.windows import WindowView
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,6 +62,7 @@ class DeviceTails:
         scale: float,
         softcap: float | None,
         sinks: Tensor | None,
+        view: WindowView | None = None,
     ) -> Tensor:
         """Attention over the tails, merged with the segments' partials, `counts` of each row."""
         return tail_attention(
@@ -76,6 +78,8 @@ class DeviceTails:
             softcap=softcap,
             sinks=sinks,
             splits=self.splits,
+            first=None if view is None else view.first,
+            positions=None if view is None else view.positions,
         )[0]
 
 
@@ -103,14 +107,19 @@ class FusedPlan:
         scale: float,
         softcap: float | None,
         sinks: Tensor | None,
+        view: WindowView | None = None,
     ) -> Tensor:
         """As of `hydragen_tree.attention.backend.Attend`."""
         segment_attention(
-            queries, keys, values, self.segments, *self.partials, scale=scale, softcap=softcap
+            *(queries, keys, values, self.segments, *self.partials),
+            scale=scale,
+            softcap=softcap,
+            first=None if view is None else view.first,
         )
         return self.tails.finish(
             *(queries, keys, values, self.partials, self.segments.counts),
             scale=scale,
             softcap=softcap,
             sinks=sinks,
+            view=view,
         )

@@ -22,6 +22,7 @@ class Heads:
         device: where they are.
         kv_dtype: of keys and values, where it is another.
         is_capped: whether scores are soft-capped (Gemma 2).
+        is_windowed: whether any layer sees the last tokens only (`attention.windows`).
     """
 
     q_heads: int
@@ -31,6 +32,7 @@ class Heads:
     device: torch.device
     kv_dtype: torch.dtype | None = None
     is_capped: bool = False
+    is_windowed: bool = False
 
     @classmethod
     def of(
@@ -41,10 +43,11 @@ class Heads:
         kv_dtype: torch.dtype | None = None,
         *,
         is_capped: bool = False,
+        is_windowed: bool = False,
     ) -> "Heads":
         """Those of a model of this shape."""
         sizes = shape.q_heads, shape.kv_heads, shape.head_dim
-        return cls(*sizes, dtype, device, kv_dtype, is_capped)
+        return cls(*sizes, dtype, device, kv_dtype, is_capped, is_windowed)
 
     @property
     def arena_dtype(self) -> torch.dtype:
@@ -73,7 +76,14 @@ class Heads:
         """The segment kernel's tiles, and with them its form. Imports Triton."""
         from hydragen_kernels.segment import best_config
 
-        return best_config(self.device, self.dtype, self.head_dim, self.group, self.kv_dtype)
+        return best_config(
+            self.device,
+            self.dtype,
+            self.head_dim,
+            self.group,
+            self.kv_dtype,
+            is_windowed=self.is_windowed,
+        )
 
     def schedule(self, items: Int32, n_queries: int, max_partial_slots: int | None) -> Schedule:
         """Cuts a plan's items into the tiles of one launch. Imports Triton."""

@@ -3,6 +3,7 @@
 A prefill step's products are large, and torch's flash attention computes them.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from hydragen_tree.attention.backend import Backend, Prepared, with_sinks
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.torch_backend import TorchPlan
+from hydragen_tree.attention.windows import WindowView
 
 
 class NativeBackend(Backend):
@@ -48,6 +50,8 @@ class NativePlan:
         own = (None, None, 1) if tails is None else (tails.pages, tails.lengths, tails.page_tokens)
         self._tables = native.DecodeTables(plan.items, *own)
         self._plan, self._heads = plan, heads
+        lengths = np.zeros(plan.n_queries, np.int32) if tails is None else tails.lengths
+        self._lengths = torch.from_numpy(lengths)
 
     def attend(
         self,
@@ -59,13 +63,17 @@ class NativePlan:
         scale: float,
         softcap: float | None,
         sinks: Tensor | None,
+        view: WindowView | None = None,
     ) -> Tensor:
         """As of `Attend`."""
         if softcap is not None or not all(native.is_plain(x) for x in (queries, keys, values)):
             return TorchPlan(self._plan, self._heads).attend(
-                layer, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks
+                layer, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks, view=view
             )
-        part = Partial(*self._tables.attend(queries, keys, values, scale=scale))
+        first, skipped = (None, None) if view is None else (view.first, view.skipped(self._lengths))
+        part = Partial(
+            *self._tables.attend(queries, keys, values, scale=scale, first=first, skipped=skipped)
+        )
         return with_sinks(part, sinks, queries)
 
 

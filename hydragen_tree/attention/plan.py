@@ -6,6 +6,7 @@ the queries below a segment are one contiguous range, and one table row says it 
 
     queries query_start .. + query_count   meet   slots slot_start .. + slot_count
 
+What a query meets, level by level and then in its tail, is its sequence from the first token on.
 Rows of one level (depth) have disjoint query ranges. Causal rows are square: the i-th query sees
 the first i + 1 slots.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.items import WIDTH, item_columns, item_rows
+from hydragen_kernels.items import WIDTH, item_columns, item_positions, item_rows
 from hydragen_kernels.reference import Node
 from hydragen_tree.errors import PlanError
 
@@ -83,6 +84,7 @@ class Plan:
     def nodes(self) -> tuple[Node, ...]:
         """The item table as the forest that the recursive reference walks."""
         items = item_rows(self.items)
+        positions = item_positions(self.items, self.n_queries).tolist()
         order = sorted(range(len(items)), key=lambda i: (items[i].query_start, items[i].level))
         parents = [-1] * len(items)
         path: list[int] = []  # from a root down to the item before
@@ -100,10 +102,21 @@ class Plan:
                 item.slot_start,
                 item.slot_stop,
                 bool(item.causal),
+                positions[index],
                 tuple(reversed(below)),
             )
             children.setdefault(parents[index], []).append(node)
         return tuple(reversed(children.get(-1, [])))
+
+    def positions(self) -> Int32:
+        """`[queries]` where each query stands in its sequence: keys that it meets, less one."""
+        met = np.full(self.n_queries, -1, np.int32)
+        if self.tails is not None:
+            met += self.tails.lengths
+        for item in item_rows(self.items):
+            seen = np.arange(item.slot_count) + 1 if item.causal else item.slot_count
+            met[item.query_start : item.query_stop] += seen
+        return met
 
     def check(self, slots: int) -> None:
         """Makes sure that nothing outside the queries and the arena would be read.

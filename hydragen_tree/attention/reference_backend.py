@@ -8,6 +8,7 @@ from hydragen_kernels.inputs import movable
 from hydragen_tree.attention.backend import Backend, with_sinks
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan, Tails
+from hydragen_tree.attention.windows import WindowView
 
 
 class ReferenceBackend(Backend):
@@ -31,6 +32,7 @@ class ReferencePlan:
     def __init__(self, plan: Plan) -> None:
         self._nodes = plan.nodes()
         self._tails = [] if plan.tails is None else _tail_slots(plan.tails)
+        self._lengths = torch.tensor([slots.numel() for slots in self._tails], dtype=torch.int32)
 
     def attend(
         self,
@@ -42,20 +44,32 @@ class ReferencePlan:
         scale: float,
         softcap: float | None,
         sinks: Tensor | None,
+        view: WindowView | None = None,
     ) -> Tensor:
         """As of `Attend`."""
         result = reference.empty(queries)
+        first = None if view is None else view.first
         for node in self._nodes:
             rows = slice(node.query_start, node.query_stop)
-            part = reference.attend(node, queries, keys, values, scale=scale, softcap=softcap)
+            part = reference.attend(
+                node, queries, keys, values, scale=scale, softcap=softcap, first=first
+            )
             _merge_into(result, rows, part)
+        skipped = None
+        if view is not None and self._tails:
+            skipped = view.skipped(self._lengths.to(queries.device))
         for row, slots in enumerate(self._tails):
             own_keys, own_values = (
                 movable(arena)[:, slots].view(arena.dtype) for arena in (keys, values)
             )
             rows = slice(row, row + 1)
             own = reference.partial(
-                queries[rows], own_keys, own_values, scale=scale, softcap=softcap
+                queries[rows],
+                own_keys,
+                own_values,
+                scale=scale,
+                softcap=softcap,
+                first=None if skipped is None else skipped[rows],
             )
             _merge_into(result, rows, own)
         return with_sinks(result, sinks, queries)

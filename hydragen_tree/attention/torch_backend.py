@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.inputs import last_contiguous
-from hydragen_kernels.items import item_rows
+from hydragen_kernels.items import item_positions, item_rows
 from hydragen_kernels.reference import Partial
 from hydragen_tree.attention.backend import Backend, with_sinks
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.torch_tails import PagedTails
+from hydragen_tree.attention.torch_windows import masked_attention, segment_from
+from hydragen_tree.attention.windows import WindowView
 
 _FLASH_CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _SCORES_CHUNK = 1 << 24  # scores of one product of the unfused form, in elements
@@ -41,7 +43,12 @@ class TorchPlan:
 
     def __init__(self, plan: Plan, heads: Heads) -> None:
         # one with no query or no key adds nothing, and flash attention divides by their numbers
-        self._items = [item for item in item_rows(plan.items) if item.query_count * item.slot_count]
+        positions = item_positions(plan.items, plan.n_queries).tolist()
+        self._items = [
+            (item, position)
+            for item, position in zip(item_rows(plan.items), positions, strict=True)
+            if item.query_count * item.slot_count
+        ]
         self._tails = None if plan.tails is None else PagedTails(plan.tails, heads.device)
 
     def attend(
@@ -54,21 +61,27 @@ class TorchPlan:
         scale: float,
         softcap: float | None,
         sinks: Tensor | None,
+        view: WindowView | None = None,
     ) -> Tensor:
         """As of `Attend`."""
         # flash attention on a CPU reads on from a head's first number, whatever the strides say
         queries, keys, values = map(last_contiguous, (queries, keys, values))
         out = torch.zeros(queries.shape, dtype=torch.float32, device=queries.device)
         lse = torch.full(queries.shape[:2], -torch.inf, dtype=torch.float32, device=queries.device)
-        for item in self._items:
+        for item, position in self._items:
             rows = slice(item.query_start, item.query_stop)
             own = slice(item.slot_start, item.slot_stop)
-            part = _segment(
-                queries[rows], keys[:, own], values[:, own], scale, softcap, bool(item.causal)
-            )
+            asked = queries[rows], keys[:, own], values[:, own], scale, softcap, bool(item.causal)
+            first = None if view is None else view.first_on_host[rows] - position
+            if first is None or first.max() <= 0:
+                part = _segment(*asked)
+            else:
+                part = segment_from(*asked, first)
             _merge_into(out[rows], lse[rows], *part, first=item.level == 0)
         if self._tails is not None:
-            part = self._tails.attend(queries, keys, values, scale=scale, softcap=softcap)
+            part = self._tails.attend(
+                queries, keys, values, scale=scale, softcap=softcap, view=view
+            )
             _merge_into(out, lse, *part, first=not self._items)
         return with_sinks(Partial(out, lse), sinks, queries)
 
@@ -108,28 +121,12 @@ def _segment(
             return out[0].transpose(0, 1), lse[0].transpose(0, 1)
         out = out[0].unflatten(1, (rows, group)).transpose(0, 1).flatten(1, 2)
         return out, lse[0].unflatten(1, (rows, group)).transpose(0, 1).flatten(1, 2)
+    hidden = None
+    if causal:
+        hidden = torch.ones(rows, rows, dtype=torch.bool, device=queries.device).triu_(1)
     step = rows if causal else max(1, _SCORES_CHUNK // (q_heads * keys.shape[1]))
     parts = [
-        _unfused(queries[at : at + step], keys, values, scale, softcap, causal)
+        masked_attention(queries[at : at + step], keys, values, hidden, scale, softcap)
         for at in range(0, rows, step)
     ]
     return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
-
-
-def _unfused(
-    queries: Tensor, keys: Tensor, values: Tensor, scale: float, softcap: float | None, causal: bool
-) -> tuple[Tensor, Tensor]:
-    """Two products and a softmax in fp32, where no fused form applies."""
-    rows, q_heads, head_dim = queries.shape
-    kv_heads, tokens, _ = keys.shape
-    stacked = queries.view(rows, kv_heads, -1, head_dim).transpose(0, 1).flatten(1, 2).float()
-    scores = torch.matmul(stacked, keys.float().mT) * scale  # [kv_heads, rows * group, tokens]
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    if causal:
-        hidden = torch.ones(rows, tokens, dtype=torch.bool, device=queries.device).triu_(1)
-        scores.masked_fill_(hidden.repeat_interleave(q_heads // kv_heads, 0), -torch.inf)
-    lse = torch.logsumexp(scores, -1)
-    out = torch.matmul(torch.exp(scores - lse[..., None]), values.float())
-    out = out.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)
-    return out, lse.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)

@@ -17,6 +17,7 @@ from torch import Tensor
 from hydragen_kernels.inputs import movable
 from hydragen_kernels.reference import Partial
 from hydragen_tree.attention.plan import Tails
+from hydragen_tree.attention.windows import WindowView
 
 _CHUNK_BYTES = 1 << 20  # copied keys or values of one chunk stay in the L2 cache
 
@@ -52,9 +53,9 @@ class PagedTails:
         self._width = _width(tails)
         self._reads = _reads(tails, device)
         self._has_empty = not tails.lengths.all()
-        columns = torch.arange(self._width * tails.page_tokens)
-        outside = columns >= torch.from_numpy(tails.lengths)[:, None]
-        self._outside = outside.to(device)[:, None, None]  # [rows, 1, 1, width * page_tokens]
+        self._lengths = torch.from_numpy(tails.lengths).to(device)
+        self._columns = torch.arange(self._width * tails.page_tokens, device=device)
+        self._outside = self._columns >= self._lengths[:, None]  # [rows, width * page_tokens]
 
     def attend(
         self,
@@ -64,6 +65,7 @@ class PagedTails:
         *,
         scale: float,
         softcap: float | None = None,
+        view: WindowView | None = None,
     ) -> Partial:
         """Attention of `[rows, q_heads, head_dim]` over the tails, as a partial in fp32.
 
@@ -73,6 +75,7 @@ class PagedTails:
             values: like `keys`.
             scale: factor on the scores.
             softcap: scores become `softcap * tanh(score / softcap)`.
+            view: what each query sees of its sequence; None: all of it.
         """
         rows, q_heads, head_dim = queries.shape
         kv_heads, size = keys.shape[0], self._page_tokens
@@ -89,7 +92,10 @@ class PagedTails:
             found = _products(own.index_select(0, part.rows), keys_of.mT)
             scores.index_copy_(0, part.places, found)
 
-        weights, lse = self._softmax(scores, softcap)
+        outside = self._outside
+        if view is not None:
+            outside = outside | (self._columns < view.skipped(self._lengths)[:, None])
+        weights, lse = self._softmax(scores, softcap, outside)
 
         out = torch.zeros_like(own)
         for part, values_of in _matrices(values[:, : n_pages * size].view(paged), self._reads):
@@ -98,12 +104,15 @@ class PagedTails:
             out.index_add_(0, part.rows, _products(weights.index_select(0, part.places), used))
         return Partial(out[:rows].flatten(1, 2), lse)
 
-    def _softmax(self, scores: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
+    def _softmax(
+        self, scores: Tensor, softcap: float | None, outside: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Softmax of each row over its pages.
 
         Args:
             scores: `[rows * width + 1, kv_heads, group, page_tokens]`.
             softcap: as in `attend`.
+            outside: `[rows, width * page_tokens]` bool, slots that a row does not see.
 
         Returns:
             Weights shaped like `scores`, and the log-sum-exp `[rows, q_heads]`.
@@ -112,7 +121,7 @@ class PagedTails:
         flat = scores[:-1].unflatten(0, (-1, width)).movedim(1, 3).flatten(3)
         if softcap is not None:
             flat = torch.tanh(flat / softcap) * softcap
-        flat = flat.masked_fill(self._outside, -torch.inf)
+        flat = flat.masked_fill(outside[:, None, None], -torch.inf)
         probabilities = flat.softmax(-1)
         lse = flat.amax(-1) - probabilities.amax(-1).log_()  # the best is exp(its score - lse)
         if self._has_empty:

@@ -15,6 +15,7 @@ from hydragen_tree.attention.backend import Attend
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.table import BACKENDS, backend, choose
+from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import InputError, PlanError
 
 
@@ -27,6 +28,7 @@ def tree_attention(
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    window: Window | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """Attention of packed queries over a tree of shared segments and their own tails. Exact.
@@ -40,6 +42,8 @@ def tree_attention(
         scale: factor on the scores; `head_dim ** -0.5` by default.
         softcap: scores become `softcap * tanh(score / softcap)` (Gemma 2).
         sinks: `[q_heads]`, one more score per head that has no value (GPT-OSS).
+        window: which tokens of its sequence, the keys that the plan gives it, a query sees; None:
+            all of them.
         backend: one of `hydragen_tree.attention.table.BACKENDS`; `auto` is the first that can.
 
     Returns:
@@ -56,7 +60,10 @@ def tree_attention(
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
     _check_scores(queries, scale, softcap, sinks)
     attend = TreeAttention(plan, backend)
-    return attend(0, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks)
+    view = None
+    if window is not None:
+        view = window.view(torch.from_numpy(plan.positions()).to(queries.device))
+    return attend(0, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks, view=view)
 
 
 class TreeAttention:
@@ -93,20 +100,26 @@ class TreeAttention:
         scale: float,
         softcap: float | None,
         sinks: Tensor | None,
+        view: WindowView | None = None,
     ) -> Tensor:
         """As of `Attend`.
 
         Raises:
             InputError: shapes, dtypes or the backend do not fit.
         """
-        kind = (queries.shape, keys.shape, values.shape, queries.dtype, keys.dtype, softcap is None)
+        is_capped, is_windowed = softcap is not None, view is not None
+        shapes = queries.shape, keys.shape, values.shape
+        kind = (*shapes, queries.dtype, keys.dtype, is_capped, is_windowed)
         attend = self._prepared.get(kind)
         if attend is None:
-            attend = self._prepared[kind] = self._prepare(queries, keys, values, softcap)
-        return attend(layer, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks)
+            attend = self._prepare(queries, keys, values, is_capped, is_windowed)
+            self._prepared[kind] = attend
+        return attend(
+            layer, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks, view=view
+        )
 
     def _prepare(
-        self, queries: Tensor, keys: Tensor, values: Tensor, softcap: float | None
+        self, queries: Tensor, keys: Tensor, values: Tensor, is_capped: bool, is_windowed: bool
     ) -> Attend:
         _check(queries, keys, values, self._plan)
         heads = Heads(
@@ -116,7 +129,8 @@ class TreeAttention:
             queries.dtype,
             queries.device,
             keys.dtype,
-            is_capped=softcap is not None,
+            is_capped=is_capped,
+            is_windowed=is_windowed,
         )
         return backend(choose(self._backend, heads)).prepare(self._plan, heads).attend
 

@@ -5,8 +5,8 @@ ours. A step's tokens are packed into one sequence of batch size 1, with explici
 the plan says who sees whom.
 """
 
-import math
 import warnings
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -18,12 +18,13 @@ from transformers.masking_utils import AttentionMaskInterface
 from hydragen_tree.attention.backend import Attend
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.tree_attention import TreeAttention
+from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import keep_compiled
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
-from hydragen_tree.model.support import window_tokens
+from hydragen_tree.model.support import layer_windows
 
 IMPLEMENTATION = "hydragen_tree"
 
@@ -44,16 +45,33 @@ class Step:
 
     Args:
         cache: where new keys and values go.
+        positions: `[tokens]` int64, position of each in its own sequence.
         slots: `[tokens]` int32 or int64, the slot of each token.
         attend: attention over what the tokens see, those just written included.
-        window: number of tokens up to which sequences are known to stay; None: any.
+        windows: which earlier tokens each layer sees; None: all.
     """
 
     def __init__(
-        self, cache: KVCache, slots: Tensor, attend: Attend, window: int | None = None
+        self,
+        cache: KVCache,
+        positions: Tensor,
+        slots: Tensor,
+        attend: Attend,
+        windows: Sequence[Window | None],
     ) -> None:
-        self.cache, self.slots, self.attend, self.window = cache, slots, attend, window
+        self.cache, self.slots, self.attend, self.windows = cache, slots, attend, windows
+        self._positions = positions
+        self._views: dict[Window, WindowView] = {}
         self._missing = set(range(cache.keys.shape[0]))
+
+    def view(self, layer: int) -> WindowView | None:
+        """What the tokens see in a layer; made once for all layers of one window."""
+        window = self.windows[layer]
+        if window is None:
+            return None
+        if window not in self._views:
+            self._views[window] = window.view(self._positions)
+        return self._views[window]
 
     def layer(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> int:
         """The layer that calls, for the first time in this pass, with what the arena can hold."""
@@ -104,14 +122,15 @@ def _attention(
         _refuse(module, "the model passes no arguments on to it")
     if attention_mask is not None and attention_mask.numel() > 1:  # one number masks nobody
         _refuse(module, f"a mask {tuple(attention_mask.shape)} of its own")
-    if sliding_window is not None and sliding_window < (tree_step.window or math.inf):
-        _refuse(module, f"a sliding window of {sliding_window} tokens")
     if not getattr(module, "is_causal", True) or not others.get("is_causal", True):
         _refuse(module, "attention to later tokens")
     for name, asked in others.items():
         if name not in _HARMLESS and asked is not None:
             _refuse(module, f"`{name}`")
     layer = tree_step.layer(module, query, key, value)
+    known = tree_step.windows[layer]
+    if sliding_window is not None and sliding_window != (known and known.tokens):
+        _refuse(module, f"a sliding window of {sliding_window} tokens in layer {layer}")
     cache, tokens = tree_step.cache, tree_step.slots.shape[0]  # behind these there is padding
     extra = query.shape[2] - tokens
     if extra:
@@ -125,6 +144,7 @@ def _attention(
         scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=softcap,
         sinks=s_aux,
+        view=tree_step.view(layer),
     )
     return (functional.pad(out, (0, 0, 0, 0, 0, extra)) if extra else out)[None], None
 
@@ -159,7 +179,7 @@ class TreeModel:
         self.is_compiled = False
         self.model = model
         self.backend = backend
-        self._window = window_tokens(model.config.get_text_config(decoder=True))
+        self._windows = layer_windows(model.config.get_text_config(decoder=True))
         # A mask with four dimensions is taken as it is; without one, models look at the positions
         # on the host to see whether sequences are packed.
         self._given_mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=model.device)
@@ -230,7 +250,7 @@ class TreeModel:
         Returns:
             Logits `[kept, vocabulary]` in the model's dtype.
         """
-        step = Step(cache, slots, attend, self._window)
+        step = Step(cache, positions, slots, attend, self._windows)
         output = self.model(
             input_ids=self._padded(tokens)[None],
             position_ids=self._padded(positions)[None],

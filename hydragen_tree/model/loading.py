@@ -26,7 +26,7 @@ from hydragen_tree.errors import InputError, ModelError, Setting, first_line, on
 from hydragen_tree.model.device import find_device
 from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.quantising import quantise_layers
-from hydragen_tree.model.support import kv_shape, refuse_unsupported, window_tokens
+from hydragen_tree.model.support import fixed_tokens, kv_shape, layer_windows, refuse_unsupported
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
 from hydragen_tree.shape import KVShape
@@ -59,8 +59,8 @@ class ModelSource:
         kv_dtype: keys and values.
         device: where they will live.
         context_tokens: longest sequence the model was made for.
-        window_tokens: length beyond which attention would need a sliding window or other rotary
-            frequencies; None if there is no such length.
+        fixed_tokens: length beyond which rotary frequencies would be others; None if there is no
+            such length.
         eos_ids: tokens that end a text.
     """
 
@@ -75,7 +75,7 @@ class ModelSource:
     kv_dtype: torch.dtype
     device: torch.device
     context_tokens: int
-    window_tokens: int | None
+    fixed_tokens: int | None
     eos_ids: frozenset[int]
 
     @property
@@ -93,14 +93,18 @@ class ModelSource:
         """What attention backends are chosen by."""
         text = self.config.get_text_config(decoder=True)
         is_capped = getattr(text, "attn_logit_softcapping", None) is not None
-        return Heads.of(self.shape, self.dtype, self.device, self.kv_dtype, is_capped=is_capped)
+        return Heads.of(
+            *(self.shape, self.dtype, self.device, self.kv_dtype),
+            is_capped=is_capped,
+            is_windowed=any(layer_windows(text)),
+        )
 
     def check_length(self, n_tokens: int, what: str) -> None:
         """Refuses sequences that the model or its attention cannot hold.
 
         Raises:
             InputError: longer than the model's context.
-            ModelError: long enough that a sliding window would cut something off.
+            ModelError: long enough that rotary frequencies would depend on the length.
         """
         if n_tokens > self.context_tokens:
             raise InputError(
@@ -109,13 +113,13 @@ class ModelSource:
                 f", but {self.name} holds {self.context_tokens}; shorten the prompt or lower ",
                 Setting("max_tokens"),
             )
-        if self.window_tokens is not None and n_tokens > self.window_tokens:
+        if self.fixed_tokens is not None and n_tokens > self.fixed_tokens:
             raise ModelError(
                 f"{what}: {n_tokens} tokens with ",
                 Setting("max_tokens"),
-                f", but {self.name} changes its attention beyond {self.window_tokens} tokens "
-                "(sliding window or scaled rotary positions), which a shared tree cannot do "
-                "exactly; keep sequences shorter or choose another model",
+                f", but {self.name} scales its rotary positions beyond {self.fixed_tokens} tokens, "
+                "which a shared tree cannot do exactly; keep sequences shorter or choose another "
+                "model",
             )
 
 
@@ -163,7 +167,7 @@ def find_model(
         kv_dtype=kv_kind,
         device=place,
         context_tokens=int(getattr(config, "max_position_embeddings", 0) or 1 << 62),
-        window_tokens=window_tokens(config),
+        fixed_tokens=fixed_tokens(config),
         eos_ids=stated_eos(model, path, revision, config),
     )
 

@@ -1,7 +1,8 @@
 """Which models the tree can run, by their configuration alone: before any weight is loaded.
 
 The tree takes the place of attention, so a model has to call it once a layer with keys and values
-of one shape, over all earlier tokens and nothing else. Whatever else a model does is its own.
+of one shape, over all earlier tokens or the last of them, and nothing else. Whatever else a model
+does is its own.
 """
 
 from collections import Counter
@@ -10,12 +11,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
 
+from hydragen_tree.attention.windows import Window
 from hydragen_tree.errors import ModelError
 from hydragen_tree.shape import KVShape
 
 MAX_HEAD_DIM = 256
 
-_ATTENTION = {"full_attention", "sliding_attention", "attention"}
+_SLIDING, _CHUNKED = "sliding_attention", "chunked_attention"
+_ATTENTION = {"full_attention", "attention", _SLIDING, _CHUNKED}
 # What a layer's kind is called where it keeps a running state in place of keys and values.
 _HYBRID = {"hybrid", "hybrid_sliding"}
 _STATES = {"linear_attention", "mamba", "mamba2", "recurrent", "conv"} | _HYBRID
@@ -107,19 +110,26 @@ def _check_numbers(model: str, config: PreTrainedConfig) -> None:
             )
 
 
-def window_tokens(config: PreTrainedConfig) -> int | None:
-    """The length up to which attention is full attention with fixed rotary frequencies."""
-    limits = []
+def layer_windows(config: PreTrainedConfig) -> tuple[Window | None, ...]:
+    """Which earlier tokens each layer sees; None: all of them."""
     sliding = getattr(config, "sliding_window", None)
-    layers = getattr(config, "layer_types", None)
-    used = getattr(config, "use_sliding_window", True) is not False
-    if sliding and used and (layers is None or "sliding_attention" in layers):
-        limits.append(int(sliding))
+    chunk = getattr(config, "attention_chunk_size", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        sliding = None
+    of_kind = {
+        _SLIDING: Window(int(sliding)) if sliding else None,
+        _CHUNKED: Window(int(chunk), is_chunked=True) if chunk else None,
+    }
+    unnamed = [_SLIDING] * config.num_hidden_layers  # as Mistral's, where there is a window
+    return tuple(of_kind.get(kind) for kind in getattr(config, "layer_types", None) or unnamed)
+
+
+def fixed_tokens(config: PreTrainedConfig) -> int | None:
+    """The length up to which rotary frequencies do not depend on the length."""
     rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in ("dynamic", "longrope"):
-        original = rope.get("original_max_position_embeddings")
-        limits.append(int(original or config.max_position_embeddings))
-    return min(limits, default=None)
+    if rope.get("rope_type") not in ("dynamic", "longrope"):
+        return None
+    return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
 
 
 def _unsupported(config: PreTrainedConfig) -> str | None:

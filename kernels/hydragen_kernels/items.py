@@ -72,6 +72,28 @@ def item_rows(table: Int32) -> list[Item[int]]:
     return [Item(*row) for row in table.tolist()]
 
 
+def item_positions(table: NDArray[Any], queries: int) -> Int32:
+    """`[items]` where each item's first slot stands in the sequences of its queries.
+
+    Levels follow each other as the tokens of a sequence do: it is the number of slots that the
+    item's queries meet in the levels above it.
+
+    Args:
+        table: items.
+        queries: of the step.
+    """
+    of = item_columns(table.astype(np.int64))
+    met, positions = np.zeros(queries + 1, np.int64), np.zeros(len(table), np.int32)
+    for level in np.unique(of.level):
+        own = np.flatnonzero(of.level == level)
+        positions[own] = met[of.query_start[own]]
+        steps = np.zeros_like(met)
+        np.add.at(steps, of.query_start[own], of.slot_count[own])
+        np.subtract.at(steps, of.query_stop[own], of.slot_count[own])
+        met += np.cumsum(steps)
+    return positions
+
+
 def c_defines() -> tuple[str, ...]:
     """A C compiler's flags for the columns: `ITEM_SLOT_START` and so on, and `ITEM_WIDTH`."""
     places = [f"-DITEM_{name.upper()}={place}" for place, name in enumerate(Item._fields)]

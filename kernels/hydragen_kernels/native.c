@@ -47,6 +47,7 @@ typedef struct {
     const float *queries, *keys, *values;
     float *out, *lse;
     const int32_t *items, *pages, *lengths;
+    const int32_t *positions, *first, *skipped; /* of a window, or NULL: every key is seen */
     int64_t query_row, query_head, key_head, value_head; /* strides */
     int64_t rows, q_heads, kv_heads, head_dim, n_items, width, page_tokens, threads;
     float scale;
@@ -271,12 +272,26 @@ static void segment(Tile *tile, int first, int count, const float *keys, const f
     }
 }
 
+/* A segment that queries first .. first + count - 1 see from a key of their own on: from[at], 0 to
+ * n. What all of them see they meet together, what comes before that each for itself. */
+static void segment_from(Tile *tile, int first, int count, const int64_t *from, const float *keys,
+                         const float *values, int64_t n, int64_t dim) {
+    int64_t common = 0;
+    for (int at = first; at < first + count; at++) common = from[at] > common ? from[at] : common;
+    for (int at = first; at < first + count; at++)
+        if (from[at] < common)
+            segment(tile, at, 1, keys + from[at] * dim, values + from[at] * dim, common - from[at],
+                    dim);
+    if (common < n)
+        segment(tile, first, count, keys + common * dim, values + common * dim, n - common, dim);
+}
+
 /* A row's own tail, which lies in pages, for the query at this place of the tile. */
 static void tail(Tile *tile, int at, const Step *s, int64_t row, const float *keys,
                  const float *values) {
     int64_t length = s->lengths ? s->lengths[row] : 0, size = s->page_tokens;
     const int32_t *pages = s->pages + row * s->width;
-    for (int64_t start = 0; start < length; start += KEYS) {
+    for (int64_t start = s->skipped ? s->skipped[row] : 0; start < length; start += KEYS) {
         int64_t places[KEYS], some = length - start < KEYS ? length - start : KEYS;
         for (int64_t k = 0; k < some; k++) {
             int64_t token = start + k;
@@ -306,9 +321,13 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
         int64_t from = start * group - first, to = stop * group - first;
         int64_t place = item[ITEM_SLOT_START] * dim;
         from = from < 0 ? 0 : from, to = to > count ? count : to;
+        int64_t n = item[ITEM_SLOT_COUNT], seen[TILE];
+        for (int64_t at = from; at < to; at++) {
+            int64_t skip = s->first ? s->first[(first + at) / group] - s->positions[i] : 0;
+            seen[at] = skip < 0 ? 0 : skip > n ? n : skip;
+        }
         if (from < to)
-            segment(&tile, from, to - from, keys + place, values + place, item[ITEM_SLOT_COUNT],
-                    dim);
+            segment_from(&tile, from, to - from, seen, keys + place, values + place, n, dim);
     }
     for (int at = 0; at < count; at++) {
         int64_t row = (first + at) / group, own = head * group + (first + at) % group;

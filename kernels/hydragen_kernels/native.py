@@ -23,11 +23,14 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.items import c_defines
+from hydragen_kernels.items import c_defines, item_positions
 
 _SOURCE = Path(__file__).with_name("native.c")
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", *c_defines())
-_POINTERS = ("queries", "keys", "values", "out", "lse", "items", "pages", "lengths")
+_POINTERS = (
+    *("queries", "keys", "values", "out", "lse", "items", "pages", "lengths"),
+    *("positions", "first", "skipped"),
+)
 _STRIDES = ("query_row", "query_head", "key_head", "value_head")
 _COUNTS = ("rows", "q_heads", "kv_heads", "head_dim", "n_items", "width", "page_tokens", "threads")
 _DIGEST_BYTES = 32
@@ -87,10 +90,19 @@ class DecodeTables:
             for x in (items, pages, lengths)
         ]
         self._addresses = [None if table is None else table.ctypes.data for table in self._tables]
+        self._items = items
+        self._positions: Int32 | None = None  # for windows
         self._sizes = len(items), 0 if pages is None else pages.shape[1], page_tokens
 
     def attend(
-        self, queries: Tensor, keys: Tensor, values: Tensor, *, scale: float
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        first: Tensor | None = None,
+        skipped: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attention of every row over the items that cover it, and over its tail.
 
@@ -100,6 +112,9 @@ class DecodeTables:
             keys: `[kv_heads, slots, head_dim]` likewise.
             values: like `keys`.
             scale: factor on the scores.
+            first: `[rows]` int32, the first position that each row sees; None: all see all.
+            skipped: `[rows]` int32, tokens at the beginning of its tail that each does not see;
+                given where `first` is.
 
         Returns:
             `[rows, q_heads, head_dim]` and the log-sum-exp `[rows, q_heads]`, both float32; 0 and
@@ -108,9 +123,16 @@ class DecodeTables:
         rows, q_heads, head_dim = queries.shape
         out, lse = queries.new_empty(rows, q_heads, head_dim), queries.new_empty(rows, q_heads)
         queries, keys, values = _laid_out(queries), _packed(keys), _packed(values)
+        window: list[int | None] = [None] * 3
+        if first is not None and skipped is not None:
+            if self._positions is None:
+                self._positions = item_positions(self._items, rows)
+            first, skipped = first.contiguous(), skipped.contiguous()
+            window = [self._positions.ctypes.data, first.data_ptr(), skipped.data_ptr()]
         step = _Step(
             *(x.data_ptr() for x in (queries, keys, values, out, lse)),
             *self._addresses,
+            *window,
             *queries.stride()[:2],
             keys.stride(0),
             values.stride(0),

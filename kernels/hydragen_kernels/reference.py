@@ -38,6 +38,7 @@ class Node(NamedTuple):
     slot_start: int
     slot_stop: int
     causal: bool
+    position: int  # of the first slot in the rows' sequences
     children: "tuple[Node, ...]"
 
 
@@ -68,6 +69,7 @@ def partial(
     scale: float,
     causal: bool = False,
     softcap: float | None = None,
+    first: Tensor | None = None,
 ) -> Partial:
     """Attention of every row over the given keys.
 
@@ -78,6 +80,7 @@ def partial(
         scale: factor on the scores.
         causal: row i sees keys 0..i only; needs as many rows as keys.
         softcap: scores become `softcap * tanh(score / softcap)`.
+        first: `[rows]` integers, the first key that each row sees; None: all see the first one.
     """
     if keys.shape[1] == 0 or queries.shape[0] == 0:
         return empty(queries)
@@ -91,8 +94,11 @@ def partial(
     if causal:
         hidden = torch.ones(rows, tokens, dtype=torch.bool, device=queries.device).triu(1)
         scores = scores.masked_fill(hidden[:, None, None, :], -torch.inf)
+    if first is not None:
+        hidden = torch.arange(tokens, device=queries.device) < first[:, None]
+        scores = scores.masked_fill(hidden[:, None, None, :], -torch.inf)
     lse = torch.logsumexp(scores, dim=-1)
-    weights = torch.exp(scores - lse[..., None])
+    weights = torch.exp(scores - lse.nan_to_num(neginf=0.0)[..., None])  # -inf: no key is seen
     out = torch.einsum("rhgt,htd->rhgd", weights, values.to(dtype))
     return Partial(out.reshape(rows, q_heads, head_dim), lse.reshape(rows, q_heads))
 
@@ -115,6 +121,7 @@ def attend(
     *,
     scale: float,
     softcap: float | None = None,
+    first: Tensor | None = None,
 ) -> Partial:
     """Attention of all rows of `node` over its own keys and those below it.
 
@@ -129,26 +136,29 @@ def attend(
         values: like `keys`.
         scale: factor on the scores.
         softcap: see `partial`.
+        first: `[tokens]` integers, the first position that each query sees; None: all.
 
     Returns:
         The partial of rows `node.query_start..node.query_stop`.
     """
-    first = node.query_start
-    result = empty(queries[first : node.query_stop])
+    start = node.query_start
+    result = empty(queries[start : node.query_stop])
     left = [node]
     while left:
         segment = left.pop()
         left += reversed(segment.children)
+        rows = slice(segment.query_start, segment.query_stop)
         own = slice(segment.slot_start, segment.slot_stop)
         part = partial(
-            queries[segment.query_start : segment.query_stop],
+            queries[rows],
             keys[:, own],
             values[:, own],
             scale=scale,
             causal=segment.causal,
             softcap=softcap,
+            first=None if first is None else first[rows] - segment.position,
         )
-        inside = slice(segment.query_start - first, segment.query_stop - first)
+        inside = slice(segment.query_start - start, segment.query_stop - start)
         before = Partial(result.out[inside], result.lse[inside])
         result.out[inside], result.lse[inside] = merge(before, part)
     return result

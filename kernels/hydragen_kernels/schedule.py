@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.items import WIDTH, item_columns
+from hydragen_kernels.items import WIDTH, item_columns, item_positions
 
 FloatArray = npt.NDArray[np.float64]
 
-TILE_FIELDS = ("q0", "n_q", "kv0", "n_kv", "kv_head", "partial_slot", "reach")
-"""Columns of a tile table, int32: its token t sees the keys j with j < n_kv and j <= reach + t."""
+TILE_FIELDS = ("q0", "n_q", "kv0", "n_kv", "kv_head", "partial_slot", "reach", "position")
+"""Columns of a tile table, int32: its token t sees the keys j with j < n_kv and j <= reach + t.
+
+The first key stands at `position` in the sequences of the queries, which windows go by.
+"""
 
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 SHORTEST_CHUNK = 256  # keys; a shorter range does not repay writing and merging its partial
@@ -157,7 +160,7 @@ def schedule_segments(
     merge_ns = tokens * q_heads * head_dim * 8 / BYTES_PER_NS  # one slot: written once, read once
 
     best_ns, best = np.inf, None
-    slot_counts = item_columns(items).slot_count
+    slot_counts, positions = item_columns(items).slot_count, item_positions(items, tokens)
     longest = int(slot_counts.max(initial=0))
     for splits in SPLITS:
         chunk = -(-longest // splits)
@@ -173,7 +176,8 @@ def schedule_segments(
                     f"items: {slots} partial slots needed, {max_partial_slots} allowed"
                 )
             break
-        tiles = _cut(items, chunks, parts, bases, config.block_q // group, kv_heads)
+        span = config.block_q // group
+        tiles = _cut(items, positions, chunks, parts, bases, span, kv_heads)
         costs = _tile_ns(tiles, config, head_dim, element_bytes, programs)
         total_ns = _busiest_ns(costs, programs) + merge_ns * slots
         if total_ns < best_ns:
@@ -239,6 +243,7 @@ def _assign_slots(items: Int32, parts: npt.NDArray[np.int64], tokens: int) -> tu
 
 def _cut(
     items: Int32,
+    positions: Int32,
     chunks: npt.NDArray[np.int64],
     parts: npt.NDArray[np.int64],
     bases: Int32,
@@ -272,6 +277,7 @@ def _cut(
         kv_head,
         bases[item] + part,
         np.where(is_causal, first_query, n_kv),
+        positions[item] + first_key,
     )
     return np.stack(columns, axis=1).astype(np.int32)
 

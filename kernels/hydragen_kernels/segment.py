@@ -27,10 +27,15 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hydragen_kernels.fp8 import readable, widen
-from hydragen_kernels.inputs import FP8, check_attention_inputs, check_partials
+from hydragen_kernels.inputs import (
+    FP8,
+    check_attention_inputs,
+    check_int32,
+    check_partials,
+)
 from hydragen_kernels.merge import finish
 from hydragen_kernels.schedule import TILE_FIELDS, Schedule, TileConfig, tile_config
-from hydragen_kernels.tiles import load_tile, tile_rows
+from hydragen_kernels.tiles import first_keys, load_tile, tile_rows
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _LOG = logging.getLogger(__name__)
@@ -55,6 +60,7 @@ def _attend(
     first,
     end,
     n_kv,
+    begins,
     limits,
     scale,
     cap,
@@ -64,7 +70,10 @@ def _attend(
     MASKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Fold keys first .. end - 1 of a tile's range into its running (peak, total, acc)."""
+    """Fold keys first .. end - 1 of a tile's range into its running (peak, total, acc).
+
+    Masked, a row sees the keys from its begin on (None: from the first) up to its limit.
+    """
     cols = tl.arange(0, BLOCK_K)
     for start in range(first, end, BLOCK_K):
         k = widen(keys.load([kv_head, kv0 + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype)
@@ -76,6 +85,8 @@ def _attend(
             to_log2 = scale * _LOG2_E
         if MASKED:
             visible = (start + cols)[None, :] < limits[:, None]
+            if begins is not None:
+                visible = visible & ((start + cols)[None, :] >= begins[:, None])
             scores = tl.where(visible, scores, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(scores, 1) * to_log2)
         shift = new_peak
@@ -102,6 +113,7 @@ def _segment_kernel(
     starts,
     partial_out,
     partial_lse,
+    first,
     stride_qt,
     stride_qh,
     stride_os,
@@ -134,14 +146,27 @@ def _segment_kernel(
         acc = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
         limits = tl.minimum(reach + rows // GROUP + 1, n_kv)
         seen_by_all = tl.minimum(reach + 1, n_kv) // BLOCK_K * BLOCK_K
+        whole = 0  # from here on every row sees every key
+        begins = None
+        if first is not None:
+            begins = first_keys(tiles, tile, first, token, is_row, n_kv)
+            seen = tl.min(tl.where(is_row, begins, n_kv), 0) // BLOCK_K * BLOCK_K
+            seen_by_all = tl.maximum(seen_by_all, seen)
+            whole = tl.minimum(tl.cdiv(tl.max(begins, 0), BLOCK_K) * BLOCK_K, seen_by_all)
+            whole = tl.maximum(whole, seen)
+            peak, total, acc = _attend(
+                peak, total, acc, q, keys, values, kv_head, kv0,
+                seen, whole, n_kv, begins, limits, scale, cap,
+                BLOCK_K, BLOCK_D, CAPPED, True, PRECISION,
+            )  # fmt: skip
         peak, total, acc = _attend(
             peak, total, acc, q, keys, values, kv_head, kv0,
-            0, seen_by_all, n_kv, limits, scale, cap,
+            whole, seen_by_all, n_kv, begins, limits, scale, cap,
             BLOCK_K, BLOCK_D, CAPPED, False, PRECISION,
         )  # fmt: skip
         peak, total, acc = _attend(
             peak, total, acc, q, keys, values, kv_head, kv0,
-            seen_by_all, n_kv, n_kv, limits, scale, cap,
+            seen_by_all, n_kv, n_kv, begins, limits, scale, cap,
             BLOCK_K, BLOCK_D, CAPPED, True, PRECISION,
         )  # fmt: skip
 
@@ -179,6 +204,8 @@ def best_config(
     head_dim: int,
     group: int = 1,
     kv_dtype: torch.dtype | None = None,
+    *,
+    is_windowed: bool = False,
 ) -> TileConfig:
     """Choose the tile shape, and with it the kernel, for a device.
 
@@ -188,6 +215,7 @@ def best_config(
         head_dim: elements of a head, at most 256.
         group: query heads that share a kv head, at most 128.
         kv_dtype: of keys and values; None: that of the queries.
+        is_windowed: layers may see the last tokens only.
 
     Raises:
         ValueError: a head or a group is too wide.
@@ -196,7 +224,8 @@ def best_config(
     device = torch.device(device)
     if device.type != "cuda" or dtype == torch.float32 or head_dim % 16 or head_dim < 64:
         return portable
-    if kv_dtype == FP8:  # the Hopper form multiplies what the copy engine brings, as it is
+    # The Hopper form multiplies what the copy engine brings, as it is, and all of a segment.
+    if kv_dtype == FP8 or is_windowed:
         return portable
     if torch.cuda.get_device_capability(device) != (9, 0):
         return portable
@@ -272,6 +301,7 @@ def segment_attention(
     *,
     scale: float,
     softcap: float | None = None,
+    first: torch.Tensor | None = None,
 ) -> None:
     """Write every row's partials over the scheduled segments.
 
@@ -286,6 +316,8 @@ def segment_attention(
         partial_lse: `[partial_slots, tokens, q_heads]` fp32, natural logarithm, written.
         scale: factor of the scores, positive.
         softcap: bound c of scores -> c tanh(scores / c), or None.
+        first: `[tokens]` int32, the first position of its sequence that each query sees; None: all.
+            Keys that no row of a tile sees are not read.
 
     Raises:
         ValueError: shapes, dtypes or strides do not fit together.
@@ -298,7 +330,11 @@ def segment_attention(
             step * arena.element_size() % 16 for step in arena.stride()[:2]
         ):
             raise ValueError(f"{name}: expected rows aligned to 16 bytes, got {arena.stride()}")
+    if first is not None:
+        check_int32("first", first, (tokens,))
     config = tables.config
+    if config.specialized and first is not None:
+        raise ValueError("schedule: its tiles are of the Hopper form, which knows no windows")
     if config.specialized and keys.dtype == FP8:
         raise ValueError("schedule: its tiles are of the Hopper form, which reads no fp8")
     if config.specialized and any(
@@ -338,6 +374,7 @@ def segment_attention(
         TensorDescriptor.from_tensor(readable(keys), block),
         TensorDescriptor.from_tensor(readable(values), block),
         *memory,
+        first,
         *strides,
         scale,
         softcap or 1.0,

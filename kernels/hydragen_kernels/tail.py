@@ -43,6 +43,13 @@ def _slots(page_row, start, cols, end, PAGE: tl.constexpr, BLOCK_K: tl.constexpr
 
 
 @triton.jit
+def _skipped(first, positions, row, length):
+    """Tokens at the beginning of a row's tail that it does not see through its window."""
+    seen = tl.load(first + row) - (tl.load(positions + row) + 1 - length)
+    return tl.minimum(tl.maximum(seen, 0), tl.maximum(length - 1, 0))
+
+
+@triton.jit
 def _attend_lanes(
     q,
     keys,
@@ -50,6 +57,7 @@ def _attend_lanes(
     page_row,
     stride_ks,
     stride_vs,
+    begin,
     start,
     end,
     scale,
@@ -60,15 +68,17 @@ def _attend_lanes(
     PAGE: tl.constexpr,
     CAPPED: tl.constexpr,
 ):
-    """One query against keys start .. end - 1; each lane of keys is an online softmax."""
+    """One query against keys start .. end - 1, from begin on; each lane is an online softmax."""
     cols = tl.arange(0, BLOCK_K)
     dims = tl.arange(0, BLOCK_D)
     lane_peak = tl.full([BLOCK_K], float("-inf"), tl.float32)
     lane_total = tl.zeros([BLOCK_K], tl.float32)
     lane_acc = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    for first in range(start, end, BLOCK_K):
-        slots = _slots(page_row, first, cols, end, PAGE, BLOCK_K)
-        is_key = first + cols < end
+    for at in range(start, end, BLOCK_K):
+        slots = _slots(page_row, at, cols, end, PAGE, BLOCK_K)
+        is_key = at + cols < end
+        if begin is not None:
+            is_key = is_key & (at + cols >= begin)
         inside = is_key[:, None] & (dims < HEAD_DIM)[None, :]
         k = tl.load(keys + slots[:, None] * stride_ks + dims[None, :], mask=inside, other=0.0)
         v = tl.load(values + slots[:, None] * stride_vs + dims[None, :], mask=inside, other=0.0)
@@ -99,6 +109,7 @@ def _attend_group(
     page_row,
     stride_ks,
     stride_vs,
+    begin,
     start,
     end,
     scale,
@@ -111,15 +122,17 @@ def _attend_group(
     CAPPED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The grouped queries of a kv head against keys start .. end - 1."""
+    """The grouped queries of a kv head against keys start .. end - 1, seen from begin on."""
     cols = tl.arange(0, BLOCK_K)
     dims = tl.arange(0, BLOCK_D)
     peak = tl.full([BLOCK_G], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_G], tl.float32)
     acc = tl.zeros([BLOCK_G, BLOCK_D], tl.float32)
-    for first in range(start, end, BLOCK_K):
-        slots = _slots(page_row, first, cols, end, PAGE, BLOCK_K)
-        is_key = first + cols < end
+    for at in range(start, end, BLOCK_K):
+        slots = _slots(page_row, at, cols, end, PAGE, BLOCK_K)
+        is_key = at + cols < end
+        if begin is not None:
+            is_key = is_key & (at + cols >= begin)
         inside = is_key[:, None] & (dims < HEAD_DIM)[None, :]
         k = tl.load(keys + slots[:, None] * stride_ks + dims[None, :], mask=inside, other=0.0)
         v = tl.load(values + slots[:, None] * stride_vs + dims[None, :], mask=inside, other=0.0)
@@ -148,6 +161,8 @@ def _tail_kernel(
     partial_lse,
     counts,
     sinks,
+    first,
+    positions,
     out,
     lse,
     stride_qt,
@@ -185,8 +200,13 @@ def _tail_kernel(
 
     length = tl.load(lengths + row)
     owned = tl.load(counts + row)
-    chunk = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK_K) * BLOCK_K
-    start = split * chunk
+    begin = None
+    start = 0
+    if first is not None:
+        begin = _skipped(first, positions, row, length)
+        start = begin // BLOCK_K * BLOCK_K
+    chunk = tl.cdiv(tl.cdiv(length - start, SPLITS), BLOCK_K) * BLOCK_K
+    start += split * chunk
     end = tl.minimum(start + chunk, length)
     k_base = keys + kv_head * stride_kh
     v_base = values + kv_head * stride_vh
@@ -196,11 +216,11 @@ def _tail_kernel(
     if BLOCK_G == 1:
         peak, total, acc = _attend_lanes(
             q.to(tl.float32), k_base, v_base, page_row, stride_ks, stride_vs,
-            start, end, scale, cap, HEAD_DIM, BLOCK_K, BLOCK_D, PAGE, CAPPED,
+            begin, start, end, scale, cap, HEAD_DIM, BLOCK_K, BLOCK_D, PAGE, CAPPED,
         )  # fmt: skip
     else:
         peak, total, acc = _attend_group(
-            q, k_base, v_base, page_row, stride_ks, stride_vs,
+            q, k_base, v_base, page_row, stride_ks, stride_vs, begin,
             start, end, scale, cap, HEAD_DIM, BLOCK_G, BLOCK_K, BLOCK_D, PAGE, CAPPED, PRECISION,
         )  # fmt: skip
 
@@ -271,6 +291,8 @@ def tail_attention(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
     splits: int = 1,
+    first: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attend to every row's tail and merge with the row's partials.
 
@@ -289,6 +311,8 @@ def tail_attention(
         softcap: bound c of scores -> c tanh(scores / c), or None.
         sinks: `[q_heads]`, a score every softmax of that head also counts, or None.
         splits: programs a tail is split into, as `tail_splits` chooses.
+        first: `[rows]` int32, the first position of its sequence that each row sees; None: all.
+        positions: `[rows]` int32, each row's own; given where `first` is.
 
     Returns:
         `(out, lse)`: `[rows, q_heads, head_dim]` in the query dtype and `[rows, q_heads]` fp32
@@ -305,6 +329,11 @@ def tail_attention(
     check_last_contiguous("page_table", page_table)
     if page_table.dtype != torch.int32 or page_table.shape[0] != rows:
         raise ValueError(f"page_table: expected int32 [{rows}, max_pages], got {page_table.dtype}")
+    if (first is None) != (positions is None):
+        raise ValueError("first and positions: expected both or neither")
+    if first is not None and positions is not None:
+        check_int32("first", first, (rows,))
+        check_int32("positions", positions, (rows,))
     if page_tokens < 1 or page_tokens & (page_tokens - 1):
         raise ValueError(f"page_tokens: expected a power of two, got {page_tokens}")
     if splits < 1:
@@ -331,6 +360,8 @@ def tail_attention(
         partial_lse,
         counts,
         sinks,
+        first,
+        positions,
         out,
         lse,
         *queries.stride()[:2],

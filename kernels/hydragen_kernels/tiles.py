@@ -16,11 +16,14 @@ _N_KV = tl.constexpr(TILE_FIELDS.index("n_kv"))
 _KV_HEAD = tl.constexpr(TILE_FIELDS.index("kv_head"))
 _PARTIAL_SLOT = tl.constexpr(TILE_FIELDS.index("partial_slot"))
 _REACH = tl.constexpr(TILE_FIELDS.index("reach"))
+_POSITION = tl.constexpr(TILE_FIELDS.index("position"))
 
 
 @triton.jit
 def load_tile(tiles, tile, mask=None, other=None):
-    """A tile's fields, in the order of `TILE_FIELDS`; mask and other as of `load`.
+    """A tile's fields, in the order of `TILE_FIELDS`, but for its position.
+
+    Mask and other are those of `load`.
 
     Loads of fields that the caller has no use for are left out by the compiler.
     """
@@ -33,6 +36,14 @@ def load_tile(tiles, tile, mask=None, other=None):
     slot = tl.load(record + _PARTIAL_SLOT, mask=mask, other=other).to(tl.int64)
     reach = tl.load(record + _REACH, mask=mask, other=other)
     return q0, n_q, kv0, n_kv, kv_head, slot, reach
+
+
+@triton.jit
+def first_keys(tiles, tile, first, token, is_row, n_kv):
+    """Of rows of a tile: the first key of it that each sees through its window, 0 to n_kv."""
+    position = tl.load(tiles + tile * _SIZE + _POSITION)
+    seen = tl.load(first + token, mask=is_row, other=0) - position
+    return tl.minimum(tl.maximum(seen, 0), n_kv)
 
 
 @triton.jit

@@ -19,6 +19,7 @@ pytest.importorskip("triton")
         ("kernels/test_fp8", ""),
         ("kernels/test_step", ""),
         ("attention/test_tree_attention", "fused"),
+        ("attention/test_windows", "fused"),
         ("branch/test_decoder", ""),
         ("bench/test_kernels", ""),
     ],

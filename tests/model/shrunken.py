@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 VOCABULARY = 97
 _SIZES = {
     8: "rotary_dim v_head_dim mamba_n_heads",
-    24: "sliding_window local_attention keep_window_size",
+    24: "sliding_window local_attention keep_window_size attention_chunk_size",
     64: "hidden_size n_embd d_model word_embed_proj_dim embedding_size",
     96: "intermediate_size ffn_dim ffn_hidden_size dff n_inner moe_intermediate_size "
     "dense_intermediate_size shared_expert_intermediate_size shared_intermediate_size "

@@ -218,8 +218,10 @@ def test_what_cannot_work_is_refused_without_weights(tmp_path: Path) -> None:
         find_model(str(tmp_path / "f"))
 
 
-def test_windows_and_contexts_limit_the_length(tmp_path: Path) -> None:
-    source = find_model(str(build(tmp_path, "mistral", sliding_window=64)))
+def test_rotary_frequencies_and_contexts_limit_the_length(tmp_path: Path) -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    rope["original_max_position_embeddings"] = 64
+    source = find_model(str(build(tmp_path, "llama", rope_parameters=rope)))
     source.check_length(64, "p")
     with pytest.raises(ModelError, match="beyond 64 tokens"):
         source.check_length(65, "p")

@@ -1,12 +1,12 @@
 """Every causal architecture that transformers knows: equal to dense, or refused by name.
 
 What is refused is refused from the configuration alone; what is not has to give the logits of the
-same model with its own attention, over a small ragged tree and a few decode steps.
+same model with its own attention, over a ragged tree, forks and decode steps, beyond every window.
 """
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,11 +21,14 @@ from hydragen_tree.errors import ModelError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import ModelSource, find_model
+from hydragen_tree.model.support import layer_windows
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.trie import Trie
 from tests.model.shrunken import VOCABULARY, default, shrunken
 
-STEPS = 3
+STEPS = 16  # of decoding; rows fork after half of them
+FORK = STEPS // 2
+PAGE = 4
 # Models with parts that other packages build.
 NEEDS = {"gemma3n": "timm"}
 # So that nothing of what people use is refused by mistake.
@@ -34,6 +37,13 @@ USED = {
     *("gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "llama", "ministral3", "mistral"),
     *("mixtral", "olmo2", "olmo3", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
     *("seed_oss", "smollm3", "starcoder2"),
+}
+
+
+# Of these, those with layers that see the last tokens only.
+WINDOWED = {
+    *("cohere2", "exaone4", "gemma2", "gemma3", "gemma3_text", "gpt_oss", "llama4_text"),
+    *("mistral", "olmo3"),
 }
 
 
@@ -68,6 +78,7 @@ def test_equal_to_dense_or_refused(kind: str, tmp_path: Path) -> None:
     if source is None:
         assert kind not in USED
         return
+    assert any(layer_windows(source.config)) or kind not in WINDOWED
     if kind in NEEDS and find_spec(NEEDS[kind]) is None:
         pytest.skip(f"needs {NEEDS[kind]}")
     check_equal(config, source)
@@ -85,40 +96,100 @@ def test_a_kind_that_can_be_mixed_is_taken_where_all_layers_are_attention(
     check_equal(config, source)
 
 
-def check_equal(config: PreTrainedConfig, source: ModelSource) -> None:
-    """Holds the logits of a random model over a tree equal to those of its own attention."""
-    model = build(config)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["mixtral", "phi3", "qwen2", "starcoder2"])
+def test_a_kind_that_can_have_a_window_keeps_to_it(kind: str, tmp_path: Path) -> None:
+    config = shrunken(kind, sliding_window=24, use_sliding_window=True, layer_types=None)
+    config.layer_types = ["full_attention", "sliding_attention"] if kind == "qwen2" else None
+    source = found(config, tmp_path)
+    assert source is not None
+    assert any(layer_windows(source.config))
+    check_equal(config, source)
+
+
+class Prompts(NamedTuple):
+    """Ragged prompts with a common beginning, and what is drawn behind them.
+
+    Attributes:
+        tokens: of each prompt, in the order of rows.
+        trie: of the prompts.
+        hung: `[rows]` the segment that ends each.
+        drawn: `[rows, 2, STEPS]`, of each row the tokens of two samples, which part after half of
+            the steps.
+    """
+
+    tokens: list[np.ndarray]
+    trie: Trie
+    hung: np.ndarray
+    drawn: np.ndarray
+
+
+def ragged(longest: int) -> Prompts:
+    """The longest prompt has so many tokens."""
     rng = np.random.default_rng(1)
-    root = rng.integers(3, VOCABULARY, 9)
-    own = (5, 0, 7, 5 if source.window_tokens else 30)  # no longer than a window allows
+    root = rng.integers(3, VOCABULARY, longest // 3)
+    own = (5, 0, 7, longest - root.size)
     prompts = [np.append(root, rng.integers(3, VOCABULARY, size)) for size in own]
     prompts.append(rng.integers(3, VOCABULARY, 6))
     trie = Trie.build(prompts)
     rows = np.argsort(trie.prompt_leaves)  # in the order of leaves
-    lengths = np.array([len(prompts[row]) for row in rows])
-    drawn = rng.integers(3, VOCABULARY, (STEPS, len(rows))).astype(np.int32)
+    drawn = rng.integers(3, VOCABULARY, (len(rows), 2, STEPS)).astype(np.int32)
+    drawn[:, 1, :FORK] = drawn[:, 0, :FORK]
+    return Prompts(
+        [prompts[row] for row in rows], trie, trie.leaf_segments[trie.prompt_leaves[rows]], drawn
+    )
 
+
+def dense_logits(model: torch.nn.Module, prompts: Prompts) -> torch.Tensor:
+    """`[steps + 1, rows, 2, vocabulary]` by the model's own attention."""
     truth = []
-    for column, row in enumerate(rows):
-        text = torch.from_numpy(np.append(prompts[row], drawn[:, column]))[None]
-        with torch.inference_mode():
-            truth.append(model(input_ids=text, use_cache=False).logits[0, -STEPS - 1 :])
-    dense = torch.stack(truth, dim=1)  # [steps + 1, rows, vocabulary]
-    assert dense.isfinite().all()
-    assert dense.std() > 0
+    for prompt, samples in zip(prompts.tokens, prompts.drawn, strict=True):
+        for drawn in samples:
+            text = torch.from_numpy(np.append(prompt, drawn))[None]
+            with torch.inference_mode():
+                truth.append(model(input_ids=text, use_cache=False).logits[0, -STEPS - 1 :])
+    stacked = torch.stack(truth, dim=1).unflatten(1, (-1, 2))
+    assert stacked.isfinite().all()
+    assert stacked.std() > 0
+    return stacked
 
-    cache = KVCache(source.shape, 64, 4, source.dtype, source.device)
-    adapted, tree = TreeModel(model), Residency(trie, cache)
-    segments = [segment.index for segment in trie]
+
+def check_equal(config: PreTrainedConfig, source: ModelSource) -> None:
+    """Holds the logits of a random model over a tree equal to those of its own attention.
+
+    Prompts reach beyond every window. Rows fork on the way, which freezes their tails.
+    """
+    model = build(config)
+    # 24 is the tokens of windows and chunks; fixed: rotary frequencies would change beyond
+    prompts = ragged(min(75, (source.fixed_tokens or 256) - STEPS))
+    dense = dense_logits(model, prompts)
+    cache = KVCache(source.shape, 256, PAGE, source.dtype, source.device)
+    adapted, tree = TreeModel(model), Residency(prompts.trie, cache)
+    segments = [segment.index for segment in prompts.trie]
     assert tree.place(segments)
-    leaves = Prefill(adapted, trie, tree.table, cache, 16).segments(segments)
-    hung = trie.leaf_segments[trie.prompt_leaves[rows]]
-    ours = [torch.stack([leaves[segment] for segment in hung.tolist()])]
-    pages = cache.take(len(rows)).reshape(-1, 1)
-    for step, tokens in enumerate(drawn):
-        tails = np.full(len(rows), step, np.int32)
-        at = lengths + step
-        ours.append(decode_tokens(adapted, cache, tree.table, tokens, at, hung, pages, tails))
+    leaves = Prefill(adapted, prompts.trie, tree.table, cache, 32).segments(segments)
+    first = torch.stack([leaves[segment] for segment in prompts.hung.tolist()])
+    ours = [torch.stack([first, first], dim=1)]
+    lengths = np.array([len(tokens) for tokens in prompts.tokens])
+
+    def decode(drawn: np.ndarray, hung: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Steps for `[rows, steps]` tokens behind segments; returns the tails' pages."""
+        pages = cache.take(drawn.shape[0] * STEPS // PAGE).reshape(drawn.shape[0], -1)
+        for step, tokens in enumerate(drawn.T):
+            tails = np.full(tokens.size, step, np.int32)
+            logits = decode_tokens(
+                adapted, cache, tree.table, tokens.copy(), start + step, hung, pages, tails
+            )
+            ours.append(logits.unflatten(0, (len(prompts.tokens), -1)).expand(-1, 2, -1))
+        return pages
+
+    pages = decode(prompts.drawn[:, 0, :FORK], prompts.hung, lengths)
+    frozen = [
+        tree.freeze(int(segment), own, FORK)
+        for segment, own in zip(prompts.hung, pages, strict=True)
+    ]
+    below = np.repeat(np.array(frozen, np.int32), 2)
+    decode(prompts.drawn[:, :, FORK:].reshape(-1, STEPS - FORK), below, lengths.repeat(2) + FORK)
     torch.testing.assert_close(
         torch.stack(ours), dense, rtol=0, atol=2e-5 * float(dense.abs().max())
     )
