@@ -117,7 +117,13 @@ def remarks(
     settings: SamplingSettings,
 ) -> Iterator[str]:
     """What is to be said before samples are drawn; loads the weights where they are rounded."""
+    from hydragen_tree.model.rotary import longrope_remark
+    from hydragen_tree.prompt.prompts import longest_sequence
+
     yield f"samples end at {sampler.ends(prompts, settings)}"
+    longest = longest_sequence(prompts, settings.max_tokens)
+    if frequencies := longrope_remark(sampler.source.config, longest):
+        yield frequencies
     if choice.model == "tiny":
         yield _DEMONSTRATION
     if choice.device == "auto" and _is_faster_on_cpu(sampler, prompts, writer, settings.max_tokens):

@@ -24,6 +24,7 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import keep_compiled
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
+from hydragen_tree.model.rotary import fix_frequencies
 from hydragen_tree.model.support import layer_windows
 
 IMPLEMENTATION = "hydragen_tree"
@@ -172,6 +173,7 @@ class TreeModel:
         AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
         model.set_attn_implementation(IMPLEMENTATION)
         model.eval()
+        fix_frequencies(model, 1)
         forget_originals(model)
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
         if model.device.type == "cuda":
@@ -188,6 +190,10 @@ class TreeModel:
     def device(self) -> torch.device:
         """Where the weights are."""
         return torch.device(self.model.device)
+
+    def prepare(self, longest: int) -> None:
+        """Makes ready for sequences of up to so many tokens: by that longrope's frequencies go."""
+        fix_frequencies(self.model, longest)
 
     def compile(self) -> None:
         """Has the layers compiled, once for all of them and any token count; once is enough.

@@ -26,7 +26,8 @@ from hydragen_tree.errors import InputError, ModelError, Setting, first_line, on
 from hydragen_tree.model.device import find_device
 from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.quantising import quantise_layers
-from hydragen_tree.model.support import fixed_tokens, kv_shape, layer_windows, refuse_unsupported
+from hydragen_tree.model.rotary import fixed_tokens
+from hydragen_tree.model.support import kv_shape, layer_windows, refuse_unsupported
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
 from hydragen_tree.shape import KVShape
@@ -59,8 +60,8 @@ class ModelSource:
         kv_dtype: keys and values.
         device: where they will live.
         context_tokens: longest sequence the model was made for.
-        fixed_tokens: length beyond which rotary frequencies would be others; None if there is no
-            such length.
+        fixed_tokens: length beyond which rotary frequencies would be others for every length; None
+            if there is no such length.
         eos_ids: tokens that end a text.
     """
 
@@ -117,9 +118,9 @@ class ModelSource:
             raise ModelError(
                 f"{what}: {n_tokens} tokens with ",
                 Setting("max_tokens"),
-                f", but {self.name} scales its rotary positions beyond {self.fixed_tokens} tokens, "
-                "which a shared tree cannot do exactly; keep sequences shorter or choose another "
-                "model",
+                f", but beyond {self.fixed_tokens} tokens the rotary frequencies of {self.name} "
+                "change with every token (dynamic NTK), and keys would not be shared; keep "
+                "sequences shorter or choose another model",
             )
 
 

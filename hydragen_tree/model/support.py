@@ -124,14 +124,6 @@ def layer_windows(config: PreTrainedConfig) -> tuple[Window | None, ...]:
     return tuple(of_kind.get(kind) for kind in getattr(config, "layer_types", None) or unnamed)
 
 
-def fixed_tokens(config: PreTrainedConfig) -> int | None:
-    """The length up to which rotary frequencies do not depend on the length."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") not in ("dynamic", "longrope"):
-        return None
-    return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
-
-
 def _unsupported(config: PreTrainedConfig) -> str | None:
     """Why the tree cannot run a model; None if it can."""
     kind = config.model_type

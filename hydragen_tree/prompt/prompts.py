@@ -86,6 +86,11 @@ def build_prompts(
     return prompts_from_sources(problems, tokenizer, seed=seed, chat=chat, variants=variants)
 
 
+def longest_sequence(prompts: Sequence[Prompt], max_tokens: int) -> int:
+    """Tokens of the longest sequence that a run of these prompts, of all shards, can have."""
+    return max(len(prompt.token_ids) for prompt in prompts) + max_tokens
+
+
 def prompts_from_sources(
     sources: Iterable[Any],
     tokenizer: Tokenizer,

@@ -28,7 +28,7 @@ from hydragen_tree.model.loading import (
 )
 from hydragen_tree.model.quantising import LogitError, measure_logit_error
 from hydragen_tree.problem.types import Problem
-from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
+from hydragen_tree.prompt.prompts import Prompt, longest_sequence, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
 from hydragen_tree.sample.records import RunStats, SampleRecords
@@ -264,8 +264,9 @@ class Sampler:
         self.stats = stats = RunStats(started=time.perf_counter())
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
         outline = self.outline(prompts, n, shard)
-        prompts, trie, rows = outline.prompts, outline.trie, outline.rows
         model = self.model  # before the arena: what the weights leave is measured
+        model.prepare(longest_sequence(prompts, settings.max_tokens))
+        prompts, trie, rows = outline.prompts, outline.trie, outline.rows
         n_left = sum(map(len, ranges.values())) - sum(map(len, done.values()))
         if self._is_compiled(outline, settings, n_left):
             model.compile()

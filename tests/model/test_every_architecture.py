@@ -141,13 +141,18 @@ def ragged(longest: int) -> Prompts:
 
 
 def dense_logits(model: torch.nn.Module, prompts: Prompts) -> torch.Tensor:
-    """`[steps + 1, rows, 2, vocabulary]` by the model's own attention."""
-    truth = []
+    """`[steps + 1, rows, 2, vocabulary]` by the model's own attention.
+
+    Sequences are made equally long, as some models' rotary frequencies go by the last position.
+    """
+    truth, longest = [], max(map(len, prompts.tokens)) + STEPS
     for prompt, samples in zip(prompts.tokens, prompts.drawn, strict=True):
         for drawn in samples:
-            text = torch.from_numpy(np.append(prompt, drawn))[None]
+            behind = np.full(longest - len(prompt) - STEPS, 3)
+            text = torch.from_numpy(np.concatenate([prompt, drawn, behind]))[None]
             with torch.inference_mode():
-                truth.append(model(input_ids=text, use_cache=False).logits[0, -STEPS - 1 :])
+                logits = model(input_ids=text, use_cache=False).logits[0]
+            truth.append(logits[len(prompt) - 1 :][: STEPS + 1])
     stacked = torch.stack(truth, dim=1).unflatten(1, (-1, 2))
     assert stacked.isfinite().all()
     assert stacked.std() > 0
@@ -165,6 +170,7 @@ def check_equal(config: PreTrainedConfig, source: ModelSource) -> None:
     dense = dense_logits(model, prompts)
     cache = KVCache(source.shape, 256, PAGE, source.dtype, source.device)
     adapted, tree = TreeModel(model), Residency(prompts.trie, cache)
+    adapted.prepare(max(map(len, prompts.tokens)) + STEPS)
     segments = [segment.index for segment in prompts.trie]
     assert tree.place(segments)
     leaves = Prefill(adapted, prompts.trie, tree.table, cache, 32).segments(segments)
