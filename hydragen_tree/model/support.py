@@ -61,11 +61,21 @@ def refuse_unsupported(model: str, config: PreTrainedConfig, whole: PreTrainedCo
     Raises:
         ModelError: of a kind that is not supported.
     """
+    if why := unsupported(config, whole):
+        raise ModelError(f"{why}; choose another model", setting="model", value=model)
+
+
+def unsupported(config: PreTrainedConfig, whole: PreTrainedConfig) -> str | None:
+    """Why the tree cannot run a kind of model, as a clause; None if it can.
+
+    Args:
+        config: of the text model.
+        whole: of all of it; the same where there is no more than text.
+    """
     why = _unsupported(config)
     if why is None and _class(AutoModelForCausalLM, whole) is None:
         why = f"{whole.model_type} is not a causal language model, though a part of it may be"
-    if why:
-        raise ModelError(f"{why}; choose another model", setting="model", value=model)
+    return why
 
 
 def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:

@@ -19,6 +19,7 @@ from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.architectures import architecture
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import ModelSource, find_model
 from hydragen_tree.model.support import layer_windows
@@ -72,6 +73,12 @@ def build(config: PreTrainedConfig) -> torch.nn.Module:
 def test_equal_to_dense_or_refused(kind: str, tmp_path: Path) -> None:
     config = default(kind)
     source = found(config, tmp_path)
+    told = architecture(kind)  # what `hydragen models` says of it
+    if source is None:
+        assert told.why_not
+    elif told.why_not != f"{kind} has no default configuration to go by":
+        assert told.why_not is None
+        assert set(told.windows) == set(filter(None, layer_windows(source.config)))
     if source is not None:
         config = shrunken(kind)
         source = found(config, tmp_path)
