@@ -7,6 +7,7 @@ without one the sentence ends at the samples, as `hydragen-sample` does.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.sample.shard import Shard
 from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.spread.devices import device_crew, find_devices
+from hydragen_tree.spread.spread_sampler import SpreadSampler
 
 if TYPE_CHECKING:  # a run that only samples does not wait for scipy
     from hydragen_tree.judge.judge import Judge
@@ -30,6 +33,7 @@ def run(
     n: int,
     *,
     sampler: Sampler,
+    devices: str | Sequence[str] | None = None,
     settings: SamplingSettings = _USUAL,
     done: Mapping[str, Collection[int]] | None = None,
     shard: Shard | None = None,
@@ -46,6 +50,9 @@ def run(
         problems: what to solve; prompts that are built already are drawn from as they are.
         n: samples a problem.
         sampler: the model's.
+        devices: draw with a process on each of these: `all` accelerators of this machine, their
+            numbers (`0,1,3`), or names (`cpu,cpu`), which may come as a list, too. The sampler's
+            own weights are then not loaded. None: the sampler draws itself.
         settings: how to sample.
         done: by task id, sample indices that exist already and are not drawn again.
         shard: draw only these samples; pass@k is then of them.
@@ -58,18 +65,28 @@ def run(
         Solved problems and pass@k; None without a judge.
 
     Raises:
-        InputError: a prompt does not fit, or a judge is given and not every source is a problem.
+        InputError: a prompt does not fit, there are no such devices, or a judge is given and not
+            every source is a problem.
         CapacityError: not even one branch fits into the memory there is.
     """
     prompts = prompts_from_sources(problems, sampler.tokenizer, seed=settings.seed)
-    samples = _kept(sampler.sample(prompts, n, settings, done=done, shard=shard), keep)
-    if judge is None:
-        for _ in samples:
-            pass
-        return None
-    from hydragen_tree.passk.summary import summarise
+    with ExitStack() as stack:
+        if devices is not None:
+            sampler = stack.enter_context(_spread(sampler, devices))
+        samples = _kept(sampler.sample(prompts, n, settings, done=done, shard=shard), keep)
+        if judge is None:
+            for _ in samples:
+                pass
+            return None
+        from hydragen_tree.passk.summary import summarise
 
-    return summarise(_judged(samples, _by_id(problems), judge), ks)
+        return summarise(_judged(samples, _by_id(problems), judge), ks)
+
+
+def _spread(sampler: Sampler, devices: str | Sequence[str]) -> SpreadSampler:
+    if isinstance(sampler, SpreadSampler):
+        raise InputError("the sampler has workers of its own", setting="devices")
+    return SpreadSampler(sampler, device_crew(sampler, find_devices(devices)))
 
 
 def _kept(samples: Iterable[Sample], keep: Callable[[Sample], None] | None) -> Iterator[Sample]:

@@ -143,13 +143,23 @@ Device = Annotated[
     str,
     typer.Option("--device", metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, mps, ..."),
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="LIST",
+        rich_help_panel=_MODEL,
+        help="Draw with a process on each of these: all GPUs of the machine, 0,1,3, or cpu,cpu. "
+        "One that is lost hands its samples to the others. Default: one process, on --device.",
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(
         "--memory",
         metavar="SIZE",
         rich_help_panel=_MODEL,
-        help="For keys and values, such as 8GiB. Default: measured.",
+        help="For keys and values on each device, such as 8GiB. Default: measured.",
     ),
 ]
 MaxRows = Annotated[

@@ -1,7 +1,11 @@
-"""How far a run has come: two live lines on a terminal, a plain line now and then elsewhere."""
+"""How far a run has come: two live lines on a terminal, a plain line now and then elsewhere.
+
+Where several workers draw, each has a live line of its own below.
+"""
 
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
 
     from hydragen_tree.sample.records import RunStats
     from hydragen_tree.sample.writer import SampleCounts
+    from hydragen_tree.spread.spread_sampler import WorkerState
 
 _PLAIN_INTERVAL_S = 5.0
 _WIDTH = 100
@@ -24,6 +29,7 @@ class Progress:
     Args:
         stats: reads the figures of now.
         tally: counts of what stands in the file, earlier sessions included.
+        workers: where there are several, what is known of each, live.
         to_stdout: the samples go to stdout.
         quiet: show nothing.
     """
@@ -33,10 +39,12 @@ class Progress:
         stats: "Callable[[], RunStats]",
         tally: "SampleCounts",
         *,
+        workers: "Sequence[WorkerState]" = (),
         to_stdout: bool,
         quiet: bool,
     ) -> None:
         self._stats = stats
+        self._workers = workers
         self._tally = tally
         self._before = (tally.samples, tally.tokens)
         self._to_stdout = to_stdout
@@ -102,9 +110,9 @@ class Progress:
         line.add_column(ratio=1)
         line.add_column(no_wrap=True)
         line.add_row(ProgressBar(total=total, completed=done), f"{done:,}/{total:,} samples")
-        return Group(
-            line, Text(self._describe(stats), style="dim", no_wrap=True, overflow="ellipsis")
-        )
+        below = [self._describe(stats), *self._worker_lines()]
+        texts = (Text(each, style="dim", no_wrap=True, overflow="ellipsis") for each in below)
+        return Group(line, *texts)
 
     def _done(self, stats: "RunStats") -> tuple[int, int]:
         before = self._before[0]
@@ -119,6 +127,18 @@ class Progress:
         if not self._tally.samples:
             return f"{speed}, {rows}"
         return f"{speed}, {rows}, {duration(self._rest_s(stats))} left"
+
+    def _worker_lines(self) -> Iterator[str]:
+        """What each worker does."""
+        width = max((len(worker.name) for worker in self._workers), default=0)
+        for worker in self._workers:
+            doing, stats = str(worker.doing), worker.stats
+            if worker.doing == "drawing" and stats.tokens_sampled:
+                elapsed_s = time.perf_counter() - worker.started
+                speed = f"{stats.tokens_sampled / elapsed_s:,.0f} tokens/s"
+                rows = f"{count(stats.rows_live, 'row')} for {count(stats.samples_live, 'sample')}"
+                doing = f"{speed}, {rows}"
+            yield f"{worker.name:<{width}}  {doing}, {stats.samples_done:,} done"
 
     def _rest_s(self, stats: "RunStats") -> float:
         """Seconds left, if the samples that are not done become as long as those that are.

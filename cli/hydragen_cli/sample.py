@@ -9,7 +9,14 @@ from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_cli.options import config_files, parse_bytes, unescape
 from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of_model
 from hydragen_cli.progress import Progress
-from hydragen_cli.sampling import ModelChoice, describe_samples, prepare, rehearse, remarks
+from hydragen_cli.sampling import (
+    ModelChoice,
+    describe_samples,
+    prepare,
+    rehearse,
+    remarks,
+    workers_of,
+)
 from hydragen_tree.errors import InputError
 from hydragen_tree.sample.shard import Shard
 from hydragen_tree.settings import SamplingSettings
@@ -49,6 +56,7 @@ def sample(
     kv_dtype: arguments.KvDtype = "auto",
     weights: arguments.Weights = "auto",
     device: arguments.Device = "auto",
+    devices: arguments.Devices = None,
     attention: arguments.Attention = "auto",
     compile: arguments.Compile = None,
     memory: arguments.Memory = None,
@@ -82,6 +90,7 @@ def sample(
         kv_dtype,
         weights,
         device,
+        devices,
         attention,
         compile,
         memory_bytes,
@@ -136,6 +145,7 @@ def sample(
             with Progress(
                 lambda: sampler.stats,
                 writer.tally,
+                workers=workers_of(sampler),
                 to_stdout=path is None,
                 quiet=quiet,
             ):
@@ -152,6 +162,8 @@ def sample(
             note(_how_to_resume(writer), quiet=quiet)
             return interrupted.exit_code
         figures = session_figures(sampler, built[0])
+        if workers := workers_of(sampler):
+            figures["workers"] = {each.name: each.stats.samples_done for each in workers}
         with interrupts.held():
             writer.finish(figures)
         if not quiet:

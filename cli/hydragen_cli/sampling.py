@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydragen_cli.console import console, count, duration, note, prepare_libraries, show, size
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.plan import describe
+from hydragen_tree.errors import InputError
 from hydragen_tree.sample.shard import Shard
 from hydragen_tree.settings import SamplingSettings
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from hydragen_tree.prompt.prompts import Prompt
     from hydragen_tree.sample.sampler import Sampler
     from hydragen_tree.sample.writer import SampleWriter
+    from hydragen_tree.spread.spread_sampler import WorkerState
 
 _DEMONSTRATION = (
     "tiny is a small demonstration model; name a real one with --model DIRECTORY or OWNER/NAME"
@@ -30,7 +32,11 @@ _NOT_EXACT_WEIGHTS = (
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """The options that say which model samples are drawn from, and how it runs."""
+    """The options that say which model samples are drawn from, and how it runs.
+
+    Raises:
+        InputError: two of them say where.
+    """
 
     model: str
     revision: str | None
@@ -38,10 +44,17 @@ class ModelChoice:
     kv_dtype: str
     weights: str
     device: str
+    devices: str | None
     attention: str
     compiled: bool | None
     memory_bytes: int | None
     max_rows: int | None
+
+    def __post_init__(self) -> None:
+        if self.devices is not None and self.device != "auto":
+            raise InputError(
+                "names what --device does; choose one", setting="devices", value=self.devices
+            )
 
 
 def prepare(
@@ -53,7 +66,9 @@ def prepare(
     *,
     quiet: bool,
 ) -> "tuple[Sampler, list[Prompt]]":
-    """A sampler and the prompts, checked; loads no weights.
+    """A sampler, with a process on each device where several are named, and the prompts, checked.
+
+    Loads no weights, and starts no process.
 
     Raises:
         InputError: the model cannot be used, or a prompt does not fit.
@@ -61,19 +76,25 @@ def prepare(
     prepare_libraries(choice.model, quiet=quiet)
 
     from hydragen_tree.sample.sampler import Sampler  # torch comes with it: seconds
+    from hydragen_tree.spread.devices import device_crew, find_devices
+    from hydragen_tree.spread.spread_sampler import SpreadSampler
 
+    devices = [] if choice.devices is None else find_devices(choice.devices)
     sampler = Sampler.from_pretrained(
         choice.model,
         revision=choice.revision,
         dtype=choice.dtype,
         kv_dtype=choice.kv_dtype,
         weights=choice.weights,
-        device=choice.device,
+        device=str(devices[0]) if devices else choice.device,
         attention=choice.attention,
         memory_bytes=choice.memory_bytes,
         max_rows=choice.max_rows,
         compiled=choice.compiled,
     )
+    if devices:
+        crew = device_crew(sampler, devices)
+        sampler = SpreadSampler(sampler, crew, lambda news: note(news, quiet=quiet))
     built = inputs.prompts(sampler.tokenizer, settings.seed)
     sampler.check(built, settings, n, part)
     if choice.kv_dtype == "fp8":
@@ -126,11 +147,19 @@ def remarks(
         yield frequencies
     if choice.model == "tiny":
         yield _DEMONSTRATION
-    if choice.device == "auto" and _is_faster_on_cpu(sampler, prompts, writer, settings.max_tokens):
+    is_our_choice = choice.device == "auto" and choice.devices is None
+    if is_our_choice and _is_faster_on_cpu(sampler, prompts, writer, settings.max_tokens):
         yield _SMALL
     error = sampler.logit_error(prompts[0])
     if error is not None:
         yield str(error)
+
+
+def workers_of(sampler: "Sampler") -> "Sequence[WorkerState]":
+    """What is known of the workers that draw for a sampler, live; none where it draws itself."""
+    from hydragen_tree.spread.spread_sampler import SpreadSampler
+
+    return sampler.workers if isinstance(sampler, SpreadSampler) else ()
 
 
 def _is_faster_on_cpu(
@@ -181,6 +210,9 @@ def describe_samples(writer: "SampleWriter", figures: Mapping[str, Any]) -> list
         ),
         ("time", duration(elapsed_s)),
     ]
+    if workers := figures.get("workers"):
+        shares = (f"{number:,} by {name}" for name, number in workers.items())
+        lines.insert(2, ("workers", ", ".join(shares)))
     if shard := writer.manifest.shard:
         lines.insert(1, ("shard", str(shard)))
     return lines

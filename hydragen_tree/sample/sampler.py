@@ -33,7 +33,7 @@ from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
-from hydragen_tree.sample.shard import Shard, sample_ranges
+from hydragen_tree.sample.shard import Part, sample_ranges
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.trie.costs import CostModel, find_cost
@@ -55,6 +55,7 @@ class Sampler:
     Attributes:
         source: the model's place, configuration and sizes.
         tokenizer: the model's.
+        attention, memory_bytes, compiled: as given.
         max_rows: branches in the batch at the most.
         stats: figures of the latest run, live.
     """
@@ -79,9 +80,9 @@ class Sampler:
         self.tokenizer = load_tokenizer(source)
         self.stats = RunStats()
         self._detokenizer = Detokenizer(self.tokenizer, int(source.config.vocab_size))
-        self._attention = attention
-        self._memory_bytes = memory_bytes
-        self._compiled = compiled
+        self.attention = attention
+        self.memory_bytes = memory_bytes
+        self.compiled = compiled
         rows, self._page_tokens, self._prefill_tokens = _DEFAULTS.get(
             source.device.type, _GPU_DEFAULTS
         )
@@ -151,7 +152,7 @@ class Sampler:
     def model(self) -> TreeModel:
         """The adapted model; loads the weights on first use."""
         if self._model is None:
-            self._model = TreeModel(load_weights(self.source), self._attention)
+            self._model = TreeModel(load_weights(self.source), self.attention)
         return self._model
 
     def logit_error(self, prompt: Prompt) -> LogitError | None:
@@ -164,7 +165,7 @@ class Sampler:
         if self.source.is_quantised and self._model is None:
             weights = load_weights(self.source)
             self._logit_error = measure_logit_error(weights, prompt.token_ids.tolist())
-            self._model = TreeModel(weights, self._attention)
+            self._model = TreeModel(weights, self.attention)
         return self._logit_error
 
     @property
@@ -179,7 +180,7 @@ class Sampler:
         settings: SamplingSettings = _USUAL,
         *,
         done: Mapping[str, Collection[int]] | None = None,
-        shard: Shard | None = None,
+        shard: Part | None = None,
     ) -> Iterator[Sample]:
         """Draws n samples of every source, yielding each as it finishes.
 
@@ -210,7 +211,7 @@ class Sampler:
         prompts: Sequence[Prompt],
         settings: SamplingSettings,
         n: int = 1,
-        shard: Shard | None = None,
+        shard: Part | None = None,
     ) -> None:
         """Refuses prompts that the model cannot hold, and too many samples; needs no weights.
 
@@ -259,7 +260,7 @@ class Sampler:
         n: int,
         settings: SamplingSettings,
         done: Mapping[str, Collection[int]],
-        shard: Shard | None,
+        shard: Part | None,
     ) -> Iterator[Sample]:
         self.stats = stats = RunStats(started=time.perf_counter())
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
@@ -333,7 +334,7 @@ class Sampler:
         deepest = max((segment.depth for segment in trie), default=0)
         return path_levels(deepest + 1, settings.max_tokens, self._page_tokens)
 
-    def outline(self, prompts: Sequence[Prompt], n: int, shard: Shard | None = None) -> Outline:
+    def outline(self, prompts: Sequence[Prompt], n: int, shard: Part | None = None) -> Outline:
         """What a run of n samples a task would share: its trie, and the rows of its batch.
 
         The run itself works on this outline's trie, so that what is shown is what is run. That of
@@ -373,14 +374,14 @@ class Sampler:
         compiling = self.compiling(outline, settings.max_tokens, n_samples)
         if compiling is None:
             return False
-        return compiling.is_worth_it if self._compiled is None else self._compiled
+        return compiling.is_worth_it if self.compiled is None else self.compiled
 
     def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
         """Room for what the run can use at the most, within the budget."""
         source, page = self.source, self._page_tokens
         tail = -(-settings.max_tokens // page) + 1
         useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
-        budget = self._memory_bytes or kv_budget_bytes(
+        budget = self.memory_bytes or kv_budget_bytes(
             source, self._prefill_tokens, rows, self._levels(trie, settings)
         )
         page_bytes = page * source.shape.token_bytes
@@ -392,6 +393,3 @@ class Sampler:
                 value=f"{budget} bytes",
             )
         return KVCache(source.shape, n_pages, page, source.kv_dtype, source.device, self.is_fused)
-
-
-__all__ = ["Sampler"]

@@ -8,9 +8,16 @@ the task ids and n alone; a problem may be cut anywhere; and the samples of a sh
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from hydragen_tree.errors import InputError
+
+
+class Part(Protocol):
+    """Some of the samples of a run: a `Shard`, or a piece that a worker was given."""
+
+    def ranges(self, task_ids: Iterable[str], n: int) -> dict[str, range]:
+        """By task id, the indices of its samples, for the tasks that it has samples of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,7 @@ class Shard:
         return samples if self.of == 1 else f"{self.number}/{self.of} of {samples}"
 
 
-def sample_ranges(task_ids: Iterable[str], n: int, shard: Shard | None) -> dict[str, range]:
+def sample_ranges(task_ids: Iterable[str], n: int, shard: Part | None) -> dict[str, range]:
     """The sample indices that a process draws, by task id; without a shard all of them.
 
     Raises:

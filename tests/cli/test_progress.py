@@ -13,6 +13,7 @@ from hydragen_cli.console import count, duration, size
 from hydragen_cli.progress import Progress
 from hydragen_tree.sample.records import RunStats
 from hydragen_tree.sample.writer import SampleCounts
+from hydragen_tree.spread.spread_sampler import WorkerState
 
 
 def stats_of(done: int, elapsed_s: float = 10.0) -> RunStats:
@@ -68,6 +69,21 @@ def test_live_lines_fit(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bar.rstrip().endswith("1,250/2,000 samples")
     assert len(bar) <= min(width, 100)
     assert figures == "2,000 tokens/s, 321 rows for 488 samples, 15.0 s left"
+
+
+def test_a_live_line_for_each_worker() -> None:
+    drawing = WorkerState("cuda:0", "drawing", stats_of(250), time.perf_counter() - 10.0)
+    lost = WorkerState("cuda:1", "lost", RunStats(samples_done=3))
+    view = Progress(
+        lambda: stats_of(250), SampleCounts(), workers=[drawing, lost], to_stdout=False, quiet=False
+    )
+    screen = Console(file=io.StringIO(), width=100, force_terminal=False)
+    screen.print(view._render())
+    assert isinstance(screen.file, io.StringIO)
+    assert screen.file.getvalue().splitlines()[2:] == [
+        "cuda:0  2,000 tokens/s, 321 rows for 488 samples, 250 done",
+        "cuda:1  lost, 3 done",
+    ]
 
 
 def test_plain_lines_without_a_terminal(

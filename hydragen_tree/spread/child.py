@@ -1,0 +1,117 @@
+"""What runs in a process of `ProcessCrew`."""
+
+import logging
+import os
+import threading
+import time
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from hydragen_tree.imports import spare_imports
+from hydragen_tree.threads import limit_spinning
+
+if TYPE_CHECKING:
+    from hydragen_tree.spread.worker import Worker
+
+_FIGURES_S = 0.25
+
+
+def main(number: int) -> None:
+    """Serves at a socket until the other side closes it.
+
+    Args:
+        number: the socket's file descriptor.
+    """
+    limit_spinning()
+    line = _Line(Connection(number))
+    spare_imports()
+    _quieten()
+    from hydragen_tree.spread.worker import Lost, as_error
+
+    try:
+        _serve(line)
+    except Exception as error:
+        line.send(Lost(as_error(error)))
+    # Not by way of torch's and CUDA's own ends: there is nothing left to save.
+    os._exit(1)
+
+
+class _Line:
+    """The connection to who gives the work; its end is ours.
+
+    Attributes:
+        inbox: what has come.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.inbox: SimpleQueue[Any] = SimpleQueue()
+
+    def listen(self) -> None:
+        """Fills the inbox, from now on and from a thread of its own."""
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def receive(self) -> Any:
+        """The next message, before `listen`."""
+        return self._connection.recv()
+
+    def send(self, message: object) -> None:
+        """Sends a message."""
+        try:
+            with self._lock:
+                self._connection.send(message)
+        except OSError:
+            os._exit(1)
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                self.inbox.put(self._connection.recv())
+        except (EOFError, OSError):
+            os._exit(1)  # at once: what is being drawn has nobody to go to
+
+
+def _serve(line: _Line) -> None:
+    import torch
+
+    from hydragen_tree.spread.work_list import Piece
+    from hydragen_tree.spread.worker import PieceDone, Worker
+
+    maker, threads = line.receive()
+    line.listen()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    worker = Worker(maker)
+    threading.Thread(target=_report, args=(line, worker), daemon=True).start()
+    while True:
+        message = line.inbox.get()
+        if isinstance(message, Piece):
+            for sample in worker.draw(message):
+                line.send(sample)
+            line.send(PieceDone(worker.stats))
+        else:
+            line.send(worker.begin(message))
+
+
+def _report(line: _Line, worker: "Worker") -> None:
+    """Sends the figures of now, where they have changed."""
+    from hydragen_tree.spread.worker import Figures
+
+    told = None
+    while True:
+        time.sleep(_FIGURES_S)
+        figures = Figures(worker.stats)
+        if figures != told:
+            line.send(figures)
+            told = figures
+
+
+def _quieten() -> None:
+    """No bars and no messages of libraries: they would stand among those of other workers."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    for name in ("huggingface_hub", "hydragen_tree", "hydragen_kernels"):
+        logging.getLogger(name).setLevel(logging.ERROR)

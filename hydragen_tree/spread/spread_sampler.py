@@ -1,0 +1,216 @@
+"""A sampler whose samples are drawn by several workers.
+
+    while samples are missing:
+        give      pieces of the work list to the workers that have nothing to do
+        receive   samples, which are yielded; figures; the news that a worker is lost
+        give back what a lost worker has not drawn
+
+Sample i of a task is the same whoever draws it, so what is yielded is what one process draws, in
+another order.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from hydragen_tree.errors import HydragenError, Setting
+from hydragen_tree.model.quantising import LogitError
+from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.records import RunStats
+from hydragen_tree.sample.sample import Sample
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.sample.shard import Part, sample_ranges
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.spread.figures import side_by_side
+from hydragen_tree.spread.work_list import Piece, WorkList
+from hydragen_tree.spread.worker import Assignment, Figures, Lost, Message, PieceDone, Ready
+
+
+class Crew(Protocol):
+    """Workers, and the way to them; they are told apart by their number, from 0."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the workers, in their order."""
+
+    def begin(self, assignment: Assignment) -> None:
+        """Tells all workers of a run; each answers `Ready`."""
+
+    def give(self, worker: int, piece: Piece) -> None:
+        """Has a worker draw a piece; it answers with samples and `PieceDone`."""
+
+    def receive(self) -> tuple[int, Message]:
+        """The next message of any worker, and which; waits for it.
+
+        A worker that is `Lost` says no more, unless it is `Ready` again.
+        """
+
+    def close(self) -> None:
+        """Ends the workers, whatever they do."""
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """What is known of a worker.
+
+    Attributes:
+        name: of its device.
+        doing: `loading`, `drawing`, `waiting` for work, or `lost`.
+        stats: its figures in this run.
+        started: `time.perf_counter()` when its weights were there.
+        error: why it is lost.
+    """
+
+    name: str
+    doing: Literal["loading", "drawing", "waiting", "lost"] = "loading"
+    stats: RunStats = field(default_factory=RunStats)
+    started: float = 0.0
+    error: HydragenError | None = None
+
+
+class SpreadSampler(Sampler):
+    """Draws what another sampler draws, with several workers.
+
+        spread = SpreadSampler(sampler, device_crew(sampler, find_devices("all")))
+        for sample in spread.sample(problems, n=1000):
+            ...
+
+    The workers end with the run; in a `with` block they, and their weights, stay until its end.
+
+    Args:
+        sampler: whose prompts, checks and settings these are; no weights are loaded here.
+        crew: the workers.
+        say: told what a user should know: that a worker is lost.
+
+    Attributes:
+        workers: what is known of each, live.
+    """
+
+    def __init__(
+        self, sampler: Sampler, crew: Crew, say: Callable[[str], None] | None = None
+    ) -> None:
+        super().__init__(
+            sampler.source,
+            attention=sampler.attention,
+            memory_bytes=sampler.memory_bytes,
+            max_rows=sampler.max_rows,
+            compiled=sampler.compiled,
+        )
+        self.workers = [WorkerState(name) for name in crew.names]
+        self._crew = crew
+        self._say = say or (lambda message: None)
+        self._measured: LogitError | None = None
+        self._stay = False
+
+    def logit_error(self, prompt: Prompt) -> LogitError | None:
+        """See `Sampler.logit_error`; here None until a worker has measured it in a run."""
+        return self._measured
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._crew.close()
+
+    def __enter__(self) -> "SpreadSampler":
+        self._stay = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stay = False
+        self.close()
+
+    def _on_device(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        return samples  # nothing is computed here
+
+    def _run(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        settings: SamplingSettings,
+        done: Mapping[str, Collection[int]],
+        shard: Part | None,
+    ) -> Iterator[Sample]:
+        work = WorkList(
+            prompts,
+            sample_ranges((prompt.task_id for prompt in prompts), n, shard),
+            done,
+            workers=len(self.workers),
+            max_tokens=settings.max_tokens,
+            max_rows=self.max_rows,
+        )
+        self.workers[:] = [WorkerState(name) for name in self._crew.names]
+        self.stats = RunStats(started=time.perf_counter())
+        pieces: dict[int, Piece] = {}
+        try:
+            self._crew.begin(Assignment(prompts, n, settings))
+            while pieces or not work.is_finished:
+                self._give(work, pieces)
+                if all(worker.doing == "lost" for worker in self.workers):
+                    raise _all_lost(self.workers)
+                number, message = self._crew.receive()
+                if isinstance(message, Sample):
+                    if work.finished(message):
+                        self.stats.samples_done += 1
+                        yield message
+                else:
+                    self._note(self.workers[number], message, work, pieces.get(number))
+                    if isinstance(message, PieceDone | Lost):
+                        pieces.pop(number, None)
+        finally:
+            if pieces or not work.is_finished or not self._stay:
+                self.close()  # what they are drawing is nothing that a later run wants
+
+    def _give(self, work: WorkList, pieces: dict[int, Piece]) -> None:
+        """Gives work to those who have none, as long as there is some."""
+        for number, worker in enumerate(self.workers):
+            if worker.doing == "waiting" and (piece := work.take()) is not None:
+                pieces[number] = piece
+                worker.doing = "drawing"
+                self._crew.give(number, piece)
+
+    def _note(
+        self,
+        worker: WorkerState,
+        message: Ready | Figures | PieceDone | Lost,
+        work: WorkList,
+        piece: Piece | None,
+    ) -> None:
+        """Takes in what a worker says of itself."""
+        started = self.stats.started
+        match message:
+            case Ready():
+                worker.doing, worker.started = "waiting", time.perf_counter()
+                if not self.stats.samples_total:
+                    started = worker.started
+                if message.logit_error is not None:
+                    self._measured = message.logit_error
+                    self._say(str(message.logit_error))
+            case Figures():
+                worker.stats = message.stats
+            case PieceDone():
+                worker.stats, worker.doing = message.stats, "waiting"
+            case Lost():
+                worker.doing, worker.error = "lost", message.error
+                worker.stats.samples_live = worker.stats.rows_live = 0
+                n_back = 0 if piece is None else work.give_back(piece)
+                rest = f"; the others draw its {n_back:,} samples" if n_back else ""
+                if any(each.doing != "lost" for each in self.workers):
+                    self._say(f"{worker.name}: {message.error}{rest}")
+        self.stats = side_by_side([each.stats for each in self.workers], started)
+        if any(each.started for each in self.workers):
+            self.stats.samples_total = work.n_samples
+        self.stats.samples_done = work.n_finished
+
+
+def _all_lost(workers: Sequence[WorkerState]) -> HydragenError:
+    """The one error of all workers, or one that names each."""
+    errors = {worker.name: worker.error for worker in workers if worker.error is not None}
+    first, *others = errors.values()
+    if all((type(error), error.args) == (type(first), first.args) for error in others):
+        return first
+    why = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    return HydragenError(
+        f"no worker is left ({why}); samples written before are intact, and ",
+        Setting("resume"),
+        " draws the rest",
+    )

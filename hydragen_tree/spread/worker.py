@@ -1,0 +1,134 @@
+"""What a worker does, wherever it runs: one model, and piece after piece of the work.
+
+A worker is told an `Assignment`, answers with `Ready`, and is then given pieces, one at a time; it
+answers each with its samples and `PieceDone`. `Lost` is the last that is heard of one.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydragen_tree.errors import HydragenError, first_line
+from hydragen_tree.model.quantising import LogitError
+from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.records import RunStats
+from hydragen_tree.sample.sample import Sample
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.spread.figures import one_after_another
+from hydragen_tree.spread.work_list import Piece
+
+SamplerMaker = Callable[[], Sampler]  # called where the worker is
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Assignment:
+    """A run, as a worker has to know it.
+
+    Attributes:
+        prompts: all of them.
+        n: samples a task.
+        settings: how to sample.
+        measures: the worker also measures what 8 bits cost, where weights are rounded to them.
+    """
+
+    prompts: Sequence[Prompt]
+    n: int
+    settings: SamplingSettings
+    measures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded.
+
+    Attributes:
+        logit_error: what was measured, if that was asked for.
+    """
+
+    logit_error: LogitError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A worker's figures of now: all pieces of the run together."""
+
+    stats: RunStats
+
+
+@dataclass(frozen=True, slots=True)
+class PieceDone:
+    """Every sample of the piece has been sent.
+
+    Attributes:
+        stats: see `Figures`.
+    """
+
+    stats: RunStats
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker has failed, or is gone.
+
+    Attributes:
+        error: why.
+    """
+
+    error: HydragenError
+
+
+Message = Ready | Sample | Figures | PieceDone | Lost
+
+
+class Worker:
+    """Draws pieces of a run.
+
+    Args:
+        make_sampler: makes the model's.
+    """
+
+    def __init__(self, make_sampler: SamplerMaker) -> None:
+        self._sampler = make_sampler()
+        # Figures of the pieces that are done, and those of the last of them.
+        self._counted = RunStats(), self._sampler.stats
+
+    def begin(self, assignment: Assignment) -> Ready:
+        """Makes ready for a run; the first time, the weights load."""
+        self._assignment = assignment
+        self._counted = RunStats(), self._sampler.stats
+        error = None
+        if assignment.measures:
+            error = self._sampler.logit_error(assignment.prompts[0])
+        _ = self._sampler.model
+        return Ready(error)
+
+    def draw(self, piece: Piece) -> Iterator[Sample]:
+        """Draws a piece of the run.
+
+        Raises:
+            HydragenError: as `Sampler.sample`.
+        """
+        run = self._assignment
+        # All prompts, since the longest of the whole run may decide how the model is prepared.
+        yield from self._sampler.sample(
+            run.prompts, run.n, run.settings, done=piece.holes, shard=piece
+        )
+        self._counted = self.stats, self._sampler.stats
+
+    @property
+    def stats(self) -> RunStats:
+        """Figures of all pieces of the run up to now."""
+        before, last = self._counted
+        now = self._sampler.stats
+        return before if now is last else one_after_another(before, now)
+
+
+def as_error(error: Exception) -> HydragenError:
+    """What went wrong, as an error that can be sent; one that nobody foresaw says where."""
+    if isinstance(error, HydragenError):
+        return error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    return HydragenError(f"{type(error).__name__}: {first_line(error)} ({where})")
