@@ -28,7 +28,8 @@ from hydragen_bench.timing import (
     relative_error,
 )
 from hydragen_kernels.items import Item, item_columns, item_rows, item_table
-from hydragen_kernels.segment import SegmentTiles, segment_attention
+from hydragen_kernels.segment import segment_attention
+from hydragen_kernels.segment_tiles import SegmentTiles
 from hydragen_kernels.tail import tail_attention
 from hydragen_tree.attention.heads import Heads
 

@@ -47,7 +47,9 @@ from hydragen_bench.table import line
 from hydragen_bench.timing import Ceilings, measure_ceilings, median_us, seconds
 from hydragen_kernels.inputs import FP8
 from hydragen_kernels.items import item_table
+from hydragen_kernels.step import RowState
 from hydragen_tree.branch.decoder import CHUNK_STEPS
+from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.loading import dtype_name
 from hydragen_tree.model.projections import products_of
@@ -67,7 +69,7 @@ class Row:
         new_tokens: of every sample.
         prefill_s: seconds of the prompt.
         forking_s: seconds of the steps until every sample had a row of its own.
-        fork_host_ms: host's milliseconds a step while samples share rows; None: none did.
+        fork_ms: milliseconds a step while samples share rows; None: none did.
         step_ms: milliseconds of a steady step.
         products_ms: milliseconds of the step's matrix products alone, one after the other.
         tokens_s: tokens a second of the tree, and of each yardstick: `sustained_tokens_s` is the
@@ -81,7 +83,7 @@ class Row:
     new_tokens: int
     prefill_s: float
     forking_s: float
-    fork_host_ms: float | None
+    fork_ms: float | None
     step_ms: float
     products_ms: float
     tokens_s: float
@@ -103,7 +105,7 @@ class Row:
                 f"{self.new_tokens}",
                 f"{self.prefill_s:.2f}",
                 f"{self.forking_s:.2f}",
-                "-" if self.fork_host_ms is None else f"{self.fork_host_ms:.2f}",
+                "-" if self.fork_ms is None else f"{self.fork_ms:.2f}",
                 f"{self.step_ms:.2f}",
                 f"{self.products_ms:.2f}",
                 f"{speed:.0f}",
@@ -121,7 +123,7 @@ class Row:
         )
 
 
-_COLUMNS = ("rows", "prefix", "new", "prefill_s", "forking_s", "host_ms", "step_ms")
+_COLUMNS = ("rows", "prefix", "new", "prefill_s", "forking_s", "fork_ms", "step_ms")
 _CEILINGS = ("products", "tree", "roofline", "reached", "sustained", "of_floor", "no_attn", "of_it")
 _PEERS = ("unshared", "at_rows", "ratio", "vllm", "ratio")
 HEADING = line((*_COLUMNS, *_CEILINGS, *_PEERS))
@@ -164,28 +166,25 @@ def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     decoder = rig.decoder(cache, settings_of(length + new_tokens), rows, 1)
     pages = cache.take(cache.n_pages).reshape(rows, -1)
     pages = np.pad(pages, ((0, 0), (0, 1)), constant_values=-1)  # decoders keep one to spare
-    lengths = np.full(rows, length, np.int32)
-    keys = np.arange(rows, dtype=np.int64)
-    decoder.load(
-        lengths % 100,
-        lengths,
-        lengths,
-        lengths + new_tokens,
-        lengths * 0,
-        keys,
-        pages,
-        item_table(),
+    row = RowState(
+        tokens=1, positions=length, lengths=length, drawn=length, groups=0, stops=0, fresh=-1
     )
+    every = np.arange(rows)
+    new = NewRows(row_fields([row] * rows), pages, every, every, every.astype(np.uint64))
+    decoder.batch.set_groups(np.array([0]), np.array([rows]))
+    decoder.batch.rearrange(new, every[:0])
+    decoder.plan(item_table(), np.array([0, rows], np.int32), rows)
+    launch = partial(decoder.launch, rows, CHUNK_STEPS, length + new_tokens, forks=False)
 
     def chunks(count: int) -> None:
-        flying = decoder.launch(CHUNK_STEPS)
+        flying = launch()
         for _ in range(count - 1):
-            following = decoder.launch(CHUNK_STEPS)
+            following = launch()
             flying()
             flying = following
         flying()
 
-    decoder.prepare(length + new_tokens)
+    decoder.prepare(rows, length + new_tokens)
     chunks(1)
     count = new_tokens // CHUNK_STEPS - 1
     return seconds(partial(chunks, count)) / count / CHUNK_STEPS
@@ -252,7 +251,7 @@ def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | 
         *point,
         prefill_s,
         forking_s,
-        None if forks is None else forks.host_ms,
+        None if forks is None else forks.step_ms,
         1e3 * step_s,
         1e3 * products_s,
         rows / step_s,

@@ -1,19 +1,13 @@
-"""What a step costs beside the model while samples still fork: the host's part of it.
+"""What a step costs while samples still share rows, beside one that has as many rows for good.
 
-While rows can fork the host takes every step: it plans it, starts the model's graph, draws, waits
-for the tokens, splits rows and copies pages. All but the graph is counted here. Random weights say
-almost nothing, so that a few steps would set all samples apart; a low temperature keeps them
-together for longer.
+Random weights say almost nothing, so that a few steps would set all samples apart; a low
+temperature keeps them together for longer.
 """
 
-import time
 from typing import NamedTuple
 
-from torch import Tensor
-
 from hydragen_bench.rig import Rig, abandon, random_prompt
-from hydragen_bench.timing import seconds, synchronize
-from hydragen_tree.branch.decoder import Decoder
+from hydragen_bench.timing import seconds
 from hydragen_tree.sample.loop import Loop
 from hydragen_tree.settings import SamplingSettings
 
@@ -27,27 +21,12 @@ class Forks(NamedTuple):
     Attributes:
         steps: how many were measured.
         rows: in the batch after them.
-        host_ms: milliseconds a step, the model's graph not counted.
+        step_ms: milliseconds a step, chunks that found too few rows in their graph included.
     """
 
     steps: int
     rows: int
-    host_ms: float
-
-
-class TimedDecoder(Decoder):
-    """Waits for every step that draws nothing, and adds up how long that took."""
-
-    model_s = 0.0
-
-    def logits(self) -> Tensor:
-        """As `Decoder.logits`."""
-        synchronize()
-        start = time.perf_counter()
-        logits = super().logits()
-        synchronize()
-        self.model_s += time.perf_counter() - start
-        return logits
+    step_ms: float
 
 
 def forks_tokens(rows: int, prefix: int) -> int:
@@ -59,22 +38,21 @@ def measure_forks(rig: Rig, rows: int, prefix: int) -> Forks | None:
     """Steps `rows` samples of one prompt from their first fork on; None if none shared a row."""
     prompt = random_prompt(prefix, rig.vocabulary)
     cache = rig.cache(forks_tokens(rows, prefix))
-    decoder = rig.decoder(cache, _SETTINGS, rows, 1, TimedDecoder)
-    assert isinstance(decoder, TimedDecoder)
+    decoder = rig.decoder(cache, _SETTINGS, rows, 1)
     measured = None
     for _ in range(2):  # the first compiles and captures
         loop = rig.run([prompt], rows, _SETTINGS, rows, cache, decoder)
-        list(loop.step())  # draws from the prompt's own logits
-        measured = _steps(loop, decoder)
+        loop.admission.admit()
+        measured = _steps(loop, rows)
         abandon(loop)
     return measured
 
 
-def _steps(loop: Loop, decoder: TimedDecoder) -> Forks | None:
-    count, spent, decoder.model_s = 0, 0.0, 0.0
-    while count < MOST_STEPS and loop.batch.may_fork(greedy=False):
+def _steps(loop: Loop, samples: int) -> Forks | None:
+    spent, steps = 0.0, 0
+    while steps < MOST_STEPS and loop.stepper.n_rows < samples:
         spent += seconds(lambda: list(loop.step()))
-        count += 1
-    if not count:
+        steps = loop.stats.tokens_sampled // samples
+    if not steps:
         return None
-    return Forks(count, loop.batch.size, 1e3 * (spent - decoder.model_s) / count)
+    return Forks(steps, loop.stepper.n_rows, 1e3 * spent / steps)

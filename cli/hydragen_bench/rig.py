@@ -12,12 +12,12 @@ from torch import Tensor
 from hydragen_bench.timing import bench_dtype, relative_error
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.branch.batch import Waiting
 from hydragen_tree.branch.budget import free_memory_bytes, path_levels
-from hydragen_tree.branch.decoder import CHUNK_STEPS, Decoder
+from hydragen_tree.branch.decoder import Decoder
 from hydragen_tree.branch.device_stepper import DeviceStepper
-from hydragen_tree.branch.host_stepper import decode
+from hydragen_tree.branch.host_stepper import decode_tokens
 from hydragen_tree.branch.prefill import Prefill
+from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import CapacityError, HydragenError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -152,7 +152,6 @@ class Rig:
         settings: SamplingSettings,
         max_rows: int,
         depth: int,
-        kind: type[Decoder] = Decoder,
     ) -> Decoder:
         """Fixed buffers for runs over this cache, or for steps without one.
 
@@ -161,11 +160,10 @@ class Rig:
             settings: of the runs.
             max_rows: rows of the batch at the most.
             depth: segments of a prompt at the most.
-            kind: of decoder.
         """
-        pages = cache.pages_for(settings.max_tokens) + 1
         levels = path_levels(depth, settings.max_tokens, PAGE_TOKENS)
-        return kind(self.model, cache, self.heads, settings, max_rows, pages, levels)
+        endless = np.zeros((1, self.vocabulary), np.int16)
+        return Decoder(self.model, cache, self.heads, settings, endless, max_rows, levels)
 
     def warm_up(self, loop: Loop, decoder: Decoder) -> float:
         """Compiles and captures what a run needs, checks one step, and gives up all pages.
@@ -178,27 +176,26 @@ class Rig:
             The relative error of a step's logits against plain torch.
         """
         fork(loop)
-        list(loop.step())  # rows have a page from their first token on
-        loop.stepper.settle()
-        error = self._error(loop, decoder)
-        decoder.prepare(loop.batch.max_tokens)
-        decoder.launch(CHUNK_STEPS)()
+        rows = loop.stepper.n_rows
+        error = self._error(loop)
         abandon(loop)
+        decoder.prepare(rows, loop.stepper.max_tokens)
         return error
 
-    def _error(self, loop: Loop, decoder: Decoder) -> float:
+    def _error(self, loop: Loop) -> float:
         """One step on the device against the same step of some rows in plain torch.
 
         Raises:
             HydragenError: they are further apart than rounding explains.
         """
-        batch, stepper = loop.batch, loop.stepper
-        assert isinstance(stepper, DeviceStepper)
-        stepper.load(np.arange(batch.size))
-        rows = np.unique(np.linspace(0, batch.size - 1, _CHECKED_ROWS).astype(np.int64))
-        found = decoder.logits()[torch.from_numpy(rows).to(self.model.device)]
+        assert isinstance(loop.stepper, DeviceStepper)
+        logits, inputs = loop.stepper.look()
+        rows = np.unique(np.linspace(0, len(logits) - 1, _CHECKED_ROWS).astype(np.int64))
+        found = logits[torch.from_numpy(rows).to(self.model.device)]
         table = loop.residency.table
-        expected = decode(self.model, loop.cache, table, batch, rows, backend="torch")
+        tokens, positions, segments, pages, tails = (one[rows] for one in inputs)
+        hung = tokens, positions, segments, pages, tails
+        expected = decode_tokens(self.model, loop.cache, table, *hung, "torch")
         error = relative_error(found, expected)
         if not error < self._tolerance:
             raise HydragenError(f"a decode step's logits are off by {error:.1%}: nothing is timed")
@@ -213,14 +210,14 @@ def pages_for(n_tokens: int) -> int:
 def fork(loop: Loop) -> None:
     """Takes steps for as long as rows may fork."""
     list(loop.step())
-    while loop.batch.may_fork(greedy=False):
+    while loop.stepper.n_rows < loop.stepper.n_samples:
         list(loop.step())
 
 
 def abandon(loop: Loop) -> None:
     """Gives up all that a run holds in the cache."""
-    loop.stepper.settle()
-    loop.cache.release(loop.batch.pages[loop.batch.pages >= 0])
+    assert isinstance(loop.stepper, DeviceStepper)
+    loop.stepper.close()
     loop.residency.evict_unused(np.empty(0, np.int32))
 
 

@@ -32,9 +32,9 @@ from hydragen_bench.rig import PAGE_TOKENS, Rig, pages_for
 from hydragen_bench.table import line
 from hydragen_bench.timing import synchronize
 from hydragen_kernels.arrays import Int32
-from hydragen_tree.branch.batch import Waiting
 from hydragen_tree.branch.decoder import Decoder
 from hydragen_tree.branch.prefill import Prefill
+from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.prompt.prompts import Prompt

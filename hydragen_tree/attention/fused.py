@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydragen_kernels.segment import SegmentTiles, segment_attention
+from hydragen_kernels.segment import segment_attention
+from hydragen_kernels.segment_tiles import SegmentTiles
 from hydragen_kernels.tail import tail_attention
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan

@@ -35,7 +35,7 @@ class TritonBackend(Backend):
 
     def prepare(self, plan: Plan, heads: Heads) -> Prepared:
         """The plan's tiles and pages on the device, with room for partials."""
-        from hydragen_kernels.segment import SegmentTiles
+        from hydragen_kernels.segment_tiles import SegmentTiles
         from hydragen_tree.attention.fused import DeviceTails, FusedPlan
 
         schedule = heads.schedule(plan.items, plan.n_queries, None)

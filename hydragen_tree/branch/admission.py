@@ -7,20 +7,18 @@ branches are a stack: those that were put back are taken first, since their past
 Two things must hold at any time, or a run could stall:
 
 - A batch that is empty takes any branch, whatever must be given up for it.
-- Rows that grow find their pages, or the last rows are parked until they do; one row always fits.
+- Rows that grow find their pages, or the stepper puts the last ones back; one row always fits.
 """
 
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_tree.branch.batch import Batch, Children, Waiting
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
-from hydragen_tree.errors import CapacityError
+from hydragen_tree.branch.stepper import Admitted, Stepper, Waiting
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.trie.trie import Trie
 
@@ -32,13 +30,11 @@ class Admission:
 
     Args:
         waiting: all branches, the one to take first last.
-        batch: what they come into.
+        stepper: what they come into.
         trie: prompts, after folding.
         residency: of its segments.
         prefill: computes what admitted branches lack.
         cache: where pages come from.
-        fresh: leaf to logits `[vocabulary]` of the token after it, for rows that have drawn none;
-            filled here, emptied by who draws from them.
         max_rows: rows of the batch at the most.
         greedy: samples of one row never part, so that they need no rows of their own.
     """
@@ -46,18 +42,16 @@ class Admission:
     def __init__(
         self,
         waiting: list[Waiting],
-        batch: Batch,
+        stepper: Stepper,
         trie: Trie,
         residency: Residency,
         prefill: Prefill,
         cache: KVCache,
-        fresh: dict[int, Tensor],
         max_rows: int,
         greedy: bool,
     ) -> None:
-        self._waiting, self._batch, self._trie = waiting, batch, trie
+        self._waiting, self._stepper, self._trie = waiting, stepper, trie
         self._residency, self._prefill, self._cache = residency, prefill, cache
-        self._fresh = fresh
         self._max_rows, self._greedy = max_rows, greedy
         self._start = np.array([trie.end(leaf) for leaf in trie.leaf_segments.tolist()], np.int32)
 
@@ -68,7 +62,7 @@ class Admission:
 
     def is_worthwhile(self) -> bool:
         """Whether a branch waits that would fit, and there is room enough to be worth the work."""
-        if not self._batch.size:
+        if not self._stepper.n_samples:
             return self.has_waiting
         room = self._room()
         return room >= self._least_room() and self._next(room, first=False) is not None
@@ -79,10 +73,12 @@ class Admission:
         new_segments: list[int] = []
         room = self._room()
         while True:
-            first = not self._batch.size and not admitted
+            first = not self._stepper.n_samples and not admitted
             branch = self._next(room, first)
             if branch is None:
                 break
+            if first:
+                self._make_way(branch.leaf)
             missing = self._residency.missing(branch.leaf)
             tail = max(0, branch.drawn.size - 1)
             if not self._residency.place(missing):
@@ -96,49 +92,26 @@ class Admission:
             room -= self._rows_of(branch.samples.size, 1)
         self._compute(admitted, new_segments)
 
-    def make_room(self) -> None:
-        """Parks the last rows until every row left can have a page for its next token.
+    def _make_way(self, leaf: int) -> None:
+        """Gives up other paths if a branch of this leaf may not come to its end beside them."""
+        cache, residency = self._cache, self._residency
+        need = residency.pages_missing(leaf) + cache.pages_for(self._stepper.max_tokens) + 1
+        if cache.free_pages < need:
+            residency.evict_unused(self._trie.leaf_segments[[leaf]].astype(np.int32))
 
-        Raises:
-            CapacityError: a single row finds none, which `Residency.check_capacity` rules out.
-        """
-        while self._batch.pages_due(self._cache.page_tokens).size > self._cache.free_pages:
-            size = self._batch.size
-            if size == 1:
-                raise CapacityError("a single branch found no page for its next token")
-            last = np.arange(size - max(1, size // 8), size)
-            self._waiting += self._batch.park(last, self._cache)[::-1]
-            self.evict_unused()
-
-    def set_aside(self, children: Children, alive: NDArray[np.bool_]) -> None:
-        """Takes children beyond the batch's rows and pages out of `alive`; they wait.
-
-        Args:
-            children: of the batch, about to take its place.
-            alive: `[children]`, which of them go on; changed in place.
-        """
-        batch = self._batch
-        living = np.flatnonzero(alive)
-        need = batch.copies_needed(children, self._cache.page_tokens)
-        over = max(living.size - self._max_rows, need - self._cache.free_pages, 0)
-        over = min(over, living.size - 1)
-        surplus = []
-        for child in living[living.size - over :].tolist():
-            samples = batch.samples[children.of_sample == child]
-            leaf = int(batch.leaf[children.parent[child]])
-            surplus.append(Waiting(leaf, batch.history(child, children), samples))
-            alive[child] = False
-        self._waiting += surplus[::-1]
+    def put_back(self, branches: list[Waiting]) -> None:
+        """Takes back branches that found no room, in the order of the batch."""
+        self._waiting += branches[::-1]
 
     def evict_unused(self) -> None:
         """Gives up segments that no row, and no waiting branch, is below."""
         leaves = np.unique([branch.leaf for branch in self._waiting]).astype(np.int32)
-        below = np.append(self._batch.segment, self._trie.leaf_segments[leaves])
+        below = np.append(self._stepper.segments, self._trie.leaf_segments[leaves])
         self._residency.evict_unused(below)
 
     def _room(self) -> int:
         """Rows that the batch's samples will leave free."""
-        return self._max_rows - self._rows_of(self._batch.samples.size, self._batch.size)
+        return self._max_rows - self._rows_of(self._stepper.n_samples, self._stepper.n_rows)
 
     def _least_room(self) -> int:
         return max(1, self._max_rows // _WORTHWHILE_SHARE)
@@ -158,7 +131,8 @@ class Admission:
             return None
         branch = self._waiting[-1]
         if first:
-            return branch
+            most = branch.samples.size if self._greedy else self._stepper.max_samples
+            return replace(branch, samples=branch.samples[:most])
         if self._rows_of(branch.samples.size, 1) > room:
             if room < self._least_room():
                 return None
@@ -171,12 +145,12 @@ class Admission:
         Half of what its rows may still draw is reckoned with: fewer would be parked again and
         computed twice, more would leave rows empty for samples that mostly end early.
         """
-        left = self._batch.max_tokens - branch.drawn.size
+        left = self._stepper.max_tokens - branch.drawn.size
         rows = self._rows_of(branch.samples.size, 1)
         pages_for = self._cache.pages_for
-        need = pages_for(branch.drawn.size) + rows * pages_for(left // 2)
-        spare = self._cache.free_pages - self._batch.size  # a page for each row's next tokens
-        return spare >= need + self._residency.pages_missing(branch.leaf)
+        now = pages_for(branch.drawn.size) + self._residency.pages_missing(branch.leaf)
+        later = rows * pages_for(max(1, left // 2))
+        return self._cache.free_pages >= now and self._stepper.spare_pages >= now + later
 
     def _take(self, taken: Waiting) -> None:
         """Takes a branch, or a part of its samples, from those that wait."""
@@ -187,24 +161,29 @@ class Admission:
 
     def _compute(self, admitted: list[tuple[Waiting, Int32, int]], segments: list[int]) -> None:
         """Computes what admitted branches lack, and makes rows of them."""
-        batch, leaf_segments = self._batch, self._trie.leaf_segments
+        leaf_segments = self._trie.leaf_segments
         ends = {int(segment): leaf for leaf, segment in enumerate(leaf_segments)}
         logits = self._prefill.segments(segments)
-        self._fresh.update({ends[segment]: row for segment, row in logits.items()})
-        back = []
+        fresh = {ends[segment]: row for segment, row in logits.items()}
+        new, back = [], []
         for branch, pages, tail in admitted:
             leaf, segment = branch.leaf, int(leaf_segments[branch.leaf])
-            if not branch.drawn.size and leaf not in self._fresh:
-                # resident since an earlier admission, whose logits are gone
-                self._fresh[leaf] = self._prefill.segments([segment])[segment]
-            batch.admit(branch, segment, int(self._start[leaf]), pages, tail)
+            first: Tensor | None = None
+            if not branch.drawn.size:
+                if leaf not in fresh:  # resident since an earlier admission, whose logits are gone
+                    fresh[leaf] = self._prefill.segments([segment])[segment]
+                first = fresh[leaf]
+            new.append(Admitted(branch, segment, int(self._start[leaf]), pages, tail, first))
             if tail:
-                back.append(batch.size - 1)
+                back.append(new[-1])
         if back:
+            table = np.full((len(back), max(one.pages.size for one in back)), -1, np.int32)
+            for row, one in zip(table, back, strict=True):
+                row[: one.pages.size] = one.pages
             self._prefill.tails(
-                batch.segment[back],
-                [batch.drawn[row, : batch.tail[row]] for row in back],
-                batch.pages[back],
-                batch.start[back],
+                np.array([one.segment for one in back], np.int32),
+                [one.branch.drawn[: one.tail] for one in back],
+                table,
+                np.array([one.start for one in back], np.int32),
             )
-        batch.order()
+        self._stepper.admit(new)

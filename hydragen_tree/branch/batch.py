@@ -4,36 +4,20 @@ Samples of one branch that draw different tokens fork it. All of it is numpy on 
 step's forks, retirements and page moves are a handful of vector operations, whatever the number of
 rows. Rows stay in depth-first order, because children take their parent's place.
 
-The batch is the truth about rows: which there are, what they have drawn, which pages are theirs. A
-device may be steps ahead of it; what it has drawn counts once `grow` has taken it in.
+The batch is the truth about rows that the host steps: which there are, what they have drawn, which
+pages are theirs. A device that steps rows by itself has its own, see `DeviceStepper`.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
+from hydragen_tree.branch.stepper import Admitted, Waiting
 from hydragen_tree.model.cache import KVCache
 
-_ROW_FIELDS = ("leaf", "segment", "start", "drawn", "n_drawn", "tail", "pages", "name")
-UNNAMED = -1  # a row that has come since names were given
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Waiting:
-    """A branch outside the batch: tokens and samples, no keys and values.
-
-    Attributes:
-        leaf: the leaf of the trie it continues.
-        drawn: tokens drawn so far, int32.
-        samples: numbers of the samples it carries.
-    """
-
-    leaf: int
-    drawn: Int32
-    samples: NDArray[np.int64]
+_ROW_FIELDS = ("leaf", "segment", "start", "drawn", "n_drawn", "tail", "pages", "stops")
 
 
 class Children(NamedTuple):
@@ -61,8 +45,8 @@ class Batch:
         n_drawn: `[rows]`.
         tail: `[rows]` tokens of its tail that are in the cache.
         pages: `[rows, max_pages]` pages of its tail, -1 where there is none. They may reach
-            beyond the tail: pages for steps to come.
-        name: `[rows]` int64, ascending where given: tells rows apart while others leave.
+            beyond the tail: the page for the next token.
+        stops: `[rows]` int64, the state that decides when its samples end.
         samples: `[samples]` sample numbers, grouped by row.
         row_of: `[samples]` row of each, ascending.
     """
@@ -75,7 +59,7 @@ class Batch:
         self.n_drawn = np.empty(0, np.int32)
         self.tail = np.empty(0, np.int32)
         self.pages = np.empty((0, max_pages), np.int32)
-        self.name = np.empty(0, np.int64)
+        self.stops = np.empty(0, np.int64)
         self.samples = np.empty(0, np.int64)
         self.row_of = np.empty(0, np.int32)
 
@@ -94,31 +78,23 @@ class Batch:
         """`[rows]` the last token drawn; of no meaning where none was."""
         return self.drawn[np.arange(self.size), self.n_drawn - 1]
 
-    def may_fork(self, greedy: bool) -> bool:
-        """Whether a row's samples may draw different tokens, or rows have drawn none so far.
-
-        Args:
-            greedy: nothing is left to chance, so that samples of one row never part.
-        """
-        alone = greedy or self.samples.size == self.size
-        return not (alone and bool((self.n_drawn > 0).all()))
-
-    def admit(self, branch: Waiting, segment: int, start: int, pages: Int32, tail: int) -> None:
+    def admit(self, new: Admitted, stop: int) -> None:
         """Adds a branch as the last row; `order` puts rows where they belong."""
+        branch = new.branch
         drawn = np.zeros((1, self.drawn.shape[1]), np.int32)
         drawn[0, : branch.drawn.size] = branch.drawn
         table = np.full((1, self.pages.shape[1]), -1, np.int32)
-        table[0, : pages.size] = pages
+        table[0, : new.pages.size] = new.pages
         self.row_of = np.append(self.row_of, np.full(branch.samples.size, self.size, np.int32))
         self.samples = np.append(self.samples, branch.samples)
         self.leaf = np.append(self.leaf, np.int32(branch.leaf))
-        self.segment = np.append(self.segment, np.int32(segment))
-        self.start = np.append(self.start, np.int32(start))
+        self.segment = np.append(self.segment, np.int32(new.segment))
+        self.start = np.append(self.start, np.int32(new.start))
         self.drawn = np.concatenate([self.drawn, drawn])
         self.n_drawn = np.append(self.n_drawn, np.int32(branch.drawn.size))
-        self.tail = np.append(self.tail, np.int32(tail))
+        self.tail = np.append(self.tail, np.int32(new.tail))
         self.pages = np.concatenate([self.pages, table])
-        self.name = np.append(self.name, np.int64(UNNAMED))
+        self.stops = np.append(self.stops, np.int64(stop))
 
     def order(self) -> None:
         """Sorts rows by leaf, keeping the order within one: depth-first again."""
@@ -164,14 +140,20 @@ class Batch:
         )
         return Children(pairs // width, pairs % width, of_sample)
 
-    def grow(self, children: Children, alive: NDArray[np.bool_], cache: KVCache) -> None:
-        """Replaces the rows by those of their children that are `alive`.
+    def grow(
+        self,
+        children: Children,
+        alive: NDArray[np.bool_],
+        stops: NDArray[np.int64],
+        cache: KVCache,
+    ) -> None:
+        """Replaces the rows by those of their children that are `alive`, in these stop states.
 
         A parent's first live child keeps its pages. Each further one shares the full pages and
         gets a copy of the last, half-full one; the caller has made sure that enough are free.
         """
         if children.parent.size == self.size and alive.all():  # each row goes on by one token
-            self._append(children.token)
+            self._append(children.token, stops)
             return
         born = np.flatnonzero(alive)
         parent = children.parent[born]
@@ -188,10 +170,11 @@ class Batch:
         further = np.flatnonzero(np.diff(parent, prepend=-1) == 0)  # the first child is the heir
         if further.size:
             self._share_pages(further, cache)
-        self._append(children.token[born])
+        self._append(children.token[born], stops[born])
 
-    def _append(self, tokens: NDArray[np.int64]) -> None:
+    def _append(self, tokens: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
         """Adds a token to each row's history."""
+        self.stops = stops
         self.drawn[np.arange(self.size), self.n_drawn] = tokens
         self.n_drawn = self.n_drawn + 1
 
@@ -208,7 +191,6 @@ class Batch:
             cache.copy_pages(source, target, used[begun])
             pages[begun, full[begun]] = target
         self.pages[rows] = pages
-        self.name[rows] = UNNAMED
 
     def history(self, child: int, children: Children) -> Int32:
         """All tokens that a child has drawn."""

@@ -1,17 +1,19 @@
 """Decode steps without host work: CUDA graphs over fixed buffers, several steps at a time.
 
 One step sends the last token of every row through the model, adds its key and value to the row's
-tail, draws the next token and moves the row on. All it reads lies in buffers of fixed place: the
-rows' state, their pages, and the tiles of the plan. So a step is captured once for each number of
-rows, rounded up, and replayed for any tree; rows beyond the real ones do nothing and own nothing.
+tail, draws the next token of every sample, and makes of the rows those that follow: rows fork,
+samples end, pages are taken from a queue, all on the device. Everything it reads lies in buffers of
+fixed place. So a step is captured once for each number of rows, rounded up, and replayed for any
+tree; rows beyond the real ones do nothing and own nothing.
 
-Drawn tokens collect in a ring on the device and leave it a chunk at a time, on a stream of their
-own, while the next chunk runs.
+What was drawn collects in a ring on the device and leaves it a chunk at a time, together with what
+the batch has become, while the next chunk runs.
 
 Without CUDA the same steps run uncaptured, under Triton's interpreter: so they are tested.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,22 +24,52 @@ from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.choose import choose
+from hydragen_kernels.copy import copy_pages
 from hydragen_kernels.drawn import Drawn
+from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_table
-from hydragen_kernels.segment import SegmentTiles
-from hydragen_kernels.step import RowState, begin_step, end_step
+from hydragen_kernels.segment_tiles import SegmentTiles
+from hydragen_kernels.step import BatchState, Control, Ring, RowState, begin_step, end_step
 from hydragen_tree.attention.fused import DeviceTails, FusedPlan
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.branch.budget import SPARE_SLOTS, padded_rows
+from hydragen_tree.branch.device_batch import DeviceBatch
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.settings import SamplingSettings
 
 CHUNK_STEPS = 8
 IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
-_RING_STEPS = CHUNK_STEPS * (IN_FLIGHT + 1)
-_STATE_FIELDS = len(RowState._fields)
+_RING_STEPS = CHUNK_STEPS + 1  # with the one that draws from prompts' logits
 _SPLIT_BYTES = 64 << 20  # more such slots where rows are few: as many as these bytes hold
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Chunk:
+    """What some steps have drawn, and what the batch is after them.
+
+    Attributes:
+        drawn: `[steps, samples]` each; the token -1 where a sample has drawn nothing.
+        sample_rows: `[samples]` int32, -1 for samples that have ended or are none.
+        fields: `[fields, rows]` int64, as `RowState` names them.
+        pages: `[rows, max_pages]` int32.
+        control: `[fields]` int64, as `Control` names them.
+    """
+
+    drawn: Drawn[NDArray[Any]]
+    sample_rows: Int32
+    fields: NDArray[np.int64]
+    pages: Int32
+    control: NDArray[np.int64]
+
+    def row(self, name: str) -> NDArray[np.int64]:
+        """`[rows]` a field of `RowState`."""
+        values: NDArray[np.int64] = self.fields[RowState._fields.index(name)]
+        return values
+
+    def number(self, name: str) -> int:
+        """A field of `Control`."""
+        return int(self.control[Control._fields.index(name)])
 
 
 class Decoder:
@@ -48,9 +80,14 @@ class Decoder:
         cache: the arena; its pages hold the tails.
         heads: the model's attention.
         settings: how to draw.
-        max_rows: rows of the batch at the most.
-        max_pages: pages of a tail at the most.
+        stops: `[states, vocabulary]` int16 or int32, what each token does to each state of the stop
+            strings; negative: it ends its sample.
+        max_rows: rows, and samples, of the batch at the most.
         max_levels: segments on a row's path at the most.
+
+    Attributes:
+        batch: the batch on the device.
+        rows: rows of the graph in use.
     """
 
     def __init__(
@@ -59,173 +96,192 @@ class Decoder:
         cache: KVCache,
         heads: Heads,
         settings: SamplingSettings,
+        stops: NDArray[np.int16] | Int32,
         max_rows: int,
-        max_pages: int,
         max_levels: int,
     ) -> None:
         self.model, self.cache, self.heads, self.settings = model, cache, heads, settings
-        device, room = heads.device, padded_rows(max_rows)
-        self._state = torch.zeros(_STATE_FIELDS, room, dtype=torch.int64, device=device)
-        self._pages = torch.zeros(room, max_pages, dtype=torch.int32, device=device)
-        self._row_numbers = torch.arange(room, dtype=torch.int32, device=device)
-        self._ring_tokens = torch.zeros(_RING_STEPS, room, dtype=torch.int32, device=device)
-        self._ring_logprobs = torch.zeros(2, _RING_STEPS, room, device=device)
-        self._begun = torch.zeros(1, dtype=torch.int64, device=device)  # steps of the ring
-        self._next_chunk = 0
-        nothing = heads.schedule(item_table(), room, None)
-        self._tables = SegmentTiles(nothing, device, capacity=1 << 14)
-        partials = max((max_levels + SPARE_SLOTS) * room * heads.partial_bytes, _SPLIT_BYTES)
+        device, self.room = heads.device, padded_rows(max_rows)
+        self.samples = max_rows
+        max_pages = cache.pages_for(settings.max_tokens) + 1
+        self.batch = DeviceBatch(self.room, max_rows, max_pages, cache.n_pages, device)
+        self._stops = torch.from_numpy(stops).to(device)
+        self._ring = Ring(
+            torch.zeros(_RING_STEPS, max_rows, dtype=torch.int32, device=device),
+            torch.zeros(2, _RING_STEPS, max_rows, device=device),
+        )
+        nothing = heads.schedule(item_table(), self.room, None)
+        self._tables = SegmentTiles(nothing, device, 1 << 14, self.room)
+        partials = max((max_levels + SPARE_SLOTS) * self.room * heads.partial_bytes, _SPLIT_BYTES)
         self._partials = torch.empty(partials // 4, dtype=torch.float32, device=device)
-        self._items = item_table()
-        self._longest = 0
         self._logits: Tensor | None = None  # of the steps that draw nothing; made by the first
-        self._graphs: dict[tuple[int, int, bool], Callable[[], object]] = {}
+        self._graphs: dict[tuple[int, int, str], Callable[[], object]] = {}
         self._captured = device.type == "cuda"
         if self._captured:
             self._pool = torch.cuda.graph_pool_handle()
-            self._transfers = torch.cuda.Stream(device)
-        self.rows = 0
+        self.rows = padded_rows(1)
 
-    @property
-    def padded(self) -> int:
-        """Rows of the graph in use."""
-        return padded_rows(self.rows)
-
-    def load(
-        self,
-        tokens: Int32,
-        positions: Int32,
-        lengths: Int32,
-        limits: Int32,
-        drawn: Int32,
-        keys: NDArray[np.int64],
-        pages: Int32,
-        items: Int32,
-    ) -> None:
-        """Replaces the batch.
+    def plan(self, items: Int32, edges: Int32, rows: int) -> int:
+        """Replaces what is attended to.
 
         Args:
-            tokens: `[rows]` the last token drawn.
-            positions: `[rows]` its position.
-            lengths: `[rows]` tokens of the tail in the cache, without this one.
-            limits: `[rows]` the length at which the row stops.
-            drawn: `[rows]` tokens drawn so far.
-            keys: `[rows]` stream keys of the rows' random numbers.
-            pages: `[rows, max_pages]`, -1 past a row's pages.
-            items: the plan, as `SegmentTable.path_items` gives it for these rows.
+            items: as `SegmentTable.path_items` gives them for as many rows as each group may have.
+            edges: `[ranks + 1]` where groups begin among these rows, and the last one's end.
+            rows: rows that there may be.
+
+        Returns:
+            Rows that steps may now be for at the most.
         """
-        self._resize(tokens.size, items)
-        state = np.zeros((_STATE_FIELDS, self.padded), np.int64)
-        # in the order of `RowState`
-        state[:, : self.rows] = np.stack([tokens, positions, lengths, limits, drawn, keys])
-        self._send(state, self._state[:, : self.padded])
-        self.load_pages(pages)
-        self._longest = int(lengths.max(initial=0))
+        n = int(edges[-1])
+        most = padded_rows(max(n, rows))
+        schedule = self.heads.schedule(items, n, self._partial_slots(most))
+        if len(schedule.tiles) > len(self._tables.tiles):
+            self._graphs.clear()  # they know the old tables' place
+            if self._captured:  # a pool that no graph uses any more cannot be used again
+                self._pool = torch.cuda.graph_pool_handle()
+            capacity = 2 * len(schedule.tiles)
+            self._tables = SegmentTiles(schedule, self.heads.device, capacity, self.room)
+        self._tables.load(schedule, edges)
+        self._tables.place(self.batch.groups.starts, self.room)
+        return most
 
-    def load_pages(self, pages: Int32) -> None:
-        """Replaces the rows' pages; a row that needs one it lacks, below 0, stands still."""
-        self._send(pages, self._pages[: self.rows])
-
-    def keep(self, rows: NDArray[np.int64], pages: Int32, items: Int32) -> None:
-        """Keeps these rows of the batch, in this order, as far as the device has taken them."""
-        index = torch.from_numpy(rows).to(self._state.device, non_blocking=True)
-        kept = self._state.index_select(1, index)
-        self._resize(rows.size, items)
-        self._state[:, : self.padded].zero_()
-        self._state[:, : self.rows].copy_(kept)
-        self.load_pages(pages)
-
-    def logits(self) -> Tensor:
-        """One step that draws nothing: logits `[rows, vocabulary]`, overwritten by the next."""
-        self._step(draws=False)()
-        assert self._logits is not None
-        return self._logits[: self.rows]
-
-    def prepare(self, longest: int) -> None:
-        """Captures ahead what steps of the present rows take until tails hold so many tokens."""
-        for splits in sorted({self._splits(length) for length in range(1, longest + 1)}):
-            self._graph(splits, draws=True)
-
-    def launch(self, steps: int) -> Callable[[], Drawn[NDArray[Any]]]:
-        """Starts up to `CHUNK_STEPS` steps; returns what waits for their tokens.
+    @torch.inference_mode()
+    def launch(
+        self, rows: int, steps: int, longest: int, forks: bool, fresh: Tensor | None = None
+    ) -> Callable[[], Chunk]:
+        """Starts up to `CHUNK_STEPS` steps; returns what waits for what they have drawn.
 
         At most `IN_FLIGHT` chunks may be on the way.
 
+        Args:
+            rows: rows that the graph is for; with more, nothing moves.
+            steps: how many.
+            longest: tokens that any tail may have after them.
+            forks: rows may carry several samples.
+            fresh: `[prompts, vocabulary]` logits from which rows draw their first tokens before.
+
         Raises:
-            ValueError: more steps than a chunk has, or none.
+            ValueError: more steps than a chunk has, or less than none.
         """
-        if not 0 < steps <= CHUNK_STEPS:
-            raise ValueError(f"steps: expected 1 to {CHUNK_STEPS}, got {steps}")
-        first = self._next_chunk * CHUNK_STEPS
-        self._next_chunk = (self._next_chunk + 1) % (IN_FLIGHT + 1)
-        self._longest += steps
-        step = self._step(draws=True)
-        self._begun.fill_(first)
-        for _ in range(steps):
-            step()
-        ring = slice(first, first + steps), slice(0, self.rows)
-        return self._receive(self._ring_tokens[ring], self._ring_logprobs[:, *ring])
+        if not 0 <= steps <= CHUNK_STEPS:
+            raise ValueError(f"steps: expected 0 to {CHUNK_STEPS}, got {steps}")
+        control = self.batch.control
+        control.begun.zero_()
+        control.stuck.zero_()
+        if fresh is not None:
+            self._open(fresh)
+        self.rows = padded_rows(rows)
+        if steps:
+            step = self._graph(self.rows, self._splits(longest), "fork" if forks else "draw")
+            for _ in range(steps):
+                step()
+        return self._receive(steps + (fresh is not None))
+
+    @torch.inference_mode()
+    def logits(self, rows: int) -> Tensor:
+        """One step that draws nothing: logits `[rows, vocabulary]`, overwritten by the next."""
+        self.batch.control.stuck.zero_()
+        longest = int(self.batch.state.named.lengths.max()) + 1
+        self._graph(padded_rows(rows), self._splits(longest, rows), "look")()
+        assert self._logits is not None
+        return self._logits[:rows]
+
+    def prepare(self, rows: int, longest: int, forks: bool = False) -> None:
+        """Captures ahead what steps of so many rows take until tails hold so many tokens."""
+        kind = "fork" if forks else "draw"
+        for splits in sorted({self._splits(length, rows) for length in range(1, longest + 1)}):
+            self._graph(padded_rows(rows), splits, kind)
 
     # -- the step ----------------------------------------------------------------------------
 
-    def _step(self, draws: bool) -> Callable[[], object]:
-        """The graph for the present number of rows; captured on first use."""
-        return self._graph(self._splits(self._longest + 1), draws)
-
-    def _splits(self, longest: int) -> int:
+    def _splits(self, longest: int, rows: int | None = None) -> int:
         """Programs that share a tail: a power of two, so that there are few graphs."""
-        splits = self.heads.splits(self.padded, longest)
-        return 1 << (splits.bit_length() - 1)
+        padded = self.rows if rows is None else padded_rows(rows)
+        return 1 << (self.heads.splits(padded, longest).bit_length() - 1)
 
-    def _graph(self, splits: int, draws: bool) -> Callable[[], object]:
-        key = self.padded, splits, draws
+    def _graph(self, rows: int, splits: int, kind: str) -> Callable[[], object]:
+        """The captured step; captured on first use."""
+        key = rows, splits, kind
         if key not in self._graphs:
             self._graphs[key] = self._capture(*key)
         return self._graphs[key]
 
     @torch.inference_mode()
-    def _capture(self, rows: int, splits: int, draws: bool) -> Callable[[], object]:
+    def _capture(self, rows: int, splits: int, kind: str) -> Callable[[], object]:
         if not self._captured:
-            return torch.inference_mode()(lambda: self._body(rows, splits, draws))
-        saved = self._state.clone()
-        # The run that compiles kernels must change nothing, and its draw go where nothing is on its
-        # way to the host: of the ring's chunks the next is free.
-        self._state.zero_()
-        self._begun.fill_(self._next_chunk * CHUNK_STEPS)
-        self._body(rows, splits, draws)
-        self._state.copy_(saved)
+            return torch.inference_mode()(lambda: self._body(rows, splits, kind))
+        # The run that compiles kernels must change nothing: as if there were too many rows.
+        control, saved = self.batch.state.control, self.batch.state.control.clone()
+        self.batch.control.rows.fill_(1 << 40)
+        self._body(rows, splits, kind)
+        control.copy_(saved)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=_capture_stream(self.heads.device)):
-            self._body(rows, splits, draws)
+            self._body(rows, splits, kind)
         return graph.replay
 
-    def _body(self, rows: int, splits: int, draws: bool) -> None:
+    def _body(self, rows: int, splits: int, kind: str) -> None:
         """One step of `rows` rows; what a graph captures."""
-        state, pages = RowState(*self._state[:, :rows]), self._pages[:rows]
-        size = self.cache.page_tokens
-        slots, lengths, counters = begin_step(state, pages, size, self._begun)
-        partials = self._partial_views(rows)
-        plan = FusedPlan(self._tables, partials, DeviceTails(pages, lengths, size, splits))
+        batch, size = self.batch.state.first(rows), self.cache.page_tokens
+        named, max_tokens = batch.named, self.settings.max_tokens
+        slots, lengths, counters = begin_step(batch, size)
+        tails = DeviceTails(batch.pages, lengths, size, splits)
+        plan = FusedPlan(self._tables, self._partial_views(rows), tails)
         logits = self.model.forward(
-            state.tokens, state.positions, slots, None, self.cache, plan.attend
+            named.tokens, named.positions, slots, None, self.cache, plan.attend
         )
-        if draws:
-            settings = self.settings
-            drawn = choose(
-                logits,
-                self._row_numbers[:rows],
-                state.keys,
-                counters,
-                temperature=settings.temperature,
-                top_k=settings.top_k,
-                top_p=settings.top_p,
-                min_p=settings.min_p,
-            )
-            end_step(state, slots, drawn, self._begun, self._ring_tokens, self._ring_logprobs)
-        else:
+        if kind == "look":
             if self._logits is None:
-                self._logits = logits.new_empty(self._state.shape[1], logits.shape[1])
+                self._logits = logits.new_empty(self.room, logits.shape[1])
             self._logits[:rows].copy_(logits)
+            return
+        of_sample = counters[batch.sample_rows.clamp(0, rows - 1)]
+        drawn = self._choose(logits, batch.sample_rows, of_sample)
+        if kind == "draw":
+            end_step(batch, slots, drawn, self._stops, max_tokens, self._ring)
+        else:
+            self._fork(batch, slots >= 0, lengths, drawn)
+            self._tables.place(self.batch.groups.starts, rows)
+
+    def _open(self, fresh: Tensor) -> None:
+        """Draws first tokens from prompts' logits; rows that have drawn stay as they are."""
+        batch = self.batch.state
+        rows = batch.sample_rows.clamp(min=0)
+        source = torch.where(batch.sample_rows >= 0, batch.named.fresh[rows], -1).int()
+        drawn = self._choose(fresh, source, torch.zeros_like(source))
+        self.batch.control.begun.add_(1)
+        self._fork(batch, batch.named.fresh >= 0, batch.named.lengths, drawn)
+        self._tables.place(self.batch.groups.starts, self.room)
+
+    def _choose(self, logits: Tensor, rows: Tensor, counters: Tensor) -> Drawn[Tensor]:
+        settings = self.settings
+        return choose(
+            logits,
+            rows,
+            self.batch.state.keys,
+            counters,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            min_p=settings.min_p,
+        )
+
+    def _fork(
+        self, batch: BatchState, moves: Tensor, lengths: Tensor, drawn: Drawn[Tensor]
+    ) -> None:
+        cache = self.cache
+        copies = fork_step(
+            batch,
+            moves,
+            lengths,
+            drawn,
+            self._stops,
+            self.settings.max_tokens,
+            cache.page_tokens,
+            self.batch.groups,
+            self._ring,
+        )
+        copy_pages(cache.keys, cache.values, *copies, cache.page_tokens)
 
     # -- buffers -----------------------------------------------------------------------------
 
@@ -240,45 +296,30 @@ class Decoder:
         lse = self._partials[size * heads.head_dim :][:size].view(slots, rows, -1)
         return out, lse
 
-    def _resize(self, rows: int, items: Int32) -> None:
-        """Makes the tables those of `items`, unless they are already."""
-        if rows == self.rows and np.array_equal(items, self._items):
-            return
-        self.rows, self._items = rows, items
-        schedule = self.heads.schedule(items, rows, self._partial_slots(self.padded))
-        if len(schedule.tiles) > len(self._tables.tiles):
-            self._graphs.clear()  # they know the old tables' place
-            if self._captured:  # a pool that no graph uses any more cannot be used again
-                self._pool = torch.cuda.graph_pool_handle()
-            capacity = 2 * len(schedule.tiles)
-            self._tables = SegmentTiles(schedule, self.heads.device, capacity, self._state.shape[1])
-        else:
-            self._tables.load(schedule)
+    def _receive(self, steps: int) -> Callable[[], Chunk]:
+        """Fetches the ring and the batch; the returned call waits until they are there."""
+        state = self.batch.state
+        parts = (
+            self._ring.tokens[:steps],
+            self._ring.logprobs[:, :steps],
+            state.sample_rows,
+            state.rows,
+            state.pages,
+            state.control,
+        )
+        here = [
+            torch.empty(x.shape, dtype=x.dtype, pin_memory=self._captured).copy_(
+                x, non_blocking=True
+            )
+            for x in parts
+        ]
+        done = torch.cuda.current_stream().record_event() if self._captured else None
 
-    def _send(self, array: NDArray[np.int64] | Int32, target: Tensor) -> None:
-        """Copies an array to the device behind what runs there."""
-        source = torch.from_numpy(np.ascontiguousarray(array, dtype=_numpy_type(target)))
-        if self._captured:
-            source = source.pin_memory()
-        target.copy_(source, non_blocking=True)
-
-    def _receive(self, tokens: Tensor, logprobs: Tensor) -> Callable[[], Drawn[NDArray[Any]]]:
-        """Fetches a part of the ring; the returned call waits until it is there."""
-        if not self._captured:
-            here = tokens.clone(), logprobs.clone()
-            return lambda: Drawn(here[0].numpy(), *here[1].numpy())
-        drawn = torch.cuda.current_stream().record_event()
-        with torch.cuda.stream(self._transfers):
-            self._transfers.wait_event(drawn)
-            arrived = [
-                torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
-                for x in (tokens, logprobs)
-            ]
-            done = self._transfers.record_event()
-
-        def wait() -> Drawn[NDArray[Any]]:
-            done.synchronize()
-            return Drawn(arrived[0].numpy(), *arrived[1].numpy())
+        def wait() -> Chunk:
+            if done is not None:
+                done.synchronize()
+            tokens, logprobs, sample_rows, rows, pages, control = (x.numpy() for x in here)
+            return Chunk(Drawn(tokens, *logprobs), sample_rows, rows, pages, control)
 
         return wait
 
@@ -287,7 +328,3 @@ class Decoder:
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     """A device's stream for captures; torch's own is of the device a process first captured on."""
     return torch.cuda.Stream(device)
-
-
-def _numpy_type(tensor: Tensor) -> type[np.generic]:
-    return np.int64 if tensor.dtype == torch.int64 else np.int32

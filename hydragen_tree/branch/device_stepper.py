@@ -1,196 +1,386 @@
-"""Steps on a GPU: one at a time while rows may fork, in chunks ahead of the host once none can.
+"""Steps on a GPU: chunks of them ahead of the host, forks and ends included.
 
-Who is right when. The batch on the host is, always: it says which rows there are and what they have
-drawn. The device holds a copy of it, loaded when the first chunk of a stretch is launched, and then
-runs ahead by the chunks in flight. A chunk's tokens become the batch's one step at a time, when
-`step` hands them out. Meanwhile rows may only leave the batch (`is_ahead` says so): then the
-device goes on stepping their columns until it is told to drop them, and what it draws there is
-thrown away. When all chunks are back the copy is forgotten, and the batch may change as it likes.
+Who is right when. The device is, about rows: which there are, whose samples they carry, which pages
+are theirs. The host is, about samples: which have been admitted, and what those have drawn that it
+has been told of. It follows a chunk or two behind, and never needs to know where a row stands now:
+a sample keeps its *slot* from admission to its end, and what the host changes it changes by
+operations that hold wherever rows have got to (see `DeviceBatch`).
 
-So a page that chunks launched from now on may write to must not be given to anybody else, even if
-its row has left the batch: the stepper is one more user of every page in the device's tables.
-Chunks in flight need no such care: who gets a page next writes it by work queued behind them.
+So what the host decides from a chunk's end is right when it takes effect, since rows only come from
+rows: pages that nobody named stay free, a slot whose sample has ended stays empty, and there are at
+most as many rows as samples. What it cannot know, how far rows will have forked, it guesses. Where
+there are more than the graph of a chunk is for, or too few free pages, nothing moves, and the next
+chunk gets more.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
+from hydragen_kernels.step import TOO_FEW_PAGES, TOO_MANY_ROWS, RowState
+from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.budget import padded_rows
-from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Decoder
+from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Chunk, Decoder
+from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.drawing import check_logprobs
-from hydragen_tree.branch.host_stepper import HostStepper
+from hydragen_tree.branch.groups import RowGroups
+from hydragen_tree.branch.page_queue import PageQueue
+from hydragen_tree.branch.stepper import Admitted, Ended, Ends, Progress, Waiting, parked
+from hydragen_tree.errors import CapacityError
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.settings import SamplingSettings
 
-_DROP_SHARE = 8  # ended rows leave the device once they are an eighth of its rows
+_LEAST_ROWS = 64  # of a graph that may fork: smaller ones take as long
+_PARKED_SHARE = 8  # of the rows, one of so many leaves when pages run out
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Flight:
-    """A chunk on its way, or being handed out.
+    """A chunk on its way.
 
     Attributes:
-        steps: its steps.
-        names: `[columns]` names of the rows that the device stepped, ascending.
-        wait: gives the tokens.
-        taken: steps that the batch has taken in.
-        chunk: the tokens, once they are here.
+        number: of chunks launched before it.
+        steps: most tokens that a sample draws in it.
+        rows: of its graph.
+        n_fresh: rows that draw from prompts' logits in it.
+        slots: `[slots]` bool, those in use when it was launched.
+        wait: gives the chunk.
     """
 
+    number: int
     steps: int
-    names: NDArray[np.int64]
-    wait: Callable[[], Drawn[NDArray[Any]]]
-    taken: int = 0
-    chunk: Drawn[NDArray[Any]] | None = None
+    rows: int
+    n_fresh: int
+    slots: NDArray[np.bool_]
+    wait: Callable[[], Chunk]
 
 
-class DeviceStepper(HostStepper):
-    """Steps a batch through a decoder's graphs. Arguments as of `HostStepper`, and the decoder."""
+class DeviceStepper:
+    """Steps a batch through a decoder's graphs.
 
-    def __init__(self, *common: object, decoder: Decoder) -> None:
-        super().__init__(*common)  # type: ignore[arg-type]
-        self._decoder = decoder
-        self._greedy = self._settings.temperature == 0.0
+    Args:
+        decoder: new, or of a run that is over.
+        cache: where tails are.
+        table: where segments are.
+        keys: `[samples of the run]` uint64 stream keys.
+        settings: how to draw.
+        ends: decides when samples end, by the table that the decoder has.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        cache: KVCache,
+        table: SegmentTable,
+        keys: NDArray[np.uint64],
+        settings: SamplingSettings,
+        ends: Ends,
+    ) -> None:
+        decoder.batch.clear()
+        self._decoder, self._cache, self._keys, self._ends = decoder, cache, keys, ends
+        self._greedy = settings.temperature == 0.0
+        self._max_tokens = settings.max_tokens
+        slots = decoder.samples
+        self._samples: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * slots
+        self._leaf = np.zeros(slots, np.int32)
+        self._born = np.zeros(slots, np.int64)  # number of the first chunk with the slot's sample
+        self._is_used = np.zeros(slots, np.bool_)
+        self._history = np.zeros((slots, settings.max_tokens), np.int32)
+        self._n_drawn = np.zeros(slots, np.int64)
+        self._groups = RowGroups(table, slots, 2 * decoder.room)
+        self._pages = PageQueue(cache, decoder.batch)
         self._flights: deque[_Flight] = deque()
-        self._names = np.empty(0, np.int64)  # of the device's columns
-        self._pages = np.empty((0, 0), np.int32)  # of the device's columns; in use by us
-        self._took_ahead = False
+        self._launched = 0
+        self._new: list[tuple[Admitted, NDArray[np.int64]]] = []
+        self._rows = 0  # at the end of the last chunk taken, and those admitted since
+        self._arrivals: list[tuple[int, int]] = []  # first chunk and tail of rows admitted since
+        self._least_rows = 0  # of the next graph; 0: the last one was large enough
+        self._lengths = np.empty(0, np.int64)  # of the rows at the end of the last chunk taken
+        self._planned_rows = 0
+        self._row_of = np.zeros(slots, np.int64)  # at the end of the last chunk taken
+        self._tables = np.empty((0, 0), np.int32)
+        self._left: list[NDArray[np.int64]] = []  # slots whose samples the device still has
+        self._computed = 0
+        self._lacked_pages = False  # the last chunk taken, though there may have been some to give
+        self._is_short = False  # of pages; nothing is launched until the reason is gone
+
+    # -- what admission asks -----------------------------------------------------------------
 
     @property
-    def is_ahead(self) -> bool:
-        """Whether chunks are in flight, or not handed out to the end."""
-        return bool(self._flights)
+    def max_tokens(self) -> int:
+        """See `Stepper`."""
+        return self._max_tokens
 
     @property
-    def took_ahead(self) -> bool:
-        """See `Stepper.took_ahead`."""
-        return self._took_ahead
+    def n_rows(self) -> int:
+        """See `Stepper`."""
+        return self._rows
 
-    def step(self, go_on: bool) -> Drawn[NDArray[Any]]:
-        """See `Stepper.step`."""
-        if self.is_ahead or not self._batch.may_fork(self._greedy):
-            while go_on and len(self._flights) < IN_FLIGHT and self._launch():
-                pass
-        self._took_ahead = self.is_ahead
-        if not self._took_ahead:  # rows may fork, or there are pages for a single step only
-            return super().step(go_on)
-        return self._hand_out()
+    @property
+    def n_samples(self) -> int:
+        """See `Stepper`."""
+        return sum(self._samples[slot].size for slot in np.flatnonzero(self._is_used).tolist())
 
-    def load(self, rows: NDArray[np.int64]) -> None:
-        """Puts these rows of the batch on the device, in place of what is there."""
-        batch = self._batch
-        n_drawn, tail = batch.n_drawn[rows], batch.tail[rows]
-        first_samples = batch.samples[np.searchsorted(batch.row_of, rows)]
-        self._decoder.load(
-            batch.last_token[rows],
-            batch.start[rows] + n_drawn - 1,
-            tail,
-            tail + batch.max_tokens - n_drawn,
-            n_drawn,
-            self._keys[first_samples].view(np.int64),
-            batch.pages[rows],
-            self._items(batch.segment[rows]),
-        )
+    @property
+    def max_samples(self) -> int:
+        """See `Stepper`."""
+        return self._is_used.size
 
-    def _decode(self, rows: NDArray[np.int64]) -> Tensor:
-        self.load(rows)
-        return self._decoder.logits()
+    @property
+    def segments(self) -> Int32:
+        """See `Stepper`."""
+        return self._groups.segments(self._is_used)
 
-    def _items(self, segments: Int32) -> Int32:
-        return self._table.path_items(segments, np.ones_like(segments))
+    @property
+    def spare_pages(self) -> int:
+        """See `Stepper`; none while rows could not fork, or who was parked would return at once."""
+        if self._lacked_pages:
+            return 0
+        return self._cache.free_pages + self._pages.waiting - self._rows
 
-    # -- chunks ------------------------------------------------------------------------------
+    def admit(self, new: list[Admitted]) -> None:
+        """See `Stepper`: a slot for each sample, or for all of a row that cannot part."""
+        for admitted in new:
+            branch = admitted.branch
+            count = 1 if self._greedy else branch.samples.size
+            slots = np.flatnonzero(~self._is_used)[:count]
+            if slots.size < count:
+                raise CapacityError(f"{count} samples admitted, {slots.size} slots are free")
+            parts = [branch.samples] if self._greedy else np.split(branch.samples, count)
+            for slot, part in zip(slots.tolist(), parts, strict=True):
+                self._samples[slot] = part
+            self._is_used[slots], self._born[slots] = True, self._launched
+            self._leaf[slots], self._n_drawn[slots] = branch.leaf, branch.drawn.size
+            self._history[slots, : branch.drawn.size] = branch.drawn
+            self._groups.hang(slots, admitted.segment, branch.leaf, self._launched)
+            self._pages.admit(admitted.pages, self._launched)
+            self._new.append((admitted, slots))
+            self._arrivals.append((self._launched, admitted.tail))
+        self._rows += len(new)
+        self._lengths = np.append(self._lengths, [one.tail for one in new])
+
+    # -- stepping ----------------------------------------------------------------------------
+
+    def step(self) -> Progress:
+        """See `Stepper`: what the oldest chunk has drawn; waits for it, and launches others."""
+        if self._is_short and not self._flights:
+            progress = parked(self._park())
+            self._settle_if_empty()
+            return progress
+        while not self._is_short and len(self._flights) < IN_FLIGHT and self._launch():
+            pass
+        flight = self._flights.popleft()
+        progress = self._take(flight, flight.wait())
+        self._settle_if_empty()
+        return progress
 
     def _launch(self) -> bool:
-        """Sends one more chunk, if there are steps to take and pages for them."""
-        batch, cache = self._batch, self._cache
-        ahead = sum(flight.steps - flight.taken for flight in self._flights)
-        left = batch.max_tokens - batch.n_drawn - ahead
-        steps = min(CHUNK_STEPS, int(left.max(initial=0)))
+        """Sends one more chunk, if any sample may have something left to draw."""
+        ahead = sum(flight.steps for flight in self._flights)
+        used = np.flatnonzero(self._is_used)
+        fresh = [one.logits for one, _ in self._new if one.logits is not None]
+        # of a chunk that a slot is not in, nothing is ahead of it
+        most = (
+            self._max_tokens
+            - self._n_drawn[used]
+            - np.where(self._born[used] >= self._launched, 0, ahead)
+        )
+        steps = min(CHUNK_STEPS, int(most.max(initial=0)))
         if steps <= 0:
             return False
-        limits = batch.tail + batch.max_tokens - batch.n_drawn
-        lengths = np.minimum(batch.tail + ahead + steps, limits)
-        column = np.arange(batch.pages.shape[1])
-        missing = (column < cache.pages_for(lengths)[:, None]) & (batch.pages < 0)
-        count = int(np.count_nonzero(missing))
-        if count > cache.free_pages:
-            return False
-        batch.pages[missing] = cache.take(count)
-        if not self.is_ahead:
-            self._begin()
-        else:
-            self._drop_ended()
-            if count:
-                self._add_pages()
-        self._flights.append(_Flight(steps, self._names, self._decoder.launch(steps)))
+        forks = not self._greedy and used.size > self._rows
+        rows = max(self._rows, self._least_rows)
+        if forks:
+            rows = max(2 * rows, _LEAST_ROWS)
+        rows = min(max(rows, 1), used.size)
+        self._arrange(rows, forks)
+        self._fill_queue(used.size if self._lacked_pages else padded_rows(rows), ahead + steps)
+        longest = min(int(self._lengths.max(initial=0)) + ahead + steps, self._max_tokens)
+        wait = self._decoder.launch(
+            rows, steps, longest, forks, torch.stack(fresh) if fresh else None
+        )
+        steps += bool(fresh)
+        flight = _Flight(self._launched, steps, rows, len(fresh), self._is_used.copy(), wait)
+        self._flights.append(flight)
+        self._launched += 1
         return True
 
-    def _begin(self) -> None:
-        """Makes the device's copy of the batch."""
-        batch = self._batch
-        batch.name = np.arange(batch.size)
-        self._names, self._pages = batch.name, batch.pages.copy()
-        self._cache.share(self._pages[self._pages >= 0])
-        self.load(np.arange(batch.size))
-
-    def _add_pages(self) -> None:
-        """Tells the device of pages that rows have got since."""
-        column = np.searchsorted(self._names, self._batch.name)
-        new = np.full_like(self._pages, -1)
-        new[column] = np.where(self._pages[column] < 0, self._batch.pages, -1)
-        self._cache.share(new[new >= 0])
-        self._pages = np.maximum(self._pages, new)
-        self._decoder.load_pages(self._pages)
-
-    def _drop_ended(self) -> None:
-        """Takes rows that have left the batch off the device, once it is worth it.
-
-        That is when the others fit a smaller graph, or when the pages of many are held up.
-        """
-        batch, columns = self._batch, self._names.size
-        ended = columns - batch.size
-        if not batch.size or not (
-            padded_rows(batch.size) < self._decoder.padded or _DROP_SHARE * ended >= columns
-        ):
+    def _arrange(self, rows: int, forks: bool) -> None:
+        """Lets admitted rows in, and gives groups room for as many rows as the graph has."""
+        batch = self._decoder.batch
+        # whoever was short of rows: not once more; and first tokens must be drawn at once, however
+        # far rows have forked by then
+        is_fresh = any(one.logits is not None for one, _ in self._new)
+        generous = self._least_rows > 0 or (is_fresh and bool(self._flights))
+        is_enough = rows <= self._planned_rows and self._groups.fits(self._is_used, forks)
+        if is_enough and not self._new and not self._left and not generous:
             return
-        kept = np.searchsorted(self._names, batch.name)
-        dropped = np.delete(self._pages, kept, axis=0)
-        self._cache.release(dropped[dropped >= 0])
-        self._names, self._pages = batch.name, self._pages[kept]
-        self._decoder.keep(kept, self._pages, self._items(batch.segment))
+        plan = self._groups.plan(self._is_used, forks, generous)
+        batch.set_groups(plan.rank, plan.room)
+        batch.rearrange(self._new_rows(), _together(self._left))
+        self._planned_rows = self._decoder.plan(plan.items, plan.edges, rows)
+        self._new.clear()
+        self._left.clear()
 
-    def _hand_out(self) -> Drawn[NDArray[Any]]:
-        """One more step of the oldest chunk; waits for it if it must."""
-        batch, flight = self._batch, self._flights[0]
-        if flight.chunk is None:
-            flight.chunk = flight.wait()
-        columns = np.searchsorted(flight.names, batch.name)[batch.row_of]
-        tokens, *probabilities = (part[flight.taken, columns] for part in flight.chunk)
-        check_logprobs(probabilities[0])
-        flight.taken += 1
-        batch.stored()
-        if flight.taken == flight.steps:
-            self._flights.popleft()
-            if not self.is_ahead:
-                self._forget()
-        return Drawn(tokens.astype(np.int64), *(part.astype(np.float64) for part in probabilities))
+    def _new_rows(self) -> NewRows:
+        """The admitted rows as the device takes them."""
+        fields: list[RowState[int]] = []
+        pages = np.full((len(self._new), self._cache.pages_for(self._max_tokens) + 1), -1, np.int32)
+        n_fresh = 0
+        for (admitted, own), table in zip(self._new, pages, strict=True):
+            branch, n = admitted.branch, admitted.branch.drawn.size
+            is_fresh = admitted.logits is not None
+            row = RowState(
+                tokens=int(branch.drawn[-1]) if n else 0,
+                positions=admitted.start + n - 1,
+                lengths=admitted.tail,
+                drawn=n,
+                groups=self._groups.number(int(own[0])),
+                stops=self._ends.state(int(branch.samples[0]), branch.drawn),
+                fresh=n_fresh if is_fresh else -1,
+            )
+            fields.append(row)
+            n_fresh += is_fresh
+            table[: admitted.pages.size] = admitted.pages
+        slots = _together([own for _, own in self._new])
+        firsts = np.array([self._samples[slot][0] for slot in slots.tolist()], np.int64)
+        rows = np.repeat(np.arange(len(self._new)), [own.size for _, own in self._new])
+        return NewRows(row_fields(fields), pages, slots, rows, self._keys[firsts])
 
-    def settle(self) -> None:
-        """See `Stepper.settle`."""
-        if self.is_ahead:
-            for flight in self._flights:
-                if flight.chunk is None:
-                    flight.wait()  # until then the device writes
-            self._flights.clear()
-            self._forget()
+    def _fill_queue(self, rows: int, steps: int) -> None:
+        """Puts pages into the queue, enough for so many steps of the rows there may be.
 
-    def _forget(self) -> None:
-        """Gives up the device's copy; nothing is in flight."""
-        self._cache.release(self._pages[self._pages >= 0])
+        As long as each row forks once: who finds too few is given enough for a row a sample.
+        """
+        cache = self._cache
+        after = np.minimum(self._lengths + steps, self._max_tokens)
+        need = int((cache.pages_for(after) - cache.pages_for(self._lengths)).sum())
+        each = 1 + cache.pages_for(steps)  # of a row that forks: a copy, and what follows it
+        self._pages.fill(need + (rows - min(rows, self._lengths.size)) * each)
+
+    def look(self) -> tuple[Tensor, tuple[Int32, ...]]:
+        """What the next step of the rows would draw from, for checks.
+
+        Returns:
+            Logits `[rows, vocabulary]`, and what they follow from, as `decode_tokens` takes it:
+            tokens, positions, segments, pages, lengths of tails.
+        """
+        for flight in self._flights:
+            flight.wait()
+        state = self._decoder.batch.state
+        n = int(self._decoder.batch.control.rows)
+        self._pages.fill(self._pages.waiting + n)
+        logits = self._decoder.logits(n)
+        named = RowState(*state.rows[:, :n].cpu().numpy().astype(np.int32))
+        segments = self._groups.segments_of(named.groups)
+        pages = state.pages[:n].cpu().numpy()
+        return logits, (named.tokens, named.positions, segments, pages, named.lengths)
+
+    def close(self) -> None:
+        """Gives up all samples and pages."""
+        self._is_used[:] = False
+        self._settle()
+
+    # -- following ---------------------------------------------------------------------------
+
+    def _take(self, flight: _Flight, chunk: Chunk) -> Progress:
+        """Takes in what a chunk has drawn, and what has become of the rows."""
+        slots = np.flatnonzero(flight.slots & self._is_used & (self._born <= flight.number))
+        drawn = Drawn(*(part[:, slots] for part in chunk.drawn))
+        check_logprobs(drawn.logprobs)
+        has_drawn = drawn.tokens >= 0
+        step, column = np.nonzero(has_drawn)
+        place = self._n_drawn[slots] + has_drawn.cumsum(0) - 1
+        self._history[slots[column], place[step, column]] = drawn.tokens[step, column]
+        self._n_drawn[slots] += has_drawn.sum(0)
+
+        samples = [self._samples[slot] for slot in slots.tolist()]
+        columns = np.repeat(np.arange(slots.size), [part.size for part in samples])
+        rows = chunk.sample_rows[slots]
+        is_over = rows < 0
+        ended = [
+            Ended(self._samples[slot], self._history[slot, : self._n_drawn[slot]].copy())
+            for slot in slots[is_over].tolist()
+        ]
+        self._is_used[slots[is_over]] = False
+        computed = chunk.number("computed") - self._computed
+        self._computed += computed
+        self._follow_rows(flight, chunk, slots[~is_over], rows[~is_over])
+        return Progress(
+            _together(samples),
+            Drawn(*(part[:, columns] for part in drawn)),
+            flight.n_fresh + computed,
+            ended,
+        )
+
+    def _follow_rows(
+        self, flight: _Flight, chunk: Chunk, slots: NDArray[np.int64], rows: Int32
+    ) -> None:
+        """Notes where rows stood after a chunk, and takes back the pages of those that are gone."""
+        alive = np.flatnonzero(chunk.row("stops") >= 0)
+        groups = chunk.row("groups")
+        self._groups.seen(slots, groups[rows], groups[alive], flight.number)
+        self._pages.seen(chunk.pages[alive], chunk.number("taken"), flight.number)
+        self._row_of[slots], self._tables = rows, chunk.pages
+        self._arrivals = [one for one in self._arrivals if one[0] > flight.number]
+        tails = [tail for _, tail in self._arrivals]
+        self._rows = alive.size + len(tails)
+        self._lengths = np.append(chunk.row("lengths")[alive], tails).astype(np.int64)
+        stuck = chunk.number("stuck")
+        self._least_rows = 2 * flight.rows if stuck == TOO_MANY_ROWS else 0
+        self._lacked_pages = stuck == TOO_FEW_PAGES
+        self._is_short = self._lacked_pages and not self._cache.free_pages
+
+    def _park(self) -> list[Waiting]:
+        """Makes room for other rows' pages: the last rows leave, to be computed again.
+
+        Of a single row half the samples leave: they may have been too many to part. Where there is
+        one only, others' segments are in its way: it leaves too, and has all pages when it returns.
+
+        Nothing is in flight, so that the last chunk taken says where rows are.
+        """
+        used = np.flatnonzero(self._is_used & (self._born < self._launched))
+        rows = np.unique(self._row_of[used])
+        last = rows[rows.size - max(1, rows.size // _PARKED_SHARE) :]
+        if rows.size == 1:
+            used = used[used.size // 2 :]
+        leaving = []
+        for row in last.tolist():
+            slots = used[self._row_of[used] == row]
+            first = int(slots[0])
+            tokens = self._history[first, : self._n_drawn[first]].copy()
+            samples = np.concatenate([self._samples[slot] for slot in slots.tolist()])
+            leaving.append(Waiting(int(self._leaf[first]), tokens, samples))
+            self._left.append(slots)
+            self._is_used[slots] = False
+        kept = np.unique(self._row_of[self._is_used & (self._born < self._launched)])
+        self._pages.seen(self._tables[kept], self._pages.taken, self._launched)
+        self._rows, self._is_short = kept.size + len(self._new), False
+        return leaving
+
+    def _settle_if_empty(self) -> None:
+        if not self._is_used.any():
+            self._settle()
+
+    def _settle(self) -> None:
+        """Gives up all pages: every sample has ended, whatever is still in flight."""
+        taken = self._pages.taken
+        while self._flights:
+            chunk = self._flights.popleft().wait()
+            taken, self._computed = chunk.number("taken"), chunk.number("computed")
+        self._pages.seen(np.empty(0, np.int32), taken, self._launched)
+        self._pages.drain()
+        self._arrivals.clear()
+        self._lacked_pages = False
+        self._rows, self._lengths = 0, np.empty(0, np.int64)
+
+
+def _together(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([np.empty(0, np.int64), *parts])

@@ -1,6 +1,6 @@
 """Steps that the host takes one by one: rows through the model, then a token for each sample."""
 
-from typing import Any, Protocol
+import sys
 
 import numpy as np
 import torch
@@ -11,55 +11,29 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
-from hydragen_tree.branch.batch import Batch
+from hydragen_tree.branch.batch import Batch, Children
 from hydragen_tree.branch.drawing import draw
+from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.prefill import forward
+from hydragen_tree.branch.stepper import Admitted, Ended, Ends, Progress, Waiting, parked
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.settings import SamplingSettings
-
-
-class Stepper(Protocol):
-    """Draws the next token of every sample of a batch."""
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether tokens are drawn already that the batch has not taken in.
-
-        While it is, rows may only leave the batch: none is admitted, and none is parked.
-        """
-        ...
-
-    @property
-    def took_ahead(self) -> bool:
-        """Whether the last step had been taken by a device, ahead of the host."""
-        ...
-
-    def step(self, go_on: bool) -> Drawn[NDArray[Any]]:
-        """The next token of every sample of the batch, whose rows have pages for it.
-
-        Args:
-            go_on: more steps will follow, so that some may be taken ahead; if not, only what has
-                been begun is brought to its end. False only where `is_ahead`.
-        """
-        ...
-
-    def settle(self) -> None:
-        """Throws away what was drawn ahead: the batch has no rows left."""
-        ...
 
 
 class HostStepper:
     """One step at a time: where nothing is captured, the host has to start each launch anyway.
 
     Args:
-        batch: the rows.
+        batch: the rows; empty.
         model: the adapted model.
         cache: where tails are.
         table: where segments are.
-        fresh: leaf to logits of the token after its prompt; emptied once they are drawn from.
+        freezing: makes segments of tails that are shared.
         keys: `[samples of the run]` uint64 stream keys.
         settings: how to draw.
+        max_rows: rows of the batch at the most.
+        ends: decides when samples end.
     """
 
     def __init__(
@@ -68,33 +42,116 @@ class HostStepper:
         model: TreeModel,
         cache: KVCache,
         table: SegmentTable,
-        fresh: dict[int, Tensor],
+        freezing: Freezing,
         keys: NDArray[np.uint64],
         settings: SamplingSettings,
+        max_rows: int,
+        ends: Ends,
     ) -> None:
         self._batch, self._model, self._cache, self._table = batch, model, cache, table
-        self._fresh, self._keys, self._settings = fresh, keys, settings
+        self._freezing, self._keys, self._settings = freezing, keys, settings
+        self._max_rows, self._ends = max_rows, ends
+        self._fresh: dict[int, Tensor] = {}  # leaf to logits, until they are drawn from
 
     @property
-    def is_ahead(self) -> bool:
-        """Never."""
-        return False
+    def max_tokens(self) -> int:
+        """See `Stepper`."""
+        return self._batch.max_tokens
 
     @property
-    def took_ahead(self) -> bool:
-        """Never."""
-        return False
+    def n_rows(self) -> int:
+        """See `Stepper`."""
+        return self._batch.size
 
-    def step(self, go_on: bool) -> Drawn[NDArray[Any]]:
-        """See `Stepper.step`."""
+    @property
+    def n_samples(self) -> int:
+        """See `Stepper`."""
+        return self._batch.samples.size
+
+    @property
+    def max_samples(self) -> int:
+        """See `Stepper`: what finds no row when it forks is put back then."""
+        return sys.maxsize
+
+    @property
+    def segments(self) -> Int32:
+        """See `Stepper`."""
+        return self._batch.segment
+
+    @property
+    def spare_pages(self) -> int:
+        """See `Stepper`."""
+        return self._cache.free_pages - self._batch.size
+
+    def admit(self, new: list[Admitted]) -> None:
+        """See `Stepper`."""
+        for admitted in new:
+            branch = admitted.branch
+            stop = self._ends.state(int(branch.samples[0]), branch.drawn)
+            self._batch.admit(admitted, stop)
+            if admitted.logits is not None:
+                self._fresh[branch.leaf] = admitted.logits
+        self._batch.order()
+
+    def step(self) -> Progress:
+        """See `Stepper`: one token of every sample."""
         batch = self._batch
+        if batch.pages_due(self._cache.page_tokens).size > self._cache.free_pages:
+            return parked(self._park())
+        rows, samples = batch.size, batch.samples
         logits = self._logits()
         positions = batch.n_drawn[batch.row_of].astype(np.int64)
-        keys = self._keys[batch.samples]
-        return draw(logits, batch.row_of, keys, positions, self._settings)
+        drawn = draw(logits, batch.row_of, self._keys[samples], positions, self._settings)
+        children = batch.children(drawn.tokens)
+        stops = self._ends.advance(batch.stops[children.parent], children.token)
+        ended, alive = self._ended(children, stops)
+        surplus = self._set_aside(children, alive)
+        self._freezing.freeze(children, alive)
+        batch.grow(children, alive, stops, self._cache)
+        return Progress(samples, Drawn(*(part[None] for part in drawn)), rows, ended, surplus)
 
-    def settle(self) -> None:
-        """Nothing was drawn ahead."""
+    def _park(self) -> list[Waiting]:
+        """Makes room for the next token of other rows: the last ones leave.
+
+        A single row leaves too: others' segments are in its way, and go before it returns.
+        """
+        size = self._batch.size
+        return self._batch.park(np.arange(size - max(1, size // 8), size), self._cache)
+
+    def _ended(
+        self, children: Children, stops: NDArray[np.int64]
+    ) -> tuple[list[Ended], NDArray[np.bool_]]:
+        """The samples that end in their last token, and the children that go on."""
+        batch, ended = self._batch, []
+        firsts = batch.samples[np.unique(children.of_sample, return_index=True)[1]]
+        is_full = batch.n_drawn[children.parent] + 1 >= batch.max_tokens
+        alive = np.ones(is_full.size, np.bool_)
+        for child in np.flatnonzero(is_full | (stops < 0)).tolist():
+            history = batch.history(child, children)
+            if is_full[child] or self._ends.has_ended(int(firsts[child]), history):
+                alive[child] = False
+                ended.append(Ended(batch.samples[children.of_sample == child], history))
+        return ended, alive
+
+    def _set_aside(self, children: Children, alive: NDArray[np.bool_]) -> list[Waiting]:
+        """Takes children beyond the batch's rows and pages out of `alive`; they have to wait.
+
+        Args:
+            children: of the batch, about to take its place.
+            alive: `[children]`, which of them go on; changed in place.
+        """
+        batch = self._batch
+        living = np.flatnonzero(alive)
+        need = batch.copies_needed(children, self._cache.page_tokens)
+        over = max(living.size - self._max_rows, need - self._cache.free_pages, 0)
+        over = min(over, living.size - 1)
+        surplus = []
+        for child in living[living.size - over :].tolist():
+            samples = batch.samples[children.of_sample == child]
+            leaf = int(batch.leaf[children.parent[child]])
+            surplus.append(Waiting(leaf, batch.history(child, children), samples))
+            alive[child] = False
+        return surplus
 
     def _logits(self) -> Tensor:
         """Logits of all rows: kept ones for those that have drawn nothing, else one step."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hydragen_tree.branch.admission import Admission
-from hydragen_tree.branch.batch import Batch, Waiting
+from hydragen_tree.branch.batch import Batch
 from hydragen_tree.branch.freezing import Freezing
-from hydragen_tree.branch.host_stepper import HostStepper, Stepper
+from hydragen_tree.branch.host_stepper import HostStepper
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
+from hydragen_tree.branch.stepper import Stepper, Waiting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.sample.loop import Loop
@@ -63,34 +63,30 @@ def assemble(
         waiting: the branches to draw, first one last; by default one a leaf with all its samples.
         prefill_class: computes segments and tails.
     """
-    greedy = settings.temperature == 0.0
-    # one page more than a full tail has: steps taken ahead may ask for it before the tail has ended
-    batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens) + 1)
     residency = Residency(trie, cache)
     table = residency.table
     prefill = prefill_class(model, trie, table, cache, prefill_tokens)
-    fresh: dict[int, Tensor] = {}
+    stepper: Stepper
+    if decoder is None:
+        batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))
+        freezing = Freezing(batch, trie, residency, cache, cost, shape)
+        rest = freezing, records.keys, settings, max_rows, records
+        stepper = HostStepper(batch, model, cache, table, *rest)
+    else:
+        from hydragen_tree.branch.device_stepper import DeviceStepper  # imports Triton
+
+        stepper = DeviceStepper(decoder, cache, table, records.keys, settings, records)
     admission = Admission(
         _roots(trie, records) if waiting is None else waiting,
-        batch,
+        stepper,
         trie,
         residency,
         prefill,
         cache,
-        fresh,
         max_rows,
-        greedy,
+        settings.temperature == 0.0,
     )
-    common = batch, model, cache, table, fresh, records.keys, settings
-    stepper: Stepper
-    if decoder is None:
-        stepper = HostStepper(*common)
-    else:
-        from hydragen_tree.branch.device_stepper import DeviceStepper  # imports Triton
-
-        stepper = DeviceStepper(*common, decoder=decoder)
-    freezing = Freezing(batch, trie, residency, cache, cost, shape)
-    return Loop(batch, admission, stepper, freezing, residency, prefill, cache, records, stats)
+    return Loop(admission, stepper, residency, prefill, cache, records, stats)
 
 
 def _roots(trie: Trie, records: SampleRecords) -> list[Waiting]:

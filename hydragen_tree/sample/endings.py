@@ -63,6 +63,13 @@ class Endings:
             return 0
         return self.table.start(stop_set, self._bytes.is_open(prompt))
 
+    def state(self, stop_set: int, prompt: Int32, tokens: Int32) -> int:
+        """The state of a sample that has drawn these tokens and has not ended."""
+        state = np.array([self.start(stop_set, prompt)])
+        for token in tokens.tolist():
+            state = self.advance(state, np.array([token]))
+        return int(state[0])
+
     def advance(self, states: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """The states after one more token each; negative where `ending` says how a sample ends.
 

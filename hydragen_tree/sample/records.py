@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_tree.branch.drawing import stream_keys
+from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.endings import Endings
 from hydragen_tree.sample.sample import FinishReason, Sample
@@ -109,8 +110,6 @@ class SampleRecords:
         self.prompt = np.repeat(np.arange(len(prompts)), [own.size for own in indices])
         self.index = np.concatenate(indices)
         self.keys = np.concatenate(keys)
-        starts = map(self._endings.start, self._stop_set, (p.token_ids for p in prompts))
-        self._state = np.fromiter(starts, np.int64, len(prompts))[self.prompt]
         self._logprob = np.zeros(self.prompt.size)
         self._sampled_logprob = np.zeros(self.prompt.size)
         self._token_logprobs: list[list[float]] = (
@@ -118,53 +117,53 @@ class SampleRecords:
         )
         stats.samples_total = self.index.size
 
-    def add(self, samples: NDArray[np.int64], drawn: Drawn[NDArray[Any]]) -> None:
-        """Takes in one more token of each of these samples."""
-        self._state[samples] = self._endings.advance(self._state[samples], drawn.tokens)
-        self._logprob[samples] += drawn.logprobs
-        self._sampled_logprob[samples] += drawn.sampled_logprobs
-        if self._settings.logprobs:
-            for sample, logprob in zip(samples.tolist(), drawn.logprobs.tolist(), strict=True):
-                self._token_logprobs[sample].append(logprob)
+    @property
+    def stop_table(self) -> NDArray[np.int16] | Int32 | None:
+        """What each token does to each state: `[states, vocabulary]`; None: texts are searched."""
+        table = self._endings.table
+        return None if table is None else table.rows()
 
-    def may_end(
-        self, samples: NDArray[np.int64], n_drawn: NDArray[np.integer]
-    ) -> NDArray[np.bool_]:
-        """Which samples may end in their last token; `ending` says whether they do.
+    def add(self, samples: NDArray[np.int64], drawn: Drawn[NDArray[Any]]) -> None:
+        """Takes in what samples have drawn.
 
         Args:
-            samples: any of them.
-            n_drawn: tokens that each has drawn; the same shape.
+            samples: `[samples]` their numbers.
+            drawn: `[steps, samples]` each; the token -1 where a sample has drawn nothing.
         """
-        return (self._state[samples] < 0) | (n_drawn >= self._settings.max_tokens)
+        has_drawn = drawn.tokens >= 0
+        logprobs = np.where(has_drawn, drawn.logprobs, 0.0).astype(np.float64)
+        self._logprob[samples] += logprobs.sum(0)
+        sampled = np.where(has_drawn, drawn.sampled_logprobs, 0.0).astype(np.float64)
+        self._sampled_logprob[samples] += sampled.sum(0)
+        self._stats.tokens_sampled += int(np.count_nonzero(has_drawn))
+        if self._settings.logprobs:
+            for column, sample in enumerate(samples.tolist()):
+                kept = logprobs[has_drawn[:, column], column]
+                self._token_logprobs[sample] += kept.tolist()
+
+    def state(self, sample: int, tokens: Int32) -> int:
+        """See `hydragen_tree.branch.stepper.Ends`."""
+        number = self.prompt[sample]
+        return self._endings.state(self._stop_set[number], self._prompts[number].token_ids, tokens)
+
+    def advance(self, states: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `hydragen_tree.branch.stepper.Ends`."""
+        return self._endings.advance(states, tokens)
+
+    def has_ended(self, sample: int, tokens: Int32) -> bool:
+        """See `hydragen_tree.branch.stepper.Ends`."""
+        return self._endings.table is not None or self._ending(sample, tokens)[0] is not None
 
     def stop_set(self, prompt: int) -> int:
         """A number for the strings that end samples of a prompt: the same strings, the same one."""
         return self._stop_set[prompt]
 
-    def ending(self, sample: int, tokens: Int32) -> tuple[FinishReason | None, str]:
-        """Why a history ends in its last token, if it does, and its text.
-
-        Args:
-            sample: any that has this history.
-            tokens: all it has drawn.
-        """
-        number = self.prompt[sample]
-        prompt = self._prompts[number].token_ids
-        reason, text = self._endings.ending(self._stop_set[number], prompt, tokens)
-        if reason is None and tokens.size >= self._settings.max_tokens:
-            reason = "length"
-        return reason, text
-
-    def finished(
-        self,
-        samples: NDArray[np.int64],
-        tokens: Int32,
-        reason: FinishReason,
-        text: str,
-    ) -> Iterator[Sample]:
-        """One record for each of the samples that ended with these tokens."""
-        for number in samples.tolist():
+    def finished(self, ended: Ended) -> Iterator[Sample]:
+        """One record for each of the samples that have ended with the same tokens."""
+        tokens = ended.tokens
+        reason, text = self._ending(int(ended.samples[0]), tokens)
+        token_ids = tuple(tokens.tolist())
+        for number in ended.samples.tolist():
             prompt = self._prompts[self.prompt[number]]
             self._stats.samples_done += 1
             yield Sample(
@@ -175,13 +174,19 @@ class SampleRecords:
                 solution=extract_solution(
                     text, prompt.text, starter=prompt.starter, entry_point=prompt.entry_point
                 ),
-                finish_reason=reason,
+                finish_reason=reason or "length",
                 n_tokens=tokens.size,
                 logprob=float(self._logprob[number]),
                 sampled_logprob=float(self._sampled_logprob[number]),
                 seed=self._settings.seed,
-                token_ids=tuple(tokens.tolist()),
+                token_ids=token_ids,
                 token_logprobs=tuple(self._token_logprobs[number])
                 if self._settings.logprobs
                 else None,
             )
+
+    def _ending(self, sample: int, tokens: Int32) -> tuple[FinishReason | None, str]:
+        """Why a history ends in its last token, if not for its length, and its text."""
+        number = self.prompt[sample]
+        prompt = self._prompts[number].token_ids
+        return self._endings.ending(self._stop_set[number], prompt, tokens)

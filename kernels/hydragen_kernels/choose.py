@@ -134,6 +134,7 @@ def _sample_kernel(
     tokens,
     raw_logprobs,
     sampled_logprobs,
+    rows,
     blocks,
     GREEDY: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -142,7 +143,7 @@ def _sample_kernel(
     """Draw one sample's token from its row."""
     sample = tl.program_id(0)
     row = tl.load(sample_rows + sample).to(tl.int64)
-    if row < 0:  # padding
+    if (row < 0) | (row >= rows):  # padding
         tl.store(tokens + sample, -1)
         tl.store(raw_logprobs + sample, 0.0)
         tl.store(sampled_logprobs + sample, 0.0)
@@ -278,6 +279,7 @@ def choose(
         drawn.tokens,
         drawn.logprobs,
         drawn.sampled_logprobs,
+        rows,
         blocks * parts,
         GREEDY=greedy,
         BLOCK=lanes * vec // parts,

@@ -3,38 +3,70 @@
 import torch
 from torch import Tensor
 
-
-def step_slots(lengths: Tensor, limits: Tensor, pages: Tensor, page_tokens: int) -> Tensor:
-    """Where each row's token is stored: its next slot while it is live, else -1.
-
-    Args:
-        lengths: `[rows]` int64, tokens of the tail.
-        limits: `[rows]` int64, the length at which the row stops.
-        pages: `[rows, max_pages]` int32, below 0 where there is none.
-        page_tokens: tokens of a page.
-
-    Returns:
-        `[rows]` int64.
-    """
-    last = (lengths // page_tokens).clamp(max=pages.shape[1] - 1)
-    page = pages.gather(1, last[:, None])[:, 0].long()
-    live = (lengths < limits) & (page >= 0)
-    return torch.where(live, page * page_tokens + lengths % page_tokens, -1)
+from hydragen_kernels.drawn import Drawn
+from hydragen_kernels.step import (
+    TOO_FEW_PAGES,
+    TOO_MANY_ROWS,
+    BatchState,
+    Control,
+    Ring,
+    StepInputs,
+)
 
 
-def moved_on(
-    tokens: Tensor, counts: tuple[Tensor, ...], slots: Tensor, chosen: Tensor
-) -> tuple[Tensor, ...]:
-    """The rows' last tokens and counts after a step; rows that store nothing keep theirs.
+def begin_step(batch: BatchState, page_tokens: int) -> StepInputs:
+    """See `hydragen_kernels.step.begin_step`."""
+    control, state = Control(*batch.control.split(1)), batch.named
+    n = batch.rows.shape[1]
+    live = (torch.arange(n, device=batch.rows.device) < control.rows) & (state.stops >= 0)
+    length = torch.where(live, state.lengths, 0)
+    column = (length // page_tokens).clamp(max=batch.pages.shape[1] - 1)[:, None]
+    page = batch.pages.gather(1, column)[:, 0].long()
+    lacks = live & (page < 0)
 
-    Args:
-        tokens: `[rows]` int64, the last token drawn.
-        counts: each `[rows]` int64, what grows by one a step.
-        slots: `[rows]`, from `step_slots`.
-        chosen: `[rows]`, what was drawn.
+    if int(control.rows) > n:
+        control.stuck.fill_(TOO_MANY_ROWS)
+    elif int(control.stuck) == 0 and int(lacks.sum()) > int(control.given - control.taken):
+        control.stuck.fill_(TOO_FEW_PAGES)
+    goes = live & (control.stuck == 0)
+    lacks &= goes
 
-    Returns:
-        The tokens, then each of the counts.
-    """
-    live = slots >= 0
-    return torch.where(live, chosen, tokens), *(count + live for count in counts)
+    at = (control.taken + lacks.cumsum(0) - 1) % len(batch.queue)
+    page = torch.where(lacks, batch.queue[at].long(), page)
+    batch.pages.scatter_(1, column, page.int()[:, None])
+    control.begun.add_(1)
+    control.taken.add_(lacks.sum())
+    control.computed.add_(goes.sum())
+    return StepInputs(
+        slots=torch.where(goes, page * page_tokens + length % page_tokens, -1).int(),
+        lengths=(length + goes).int(),
+        counters=torch.where(live, state.drawn, 0).int(),
+    )
+
+
+def end_step(
+    batch: BatchState,
+    slots: Tensor,
+    drawn: Drawn[Tensor],
+    table: Tensor,
+    max_tokens: int,
+    ring: Ring,
+) -> None:
+    """See `hydragen_kernels.step.end_step`."""
+    n, row = batch.rows.shape[1], batch.sample_rows.long()
+    has_drawn = (row >= 0) & (row < n) & (slots[row.clamp(0, n - 1)] >= 0)
+    step = int(Control(*batch.control).begun) - 1
+    if 0 <= step < len(ring.tokens):
+        ring.tokens[step] = torch.where(has_drawn, drawn.tokens, -1)
+        ring.logprobs[0, step] = torch.where(has_drawn, drawn.logprobs, 0.0)
+        ring.logprobs[1, step] = torch.where(has_drawn, drawn.sampled_logprobs, 0.0)
+
+    state, moved = batch.named, row[has_drawn]
+    token = drawn.tokens[has_drawn].long()
+    for field in (state.positions, state.lengths, state.drawn):
+        field[moved] += 1
+    state.tokens[moved] = token
+    stop = table[state.stops[moved], token].long()
+    has_ended = (stop < 0) | (state.drawn[moved] >= max_tokens)
+    state.stops[moved] = torch.where(has_ended, -1, stop)
+    batch.sample_rows[has_drawn.nonzero()[:, 0][has_ended]] = -1

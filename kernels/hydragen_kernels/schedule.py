@@ -63,16 +63,20 @@ class Schedule:
 
     Args:
         config: the shape of the tiles.
+        span: queries of a tile at the most.
         tiles: `[n, fields]` int32, columns `TILE_FIELDS`, in the order the programs work through
             them.
         starts: `[programs + 1]` int32; program p does tiles `starts[p]` to `starts[p + 1] - 1`.
         counts: `[tokens]` int32, partial slots each query row owns.
+        ranges: `[n, 2]` int32, where the queries of each tile's item begin and end.
     """
 
     config: TileConfig
+    span: int
     tiles: Int32
     starts: Int32
     counts: Int32
+    ranges: Int32
 
     @property
     def partial_slots(self) -> int:
@@ -156,6 +160,7 @@ def schedule_segments(
         raise ValueError(f"q_heads: expected a multiple of kv_heads {kv_heads}, got {q_heads}")
     group = q_heads // kv_heads
     config = config or tile_config(head_dim, element_bytes, group)
+    span = config.block_q // group
     programs = config.programs_per_sm * multiprocessors
     merge_ns = tokens * q_heads * head_dim * 8 / BYTES_PER_NS  # one slot: written once, read once
 
@@ -176,18 +181,17 @@ def schedule_segments(
                     f"items: {slots} partial slots needed, {max_partial_slots} allowed"
                 )
             break
-        span = config.block_q // group
-        tiles = _cut(items, positions, chunks, parts, bases, span, kv_heads)
+        tiles, ranges = _cut(items, positions, chunks, parts, bases, span, kv_heads)
         costs = _tile_ns(tiles, config, head_dim, element_bytes, programs)
         total_ns = _busiest_ns(costs, programs) + merge_ns * slots
         if total_ns < best_ns:
-            best_ns, best = total_ns, (tiles, costs, counts)
+            best_ns, best = total_ns, (tiles, costs, counts, ranges)
         if len(tiles) >= FULL_ROUNDS * programs:
             break
     assert best is not None  # the first candidate was taken, or refused above
-    tiles, costs, counts = best
+    tiles, costs, counts, ranges = best
     order, starts = _deal(costs, programs)
-    return Schedule(config, tiles[order], starts, counts)
+    return Schedule(config, span, tiles[order], starts, counts, ranges[order])
 
 
 def _checked(items: Int32, tokens: int) -> Int32:
@@ -249,8 +253,12 @@ def _cut(
     bases: Int32,
     span: int,
     kv_heads: int,
-) -> Int32:
-    """Cut items into tiles of `span` queries: kv head outermost, query tile innermost."""
+) -> tuple[Int32, Int32]:
+    """Cut items into tiles of `span` queries: kv head outermost, query tile innermost.
+
+    Returns:
+        the tiles, and where the queries of their items begin and end.
+    """
     of = item_columns(items.astype(np.int64))
     q_tiles = -(-of.query_count // span)
     tiles_of_item = q_tiles * parts * kv_heads
@@ -279,7 +287,8 @@ def _cut(
         np.where(is_causal, first_query, n_kv),
         positions[item] + first_key,
     )
-    return np.stack(columns, axis=1).astype(np.int32)
+    ranges = np.stack([of.query_start[item], of.query_stop[item]], axis=1)
+    return np.stack(columns, axis=1).astype(np.int32), ranges.astype(np.int32)
 
 
 def _tile_ns(

@@ -34,7 +34,8 @@ from hydragen_kernels.inputs import (
     check_partials,
 )
 from hydragen_kernels.merge import finish
-from hydragen_kernels.schedule import TILE_FIELDS, Schedule, TileConfig, tile_config
+from hydragen_kernels.schedule import TileConfig, tile_config
+from hydragen_kernels.segment_tiles import SegmentTiles
 from hydragen_kernels.tiles import first_keys, load_tile, tile_rows
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
@@ -240,55 +241,6 @@ def best_config(
 @cache
 def _warn_once(why: str) -> None:
     _LOG.warning("segment attention: the portable kernel instead of Hopper's: %s", why)
-
-
-class SegmentTiles:
-    """A schedule in fixed device buffers, so that a CUDA graph survives a change of plan.
-
-    Args:
-        schedule: the first schedule to hold.
-        device: where the buffers live.
-        capacity: tiles there is room for; 0 means those of the schedule.
-        rows: query rows there is room for; 0 means those of the schedule.
-    """
-
-    def __init__(
-        self, schedule: Schedule, device: torch.device | str, capacity: int = 0, rows: int = 0
-    ) -> None:
-        self.config = schedule.config
-        self._sizes = (
-            len(schedule.starts),
-            max(rows, len(schedule.counts)),
-            max(1, capacity, len(schedule.tiles)) * len(TILE_FIELDS),
-        )
-        self._buffer = torch.zeros(sum(self._sizes), dtype=torch.int32, device=device)
-        self.starts, self.counts, tiles = self._buffer.split(self._sizes)
-        self.tiles = tiles.view(-1, len(TILE_FIELDS))
-        self.load(schedule)
-
-    def load(self, schedule: Schedule) -> None:
-        """Replace the schedule in place, in one copy; rows beyond its own own no partials.
-
-        Raises:
-            ValueError: the schedule does not fit the buffers.
-        """
-        if schedule.config != self.config or len(schedule.starts) != len(self.starts):
-            raise ValueError("schedule: made for other tile shapes or another device")
-        if len(schedule.tiles) > len(self.tiles) or len(schedule.counts) > len(self.counts):
-            raise ValueError(
-                f"schedule: {len(schedule.tiles)} tiles and {len(schedule.counts)} rows, "
-                f"room for {len(self.tiles)} and {len(self.counts)}"
-            )
-        head = self._sizes[0] + self._sizes[1]
-        packed = torch.zeros(
-            head + schedule.tiles.size, dtype=torch.int32, pin_memory=self._buffer.is_cuda
-        )
-        packed[: self._sizes[0]] = torch.from_numpy(schedule.starts)
-        packed[self._sizes[0] : self._sizes[0] + len(schedule.counts)] = torch.from_numpy(
-            schedule.counts
-        )
-        packed[head:] = torch.from_numpy(schedule.tiles.reshape(-1))
-        self._buffer[: len(packed)].copy_(packed, non_blocking=True)
 
 
 def segment_attention(

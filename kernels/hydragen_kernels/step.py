@@ -1,13 +1,15 @@
 """What a decode step does beside the model: where its tokens go, and what is kept of its draw.
 
-One launch before the model and one behind it. As torch operations they are two dozen launches,
-each of which costs a small model as much as a layer's norm.
+One launch before the model and, while no row can fork, one behind it; `fork.py` holds the step's
+other end. As torch operations they are dozens of launches, each of which costs a small model as
+much as a layer's norm.
 
-A row is live while its tail is shorter than its limit and the page of its next token is there;
-others stand still: their tokens are stored nowhere and their state stays.
+A step moves all live rows or none. It moves none, and says why in `Control.stuck`, if there are
+more rows than it was made for, or fewer free pages than it needs: what it would have drawn is drawn
+again by a later step, since random numbers depend on a sample and its position alone.
 """
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 import triton
@@ -16,27 +18,97 @@ import triton.language as tl
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.inputs import check_contiguous, check_int32, check_last_contiguous
 
-_BLOCK = 128  # rows of a program
+_BLOCK = 128  # samples of a program
+_ROW_BLOCK = 1024  # rows that the one program before the model takes at a time
+
+TOO_MANY_ROWS, TOO_FEW_PAGES = 1, 2  # why a step is stuck
 
 
-class RowState(NamedTuple):
-    """Where each row stands; every field `[rows]` int64, contiguous.
+Field = TypeVar("Field", int, torch.Tensor)
+
+
+class RowState(NamedTuple, Generic[Field]):
+    """Where rows stand; every field `[rows]` int64, or the number of one row.
 
     Attributes:
         tokens: the last token drawn.
         positions: its position.
         lengths: tokens of the tail in the cache, without this one.
-        limits: the length at which the row stops.
         drawn: tokens drawn so far.
-        keys: stream keys of the row's random numbers.
+        groups: number of the segment it hangs from.
+        stops: state of its stop table; below 0: the row is dead.
+        fresh: row of the prompts' logits from which its first token is drawn; -1 once it has been.
+    """
+
+    tokens: Field
+    positions: Field
+    lengths: Field
+    drawn: Field
+    groups: Field
+    stops: Field
+    fresh: Field
+
+
+class Control(NamedTuple, Generic[Field]):
+    """A step's single numbers; every field `[1]` int64.
+
+    Attributes:
+        begun: steps begun since the ring was at its start.
+        rows: rows, dead ones among them included.
+        stuck: 0, or why nothing moves.
+        taken: pages taken out of the queue since it was made.
+        given: pages put into the queue since it was made.
+        computed: rows that have moved, summed over steps.
+    """
+
+    begun: Field
+    rows: Field
+    stuck: Field
+    taken: Field
+    given: Field
+    computed: Field
+
+
+class BatchState(NamedTuple):
+    """A batch on the device.
+
+    Attributes:
+        rows: `[fields, rows]` int64, as `RowState` names them.
+        pages: `[rows, max_pages]` int32; -1 where there is none.
+        sample_rows: `[samples]` int32, the row of each sample; -1: none.
+        keys: `[samples]` int64, stream keys of their random numbers.
+        control: `[6]` int64, as `Control` names them.
+        queue: `[most]` int32, free pages in a ring.
+    """
+
+    rows: torch.Tensor
+    pages: torch.Tensor
+    sample_rows: torch.Tensor
+    keys: torch.Tensor
+    control: torch.Tensor
+    queue: torch.Tensor
+
+    def first(self, rows: int) -> "BatchState":
+        """The same batch, cut to its first rows."""
+        return self._replace(rows=self.rows[:, :rows], pages=self.pages[:rows])
+
+    @property
+    def named(self) -> RowState[torch.Tensor]:
+        """The rows' fields."""
+        return RowState(*self.rows)
+
+
+class Ring(NamedTuple):
+    """Where steps leave what they draw.
+
+    Attributes:
+        tokens: `[steps, samples]` int32; -1 where a sample has drawn nothing.
+        logprobs: `[2, steps, samples]` fp32: under the model's own distribution, and under the one
+            drawn from.
     """
 
     tokens: torch.Tensor
-    positions: torch.Tensor
-    lengths: torch.Tensor
-    limits: torch.Tensor
-    drawn: torch.Tensor
-    keys: torch.Tensor
+    logprobs: torch.Tensor
 
 
 class StepInputs(NamedTuple):
@@ -44,7 +116,7 @@ class StepInputs(NamedTuple):
 
     Attributes:
         slots: where each row's token is stored; -1: nowhere.
-        lengths: tokens of the tail once it is.
+        lengths: tokens of the tail once it is; 0 for a dead row.
         counters: index of the token to draw.
     """
 
@@ -53,48 +125,101 @@ class StepInputs(NamedTuple):
     counters: torch.Tensor
 
 
+_LENGTHS = tl.constexpr(RowState._fields.index("lengths"))
+_DRAWN = tl.constexpr(RowState._fields.index("drawn"))
+_TOKENS = tl.constexpr(RowState._fields.index("tokens"))
+_POSITIONS = tl.constexpr(RowState._fields.index("positions"))
+_STOPS = tl.constexpr(RowState._fields.index("stops"))
+_BEGUN = tl.constexpr(Control._fields.index("begun"))
+_ROWS = tl.constexpr(Control._fields.index("rows"))
+_STUCK = tl.constexpr(Control._fields.index("stuck"))
+_TAKEN = tl.constexpr(Control._fields.index("taken"))
+_GIVEN = tl.constexpr(Control._fields.index("given"))
+_COMPUTED = tl.constexpr(Control._fields.index("computed"))
+_TOO_MANY_ROWS, _TOO_FEW_PAGES = tl.constexpr(TOO_MANY_ROWS), tl.constexpr(TOO_FEW_PAGES)
+
+
+@triton.jit
+def _next_page(state, stride_s, pages, stride_p, max_pages, page_tokens, row, there):
+    """Of rows: their tail's length, whether they live, their next token's page and its place."""
+    stops = tl.load(state + _STOPS * stride_s + row, mask=there, other=-1)
+    live = there & (stops >= 0)
+    length = tl.load(state + _LENGTHS * stride_s + row, mask=live, other=0)
+    place = pages + row.to(tl.int64) * stride_p + tl.minimum(length // page_tokens, max_pages - 1)
+    return length, live, tl.load(place, mask=live, other=0), place
+
+
 @triton.jit
 def _begin_kernel(
-    lengths,
-    limits,
-    drawn,
+    state,
+    stride_s,
     pages,
     stride_p,
     max_pages,
     page_tokens,
-    begun,
+    queue,
+    queue_size,
+    control,
     slots,
     new_lengths,
     counters,
     rows,
     BLOCK: tl.constexpr,
 ):
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = row < rows
-    length = tl.load(lengths + row, mask=inside, other=0)
-    limit = tl.load(limits + row, mask=inside, other=0)
-    index = tl.minimum(length // page_tokens, max_pages - 1)
-    page = tl.load(pages + row.to(tl.int64) * stride_p + index, mask=inside, other=-1).to(tl.int64)
-    live = (length < limit) & (page >= 0)
-    slot = tl.where(live, page * page_tokens + length % page_tokens, -1)
-    tl.store(slots + row, slot.to(tl.int32), mask=inside)
-    tl.store(new_lengths + row, (length + live).to(tl.int32), mask=inside)
-    tl.store(counters + row, tl.load(drawn + row, mask=inside, other=0).to(tl.int32), mask=inside)
-    if tl.program_id(0) == 0:
-        tl.store(begun, tl.load(begun) + 1)
+    n_rows = tl.load(control + _ROWS)
+    stuck = tl.load(control + _STUCK)
+    taken = tl.load(control + _TAKEN)
+    due = tl.zeros([1], tl.int64)
+    computed = tl.zeros([1], tl.int64)
+    for start in range(0, rows, BLOCK):
+        row = start + tl.arange(0, BLOCK)
+        there = (row < rows) & (row < n_rows)
+        _, live, page, _ = _next_page(
+            state, stride_s, pages, stride_p, max_pages, page_tokens, row, there
+        )
+        due += tl.sum((live & (page < 0)).to(tl.int64), 0)
+        computed += tl.sum(live.to(tl.int64), 0)
+    lacks = tl.sum(due, 0) > tl.load(control + _GIVEN) - taken
+    stuck = tl.where((stuck == 0) & lacks, _TOO_FEW_PAGES, stuck)
+    stuck = tl.where(n_rows > rows, _TOO_MANY_ROWS, stuck)
+    for start in range(0, rows, BLOCK):
+        row = start + tl.arange(0, BLOCK)
+        inside = row < rows
+        length, live, page, place = _next_page(
+            state, stride_s, pages, stride_p, max_pages, page_tokens, row, inside & (row < n_rows)
+        )
+        goes = live & (row * 0 + stuck == 0)  # of all rows, since masks of one number do not mix
+        lacking = goes & (page < 0)
+        at = taken + tl.cumsum(lacking.to(tl.int64), 0) - 1
+        new = tl.load(queue + at % queue_size, mask=lacking, other=0)
+        tl.store(place, new, mask=lacking)
+        taken += tl.sum(lacking.to(tl.int64), 0)
+        page = tl.where(lacking, new, page).to(tl.int64)
+        slot = tl.where(goes, page * page_tokens + length % page_tokens, -1)
+        tl.store(slots + row, slot.to(tl.int32), mask=inside)
+        tl.store(new_lengths + row, (length + goes).to(tl.int32), mask=inside)
+        drawn = tl.load(state + _DRAWN * stride_s + row, mask=live, other=0)
+        tl.store(counters + row, drawn.to(tl.int32), mask=inside)
+    tl.store(control + _BEGUN, tl.load(control + _BEGUN) + 1)
+    tl.store(control + _STUCK, stuck)
+    computed = tl.where(stuck == 0, tl.sum(computed, 0), 0)
+    tl.store(control + _COMPUTED, tl.load(control + _COMPUTED) + computed)
+    tl.store(control + _TAKEN, taken)
 
 
 @triton.jit
 def _end_kernel(
-    tokens,
-    positions,
-    lengths,
-    drawn,
+    state,
+    stride_s,
+    sample_rows,
     slots,
     chosen,
     raw_logprobs,
     sampled_logprobs,
-    begun,
+    table,
+    vocab,
+    max_tokens,
+    control,
     ring_tokens,
     ring_raw,
     ring_sampled,
@@ -102,140 +227,176 @@ def _end_kernel(
     stride_l,
     steps,
     rows,
+    samples,
     BLOCK: tl.constexpr,
 ):
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = row < rows
-    at = tl.load(begun) - 1
-    token = tl.load(chosen + row, mask=inside)
-    if (at >= 0) & (at < steps):
-        raw = tl.load(raw_logprobs + row, mask=inside)
-        sampled = tl.load(sampled_logprobs + row, mask=inside)
-        tl.store(ring_tokens + at * stride_t + row, token, mask=inside)
-        tl.store(ring_raw + at * stride_l + row, raw, mask=inside)
-        tl.store(ring_sampled + at * stride_l + row, sampled, mask=inside)
+    sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = sample < samples
+    row = tl.load(sample_rows + sample, mask=inside, other=-1)
+    live = (row >= 0) & (row < rows)  # beyond them only where the step is stuck
+    live = live & (tl.load(slots + row, mask=live, other=-1) >= 0)
+    token = tl.load(chosen + sample, mask=live, other=-1)
+    at = sample * 0 + tl.load(control + _BEGUN) - 1
+    kept = inside & (at >= 0) & (at < steps)
+    raw = tl.load(raw_logprobs + sample, mask=live, other=0.0)
+    sampled = tl.load(sampled_logprobs + sample, mask=live, other=0.0)
+    tl.store(ring_tokens + at * stride_t + sample, token, mask=kept)
+    tl.store(ring_raw + at * stride_l + sample, raw, mask=kept)
+    tl.store(ring_sampled + at * stride_l + sample, sampled, mask=kept)
 
-    live = inside & (tl.load(slots + row, mask=inside, other=-1) >= 0)
-    tl.store(tokens + row, token.to(tl.int64), mask=live)
-    tl.store(positions + row, tl.load(positions + row, mask=live) + 1, mask=live)
-    tl.store(lengths + row, tl.load(lengths + row, mask=live) + 1, mask=live)
-    tl.store(drawn + row, tl.load(drawn + row, mask=live) + 1, mask=live)
+    state += row
+    stop = tl.load(state + _STOPS * stride_s, mask=live, other=0)
+    stop = tl.load(table + stop * vocab + token, mask=live, other=0).to(tl.int64)
+    drawn = tl.load(state + _DRAWN * stride_s, mask=live, other=0) + 1
+    ended = (stop < 0) | (drawn >= max_tokens)
+    tl.store(sample_rows + sample, -1, mask=live & ended)
+    tl.store(state + _STOPS * stride_s, tl.where(ended, -1, stop), mask=live)
+    tl.store(state + _TOKENS * stride_s, token.to(tl.int64), mask=live)
+    tl.store(state + _DRAWN * stride_s, drawn, mask=live)
+    position = tl.load(state + _POSITIONS * stride_s, mask=live, other=0)
+    tl.store(state + _POSITIONS * stride_s, position + 1, mask=live)
+    length = tl.load(state + _LENGTHS * stride_s, mask=live, other=0)
+    tl.store(state + _LENGTHS * stride_s, length + 1, mask=live)
 
 
-def begin_step(
-    state: RowState, pages: torch.Tensor, page_tokens: int, begun: torch.Tensor
-) -> StepInputs:
-    """Find out where a step's tokens go, and count the step.
+def begin_step(batch: BatchState, page_tokens: int) -> StepInputs:
+    """Find out where a step's tokens go, give rows the pages they need, and count the step.
 
     Args:
-        state: the rows.
-        pages: `[rows, max_pages]` int32, last dimension contiguous; below 0 where there is none.
+        batch: cut to the rows of the step; control, and pages of rows that had none, are written.
         page_tokens: tokens of a page.
-        begun: `[1]` int64, steps begun since the ring was at its start; one more afterwards.
 
     Raises:
         ValueError: shapes, dtypes or strides do not fit together.
     """
-    rows = state.lengths.shape[0]
-    _check_state(state, rows)
-    check_contiguous("begun", begun, torch.int64, (1,))
-    if (
-        pages.dtype != torch.int32
-        or pages.ndim != 2
-        or pages.shape[0] != rows
-        or not pages.shape[1]
-    ):
-        raise ValueError(
-            f"pages: expected int32 [{rows}, max_pages], got {pages.dtype} {list(pages.shape)}"
-        )
-    check_last_contiguous("pages", pages)
-    slots, lengths, counters = torch.empty(3, rows, dtype=torch.int32, device=pages.device)
-    _begin_kernel[(max(1, triton.cdiv(rows, _BLOCK)),)](
-        state.lengths,
-        state.limits,
-        state.drawn,
-        pages,
-        pages.stride(0),
-        pages.shape[1],
+    rows = check_batch(batch)
+    slots, lengths, counters = torch.empty(3, rows, dtype=torch.int32, device=batch.pages.device)
+    _begin_kernel[(1,)](
+        batch.rows,
+        batch.rows.stride(0),
+        batch.pages,
+        batch.pages.stride(0),
+        batch.pages.shape[1],
         page_tokens,
-        begun,
+        batch.queue,
+        len(batch.queue),
+        batch.control,
         slots,
         lengths,
         counters,
         rows,
-        BLOCK=_BLOCK,
-        num_warps=4,
+        BLOCK=_ROW_BLOCK,
+        num_warps=8,
     )
     return StepInputs(slots, lengths, counters)
 
 
 def end_step(
-    state: RowState,
+    batch: BatchState,
     slots: torch.Tensor,
     drawn: Drawn[torch.Tensor],
-    begun: torch.Tensor,
-    ring_tokens: torch.Tensor,
-    ring_logprobs: torch.Tensor,
+    table: torch.Tensor,
+    max_tokens: int,
+    ring: Ring,
 ) -> None:
-    """Keep what a step has drawn, and move its live rows on.
+    """Keep what a step has drawn, and move its rows on, where each has one sample.
 
     Args:
-        state: the rows; tokens, positions, lengths and counts of live ones are written.
+        batch: cut to the rows of the step; rows and sample_rows are written. A sample that ends
+            loses its row, and the row is dead.
         slots: `[rows]` int32, as `begin_step` returned them.
-        drawn: what was drawn, `[rows]` each.
-        begun: `[1]` int64; the draw goes to step `begun - 1` of the ring, or nowhere if there is
-            none.
-        ring_tokens: `[steps, width]` int32, written, no narrower than rows; last dimension
-            contiguous.
-        ring_logprobs: `[2, steps, width]` fp32, written: under the model's own distribution,
-            and under the one drawn from; last dimension contiguous.
+        drawn: what was drawn, `[samples]` each.
+        table: `[states, vocabulary]` int16 or int32, the next state of a stop table; below 0: the
+            token ends its sample.
+        max_tokens: tokens that end a sample, whatever they are.
+        ring: step `begun - 1` of it is written, or nothing if it has none.
 
     Raises:
         ValueError: shapes, dtypes or strides do not fit together.
     """
-    rows = slots.shape[0]
-    _check_state(state, rows)
-    check_contiguous("begun", begun, torch.int64, (1,))
+    rows, samples = check_batch(batch), len(batch.sample_rows)
     check_int32("slots", slots, (rows,))
-    check_int32("drawn.tokens", drawn.tokens, (rows,))
-    for name in ("logprobs", "sampled_logprobs"):
-        check_contiguous(f"drawn.{name}", getattr(drawn, name), torch.float32, (rows,))
-    steps, width = ring_tokens.shape
-    if ring_tokens.dtype != torch.int32 or width < rows:
-        raise ValueError(
-            f"ring_tokens: expected int32 [steps, >= {rows}], got {ring_tokens.dtype} "
-            f"{[steps, width]}"
-        )
-    if ring_logprobs.dtype != torch.float32 or list(ring_logprobs.shape) != [2, steps, width]:
-        raise ValueError(
-            f"ring_logprobs: expected fp32 {[2, steps, width]}, got {ring_logprobs.dtype} "
-            f"{list(ring_logprobs.shape)}"
-        )
-    check_last_contiguous("ring_tokens", ring_tokens)
-    check_last_contiguous("ring_logprobs", ring_logprobs)
-    if rows == 0:
+    check_drawn(drawn, samples)
+    check_ring(ring, samples)
+    if table.ndim != 2 or table.dtype not in (torch.int16, torch.int32):
+        raise ValueError(f"table: expected int16 or int32 [states, vocabulary], got {table.dtype}")
+    if samples == 0:
         return
-    _end_kernel[(triton.cdiv(rows, _BLOCK),)](
-        state.tokens,
-        state.positions,
-        state.lengths,
-        state.drawn,
+    _end_kernel[(triton.cdiv(samples, _BLOCK),)](
+        batch.rows,
+        batch.rows.stride(0),
+        batch.sample_rows,
         slots,
-        drawn.tokens,
-        drawn.logprobs,
-        drawn.sampled_logprobs,
-        begun,
-        ring_tokens,
-        *ring_logprobs,
-        ring_tokens.stride(0),
-        ring_logprobs.stride(1),
-        steps,
+        *drawn,
+        table,
+        table.shape[1],
+        max_tokens,
+        batch.control,
+        ring.tokens,
+        *ring.logprobs,
+        ring.tokens.stride(0),
+        ring.logprobs.stride(1),
+        len(ring.tokens),
         rows,
+        samples,
         BLOCK=_BLOCK,
         num_warps=4,
     )
 
 
-def _check_state(state: RowState, rows: int) -> None:
-    for name, field in state._asdict().items():
-        check_contiguous(name, field, torch.int64, (rows,))
+def check_batch(batch: BatchState) -> int:
+    """Check a batch's tensors; return its rows.
+
+    Raises:
+        ValueError: shapes, dtypes or strides do not fit together.
+    """
+    fields, rows = batch.rows.shape
+    if batch.rows.dtype != torch.int64 or fields != len(RowState._fields):
+        raise ValueError(
+            f"rows: expected int64 [{len(RowState._fields)}, rows], got {batch.rows.dtype} "
+            f"{list(batch.rows.shape)}"
+        )
+    pages, samples = batch.pages, batch.sample_rows.shape[0]
+    if pages.dtype != torch.int32 or pages.ndim != 2 or len(pages) != rows or not pages.shape[1]:
+        raise ValueError(
+            f"pages: expected int32 [{rows}, max_pages], got {pages.dtype} {list(pages.shape)}"
+        )
+    check_last_contiguous("rows", batch.rows)
+    check_last_contiguous("pages", pages)
+    check_int32("sample_rows", batch.sample_rows, (samples,))
+    check_contiguous("keys", batch.keys, torch.int64, (samples,))
+    check_contiguous("control", batch.control, torch.int64, (len(Control._fields),))
+    check_int32("queue", batch.queue, (len(batch.queue),))
+    return rows
+
+
+def check_drawn(drawn: Drawn[torch.Tensor], samples: int) -> None:
+    """Check what was drawn.
+
+    Raises:
+        ValueError: shapes or dtypes are wrong.
+    """
+    check_int32("drawn.tokens", drawn.tokens, (samples,))
+    for name in ("logprobs", "sampled_logprobs"):
+        check_contiguous(f"drawn.{name}", getattr(drawn, name), torch.float32, (samples,))
+
+
+def check_ring(ring: Ring, samples: int) -> None:
+    """Check a ring.
+
+    Raises:
+        ValueError: shapes, dtypes or strides are wrong.
+    """
+    steps = len(ring.tokens)
+    if ring.tokens.dtype != torch.int32 or list(ring.tokens.shape) != [steps, samples]:
+        raise ValueError(
+            f"ring.tokens: expected int32 [steps, {samples}], got {ring.tokens.dtype} "
+            f"{list(ring.tokens.shape)}"
+        )
+    if ring.logprobs.dtype != torch.float32 or list(ring.logprobs.shape) != [2, steps, samples]:
+        raise ValueError(
+            f"ring.logprobs: expected fp32 {[2, steps, samples]}, got {ring.logprobs.dtype} "
+            f"{list(ring.logprobs.shape)}"
+        )
+    check_last_contiguous("ring.tokens", ring.tokens)
+    check_last_contiguous("ring.logprobs", ring.logprobs)

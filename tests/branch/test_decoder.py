@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hydragen_kernels.segment import SegmentTiles
-from hydragen_tree.attention.heads import Heads
+from hydragen_kernels.segment_tiles import SegmentTiles
+from hydragen_kernels.step import RowState
 from hydragen_tree.branch import decoder
+from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.host_stepper import decode_tokens
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
@@ -126,21 +127,36 @@ def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.Monk
     segments = list(range(len(trie.segments)))
     assert tree.place(segments)
     Prefill(model, trie, tree.table, cache, 64).segments(segments)
-    shape = source.shape
-    heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, source.dtype, model.device)
     settings = SamplingSettings(max_tokens=8)
-    stepper = decoder.Decoder(model, cache, heads, settings, 4, 2, max_levels=3)
-    room = []
-    for leaves in ([0, 0], trie.leaf_segments.tolist()):
-        hung = np.array(leaves, np.int32)
-        tokens = np.arange(hung.size, dtype=np.int32) + 5
-        positions = np.array([trie.end(leaf) for leaf in leaves], np.int32)
-        none = np.zeros_like(tokens)
-        pages = cache.take(2 * hung.size).reshape(-1, 2)
-        items = tree.table.path_items(hung, np.ones_like(tokens))
-        stepper.load(tokens, positions, none, none + 8, none, none.astype(int), pages, items)
-        room.append(len(stepper._tables.tiles))
-        found = stepper.logits().clone()
-        expected = decode_tokens(model, cache, tree.table, tokens, positions, hung, pages, none)
+    stops = np.zeros((1, source.config.vocab_size), np.int16)
+    steps = decoder.Decoder(model, cache, source.heads, settings, stops, 4, max_levels=3)
+    room, left = [], np.empty(0, np.int64)
+    for hung in (trie.leaf_segments[[0, 0]], trie.leaf_segments):
+        n, hung = hung.size, hung.astype(np.int32)
+        own, group, count = np.unique(hung, return_inverse=True, return_counts=True)
+        positions = [trie.end(segment) for segment in hung.tolist()]
+        fields = [
+            RowState(5 + row, positions[row], 0, 1, int(group[row]), 0, -1) for row in range(n)
+        ]
+        rows = np.arange(n)
+        pages = np.full((n, steps.batch.state.pages.shape[1]), -1, np.int32)
+        keys = np.zeros(n, np.uint64)
+        steps.batch.give(cache.take(n))
+        steps.batch.set_groups(np.arange(own.size), count)
+        steps.batch.rearrange(NewRows(row_fields(fields), pages, rows, rows, keys), left)
+        edges = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+        steps.plan(tree.table.path_items(own, count.astype(np.int32)), edges, n)
+        room.append(len(steps._tables.tiles))
+        found, left = steps.logits(n).clone(), rows
+        expected = decode_tokens(
+            model,
+            cache,
+            tree.table,
+            np.arange(5, 5 + n, dtype=np.int32),
+            np.array(positions, np.int32),
+            hung,
+            steps.batch.state.pages[:n].cpu().numpy(),
+            np.zeros(n, np.int32),
+        )
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert room[0] < room[1]

@@ -1,9 +1,11 @@
-"""Batch, admission, residency and freezing: what must hold after every operation.
+"""Batch, admission, residency and freezing: what must hold after every step of the host.
 
-No model: prefill is a stand-in that knows nothing but logits of the right shape, and the steps are
-drawn by a random number generator. All books (rows, samples, pages, segments) are real.
+No model: prefill is a stand-in that knows nothing but logits of the right shape, and so do steps;
+tokens and ends are drawn by a random number generator. All books (rows, samples, pages, segments)
+are real.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +15,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hydragen_kernels.drawn import Drawn
+from hydragen_tree.branch import host_stepper
 from hydragen_tree.branch.admission import Admission
-from hydragen_tree.branch.batch import Batch, Waiting
+from hydragen_tree.branch.batch import Batch
 from hydragen_tree.branch.freezing import Freezing
+from hydragen_tree.branch.host_stepper import HostStepper
 from hydragen_tree.branch.residency import Residency
+from hydragen_tree.branch.stepper import Progress, Waiting
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
 from hydragen_tree.trie.trie import Trie
@@ -43,6 +50,23 @@ class GivenLogits:
         pass
 
 
+class RandomEnds:
+    """Ends that come as they like; a branch's state is how many tokens it has drawn."""
+
+    def __init__(self) -> None:
+        self.rng, self.p_end = np.random.default_rng(0), 0.0
+
+    def state(self, sample: int, tokens: np.ndarray) -> int:
+        return int(tokens.size)
+
+    def advance(self, states: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        ends = self.rng.random(states.size) < self.p_end
+        return np.where(ends, -1 - states, states + 1)
+
+    def has_ended(self, sample: int, tokens: np.ndarray) -> bool:
+        return True
+
+
 @dataclass
 class Books:
     """All parts of a run's books, as `assemble` puts them together."""
@@ -64,18 +88,16 @@ class Books:
             Waiting(leaf, np.empty(0, np.int32), np.arange(leaf * n, (leaf + 1) * n))
             for leaf in reversed(range(leaves))
         ]
-        self.fresh: dict[int, torch.Tensor] = {}
-        common: Any = self.batch, self.trie, self.residency
-        self.admission = Admission(
-            self.waiting,
-            *common,
-            GivenLogits(self.trie),
-            self.cache,
-            self.fresh,
-            self.max_rows,
-            False,
-        )
-        self.freezing = Freezing(*common, self.cache, EAGER, SHAPE)
+        self.ends, cache = RandomEnds(), self.cache
+        freezing = Freezing(self.batch, self.trie, self.residency, cache, EAGER, SHAPE)
+        keys = np.arange(self.total, dtype=np.uint64)
+        settings = SamplingSettings(temperature=1.0, max_tokens=self.max_tokens)
+        table, no_model = self.residency.table, None
+        parts: Any = self.batch, no_model, cache, table, freezing, keys, settings
+        self.stepper = HostStepper(*parts, self.max_rows, self.ends)
+        prefill: Any = GivenLogits(self.trie)
+        around = self.trie, self.residency, prefill, cache, self.max_rows, False
+        self.admission = Admission(self.waiting, self.stepper, *around)
         self.ended: list[int] = []
 
     def check(self) -> None:
@@ -127,33 +149,52 @@ class Books:
 
     def step(self, rng: np.random.Generator, spread: int, p_end: float) -> None:
         """One round of the loop with random tokens and ends."""
-        batch = self.batch
+        batch, histories = self.batch, self.histories()
         if self.admission.is_worthwhile():
             self.admission.admit()
             self.check()
-        self.admission.make_room()
+            histories = self.histories()
+        self.ends.rng, self.ends.p_end = rng, p_end
+        progress = self.with_tokens(rng, spread, self.stepper.step)
+        for column, sample in enumerate(progress.samples.tolist()):
+            histories[sample] = [*histories[sample], int(progress.drawn.tokens[0, column])]
+        for ended in progress.ended:
+            for sample in ended.samples.tolist():
+                assert ended.tokens.tolist() == histories.pop(sample)
+                self.ended.append(sample)
+        for branch in progress.parked:
+            for sample in branch.samples.tolist():
+                assert branch.drawn.tolist() == histories.pop(sample)
+        self.admission.put_back(progress.parked)
         self.check()
-        batch.take_pages(self.cache)
-        batch.stored()
-        self.fresh.clear()
-        children = batch.children(rng.integers(0, spread, batch.samples.size))
-        n_drawn = batch.n_drawn[children.parent] + 1
-        alive = (n_drawn < self.max_tokens) & (rng.random(n_drawn.size) >= p_end)
-        histories = {}
-        for child in range(alive.size):
-            own = batch.samples[children.of_sample == child].tolist()
-            if alive[child]:
-                histories.update(dict.fromkeys(own, batch.history(child, children).tolist()))
-            else:
-                self.ended += own
-        self.admission.set_aside(children, alive)
-        self.freezing.freeze(children, alive)
-        batch.grow(children, alive, self.cache)
         self.admission.evict_unused()
         self.check()
-        for row in range(batch.size):
-            for sample in batch.samples[batch.row_of == row].tolist():
-                assert batch.drawn[row, : batch.n_drawn[row]].tolist() == histories[sample]
+        assert self.histories() == histories
+        assert (batch.stops == batch.n_drawn).all(), "a row has another's stop state"
+
+    def histories(self) -> dict[int, list[int]]:
+        """What each sample of the batch has drawn."""
+        batch = self.batch
+        rows = [batch.drawn[row, : batch.n_drawn[row]].tolist() for row in range(batch.size)]
+        pairs = zip(batch.samples.tolist(), batch.row_of.tolist(), strict=True)
+        return {sample: rows[row] for sample, row in pairs}
+
+    def with_tokens(
+        self, rng: np.random.Generator, spread: int, step: Callable[[], Progress]
+    ) -> Progress:
+        """A step whose logits are nobody's, and whose tokens are random."""
+
+        def drawn(logits: torch.Tensor, rows: np.ndarray, *_: Any) -> Drawn[np.ndarray]:
+            assert len(logits) == self.batch.size
+            return Drawn(rng.integers(0, spread, rows.size), *np.zeros((2, rows.size)))
+
+        def decoded(*arguments: Any) -> torch.Tensor:
+            return torch.zeros(arguments[-1].size, 8)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(host_stepper, "draw", drawn)
+            patch.setattr(host_stepper, "decode", decoded)
+            return step()
 
 
 @given(
@@ -198,23 +239,6 @@ def test_a_tail_is_frozen_once_and_shared() -> None:
     books.step(rng, spread=4, p_end=0.0)
     assert books.residency.table.size > before
     assert (books.batch.tail < PAGE).any()
-
-
-def test_names_follow_rows_that_leave() -> None:
-    books = Books(n_pages=40, max_rows=8, max_tokens=16, samples_a_leaf=1)
-    rng = np.random.default_rng(0)
-    books.step(rng, spread=2, p_end=0.0)
-    batch = books.batch
-    batch.name = np.arange(batch.size)
-    samples = dict(zip(batch.name.tolist(), batch.samples.tolist(), strict=True))
-    alive = np.ones(batch.size, np.bool_)
-    alive[1] = False
-    children = batch.children(np.zeros(batch.samples.size, np.int64))
-    batch.stored()
-    batch.take_pages(books.cache)
-    batch.grow(children, alive, books.cache)
-    assert batch.name.tolist() == [0, *range(2, alive.size)]
-    assert [samples[name] for name in batch.name.tolist()] == batch.samples.tolist()
 
 
 def test_a_segment_that_does_not_fit_reserves_nothing() -> None:

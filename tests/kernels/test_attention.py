@@ -33,7 +33,8 @@ from hydragen_kernels.schedule import (  # noqa: E402
     schedule_segments,
     tile_config,
 )
-from hydragen_kernels.segment import SegmentTiles, best_config, segment_attention  # noqa: E402
+from hydragen_kernels.segment import best_config, segment_attention  # noqa: E402
+from hydragen_kernels.segment_tiles import SegmentTiles  # noqa: E402
 from hydragen_kernels.tail import tail_attention  # noqa: E402
 
 # bf16 products are garbage in the interpreter, which holds bf16 as uint16

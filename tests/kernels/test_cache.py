@@ -12,7 +12,7 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
 from hydragen_kernels.append import append  # noqa: E402
-from hydragen_kernels.copy import copy_tokens  # noqa: E402
+from hydragen_kernels.copy import copy_pages, copy_tokens  # noqa: E402
 
 # arithmetic in bf16 is garbage in the interpreter, which holds it as uint16
 DTYPES = [torch.float16, torch.float32] + ([] if INTERPRETED else [torch.bfloat16])
@@ -60,6 +60,26 @@ def test_copies_move_bits_in_every_layer(dtype: torch.dtype, head_dim: int) -> N
         assert torch.equal(found.contiguous().view(torch.uint8), whole)
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize(("head_dim", "count"), [(64, 0), (80, 3), (16, 9)])
+def test_as_many_pages_are_copied_as_the_device_says(
+    dtype: torch.dtype, head_dim: int, count: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    arena = torch.randn(2, 3, 2, 80, head_dim, generator=generator).to(dtype).to(DEVICE)
+    keys, values = arena.transpose(1, 2)
+    order = torch.randperm(20, generator=generator).int().to(DEVICE)
+    source, target = order[:9] % 10, order[9:18]  # a page may be copied twice
+    source = torch.where(torch.isin(source, target), order[18], source)
+    expected = [x.contiguous().view(torch.uint8).unflatten(2, (20, 4)) for x in (keys, values)]
+    for whole in expected:
+        whole[:, :, target[:count].long()] = whole[:, :, source[:count].long()]
+    number = torch.tensor([count], device=DEVICE)
+    copy_pages(keys, values, source, target, number, 4)
+    for whole, found in zip(expected, (keys, values), strict=True):
+        assert torch.equal(found.contiguous().view(torch.uint8), whole.flatten(2, 3))
+
+
 def test_copies_refuse_what_does_not_fit() -> None:
     keys = torch.zeros(2, 3, 8, 16, device=DEVICE)
     slots = torch.arange(4, dtype=torch.int32, device=DEVICE)
@@ -72,3 +92,10 @@ def test_copies_refuse_what_does_not_fit() -> None:
         copy_tokens(keys, keys.clone(), slots[0], slots[:1])
     with pytest.raises(ValueError, match="target"):
         copy_tokens(keys, keys.clone(), slots, slots[:3])
+    number = torch.ones(1, dtype=torch.int64, device=DEVICE)
+    with pytest.raises(ValueError, match="source"):
+        copy_pages(keys, keys.clone(), slots.long(), slots, number, 4)
+    with pytest.raises(ValueError, match="target"):
+        copy_pages(keys, keys.clone(), slots, slots[:3], number, 4)
+    with pytest.raises(ValueError, match="count"):
+        copy_pages(keys, keys.clone(), slots, slots, number.int(), 4)

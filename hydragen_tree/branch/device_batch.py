@@ -1,0 +1,177 @@
+"""A batch on the device, and what changes in it between steps: rows that come and rows that go.
+
+Everything is a queue of operations of fixed shapes on fixed buffers. None of them needs to know how
+many rows there are by now, so that the host can order them while steps are still running.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hydragen_kernels.arrays import Int32
+from hydragen_kernels.fork import Groups, first_rows
+from hydragen_kernels.step import BatchState, Control, RowState
+
+DEAD = -1  # the stop state of a row that is none
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NewRows:
+    """Rows that come into a batch, and the samples they carry.
+
+    Attributes:
+        fields: `[fields, new]` int64, as `RowState` names them.
+        pages: `[new, max_pages]` int32, -1 where there is none.
+        slots: `[samples]` places that the samples get.
+        rows: `[samples]` the new row of each.
+        keys: `[samples]` uint64 stream keys.
+    """
+
+    fields: NDArray[np.int64]
+    pages: Int32
+    slots: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+
+
+def row_fields(rows: Sequence[RowState[int]]) -> NDArray[np.int64]:
+    """`[fields, rows]` of rows given one by one."""
+    return np.array(rows, np.int64).reshape(-1, len(RowState._fields)).T
+
+
+class DeviceBatch:
+    """Fixed buffers of a batch.
+
+    Args:
+        rows: room for them.
+        samples: room for them.
+        max_pages: pages of a tail at the most.
+        pages: of the arena.
+        device: where the buffers live.
+
+    Attributes:
+        state: what steps read and write.
+        groups: the segments that rows hang from. A group has a number of its own for as long as
+            rows hang from it; its rank changes with the tree.
+    """
+
+    def __init__(
+        self, rows: int, samples: int, max_pages: int, pages: int, device: torch.device
+    ) -> None:
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self.state = BatchState(
+            rows=zeros(len(RowState._fields), rows),
+            pages=zeros(rows, max_pages, dtype=torch.int32) - 1,
+            sample_rows=zeros(samples, dtype=torch.int32) - 1,
+            keys=zeros(samples),
+            control=zeros(len(Control._fields)),
+            queue=zeros(pages, dtype=torch.int32),
+        )
+        self.state.named.stops.fill_(DEAD)
+        # a group more than rows, for those that come while others are still thought to be there
+        self.groups = Groups(zeros(2 * rows), zeros(rows), zeros(rows + 1, dtype=torch.int32))
+        self._given = 0
+
+    def clear(self) -> None:
+        """Forgets all rows, samples and pages."""
+        self.state.sample_rows.fill_(-1)
+        self.state.named.stops.fill_(DEAD)
+        self.state.pages.fill_(-1)
+        self.state.control.zero_()
+        self._given = 0
+
+    @property
+    def control(self) -> Control[Tensor]:
+        """The single numbers, as views."""
+        return Control(*self.state.control.split(1))
+
+    def give(self, pages: Int32) -> None:
+        """Puts free pages into the queue."""
+        at = (self._given + np.arange(pages.size)) % len(self.state.queue)
+        self.state.queue[self._sent(at)] = self._sent(pages)
+        self._given += pages.size
+        self.control.given.fill_(self._given)
+
+    def take_back(self, taken: int) -> None:
+        """Empties the queue, from which so many pages have been taken."""
+        self._given = taken
+        self.control.given.fill_(taken)
+
+    def set_groups(self, rank: NDArray[np.int64], room: NDArray[np.int64]) -> None:
+        """Says in which order groups stand, and how many rows each may have.
+
+        Args:
+            rank: `[groups]` the rank of each group that rows hang from; others as they come.
+            room: `[ranks]`.
+        """
+        self.groups.rank[: rank.size].copy_(self._sent(rank))
+        self.groups.room.zero_()
+        self.groups.room[: room.size].copy_(self._sent(room))
+
+    def rearrange(self, new: NewRows, left: NDArray[np.int64]) -> None:
+        """Drops dead rows, lets rows in, and puts all in the order of their groups' ranks.
+
+        Args:
+            new: rows that come.
+            left: slots of samples that leave, and their rows with them.
+        """
+        state = self.state
+        n, n_new = state.rows.shape[1], new.fields.shape[1]
+        if left.size:
+            state.sample_rows[self._sent(left)] = -1
+        if new.slots.size:
+            slots = self._sent(new.slots)
+            state.sample_rows[slots] = self._sent((n + new.rows).astype(np.int32))
+            state.keys[slots] = self._sent(new.keys.view(np.int64))
+        rows = torch.cat([state.rows, self._sent(new.fields)], 1)
+        pages = torch.cat([state.pages, self._sent(new.pages)])
+        is_sample = state.sample_rows >= 0
+        owner = torch.where(is_sample, state.sample_rows, n + n_new).long()
+        alive = torch.zeros(n + n_new + 1, dtype=torch.bool, device=owner.device)
+        alive = alive.index_fill_(0, owner, True)[: n + n_new]
+        nobody = len(self.groups.room)
+        rank = torch.where(alive, self.groups.rank[RowState(*rows).groups], nobody)
+        rank, order = rank.sort(stable=True)
+        place = torch.empty_like(order).scatter_(
+            0, order, torch.arange(n + n_new, device=order.device)
+        )
+        rank, order, count = rank[:n], order[:n], alive.sum()
+        is_row = torch.arange(n, device=order.device) < count
+        state.rows.copy_(rows[:, order])
+        state.named.stops.copy_(torch.where(is_row, state.named.stops, DEAD))
+        state.pages.copy_(torch.where(is_row[:, None], pages[order], -1))
+        moved = place[owner.clamp(max=n + n_new - 1)].int()
+        state.sample_rows.copy_(torch.where(is_sample, moved, -1))
+        self.groups.starts.copy_(first_rows(rank, nobody))
+        self.control.rows.copy_(count)
+
+    def hang(self, page: int, pages: int, tokens: int, group: int) -> None:
+        """Hangs rows from a segment that now holds the beginning of their tails.
+
+        Args:
+            page: the last page that the segment holds; rows that have it are meant.
+            pages: pages that it holds.
+            tokens: tokens that it holds.
+            group: number of the segment.
+        """
+        state = self.state
+        meant = (state.pages[:, pages - 1] == page) & (state.named.stops >= 0)
+        shifted = torch.full_like(state.pages, -1)
+        shifted[:, : state.pages.shape[1] - pages] = state.pages[:, pages:]
+        state.pages.copy_(torch.where(meant[:, None], shifted, state.pages))
+        state.named.lengths.sub_(meant * tokens)
+        state.named.groups.copy_(torch.where(meant, group, state.named.groups))
+
+    def _sent(self, array: NDArray[np.generic]) -> Tensor:
+        """An array on the device, behind what runs there."""
+        source = torch.from_numpy(np.ascontiguousarray(array))
+        device = self.state.rows.device
+        if device.type == "cuda":
+            source = source.pin_memory()
+        return source.to(device, non_blocking=True)
