@@ -142,7 +142,6 @@ class Decoder:
             capacity = 2 * len(schedule.tiles)
             self._tables = SegmentTiles(schedule, self.heads.device, capacity, self.room)
         self._tables.load(schedule, edges)
-        self._tables.place(self.batch.groups.starts, self.room)
         return most
 
     @torch.inference_mode()
@@ -173,6 +172,7 @@ class Decoder:
         self.rows = padded_rows(rows)
         if steps:
             step = self._graph(self.rows, self._splits(longest), "fork" if forks else "draw")
+            self._place(self.rows)
             for _ in range(steps):
                 step()
         return self._receive(steps + (fresh is not None))
@@ -182,7 +182,9 @@ class Decoder:
         """One step that draws nothing: logits `[rows, vocabulary]`, overwritten by the next."""
         self.batch.control.stuck.zero_()
         longest = int(self.batch.state.named.lengths.max()) + 1
-        self._graph(padded_rows(rows), self._splits(longest, rows), "look")()
+        step = self._graph(padded_rows(rows), self._splits(longest, rows), "look")
+        self._place(padded_rows(rows))
+        step()
         assert self._logits is not None
         return self._logits[:rows]
 
@@ -210,6 +212,7 @@ class Decoder:
     def _capture(self, rows: int, splits: int, kind: str) -> Callable[[], object]:
         if not self._captured:
             return torch.inference_mode()(lambda: self._body(rows, splits, kind))
+        self._place(rows)
         # The run that compiles kernels must change nothing: as if there were too many rows.
         control, saved = self.batch.state.control, self.batch.state.control.clone()
         self.batch.control.rows.fill_(1 << 40)
@@ -241,7 +244,7 @@ class Decoder:
             end_step(batch, slots, drawn, self._stops, max_tokens, self._ring)
         else:
             self._fork(batch, slots >= 0, lengths, drawn)
-            self._tables.place(self.batch.groups.starts, rows)
+            self._place(rows)
 
     def _open(self, fresh: Tensor) -> None:
         """Draws first tokens from prompts' logits; rows that have drawn stay as they are."""
@@ -251,7 +254,10 @@ class Decoder:
         drawn = self._choose(fresh, source, torch.zeros_like(source))
         self.batch.control.begun.add_(1)
         self._fork(batch, batch.named.fresh >= 0, batch.named.lengths, drawn)
-        self._tables.place(self.batch.groups.starts, self.room)
+
+    def _place(self, rows: int) -> None:
+        """Moves the plan to where the first so many rows are now."""
+        self._tables.place(self.batch.groups.starts, rows)
 
     def _choose(self, logits: Tensor, rows: Tensor, counters: Tensor) -> Drawn[Tensor]:
         settings = self.settings

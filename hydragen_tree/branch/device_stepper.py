@@ -74,6 +74,8 @@ class DeviceStepper:
         ends: decides when samples end, by the table that the decoder has.
     """
 
+    is_ahead = True
+
     def __init__(
         self,
         decoder: Decoder,

@@ -36,6 +36,8 @@ class HostStepper:
         ends: decides when samples end.
     """
 
+    is_ahead = False
+
     def __init__(
         self,
         batch: Batch,

@@ -109,7 +109,13 @@ class Ends(Protocol):
 
 
 class Stepper(Protocol):
-    """Draws the next tokens of every sample of a batch."""
+    """Draws the next tokens of every sample of a batch.
+
+    Attributes:
+        is_ahead: a device takes the steps, ahead of the host.
+    """
+
+    is_ahead: bool
 
     @property
     def max_tokens(self) -> int:

@@ -10,10 +10,12 @@ How steps are taken, one by one by the host or many at once by a device, is the 
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
-from hydragen_tree.branch.stepper import Stepper
+from hydragen_tree.branch.stepper import Progress, Stepper
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
@@ -62,13 +64,22 @@ class Loop:
             self.admission.admit()
         progress = self.stepper.step()
         self.records.add(progress.samples, progress.drawn)
-        self.stats.rows_computed += progress.rows
+        self._count(progress)
         for ended in progress.ended:
             yield from self.records.finished(ended)
         self.admission.put_back(progress.parked)
         if progress.ended or progress.parked:
             self.admission.evict_unused()
         self._update_stats()
+
+    def _count(self, progress: Progress) -> None:
+        """Adds up what was computed; a step in which nothing was drawn is none."""
+        steps = int(np.count_nonzero((progress.drawn.tokens >= 0).any(axis=1)))
+        self.stats.rows_computed += progress.rows
+        if self.stepper.is_ahead:
+            self.stats.steps_device += steps
+        else:
+            self.stats.steps_host += steps
 
     def _update_stats(self) -> None:
         """Brings the live figures up to date."""

@@ -36,7 +36,7 @@ class RunStats:
         prefilled_tokens: prompt and tail tokens computed, repeats after parking included.
         kv_bytes_peak: most bytes of keys and values in use.
         steps_host: steps whose ends and forks the host worked out before it took another.
-        steps_device: steps that the device took ahead of the host.
+        steps_device: steps that a device took ahead of the host.
         started: `time.perf_counter()` when the weights were there and sampling began.
     """
 

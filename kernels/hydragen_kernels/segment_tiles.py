@@ -82,11 +82,12 @@ class SegmentTiles:
         Args:
             starts: `[ranks + 1]` int32, the first row of each rank, and where the last one ends;
                 no rank has more rows than in the schedule.
-            rows: rows to say of how many partials they own.
+            rows: rows of the step. Rows beyond them, which a step that is stuck may have, are
+                computed by no tile: its queries and partials end before them.
         """
         first, last, offset, n_kv = self._places.unbind(1)
         q0 = starts[first] + offset
-        n_q = (starts[last] - q0).clamp(0, self._span)
+        n_q = (starts[last].clamp(max=rows) - q0).clamp(0, self._span)
         columns = {"q0": q0, "n_q": n_q, "n_kv": torch.where(n_q > 0, n_kv, 0)}
         for name, column in columns.items():
             self.tiles[:, TILE_FIELDS.index(name)] = column

@@ -112,6 +112,19 @@ def test_placed_tiles_are_those_of_the_rows_there_are(
         tables.place(torch.from_numpy(np.minimum(edges, 1)), sum(room))
 
 
+@pytest.mark.parametrize("rows", [1, 5, 8, 13, 18])
+def test_tiles_end_with_the_rows_of_the_step(rows: int) -> None:
+    """A step may be for fewer rows than there are: it is stuck, and reads no queries beyond."""
+    room = [9, 1, 8]
+    made = schedule(room, 100, 700)
+    edges = np.concatenate([[0], np.cumsum(room)]).astype(np.int32)
+    tables = SegmentTiles(made, "cpu", rows=sum(room))
+    tables.load(made, edges)
+    tables.place(torch.from_numpy(edges), rows)
+    pairs, _ = met(tables.tiles.numpy(), tables.counts.numpy())
+    assert {query for query, *_ in pairs} == set(range(rows))
+
+
 def test_a_schedule_that_does_not_fit_is_refused() -> None:
     made = schedule([9, 9], 100, 3)
     tables = SegmentTiles(schedule([1], 100, 3), "cpu", rows=40)
