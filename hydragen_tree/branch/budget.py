@@ -23,8 +23,13 @@ def path_levels(depth: int, max_tokens: int, page_tokens: int) -> int:
 
 
 def padded_rows(rows: int) -> int:
-    """The number of rows of the graph that serves `rows`: a quarter more, or 7, at the most."""
-    step = max(8, 1 << max(0, rows.bit_length() - 3))
+    """The number of rows of the graph that serves `rows`.
+
+    Few, since each size is captured: powers of two up to 64 rows, which all take as long, then two
+    sizes an octave, and four from 512 rows on, where a step takes longer with every row.
+    """
+    bits = (rows - 1).bit_length()
+    step = 1 << max(3, bits if rows <= 64 else bits - 2 if rows <= 512 else bits - 3)
     return -(-rows // step) * step
 
 

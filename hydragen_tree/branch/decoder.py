@@ -41,6 +41,7 @@ from hydragen_tree.settings import SamplingSettings
 CHUNK_STEPS = 8
 IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
 _RING_STEPS = CHUNK_STEPS + 1  # with the one that draws from prompts' logits
+_SCARCE = 16  # of all memory, one part of so many that is free
 _SPLIT_BYTES = 64 << 20  # more such slots where rows are few: as many as these bytes hold
 
 
@@ -218,9 +219,17 @@ class Decoder:
         self.batch.control.rows.fill_(1 << 40)
         self._body(rows, splits, kind)
         control.copy_(saved)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=_capture_stream(self.heads.device)):
-            self._body(rows, splits, kind)
+        graph, stream = torch.cuda.CUDAGraph(), _capture_stream(self.heads.device)
+        free, total = torch.cuda.mem_get_info()
+        if free * _SCARCE < total:
+            torch.cuda.empty_cache()  # waits for all that runs, so not as a matter of course
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            graph.capture_begin(self._pool, capture_error_mode="thread_local")
+            try:
+                self._body(rows, splits, kind)
+            finally:
+                graph.capture_end()
         return graph.replay
 
     def _body(self, rows: int, splits: int, kind: str) -> None:

@@ -38,6 +38,8 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.settings import SamplingSettings
 
 _LEAST_ROWS = 64  # of a graph that may fork: smaller ones take as long
+_FAST = 1.25  # growth of rows in a chunk from which on the next one waits to be told of it
+_FAST_STEPS = 4  # and is short, since steps that find no room for their rows are wasted
 _PARKED_SHARE = 8  # of the rows, one of so many leaves when pages run out
 
 
@@ -48,7 +50,7 @@ class _Flight:
     Attributes:
         number: of chunks launched before it.
         steps: most tokens that a sample draws in it.
-        rows: of its graph.
+        known_rows: rows that were known of when it was launched.
         n_fresh: rows that draw from prompts' logits in it.
         slots: `[slots]` bool, those in use when it was launched.
         wait: gives the chunk.
@@ -56,10 +58,15 @@ class _Flight:
 
     number: int
     steps: int
-    rows: int
+    known_rows: int
     n_fresh: int
     slots: NDArray[np.bool_]
     wait: Callable[[], Chunk]
+
+    @property
+    def opens(self) -> bool:
+        """Whether first tokens are drawn in it."""
+        return self.n_fresh > 0
 
 
 class DeviceStepper:
@@ -103,7 +110,8 @@ class DeviceStepper:
         self._new: list[tuple[Admitted, NDArray[np.int64]]] = []
         self._rows = 0  # at the end of the last chunk taken, and those admitted since
         self._arrivals: list[tuple[int, int]] = []  # first chunk and tail of rows admitted since
-        self._least_rows = 0  # of the next graph; 0: the last one was large enough
+        self._growth = 2.0  # of the number of rows in a chunk, as last seen
+        self._was_stuck = False  # the last chunk taken, for want of rows
         self._lengths = np.empty(0, np.int64)  # of the rows at the end of the last chunk taken
         self._planned_rows = 0
         self._row_of = np.zeros(slots, np.int64)  # at the end of the last chunk taken
@@ -176,15 +184,24 @@ class DeviceStepper:
             progress = parked(self._park())
             self._settle_if_empty()
             return progress
-        while not self._is_short and len(self._flights) < IN_FLIGHT and self._launch():
+        while self._may_launch() and self._launch():
             pass
         flight = self._flights.popleft()
         progress = self._take(flight, flight.wait())
         self._settle_if_empty()
         return progress
 
+    def _may_launch(self) -> bool:
+        """Whether a chunk can follow those in flight: not while their rows are anybody's guess."""
+        if self._is_short or len(self._flights) == IN_FLIGHT:
+            return False
+        return not self._flights or (self._growth < _FAST and not self._flights[-1].opens)
+
     def _launch(self) -> bool:
-        """Sends one more chunk, if any sample may have something left to draw."""
+        """Sends one more chunk, if any sample may have something left to draw.
+
+        One with first tokens has no other steps if their rows may fork: it says how many there are.
+        """
         ahead = sum(flight.steps for flight in self._flights)
         used = np.flatnonzero(self._is_used)
         fresh = [one.logits for one, _ in self._new if one.logits is not None]
@@ -198,9 +215,14 @@ class DeviceStepper:
         if steps <= 0:
             return False
         forks = not self._greedy and used.size > self._rows
-        rows = max(self._rows, self._least_rows)
+        rows = self._rows
         if forks:
-            rows = max(2 * rows, _LEAST_ROWS)
+            growth = (1.1 + 1.5 * (self._growth - 1.0)) ** (len(self._flights) + 1)
+            rows = max(int(growth * rows), _LEAST_ROWS)
+            if fresh:
+                steps = 0
+            elif self._growth >= _FAST:
+                steps = min(steps, _FAST_STEPS)
         rows = min(max(rows, 1), used.size)
         self._arrange(rows, forks)
         self._fill_queue(used.size if self._lacked_pages else padded_rows(rows), ahead + steps)
@@ -209,7 +231,7 @@ class DeviceStepper:
             rows, steps, longest, forks, torch.stack(fresh) if fresh else None
         )
         steps += bool(fresh)
-        flight = _Flight(self._launched, steps, rows, len(fresh), self._is_used.copy(), wait)
+        flight = _Flight(self._launched, steps, self._rows, len(fresh), self._is_used.copy(), wait)
         self._flights.append(flight)
         self._launched += 1
         return True
@@ -220,7 +242,7 @@ class DeviceStepper:
         # whoever was short of rows: not once more; and first tokens must be drawn at once, however
         # far rows have forked by then
         is_fresh = any(one.logits is not None for one, _ in self._new)
-        generous = self._least_rows > 0 or (is_fresh and bool(self._flights))
+        generous = self._was_stuck or (is_fresh and bool(self._flights))
         is_enough = rows <= self._planned_rows and self._groups.fits(self._is_used, forks)
         if is_enough and not self._new and not self._left and not generous:
             return
@@ -336,7 +358,11 @@ class DeviceStepper:
         self._rows = alive.size + len(tails)
         self._lengths = np.append(chunk.row("lengths")[alive], tails).astype(np.int64)
         stuck = chunk.number("stuck")
-        self._least_rows = 2 * flight.rows if stuck == TOO_MANY_ROWS else 0
+        self._was_stuck = stuck == TOO_MANY_ROWS
+        if self._was_stuck:
+            self._growth = 2.0 * self._growth
+        elif not flight.opens:
+            self._growth = max(1.0, alive.size / max(flight.known_rows, 1))
         self._lacked_pages = stuck == TOO_FEW_PAGES
         self._is_short = self._lacked_pages and not self._cache.free_pages
 
