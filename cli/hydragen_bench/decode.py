@@ -174,7 +174,8 @@ def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     decoder.batch.set_groups(np.array([0]), np.array([rows]))
     decoder.batch.rearrange(new, every[:0])
     decoder.plan(item_table(), np.array([0, rows], np.int32), rows)
-    launch = partial(decoder.launch, rows, CHUNK_STEPS, length + new_tokens, forks=False)
+    choice = decoder.choose(rows, length + new_tokens, forks=False)
+    launch = partial(decoder.launch, choice, CHUNK_STEPS)
 
     def chunks(count: int) -> None:
         flying = launch()

@@ -29,11 +29,20 @@ from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_table
 from hydragen_kernels.segment_tiles import SegmentTiles
-from hydragen_kernels.step import BatchState, Control, Ring, RowState, begin_step, end_step
+from hydragen_kernels.step import (
+    BatchState,
+    Control,
+    Ring,
+    RowState,
+    StepInputs,
+    begin_step,
+    end_step,
+)
 from hydragen_tree.attention.fused import DeviceTails, FusedPlan
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.branch.budget import SPARE_SLOTS, padded_rows
 from hydragen_tree.branch.device_batch import DeviceBatch
+from hydragen_tree.branch.graphs import Choice, Graph, Graphs
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.settings import SamplingSettings
@@ -88,7 +97,7 @@ class Decoder:
 
     Attributes:
         batch: the batch on the device.
-        rows: rows of the graph in use.
+        samples: room for them.
     """
 
     def __init__(
@@ -115,12 +124,10 @@ class Decoder:
         self._tables = SegmentTiles(nothing, device, 1 << 14, self.room)
         partials = max((max_levels + SPARE_SLOTS) * self.room * heads.partial_bytes, _SPLIT_BYTES)
         self._partials = torch.empty(partials // 4, dtype=torch.float32, device=device)
-        self._logits: Tensor | None = None  # of the steps that draw nothing; made by the first
-        self._graphs: dict[tuple[int, int, str], Callable[[], object]] = {}
+        self._graphs = Graphs(self._capture, self._splits)
         self._captured = device.type == "cuda"
         if self._captured:
             self._pool = torch.cuda.graph_pool_handle()
-        self.rows = padded_rows(1)
 
     def plan(self, items: Int32, edges: Int32, rows: int) -> int:
         """Replaces what is attended to.
@@ -145,19 +152,27 @@ class Decoder:
         self._tables.load(schedule, edges)
         return most
 
+    def choose(self, rows: int, longest: int, forks: bool) -> Choice:
+        """The graph to take for so many rows; `plan` has to be for as many as it has.
+
+        Args:
+            rows: that there may be.
+            longest: tokens that any tail may have after the chunk.
+            forks: rows may carry several samples.
+        """
+        return self._graphs.choose(rows, longest, forks)
+
     @torch.inference_mode()
     def launch(
-        self, rows: int, steps: int, longest: int, forks: bool, fresh: Tensor | None = None
+        self, choice: Choice, steps: int, fresh: Tensor | None = None
     ) -> Callable[[], Chunk]:
         """Starts up to `CHUNK_STEPS` steps; returns what waits for what they have drawn.
 
         At most `IN_FLIGHT` chunks may be on the way.
 
         Args:
-            rows: rows that the graph is for; with more, nothing moves.
+            choice: the graph; with more rows than it is for, nothing moves.
             steps: how many.
-            longest: tokens that any tail may have after them.
-            forks: rows may carry several samples.
             fresh: `[prompts, vocabulary]` logits from which rows draw their first tokens before.
 
         Raises:
@@ -170,54 +185,46 @@ class Decoder:
         control.stuck.zero_()
         if fresh is not None:
             self._open(fresh)
-        self.rows = padded_rows(rows)
+        started = None
         if steps:
-            step = self._graph(self.rows, self._splits(longest), "fork" if forks else "draw")
-            self._place(self.rows)
+            step = self._graphs.get(choice.graph)
+            started = self._now()
+            self._place(choice.graph.rows)
             for _ in range(steps):
                 step()
-        return self._receive(steps + (fresh is not None))
+        return self._receive(steps + (fresh is not None), choice, started)
 
     @torch.inference_mode()
     def logits(self, rows: int) -> Tensor:
-        """One step that draws nothing: logits `[rows, vocabulary]`, overwritten by the next."""
+        """One step that draws nothing: logits `[rows, vocabulary]`, for checks."""
         self.batch.control.stuck.zero_()
         longest = int(self.batch.state.named.lengths.max()) + 1
-        step = self._graph(padded_rows(rows), self._splits(longest, rows), "look")
-        self._place(padded_rows(rows))
-        step()
-        assert self._logits is not None
-        return self._logits[:rows]
+        graph = self._graphs.tight(rows, longest, forks=False)
+        self._place(graph.rows)
+        _, logits = self._forward(graph)
+        return logits[:rows]
 
     def prepare(self, rows: int, longest: int, forks: bool = False) -> None:
         """Captures ahead what steps of so many rows take until tails hold so many tokens."""
-        kind = "fork" if forks else "draw"
-        for splits in sorted({self._splits(length, rows) for length in range(1, longest + 1)}):
-            self._graph(padded_rows(rows), splits, kind)
+        for graph in {self._graphs.tight(rows, length, forks) for length in range(1, longest + 1)}:
+            self._graphs.get(graph)
 
     # -- the step ----------------------------------------------------------------------------
 
-    def _splits(self, longest: int, rows: int | None = None) -> int:
+    def _splits(self, rows: int, longest: int) -> int:
         """Programs that share a tail: a power of two, so that there are few graphs."""
-        padded = self.rows if rows is None else padded_rows(rows)
-        return 1 << (self.heads.splits(padded, longest).bit_length() - 1)
-
-    def _graph(self, rows: int, splits: int, kind: str) -> Callable[[], object]:
-        """The captured step; captured on first use."""
-        key = rows, splits, kind
-        if key not in self._graphs:
-            self._graphs[key] = self._capture(*key)
-        return self._graphs[key]
+        return 1 << (self.heads.splits(rows, longest).bit_length() - 1)
 
     @torch.inference_mode()
-    def _capture(self, rows: int, splits: int, kind: str) -> Callable[[], object]:
+    def _capture(self, made_for: Graph) -> Callable[[], object]:
+        """The captured step."""
         if not self._captured:
-            return torch.inference_mode()(lambda: self._body(rows, splits, kind))
-        self._place(rows)
+            return torch.inference_mode()(lambda: self._body(made_for))
+        self._place(made_for.rows)
         # The run that compiles kernels must change nothing: as if there were too many rows.
         control, saved = self.batch.state.control, self.batch.state.control.clone()
         self.batch.control.rows.fill_(1 << 40)
-        self._body(rows, splits, kind)
+        self._body(made_for)
         control.copy_(saved)
         graph, stream = torch.cuda.CUDAGraph(), _capture_stream(self.heads.device)
         free, total = torch.cuda.mem_get_info()
@@ -227,33 +234,35 @@ class Decoder:
         with torch.cuda.stream(stream):
             graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:
-                self._body(rows, splits, kind)
+                self._body(made_for)
             finally:
                 graph.capture_end()
         return graph.replay
 
-    def _body(self, rows: int, splits: int, kind: str) -> None:
-        """One step of `rows` rows; what a graph captures."""
-        batch, size = self.batch.state.first(rows), self.cache.page_tokens
-        named, max_tokens = batch.named, self.settings.max_tokens
-        slots, lengths, counters = begin_step(batch, size)
-        tails = DeviceTails(batch.pages, lengths, size, splits)
-        plan = FusedPlan(self._tables, self._partial_views(rows), tails)
-        logits = self.model.forward(
-            named.tokens, named.positions, slots, None, self.cache, plan.attend
-        )
-        if kind == "look":
-            if self._logits is None:
-                self._logits = logits.new_empty(self.room, logits.shape[1])
-            self._logits[:rows].copy_(logits)
-            return
-        of_sample = counters[batch.sample_rows.clamp(0, rows - 1)]
+    def _body(self, graph: Graph) -> None:
+        """One step; what a graph captures."""
+        batch = self.batch.state.first(graph.rows)
+        inputs, logits = self._forward(graph)
+        of_sample = inputs.counters[batch.sample_rows.clamp(0, graph.rows - 1)]
         drawn = self._choose(logits, batch.sample_rows, of_sample)
-        if kind == "draw":
-            end_step(batch, slots, drawn, self._stops, max_tokens, self._ring)
+        if graph.forks:
+            self._fork(batch, inputs.slots >= 0, inputs.lengths, drawn)
+            self._place(graph.rows)
         else:
-            self._fork(batch, slots >= 0, lengths, drawn)
-            self._place(rows)
+            max_tokens = self.settings.max_tokens
+            end_step(batch, inputs.slots, drawn, self._stops, max_tokens, self._ring)
+
+    def _forward(self, graph: Graph) -> tuple[StepInputs, Tensor]:
+        """The model's part of a step: where tokens went, and logits `[rows, vocabulary]`."""
+        batch, size = self.batch.state.first(graph.rows), self.cache.page_tokens
+        inputs = begin_step(batch, size)
+        tails = DeviceTails(batch.pages, inputs.lengths, size, graph.splits)
+        plan = FusedPlan(self._tables, self._partial_views(graph.rows), tails)
+        named = batch.named
+        logits = self.model.forward(
+            named.tokens, named.positions, inputs.slots, None, self.cache, plan.attend
+        )
+        return inputs, logits
 
     def _open(self, fresh: Tensor) -> None:
         """Draws first tokens from prompts' logits; rows that have drawn stay as they are."""
@@ -311,7 +320,17 @@ class Decoder:
         lse = self._partials[size * heads.head_dim :][:size].view(slots, rows, -1)
         return out, lse
 
-    def _receive(self, steps: int) -> Callable[[], Chunk]:
+    def _now(self) -> torch.cuda.Event | None:
+        """When the device will have come to what follows."""
+        if not self._captured:
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _receive(
+        self, steps: int, choice: Choice, started: torch.cuda.Event | None
+    ) -> Callable[[], Chunk]:
         """Fetches the ring and the batch; the returned call waits until they are there."""
         state = self.batch.state
         parts = (
@@ -328,11 +347,13 @@ class Decoder:
             )
             for x in parts
         ]
-        done = torch.cuda.current_stream().record_event() if self._captured else None
+        done = self._now()
 
         def wait() -> Chunk:
             if done is not None:
                 done.synchronize()
+                if started is not None:
+                    self._graphs.took(choice, started.elapsed_time(done) / 1000.0)
             tokens, logprobs, sample_rows, rows, pages, control = (x.numpy() for x in here)
             return Chunk(Drawn(tokens, *logprobs), sample_rows, rows, pages, control)
 

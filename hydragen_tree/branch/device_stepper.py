@@ -26,7 +26,6 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.step import TOO_FEW_PAGES, TOO_MANY_ROWS, RowState
 from hydragen_tree.attention.segment_table import SegmentTable
-from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Chunk, Decoder
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.drawing import check_logprobs
@@ -98,6 +97,7 @@ class DeviceStepper:
         self._max_tokens = settings.max_tokens
         slots = decoder.samples
         self._samples: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * slots
+        self._n_samples = np.zeros(slots, np.int64)
         self._leaf = np.zeros(slots, np.int32)
         self._born = np.zeros(slots, np.int64)  # number of the first chunk with the slot's sample
         self._is_used = np.zeros(slots, np.bool_)
@@ -114,6 +114,8 @@ class DeviceStepper:
         self._was_stuck = False  # the last chunk taken, for want of rows
         self._lengths = np.empty(0, np.int64)  # of the rows at the end of the last chunk taken
         self._planned_rows = 0
+        self._planned_at = 0  # number of the first chunk with the plan
+        self._held_rows = 0  # places that rows take up with the plan, dead ones too, at the most
         self._row_of = np.zeros(slots, np.int64)  # at the end of the last chunk taken
         self._tables = np.empty((0, 0), np.int32)
         self._left: list[NDArray[np.int64]] = []  # slots whose samples the device still has
@@ -136,7 +138,7 @@ class DeviceStepper:
     @property
     def n_samples(self) -> int:
         """See `Stepper`."""
-        return sum(self._samples[slot].size for slot in np.flatnonzero(self._is_used).tolist())
+        return int(self._n_samples[self._is_used].sum())
 
     @property
     def max_samples(self) -> int:
@@ -165,7 +167,7 @@ class DeviceStepper:
                 raise CapacityError(f"{count} samples admitted, {slots.size} slots are free")
             parts = [branch.samples] if self._greedy else np.split(branch.samples, count)
             for slot, part in zip(slots.tolist(), parts, strict=True):
-                self._samples[slot] = part
+                self._samples[slot], self._n_samples[slot] = part, part.size
             self._is_used[slots], self._born[slots] = True, self._launched
             self._leaf[slots], self._n_drawn[slots] = branch.leaf, branch.drawn.size
             self._history[slots, : branch.drawn.size] = branch.drawn
@@ -224,12 +226,12 @@ class DeviceStepper:
             elif self._growth >= _FAST:
                 steps = min(steps, _FAST_STEPS)
         rows = min(max(rows, 1), used.size)
-        self._arrange(rows, forks)
-        self._fill_queue(used.size if self._lacked_pages else padded_rows(rows), ahead + steps)
         longest = min(int(self._lengths.max(initial=0)) + ahead + steps, self._max_tokens)
-        wait = self._decoder.launch(
-            rows, steps, longest, forks, torch.stack(fresh) if fresh else None
-        )
+        choice = self._decoder.choose(rows, longest, forks)
+        rows = choice.graph.rows
+        self._arrange(rows, forks)
+        self._fill_queue(used.size if self._lacked_pages else rows, ahead + steps)
+        wait = self._decoder.launch(choice, steps, torch.stack(fresh) if fresh else None)
         steps += bool(fresh)
         flight = _Flight(self._launched, steps, self._rows, len(fresh), self._is_used.copy(), wait)
         self._flights.append(flight)
@@ -237,19 +239,22 @@ class DeviceStepper:
         return True
 
     def _arrange(self, rows: int, forks: bool) -> None:
-        """Lets admitted rows in, and gives groups room for as many rows as the graph has."""
+        """Lets admitted rows in, and gives groups room for the rows that there may be."""
         batch = self._decoder.batch
         # whoever was short of rows: not once more; and first tokens must be drawn at once, however
         # far rows have forked by then
         is_fresh = any(one.logits is not None for one, _ in self._new)
         generous = self._was_stuck or (is_fresh and bool(self._flights))
         is_enough = rows <= self._planned_rows and self._groups.fits(self._is_used, forks)
+        is_enough = is_enough and rows >= self._held_rows
         if is_enough and not self._new and not self._left and not generous:
             return
         plan = self._groups.plan(self._is_used, forks, generous)
         batch.set_groups(plan.rank, plan.room)
         batch.rearrange(self._new_rows(), _together(self._left))
         self._planned_rows = self._decoder.plan(plan.items, plan.edges, rows)
+        self._planned_at = self._launched
+        self._held_rows = 0  # the dead have left, and the living fit the graph
         self._new.clear()
         self._left.clear()
 
@@ -357,6 +362,8 @@ class DeviceStepper:
         tails = [tail for _, tail in self._arrivals]
         self._rows = alive.size + len(tails)
         self._lengths = np.append(chunk.row("lengths")[alive], tails).astype(np.int64)
+        if flight.number >= self._planned_at:
+            self._held_rows = chunk.number("rows")
         stuck = chunk.number("stuck")
         self._was_stuck = stuck == TOO_MANY_ROWS
         if self._was_stuck:

@@ -121,8 +121,8 @@ def test_all_that_a_run_takes_is_captured_before_it_is_timed() -> None:
     settings = SamplingSettings(temperature=1.0, max_tokens=300)
     decoder = own.decoder(cache, settings, 2, 1)
     own.warm_up(own.run([rig.random_prompt(20, 64)], 2, settings, 2, cache, decoder), decoder)
-    drawing = {splits for _, splits, draws in decoder._graphs if draws}
-    assert drawing == {decoder._splits(length) for length in range(1, 301)} == {1, 2}
+    drawing = {graph.splits for graph in decoder._graphs._made if not graph.forks}
+    assert drawing == {decoder._splits(8, length) for length in range(1, 301)} == {1, 2}
 
 
 def test_too_few_tokens_are_not_timed() -> None:

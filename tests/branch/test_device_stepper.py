@@ -28,6 +28,7 @@ from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.decoder import IN_FLIGHT, Chunk
 from hydragen_tree.branch.device_batch import DeviceBatch
 from hydragen_tree.branch.device_stepper import DeviceStepper
+from hydragen_tree.branch.graphs import Choice, Graphs
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Ended, Waiting
 from hydragen_tree.errors import CapacityError
@@ -166,18 +167,25 @@ class Ahead:
         )
         self.table = torch.from_numpy(texts.table)
         self.leaf_of: Callable[[int], int] = int  # of a sample
+        self.graphs = Graphs(lambda graph: lambda: graph, lambda rows, longest: 1)
         self.flying = 0
 
     def plan(self, items: np.ndarray, edges: np.ndarray, rows: int) -> int:
         self.items, self.edges = item_rows(items), edges.tolist()
-        self.planned = padded_rows(max(self.edges[-1], rows))
+        self.planned = max(padded_rows(self.edges[-1]), rows)
         return self.planned
 
+    def choose(self, rows: int, longest: int, forks: bool) -> Choice:
+        self.longest = longest
+        return self.graphs.choose(rows, longest, forks)
+
     def launch(
-        self, rows: int, steps: int, longest: int, forks: bool, fresh: torch.Tensor | None = None
+        self, choice: Choice, steps: int, fresh: torch.Tensor | None = None
     ) -> Callable[[], Chunk]:
         assert self.flying < IN_FLIGHT
-        assert padded_rows(rows) <= self.planned, "more rows than there are partials for"
+        self.graphs.get(choice.graph)
+        rows, _, forks = choice.graph
+        assert rows <= self.planned, "more rows than there are partials for"
         self.flying += 1
         control = self.batch.control
         control.begun.zero_()
@@ -185,7 +193,7 @@ class Ahead:
         if fresh is not None:
             self.open(fresh)
         for _ in range(steps):
-            self.step(self.batch.state.first(padded_rows(rows)), forks, longest)
+            self.step(self.batch.state.first(rows), forks, self.longest)
         count, state = steps + (fresh is not None), self.batch.state
         chunk = Chunk(
             Drawn(
