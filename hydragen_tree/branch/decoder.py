@@ -23,21 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
+from hydragen_kernels.batch_state import BatchState, Control, Ring, RowState, StepInputs
 from hydragen_kernels.choose import choose
 from hydragen_kernels.copy import copy_pages
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_table
 from hydragen_kernels.segment_tiles import SegmentTiles
-from hydragen_kernels.step import (
-    BatchState,
-    Control,
-    Ring,
-    RowState,
-    StepInputs,
-    begin_step,
-    end_step,
-)
+from hydragen_kernels.step import begin_step, end_step
 from hydragen_tree.attention.fused import DeviceTails, FusedPlan
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.branch.budget import SPARE_SLOTS, padded_rows

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
+from hydragen_kernels.batch_state import BatchState, Control, RowState
 from hydragen_kernels.fork import Groups, first_rows
-from hydragen_kernels.step import BatchState, Control, RowState
 
 DEAD = -1  # the stop state of a row that is none
 

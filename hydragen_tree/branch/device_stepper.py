@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
+from hydragen_kernels.batch_state import TOO_FEW_PAGES, TOO_MANY_ROWS, RowState
 from hydragen_kernels.drawn import Drawn
-from hydragen_kernels.step import TOO_FEW_PAGES, TOO_MANY_ROWS, RowState
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Chunk, Decoder
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.drawing import check_logprobs
+from hydragen_tree.branch.forecast import RowForecast
 from hydragen_tree.branch.groups import RowGroups
 from hydragen_tree.branch.page_queue import PageQueue
 from hydragen_tree.branch.stepper import Admitted, Ended, Ends, Progress, Waiting, parked
@@ -36,9 +37,6 @@ from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.settings import SamplingSettings
 
-_LEAST_ROWS = 64  # of a graph that may fork: smaller ones take as long
-_FAST = 1.25  # growth of rows in a chunk from which on the next one waits to be told of it
-_FAST_STEPS = 4  # and is short, since steps that find no room for their rows are wasted
 _PARKED_SHARE = 8  # of the rows, one of so many leaves when pages run out
 
 
@@ -110,8 +108,7 @@ class DeviceStepper:
         self._new: list[tuple[Admitted, NDArray[np.int64]]] = []
         self._rows = 0  # at the end of the last chunk taken, and those admitted since
         self._arrivals: list[tuple[int, int]] = []  # first chunk and tail of rows admitted since
-        self._growth = 2.0  # of the number of rows in a chunk, as last seen
-        self._was_stuck = False  # the last chunk taken, for want of rows
+        self._forecast = RowForecast()
         self._lengths = np.empty(0, np.int64)  # of the rows at the end of the last chunk taken
         self._planned_rows = 0
         self._planned_at = 0  # number of the first chunk with the plan
@@ -197,7 +194,7 @@ class DeviceStepper:
         """Whether a chunk can follow those in flight: not while their rows are anybody's guess."""
         if self._is_short or len(self._flights) == IN_FLIGHT:
             return False
-        return not self._flights or (self._growth < _FAST and not self._flights[-1].opens)
+        return not self._flights or (self._forecast.is_steady and not self._flights[-1].opens)
 
     def _launch(self) -> bool:
         """Sends one more chunk, if any sample may have something left to draw.
@@ -208,29 +205,23 @@ class DeviceStepper:
         used = np.flatnonzero(self._is_used)
         fresh = [one.logits for one, _ in self._new if one.logits is not None]
         # of a chunk that a slot is not in, nothing is ahead of it
-        most = (
-            self._max_tokens
-            - self._n_drawn[used]
-            - np.where(self._born[used] >= self._launched, 0, ahead)
-        )
-        steps = min(CHUNK_STEPS, int(most.max(initial=0)))
+        before = np.where(self._born[used] >= self._launched, 0, ahead) + self._n_drawn[used]
+        steps = min(CHUNK_STEPS, int((self._max_tokens - before).max(initial=0)))
         if steps <= 0:
             return False
         forks = not self._greedy and used.size > self._rows
         rows = self._rows
         if forks:
-            growth = (1.1 + 1.5 * (self._growth - 1.0)) ** (len(self._flights) + 1)
-            rows = max(int(growth * rows), _LEAST_ROWS)
-            if fresh:
-                steps = 0
-            elif self._growth >= _FAST:
-                steps = min(steps, _FAST_STEPS)
+            rows = self._forecast.rows(rows, len(self._flights) + 1)
+            steps = 0 if fresh else self._forecast.steps(steps)
         rows = min(max(rows, 1), used.size)
         longest = min(int(self._lengths.max(initial=0)) + ahead + steps, self._max_tokens)
         choice = self._decoder.choose(rows, longest, forks)
         rows = choice.graph.rows
         self._arrange(rows, forks)
-        self._fill_queue(used.size if self._lacked_pages else rows, ahead + steps)
+        # as if each row forked once; who finds too few pages is given enough for a row a sample
+        most = used.size if self._lacked_pages else rows
+        self._pages.fill_for(most, self._lengths, ahead + steps, self._max_tokens)
         wait = self._decoder.launch(choice, steps, torch.stack(fresh) if fresh else None)
         steps += bool(fresh)
         flight = _Flight(self._launched, steps, self._rows, len(fresh), self._is_used.copy(), wait)
@@ -244,9 +235,9 @@ class DeviceStepper:
         # whoever was short of rows: not once more; and first tokens must be drawn at once, however
         # far rows have forked by then
         is_fresh = any(one.logits is not None for one, _ in self._new)
-        generous = self._was_stuck or (is_fresh and bool(self._flights))
-        is_enough = rows <= self._planned_rows and self._groups.fits(self._is_used, forks)
-        is_enough = is_enough and rows >= self._held_rows
+        generous = self._forecast.was_stuck or (is_fresh and bool(self._flights))
+        is_enough = self._held_rows <= rows <= self._planned_rows
+        is_enough = is_enough and self._groups.fits(self._is_used, forks)
         if is_enough and not self._new and not self._left and not generous:
             return
         plan = self._groups.plan(self._is_used, forks, generous)
@@ -282,17 +273,6 @@ class DeviceStepper:
         firsts = np.array([self._samples[slot][0] for slot in slots.tolist()], np.int64)
         rows = np.repeat(np.arange(len(self._new)), [own.size for _, own in self._new])
         return NewRows(row_fields(fields), pages, slots, rows, self._keys[firsts])
-
-    def _fill_queue(self, rows: int, steps: int) -> None:
-        """Puts pages into the queue, enough for so many steps of the rows there may be.
-
-        As long as each row forks once: who finds too few is given enough for a row a sample.
-        """
-        cache = self._cache
-        after = np.minimum(self._lengths + steps, self._max_tokens)
-        need = int((cache.pages_for(after) - cache.pages_for(self._lengths)).sum())
-        each = 1 + cache.pages_for(steps)  # of a row that forks: a copy, and what follows it
-        self._pages.fill(need + (rows - min(rows, self._lengths.size)) * each)
 
     def look(self) -> tuple[Tensor, tuple[Int32, ...]]:
         """What the next step of the rows would draw from, for checks.
@@ -365,11 +345,8 @@ class DeviceStepper:
         if flight.number >= self._planned_at:
             self._held_rows = chunk.number("rows")
         stuck = chunk.number("stuck")
-        self._was_stuck = stuck == TOO_MANY_ROWS
-        if self._was_stuck:
-            self._growth = 2.0 * self._growth
-        elif not flight.opens:
-            self._growth = max(1.0, alive.size / max(flight.known_rows, 1))
+        if not flight.opens:
+            self._forecast.seen(flight.known_rows, alive.size, stuck == TOO_MANY_ROWS)
         self._lacked_pages = stuck == TOO_FEW_PAGES
         self._is_short = self._lacked_pages and not self._cache.free_pages
 

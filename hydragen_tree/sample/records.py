@@ -74,6 +74,7 @@ class SampleRecords:
         stats: `samples_total` and `samples_done` are kept here.
 
     Attributes:
+        settings: how to sample.
         prompt: `[samples]` number of the prompt each continues, ascending.
         index: `[samples]` its sample index.
         keys: `[samples]` uint64 stream keys.
@@ -90,7 +91,7 @@ class SampleRecords:
         done: Mapping[str, Collection[int]],
         stats: RunStats,
     ) -> None:
-        self._prompts, self._settings, self._stats = prompts, settings, stats
+        self._prompts, self.settings, self._stats = prompts, settings, stats
         stops = [(*settings.stop, *prompt.stop) for prompt in prompts]
         numbers = {stop: number for number, stop in enumerate(dict.fromkeys(stops))}
         self._stop_set = [numbers[stop] for stop in stops]
@@ -136,7 +137,7 @@ class SampleRecords:
         sampled = np.where(has_drawn, drawn.sampled_logprobs, 0.0).astype(np.float64)
         self._sampled_logprob[samples] += sampled.sum(0)
         self._stats.tokens_sampled += int(np.count_nonzero(has_drawn))
-        if self._settings.logprobs:
+        if self.settings.logprobs:
             for column, sample in enumerate(samples.tolist()):
                 kept = logprobs[has_drawn[:, column], column]
                 self._token_logprobs[sample] += kept.tolist()
@@ -178,10 +179,10 @@ class SampleRecords:
                 n_tokens=tokens.size,
                 logprob=float(self._logprob[number]),
                 sampled_logprob=float(self._sampled_logprob[number]),
-                seed=self._settings.seed,
+                seed=self.settings.seed,
                 token_ids=token_ids,
                 token_logprobs=tuple(self._token_logprobs[number])
-                if self._settings.logprobs
+                if self.settings.logprobs
                 else None,
             )
 

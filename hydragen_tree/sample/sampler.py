@@ -41,9 +41,6 @@ from hydragen_tree.trie.outline import Outline
 from hydragen_tree.trie.trie import Trie
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from hydragen_kernels.arrays import Int32
     from hydragen_tree.branch.decoder import Decoder
 
 _DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
@@ -297,7 +294,7 @@ class Sampler:
             cost=self.cost,
             max_rows=self.max_rows,
             prefill_tokens=self._prefill_tokens,
-            decoder=self._decoder(cache, settings, trie, rows, records.stop_table),
+            decoder=self._decoder(cache, records, self._levels(trie, settings), rows),
         )
         lengths = np.array([len(prompt.token_ids) for prompt in prompts])
         ends = trie.leaf_segments[trie.prompt_leaves[np.unique(records.prompt)]]
@@ -324,20 +321,16 @@ class Sampler:
         return self.backend == "triton"
 
     def _decoder(
-        self,
-        cache: KVCache,
-        settings: SamplingSettings,
-        trie: Trie,
-        rows: int,
-        stops: "NDArray[np.int16] | Int32 | None",
+        self, cache: KVCache, records: SampleRecords, levels: int, rows: int
     ) -> "Decoder | None":
         """Steps the batch on the device; None where the host has to: it must search the texts."""
-        if not self.is_fused or stops is None:
+        stops = records.stop_table if self.is_fused else None
+        if stops is None:
             return None
         from hydragen_tree.branch.decoder import Decoder  # imports Triton
 
-        levels = self._levels(trie, settings)
-        return Decoder(self.model, cache, self.source.heads, settings, stops, rows, levels)
+        heads = self.source.heads
+        return Decoder(self.model, cache, heads, records.settings, stops, rows, levels)
 
     def _levels(self, trie: Trie, settings: SamplingSettings) -> int:
         """Segments on a path at the most, frozen tails included."""

@@ -15,8 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hydragen_kernels.batch_state import (
+    TOO_FEW_PAGES,
+    TOO_MANY_ROWS,
+    BatchState,
+    Control,
+    Ring,
+    RowState,
+)
 from hydragen_kernels.drawn import Drawn
-from hydragen_kernels.step import TOO_FEW_PAGES, TOO_MANY_ROWS, BatchState, Control, Ring, RowState
 
 _NOBODY = 1 << 62  # sorts behind every (row, token)
 

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from hydragen_kernels.drawn import Drawn
-from hydragen_kernels.step import (
+from hydragen_kernels.batch_state import (
     TOO_FEW_PAGES,
     TOO_MANY_ROWS,
     BatchState,
@@ -12,6 +11,7 @@ from hydragen_kernels.step import (
     Ring,
     StepInputs,
 )
+from hydragen_kernels.drawn import Drawn
 
 
 def begin_step(batch: BatchState, page_tokens: int) -> StepInputs:

@@ -44,8 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             module, "measure_ceilings", lambda *_: Ceilings("none", 4e-2, 8e-6, 6e-6)
         )
-    for module in (decode, rig):
-        monkeypatch.setattr(module, "CHUNK_STEPS", 2)
+    monkeypatch.setattr(decode, "CHUNK_STEPS", 2)
     monkeypatch.setattr(forks, "_SETTINGS", SamplingSettings(temperature=0.02, max_tokens=8))
     monkeypatch.setattr(forks, "MOST_STEPS", 4)
 

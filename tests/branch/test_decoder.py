@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from hydragen_kernels.batch_state import RowState
 from hydragen_kernels.segment_tiles import SegmentTiles
-from hydragen_kernels.step import RowState
 from hydragen_tree.branch import decoder
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.host_stepper import decode_tokens

@@ -12,17 +12,16 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
 from hydragen_kernels import reference_step  # noqa: E402
-from hydragen_kernels.drawn import Drawn  # noqa: E402
-from hydragen_kernels.step import (  # noqa: E402
+from hydragen_kernels.batch_state import (  # noqa: E402
     TOO_FEW_PAGES,
     TOO_MANY_ROWS,
     BatchState,
     Control,
     Ring,
     RowState,
-    begin_step,
-    end_step,
 )
+from hydragen_kernels.drawn import Drawn  # noqa: E402
+from hydragen_kernels.step import begin_step, end_step  # noqa: E402
 
 SIZE = 16  # tokens of a page
 VOCABULARY = 11

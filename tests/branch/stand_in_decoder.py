@@ -1,0 +1,293 @@
+"""A decoder that steps the real batch by the plain torch reference, and checks what it reads.
+
+Its tokens are a function of a sample and its place. What it has instead of keys and values says
+whose they are, so that a page that is lost, or somebody else's, is seen where it is read.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from hydragen_kernels import reference_step
+from hydragen_kernels.batch_state import BatchState, Ring, RowState
+from hydragen_kernels.drawn import Drawn
+from hydragen_kernels.fork import fork_step
+from hydragen_kernels.items import item_rows
+from hydragen_tree.branch.budget import padded_rows
+from hydragen_tree.branch.decoder import IN_FLIGHT, Chunk
+from hydragen_tree.branch.device_batch import DeviceBatch
+from hydragen_tree.branch.device_stepper import DeviceStepper
+from hydragen_tree.branch.graphs import Choice, Graphs
+from hydragen_tree.branch.residency import Residency
+from hydragen_tree.branch.stepper import Ended
+from hydragen_tree.model.cache import KVCache
+from hydragen_tree.trie.trie import Trie
+
+PAGE, RING_STEPS = 4, 9
+
+
+class Texts:
+    """The tokens that each sample draws, when it ends, and what has been said of it so far."""
+
+    def __init__(
+        self,
+        samples: int,
+        of_text: Callable[[int], int],
+        max_tokens: int,
+        vocabulary: int,
+        together: int,
+        p_end: float,
+        seed: int,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        own = rng.integers(0, vocabulary, (samples, max_tokens))
+        own[rng.random(own.shape) < together / (together + 1)] = 0
+        self.tokens = own[[of_text(sample) for sample in range(samples)]].astype(np.int32)
+        self.table = rng.integers(0, 3, (3, vocabulary)).astype(np.int16)
+        self.table[rng.random(self.table.shape) < p_end] = -1
+        self.keys = (np.arange(samples, dtype=np.uint64) * np.uint64(7)) ^ np.uint64(1 << 63)
+        self.lengths = [self.length(row.tolist()) for row in self.tokens]
+        self.drawn: list[list[int]] = [[] for _ in range(samples)]
+        self.ended: list[int] = []
+
+    def length(self, tokens: list[int]) -> int:
+        state = 0
+        for place, token in enumerate(tokens):
+            state = int(self.table[state, token])
+            if state < 0:
+                return place + 1
+        return len(tokens)
+
+    def sample_of(self, keys: torch.Tensor) -> np.ndarray:
+        return ((keys.numpy().view(np.uint64) ^ np.uint64(1 << 63)) // np.uint64(7)).astype(int)
+
+    # as of `Ends`
+
+    def state(self, sample: int, tokens: np.ndarray) -> int:
+        state = 0
+        for token in tokens.tolist():
+            state = int(self.table[state, token])
+        assert state >= 0, "a sample that has ended goes on"
+        return state
+
+    def advance(self, states: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def has_ended(self, sample: int, tokens: np.ndarray) -> bool:
+        raise NotImplementedError
+
+    # as of `SampleRecords`
+
+    def add(self, samples: np.ndarray, drawn: Drawn[np.ndarray]) -> None:
+        for column, sample in enumerate(samples.tolist()):
+            column_tokens = drawn.tokens[:, column]
+            self.drawn[sample] += column_tokens[column_tokens >= 0].tolist()
+
+    def finished(self, ended: Ended) -> Iterator[int]:
+        for sample in ended.samples.tolist():
+            right = self.tokens[sample, : self.lengths[sample]].tolist()
+            assert ended.tokens.tolist() == right
+            assert self.drawn[sample] == right
+            self.ended.append(sample)
+            yield sample
+
+
+class Memory:
+    """What pages hold, and a prefill that fills them."""
+
+    computed_tokens = 0
+
+    def __init__(self, trie: Trie) -> None:
+        self.trie = trie
+        self.slots: dict[int, tuple[int, int]] = {}  # place in the text, and token
+
+    def segments(self, segments: list[int]) -> dict[int, torch.Tensor]:
+        ends = [one for one in segments if self.trie.segments[one].ends_prompt]
+        return {segment: torch.full((8,), float(segment)) for segment in ends}
+
+    def tails(
+        self, segments: np.ndarray, tokens: list[np.ndarray], pages: np.ndarray, starts: np.ndarray
+    ) -> None:
+        for row, history in zip(pages.tolist(), tokens, strict=True):
+            for place, token in enumerate(history.tolist()):
+                self.write(row, place, token)
+
+    def write(self, pages: list[int], place: int, token: int) -> None:
+        assert pages[place // PAGE] >= 0
+        self.slots[pages[place // PAGE] * PAGE + place % PAGE] = place, token
+
+    def read(self, pages: list[int], length: int) -> list[tuple[int, int]]:
+        return [self.slots[pages[place // PAGE] * PAGE + place % PAGE] for place in range(length)]
+
+    def copy(self, source: int, target: int) -> None:
+        for offset in range(PAGE):
+            self.slots.pop(target * PAGE + offset, None)
+            if source * PAGE + offset in self.slots:
+                self.slots[target * PAGE + offset] = self.slots[source * PAGE + offset]
+
+
+class Ahead:
+    """A decoder that steps when it is told to, and says so when it is waited for."""
+
+    def __init__(
+        self,
+        texts: Texts,
+        memory: Memory,
+        cache: KVCache,
+        residency: Residency,
+        max_rows: int,
+        max_tokens: int,
+    ) -> None:
+        self.texts, self.memory, self.cache, self.residency = texts, memory, cache, residency
+        self.samples, self.room, self.max_tokens = max_rows, padded_rows(max_rows), max_tokens
+        max_pages = cache.pages_for(max_tokens) + 1
+        device = torch.device("cpu")
+        self.batch = DeviceBatch(self.room, max_rows, max_pages, cache.n_pages, device)
+        self.ring = Ring(
+            torch.zeros(RING_STEPS, max_rows, dtype=torch.int32),
+            torch.zeros(2, RING_STEPS, max_rows),
+        )
+        self.table = torch.from_numpy(texts.table)
+        self.leaf_of: Callable[[int], int] = int  # of a sample
+        self.graphs = Graphs(lambda graph: lambda: graph, lambda rows, longest: 1)
+        self.flying = 0
+
+    def plan(self, items: np.ndarray, edges: np.ndarray, rows: int) -> int:
+        self.items, self.edges = item_rows(items), edges.tolist()
+        self.planned = max(padded_rows(self.edges[-1]), rows)
+        return self.planned
+
+    def choose(self, rows: int, longest: int, forks: bool) -> Choice:
+        self.longest = longest
+        return self.graphs.choose(rows, longest, forks)
+
+    def launch(
+        self, choice: Choice, steps: int, fresh: torch.Tensor | None = None
+    ) -> Callable[[], Chunk]:
+        assert self.flying < IN_FLIGHT
+        self.graphs.get(choice.graph)
+        rows, _, forks = choice.graph
+        assert rows <= self.planned, "more rows than there are partials for"
+        self.flying += 1
+        control = self.batch.control
+        control.begun.zero_()
+        control.stuck.zero_()
+        if fresh is not None:
+            self.open(fresh)
+        for _ in range(steps):
+            self.step(self.batch.state.first(rows), forks, self.longest)
+        count, state = steps + (fresh is not None), self.batch.state
+        chunk = Chunk(
+            Drawn(
+                self.ring.tokens[:count].clone().numpy(),
+                *self.ring.logprobs[:, :count].clone().numpy(),
+            ),
+            *(part.clone().numpy() for part in (state.sample_rows, state.rows, state.pages)),
+            state.control.clone().numpy(),
+        )
+
+        def wait() -> Chunk:
+            self.flying -= 1
+            return chunk
+
+        return wait
+
+    def drawn(self, places: torch.Tensor) -> Drawn[torch.Tensor]:
+        """The tokens of all samples at these places of theirs."""
+        numbers = self.texts.sample_of(self.batch.state.keys)
+        at = places.numpy().clip(0, self.max_tokens - 1)
+        is_sample = self.batch.state.sample_rows.numpy() >= 0
+        tokens = self.texts.tokens[np.where(is_sample, numbers, 0), at]
+        return Drawn(torch.from_numpy(tokens), torch.zeros(at.size), torch.zeros(at.size))
+
+    def open(self, fresh: torch.Tensor) -> None:
+        batch = self.batch.state
+        for slot, row in enumerate(batch.sample_rows.tolist()):
+            index = int(batch.named.fresh[row])
+            if row >= 0 and index >= 0:
+                leaf = self.leaf_of(int(self.texts.sample_of(batch.keys)[slot]))
+                segment = self.memory.trie.leaf_segments[leaf]
+                assert fresh[index, 0] == segment, "drawn from another prompt's logits"
+        self.batch.control.begun.add_(1)
+        moves = batch.named.fresh >= 0
+        self.fork(batch, moves, batch.named.lengths, self.drawn(torch.zeros(self.samples).long()))
+        assert not self.batch.control.stuck.item(), "first tokens are lost"
+
+    def step(self, batch: BatchState, forks: bool, longest: int) -> None:
+        old = batch.named.lengths.clone()
+        slots, lengths, counters = reference_step.begin_step(batch, PAGE)
+        moves = slots >= 0
+        if moves.any():
+            for row in moves.nonzero()[:, 0].tolist():
+                pages = batch.pages[row].tolist()
+                self.memory.write(pages, int(old[row]), int(batch.named.tokens[row]))
+            fits = self.check(batch, lengths, longest)
+            assert fits or forks, "a group has more rows than its plan, and nobody would notice"
+        drawn = self.drawn(counters[batch.sample_rows.clamp(0, len(slots) - 1)])
+        if forks:
+            self.fork(batch, moves, lengths, drawn)
+        else:
+            table = self.table, self.max_tokens, self.ring
+            reference_step.end_step(batch, slots, drawn, *table)
+
+    def fork(
+        self, batch: BatchState, moves: torch.Tensor, lengths: torch.Tensor, drawn: Drawn
+    ) -> None:
+        rest = self.table, self.max_tokens, PAGE, self.batch.groups, self.ring
+        copies = fork_step(batch, moves, lengths, drawn, *rest)
+        pairs = zip(copies.source.tolist(), copies.target.tolist(), strict=True)
+        for source, target in list(pairs)[: copies.number.item()]:
+            self.memory.copy(source, target)
+
+    def check(self, batch: BatchState, lengths: torch.Tensor, longest: int) -> bool:
+        """Every row meets its own past; returns whether groups have room for their rows."""
+        state, starts = self.batch.state, self.batch.groups.starts
+        assert int(lengths.max()) <= longest
+        counts = starts.diff()[: len(self.edges) - 1].tolist()
+        room = np.diff(self.edges).tolist()
+        fits = all(count <= most for count, most in zip(counts, room, strict=True))
+        table, trie = self.residency.table, self.memory.trie
+        numbers = self.texts.sample_of(state.keys)
+        for slot, row in enumerate(state.sample_rows.tolist()):
+            if row < 0:
+                continue
+            sample, n = int(numbers[slot]), int(batch.named.drawn[row])
+            named = RowState(*batch.rows[:, row].tolist())
+            assert named.stops >= 0, "a sample's row is dead"
+            assert named.fresh < 0, "a row steps before it has drawn its first token"
+            leaf = self.leaf_of(sample)
+            assert named.positions == trie.end(int(trie.leaf_segments[leaf])) + n - 1
+            past = self.memory.read(batch.pages[row].tolist(), n)
+            assert past == list(enumerate(self.texts.tokens[sample, :n].tolist())), "another's past"
+            if (
+                not fits
+            ):  # nothing is drawn where a group has outgrown its room: `fork_step` sees to it
+                continue
+            rank = int(torch.bucketize(torch.tensor(row), starts[1:], right=True))
+            place = self.edges[rank] + row - int(starts[rank])
+            met = {
+                (item.slot_start, item.slot_count)
+                for item in self.items
+                if item.query_start <= place < item.query_stop
+            }
+            path, segment = set(), int(trie.leaf_segments[leaf])
+            while segment >= 0:
+                path.add((int(table.slot[segment]), int(table.n_tokens[segment])))
+                segment = int(table.parent[segment])
+            assert met == path, "a row meets other segments than its prompt's"
+        return fits
+
+
+def pages_balance(stepper: DeviceStepper, cache: KVCache, residency: Residency) -> None:
+    """Each page in use is a segment's, or waits in the queue, or may be in a table; once."""
+    users, queue, table = np.zeros(cache.n_pages, int), stepper._pages, residency.table
+    for segment in np.flatnonzero(table.slot[: table.size] >= 0).tolist():
+        first = int(table.slot[segment]) // PAGE
+        users[first : first + cache.pages_for(int(table.n_tokens[segment]))] += 1
+    waiting = queue._order[np.arange(queue._taken, queue._given) % queue._order.size]
+    np.add.at(users, waiting, 1)
+    users += queue._in_tables
+    for _, pages in queue._admitted:
+        np.add.at(users, pages, 1)
+    assert users.tolist() == cache._users.tolist(), "pages lost, or shared by mistake"
