@@ -151,23 +151,6 @@ class DeviceBatch:
         self.groups.starts.copy_(first_rows(rank, nobody))
         self.control.rows.copy_(count)
 
-    def hang(self, page: int, pages: int, tokens: int, group: int) -> None:
-        """Hangs rows from a segment that now holds the beginning of their tails.
-
-        Args:
-            page: the last page that the segment holds; rows that have it are meant.
-            pages: pages that it holds.
-            tokens: tokens that it holds.
-            group: number of the segment.
-        """
-        state = self.state
-        meant = (state.pages[:, pages - 1] == page) & (state.named.stops >= 0)
-        shifted = torch.full_like(state.pages, -1)
-        shifted[:, : state.pages.shape[1] - pages] = state.pages[:, pages:]
-        state.pages.copy_(torch.where(meant[:, None], shifted, state.pages))
-        state.named.lengths.sub_(meant * tokens)
-        state.named.groups.copy_(torch.where(meant, group, state.named.groups))
-
     def _sent(self, array: NDArray[np.generic]) -> Tensor:
         """An array on the device, behind what runs there."""
         source = torch.from_numpy(np.ascontiguousarray(array))

@@ -144,7 +144,7 @@ def test_wrong_logits_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = own.decoder(cache, settings, 4, 1)
     run = own.run([rig.random_prompt(20, 64)], 4, settings, 4, cache, decoder)
     right = decoder.logits
-    monkeypatch.setattr(decoder, "logits", lambda: right() + 1.0)
+    monkeypatch.setattr(decoder, "logits", lambda rows: right(rows) + 1.0)
     with pytest.raises(HydragenError, match="nothing is timed"):
         own.warm_up(run, decoder)
 
