@@ -186,9 +186,11 @@ class Rig:
         """One step on the device against the same step of some rows in plain torch.
 
         Raises:
-            HydragenError: they are further apart than rounding explains.
+            HydragenError: they are further apart than rounding explains, or every sample has ended.
         """
         assert isinstance(loop.stepper, DeviceStepper)
+        if not loop.stepper.n_rows:
+            raise HydragenError("all samples ended before a step was checked: draw more tokens")
         logits, inputs = loop.stepper.look()
         rows = np.unique(np.linspace(0, len(logits) - 1, _CHECKED_ROWS).astype(np.int64))
         found = logits[torch.from_numpy(rows).to(self.model.device)]

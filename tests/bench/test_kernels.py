@@ -18,6 +18,7 @@ pytest.importorskip("triton")
 
 from hydragen_bench import attention, choose, configs, decode, forks, plot, rig, tree
 from hydragen_bench.timing import Ceilings
+from hydragen_tree.branch import device_stepper
 from hydragen_tree.errors import HydragenError, InputError
 from hydragen_tree.settings import SamplingSettings
 
@@ -44,7 +45,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             module, "measure_ceilings", lambda *_: Ceilings("none", 4e-2, 8e-6, 6e-6)
         )
-    monkeypatch.setattr(decode, "CHUNK_STEPS", 2)
+    for module in (decode, device_stepper):
+        monkeypatch.setattr(module, "CHUNK_STEPS", 2)
     monkeypatch.setattr(forks, "_SETTINGS", SamplingSettings(temperature=0.02, max_tokens=8))
     monkeypatch.setattr(forks, "MOST_STEPS", 4)
 
