@@ -94,6 +94,15 @@ Chat = Annotated[
     bool,
     typer.Option("--chat", rich_help_panel=_PROMPTS, help="Use the tokenizer's chat template."),
 ]
+ChatOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chat-option",
+        metavar="NAME=VALUE",
+        rich_help_panel=_PROMPTS,
+        help="A switch of the chat template, as enable_thinking=false; may be given several times.",
+    ),
+]
 Variants = Annotated[
     int | None,
     typer.Option(

@@ -1,11 +1,12 @@
 """What a run reads, checked before any model is touched."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydragen_cli.options import parse_chat_options
 from hydragen_cli.outputs import files_of
 from hydragen_tree.errors import InputError, first_of
 
@@ -22,11 +23,17 @@ class Inputs:
     lines: Sequence[tuple[str, Any]]
     chat: bool
     variants: int | None
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
     prompts_file: str | None = None
 
     @classmethod
     def read(
-        cls, problems: Sequence[str] | None, prompts: str | None, chat: bool, variants: int | None
+        cls,
+        problems: Sequence[str] | None,
+        prompts: str | None,
+        chat: bool,
+        chat_option: Sequence[str] | None,
+        variants: int | None,
     ) -> "Inputs":
         """Reads the problems named, or the lines of a prompts file.
 
@@ -38,8 +45,9 @@ class Inputs:
 
         if problems and prompts:
             raise InputError("give either problems or --prompts, not both", setting="prompts")
+        options = parse_chat_options(chat_option)
         if problems:
-            return cls(load_problems(problems), (), chat, variants)
+            return cls(load_problems(problems), (), chat, variants, options)
         if prompts is None:
             raise InputError("no problems: name PROBLEM files, or give prompts with --prompts FILE")
         if chat:
@@ -48,7 +56,7 @@ class Inputs:
             )
         if variants is not None:
             raise InputError("problems have variants, --prompts have none", setting="variants")
-        return cls((), _read_lines(prompts), chat, variants, prompts)
+        return cls((), _read_lines(prompts), chat, variants, options, prompts)
 
     @property
     def files(self) -> dict[str, tuple[str | None, str]]:
@@ -77,9 +85,14 @@ class Inputs:
         from hydragen_tree.prompt.prompts import build_prompts, prompts_from_sources
 
         if self.lines:
-            return prompts_from_sources(self.lines, tokenizer)
+            return prompts_from_sources(self.lines, tokenizer, chat_options=self.chat_options)
         return build_prompts(
-            self.problems, tokenizer, seed=seed, chat=self.chat, variants=self.variants
+            self.problems,
+            tokenizer,
+            seed=seed,
+            chat=self.chat,
+            chat_options=self.chat_options,
+            variants=self.variants,
         )
 
 

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
@@ -40,6 +40,7 @@ _FLAGS = {
     "path": "--output",
     'sandbox="rlimits"': "--unsandboxed",
     "stop_tokens": "--stop-token",
+    "chat_options": "--chat-option",
 }
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _NO_OPTIONS = {"DEBUG"}  # read elsewhere
@@ -110,6 +111,28 @@ def parse_ks(text: str | None) -> list[int]:
             "expected integers >= 1, with commas between them", setting="k", value=text
         )
     return ks
+
+
+def parse_chat_options(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Switches of a chat template: `enable_thinking=false`, `reasoning_effort=low`.
+
+    Values are what JSON takes them for, else text.
+
+    Raises:
+        InputError: one is no name with a value.
+    """
+    options: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(
+                "expected NAME=VALUE, as enable_thinking=false", setting="chat_options", value=text
+            )
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 def unescape(text: str) -> str:

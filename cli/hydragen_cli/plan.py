@@ -31,6 +31,7 @@ def plan(
     samples: arguments.Samples = 100,
     prompts: arguments.Prompts = None,
     chat: arguments.Chat = False,
+    chat_option: arguments.ChatOption = None,
     variants: arguments.Variants = None,
     seed: arguments.Seed = _DEFAULT.seed,
     model: arguments.Model = "tiny",
@@ -49,7 +50,7 @@ def plan(
 
     Reads the model's configuration and tokenizer, never its weights.
     """
-    inputs = Inputs.read(problems, prompts, chat, variants)
+    inputs = Inputs.read(problems, prompts, chat, chat_option, variants)
     check_outputs({}, [*inputs.paths(), *files_of_model(model)])
 
     prepare_libraries(model, quiet=as_json)

@@ -14,7 +14,14 @@ from hydragen_cli.console import console, count, note, show
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_cli.judging import open_judge
-from hydragen_cli.options import config_files, flag_of, parse_bytes, parse_ks, unescape
+from hydragen_cli.options import (
+    config_files,
+    flag_of,
+    parse_bytes,
+    parse_chat_options,
+    parse_ks,
+    unescape,
+)
 from hydragen_cli.outputs import check_outputs, files_of_model
 from hydragen_cli.run_view import RunView
 from hydragen_cli.sampling import ModelChoice, describe_samples, prepare, rehearse, remarks
@@ -55,6 +62,7 @@ def run(
     force: arguments.Force = False,
     dry_run: arguments.DryRun = False,
     chat: arguments.Chat = False,
+    chat_option: arguments.ChatOption = None,
     variants: arguments.Variants = None,
     temperature: arguments.Temperature = _DEFAULT.temperature,
     top_k: arguments.TopK = _DEFAULT.top_k,
@@ -101,7 +109,7 @@ def run(
         logprobs,
         tuple(stop_token or ()),
     )
-    ks = parse_ks(k)
+    ks, options = parse_ks(k), parse_chat_options(chat_option)
     choice = ModelChoice(
         model,
         revision,
@@ -126,7 +134,7 @@ def run(
         with TemporaryDirectory() as scratch:
             gathered = gather(problems, Path(scratch) / folder.problems.name)
             _say(gathered, quiet=quiet)
-            inputs = Inputs(gathered.problems, (), chat, variants)
+            inputs = Inputs(gathered.problems, (), chat, variants, options)
             sampler, built = prepare(choice, inputs, samples, None, settings, quiet=quiet)
         rehearse(sampler, built, samples, None, settings, choice.memory_bytes, quiet=quiet)
         return 0
@@ -138,7 +146,7 @@ def run(
     try:
         gathered = gather(problems, folder.problems, force=force)
         _say(gathered, quiet=quiet)
-        inputs = Inputs(gathered.problems, (), chat, variants)
+        inputs = Inputs(gathered.problems, (), chat, variants, options)
         _check_outputs(folder, inputs, model, config)
         with (
             open_judge(

@@ -40,6 +40,7 @@ def sample(
     dry_run: arguments.DryRun = False,
     prompts: arguments.Prompts = None,
     chat: arguments.Chat = False,
+    chat_option: arguments.ChatOption = None,
     variants: arguments.Variants = None,
     temperature: arguments.Temperature = _DEFAULT.temperature,
     top_k: arguments.TopK = _DEFAULT.top_k,
@@ -80,7 +81,7 @@ def sample(
     memory_bytes = parse_bytes("memory_bytes", memory)
     if resume and force:
         raise InputError("would throw away what --resume continues; choose one", setting="force")
-    inputs = Inputs.read(problems, prompts, chat, variants)
+    inputs = Inputs.read(problems, prompts, chat, chat_option, variants)
     for remark in inputs.remarks():
         note(remark, quiet=quiet)
     choice = ModelChoice(

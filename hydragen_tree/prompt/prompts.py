@@ -5,12 +5,12 @@ token ids, and so can never change a prompt.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydragen_kernels.arrays import Int32
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import InputError, Setting
 from hydragen_tree.problem.types import Example, Problem
 from hydragen_tree.prompt.few_shot import choose_examples
 from hydragen_tree.prompt.prompt_lines import Messages, checked_content
@@ -59,7 +59,7 @@ class _Draft:
     stop: tuple[str, ...] = ()
     starter: str = ""
     entry_point: str | None = None
-    special: bool = True  # the tokenizer adds its special tokens; a chat template has done so
+    is_chat: bool = False  # the template has put special tokens, which the tokenizer adds else
 
 
 def build_prompts(
@@ -68,6 +68,7 @@ def build_prompts(
     *,
     seed: int = 0,
     chat: bool = False,
+    chat_options: Mapping[str, Any] | None = None,
     variants: int | None = None,
 ) -> list[Prompt]:
     """Every variant of every problem, tokenised whole.
@@ -77,13 +78,17 @@ def build_prompts(
         tokenizer: the model's.
         seed: decides which examples a variant shows, where their number is given.
         chat: render through the tokenizer's chat template instead of the plain one.
+        chat_options: the template's own switches, such as `{"enable_thinking": False}`.
         variants: overrides the problems' own number of variants.
 
     Raises:
-        InputError: more variants are asked for than choices exist.
+        InputError: more variants are asked for than choices exist, or the template has no such
+            switch.
         ModelError: the tokenizer has no chat template, or cannot encode a text.
     """
-    return prompts_from_sources(problems, tokenizer, seed=seed, chat=chat, variants=variants)
+    return prompts_from_sources(
+        problems, tokenizer, seed=seed, chat=chat, chat_options=chat_options, variants=variants
+    )
 
 
 def longest_sequence(prompts: Sequence[Prompt], max_tokens: int) -> int:
@@ -97,6 +102,7 @@ def prompts_from_sources(
     *,
     seed: int = 0,
     chat: bool = False,
+    chat_options: Mapping[str, Any] | None = None,
     variants: int | None = None,
 ) -> list[Prompt]:
     """Prompts of anything that can be one.
@@ -107,25 +113,34 @@ def prompts_from_sources(
         tokenizer: the model's.
         seed: see `build_prompts`.
         chat: render problems through the chat template; messages always are.
+        chat_options: see `build_prompts`.
         variants: see `build_prompts`.
 
     Raises:
-        InputError: a source is none of these, is empty, or has another's task id; or `sources`
-            is itself a string.
+        InputError: a source is none of these, is empty, or has another's task id; `sources` is
+            itself a string; there are chat options and no chat, or no such switch.
         ModelError: see `build_prompts`.
     """
     if isinstance(sources, str):
         raise InputError("prompts: got one text, expected a list of them")
+    options = chat_options or {}
     prompts: list[Prompt | _Draft] = []
     for number, source in enumerate(sources):
         if isinstance(source, Prompt):
             prompts.append(source)
         elif isinstance(source, Problem):
             for variant, examples in enumerate(choose_examples(source, seed, variants)):
-                prompts.append(_of_problem(source, variant, examples, tokenizer, chat))
+                prompts.append(_of_problem(source, variant, examples, tokenizer, chat, options))
         else:
             name, content = source if _is_pair(source) else (f"prompt-{number}", source)
-            prompts.append(_of_content(name, content, tokenizer))
+            prompts.append(_of_content(name, content, tokenizer, options))
+    if options and not any(isinstance(prompt, _Draft) and prompt.is_chat for prompt in prompts):
+        raise InputError(
+            "no prompt is a chat; give problems ",
+            Setting("chat"),
+            ", or prompts as messages",
+            setting="chat_options",
+        )
     names: set[tuple[str, int]] = set()
     for prompt in prompts:
         if (prompt.task_id, prompt.variant) in names:
@@ -134,7 +149,9 @@ def prompts_from_sources(
     return list(_encode_all(prompts, tokenizer))
 
 
-def _of_content(name: str, content: Any, tokenizer: Tokenizer) -> Prompt | _Draft:
+def _of_content(
+    name: str, content: Any, tokenizer: Tokenizer, options: Mapping[str, Any]
+) -> Prompt | _Draft:
     try:
         checked = checked_content(content)
     except ValueError as error:
@@ -142,7 +159,7 @@ def _of_content(name: str, content: Any, tokenizer: Tokenizer) -> Prompt | _Draf
     if isinstance(checked, str):
         return _Draft(name, 0, checked)
     if isinstance(checked, list):
-        return _Draft(name, 0, render_chat(tokenizer, checked, name), special=False)
+        return _Draft(name, 0, render_chat(tokenizer, checked, name, options), is_chat=True)
     if checked.max() >= len(tokenizer):
         size = f"expected less than {len(tokenizer)}, the size of the vocabulary"
         raise InputError(f"{name}: token id {checked.max()}, {size}")
@@ -150,18 +167,21 @@ def _of_content(name: str, content: Any, tokenizer: Tokenizer) -> Prompt | _Draf
 
 
 def _of_problem(
-    problem: Problem, variant: int, examples: Sequence[Example], tokenizer: Tokenizer, chat: bool
+    problem: Problem,
+    variant: int,
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    chat: bool,
+    options: Mapping[str, Any],
 ) -> _Draft:
     stop: tuple[str, ...] = ()
     if chat:
-        text = render_chat(tokenizer, _messages(problem, examples), problem.id)
+        text = render_chat(tokenizer, _messages(problem, examples), problem.id, options)
     else:
         blocks = [render_block(e.statement, e.samples, e.solution) for e in examples]
         blocks.append(render_block(problem.statement, problem.samples, None))
         text, stop = "\n\n".join(blocks), PLAIN_STOP
-    return _Draft(
-        problem.id, variant, text, stop, problem.starter, problem.entry_point, special=not chat
-    )
+    return _Draft(problem.id, variant, text, stop, problem.starter, problem.entry_point, chat)
 
 
 def _messages(problem: Problem, examples: Sequence[Example]) -> Messages:
@@ -181,10 +201,10 @@ def _question(task: Example | Problem) -> str:
 
 def _encode_all(prompts: Sequence[Prompt | _Draft], tokenizer: Tokenizer) -> Iterator[Prompt]:
     encoded: dict[_Draft, Int32] = {}
-    for special in (False, True):
-        drafts = [p for p in prompts if isinstance(p, _Draft) and p.special is special]
+    for is_chat in (True, False):
+        drafts = [p for p in prompts if isinstance(p, _Draft) and p.is_chat is is_chat]
         names = [draft.task_id for draft in drafts]
-        ids = encode(tokenizer, [draft.text for draft in drafts], names, special=special)
+        ids = encode(tokenizer, [draft.text for draft in drafts], names, special=not is_chat)
         encoded.update(zip(drafts, ids, strict=True))
     for prompt in prompts:
         if isinstance(prompt, _Draft):

@@ -5,14 +5,17 @@ tokenizer or its chat template puts before every text (BOS), it does not stand t
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
-from hydragen_tree.errors import ModelError, Setting
+from hydragen_tree.errors import InputError, ModelError, Setting
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 1024  # texts a call: the ids are Python integers until they are packed
@@ -34,7 +37,12 @@ class Tokenizer(Protocol):
         """Number of tokens."""
 
     def apply_chat_template(
-        self, conversation: list[Any], *, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: list[Any],
+        *,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **switches: Any,
     ) -> Any:
         """Renders messages."""
 
@@ -98,15 +106,22 @@ def packed(ids: Sequence[int] | NDArray[Any]) -> Int32:
     return array
 
 
-def render_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], name: str) -> str:
+def render_chat(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    name: str,
+    options: Mapping[str, Any],
+) -> str:
     """Messages through the tokenizer's chat template, up to where the answer begins.
 
     Args:
         tokenizer: the model's.
         messages: with `role` and `content`.
         name: what error messages call the conversation.
+        options: the template's own switches, such as `enable_thinking`.
 
     Raises:
+        InputError: the template has no such switch.
         ModelError: there is no template, or it refuses the conversation.
     """
     model = tokenizer.name_or_path
@@ -117,14 +132,34 @@ def render_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], nam
             Setting("chat"),
             " and chat messages",
         )
+    _check_switches(tokenizer, options)
     try:
         return str(
             tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
+                list(messages), tokenize=False, add_generation_prompt=True, **options
             )
         )
     except Exception as error:  # a template is a program of the model's authors
         raise ModelError(f"{name}: the chat template of {model} refuses it: {error}") from error
+
+
+def _check_switches(tokenizer: Tokenizer, options: Mapping[str, Any]) -> None:
+    """Refuses what a template does not read: it would pass over it in silence."""
+    if not options:
+        return
+    template = tokenizer.chat_template
+    texts = template.values() if isinstance(template, dict) else [template]
+    words = {word for text in texts for word in re.findall(r"[A-Za-z_]\w*", str(text))}
+    words -= {"messages", *signature(tokenizer.apply_chat_template).parameters}
+    for name in options:
+        if name not in words:
+            close = get_close_matches(name, words, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(
+                f"the chat template of {tokenizer.name_or_path} has no such switch{hint}",
+                setting="chat_options",
+                value=name,
+            )
 
 
 def _has_unknown(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:

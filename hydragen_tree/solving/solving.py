@@ -11,7 +11,7 @@ again, and those that have a verdict are not judged again.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def run_and_judge(
     judge: Judge,
     settings: SamplingSettings = _USUAL,
     chat: bool = False,
+    chat_options: Mapping[str, Any] | None = None,
     variants: int | None = None,
     ks: Sequence[int] = (),
     force: bool = False,
@@ -66,6 +67,7 @@ def run_and_judge(
         judge: judges the programs.
         settings: how to sample.
         chat: render the problems through the tokenizer's chat template.
+        chat_options: the template's own switches, such as `{"enable_thinking": False}`.
         variants: few-shot variants a problem, instead of what it says itself.
         ks: for which pass@k is estimated, besides log-spaced ones.
         force: give up what the folder holds.
@@ -78,7 +80,12 @@ def run_and_judge(
     place = RunFolder(Path(folder))
     place.path.mkdir(parents=True, exist_ok=True)
     prompts = build_prompts(
-        problems, sampler.tokenizer, seed=settings.seed, chat=chat, variants=variants
+        problems,
+        sampler.tokenizer,
+        seed=settings.seed,
+        chat=chat,
+        chat_options=chat_options,
+        variants=variants,
     )
     with Solving(
         place, problems, prompts, n, sampler=sampler, judge=judge, settings=settings, force=force

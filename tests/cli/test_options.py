@@ -12,7 +12,7 @@ import typer
 
 from hydragen_cli import arguments
 from hydragen_cli.commands import COMMANDS
-from hydragen_cli.options import Command, explain, flag_of, parse_bytes
+from hydragen_cli.options import Command, explain, flag_of, parse_bytes, parse_chat_options
 from hydragen_tree.errors import InputError
 from hydragen_tree.settings import SamplingSettings
 
@@ -192,3 +192,17 @@ def test_shells_complete(words: str, expected: list[str]) -> None:
         text=True,
     )
     assert ran.stdout.split() == expected, ran.stderr
+
+
+def test_chat_options_are_json_or_text() -> None:
+    given = ["enable_thinking=false", "effort=low", "budget=512", "note=a=b", 'tags=["x"]']
+    assert parse_chat_options(given) == {
+        "enable_thinking": False,
+        "effort": "low",
+        "budget": 512,
+        "note": "a=b",
+        "tags": ["x"],
+    }
+    for wrong in ("enable_thinking", "=1", "a b=1"):
+        with pytest.raises(InputError, match=r"chat_options .*: expected NAME=VALUE"):
+            parse_chat_options([wrong])

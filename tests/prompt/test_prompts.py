@@ -22,7 +22,9 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}"
     "{% if m['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
     "<bos>{{ m['role'] }}: {{ m['content'] }}<eos>{% endfor %}"
-    "{% if add_generation_prompt %}<bos>assistant: {% endif %}"
+    "{% if add_generation_prompt %}<bos>assistant: "
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+    "{{ effort or '' }}{% endif %}"
 )
 POOL = [
     {
@@ -315,6 +317,26 @@ def test_a_tokenizer_without_template_is_named(tokenizer: PreTrainedTokenizerFas
         build_prompts([problem()], tokenizer, chat=True)
     with pytest.raises(ModelError, match=r"^prompt-0: the tokenizer of bytes has no chat template"):
         prompts_from_sources([[{"role": "user", "content": "Hi"}]], tokenizer)
+
+
+def test_a_templates_own_switches_are_passed_to_it(
+    chat_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    options = {"enable_thinking": False, "effort": "low"}
+    for sources in ([problem()], [messages]):
+        (plain,) = prompts_from_sources(sources, chat_tokenizer, chat=True)
+        (switched,) = prompts_from_sources(sources, chat_tokenizer, chat=True, chat_options=options)
+        assert plain.text is not None
+        assert switched.text == f"{plain.text}<think></think>low"
+    with pytest.raises(InputError, match=r"chat_options enable_thnking: .*mean enable_thinking\?"):
+        build_prompts(
+            [problem()], chat_tokenizer, chat=True, chat_options={"enable_thnking": False}
+        )
+    with pytest.raises(InputError, match=r"chat_options tokenize: .* no such switch"):
+        build_prompts([problem()], chat_tokenizer, chat=True, chat_options={"tokenize": True})
+    with pytest.raises(InputError, match="chat_options: no prompt is a chat"):
+        build_prompts([problem()], chat_tokenizer, chat_options=options)
 
 
 def test_a_template_that_refuses_is_named(chat_tokenizer: PreTrainedTokenizerFast) -> None:
