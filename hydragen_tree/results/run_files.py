@@ -12,9 +12,11 @@ A file found so is taken only if it is about the same samples.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from hydragen_tree.errors import InputError
+from hydragen_tree.sample.foreign_files import open_samples
 from hydragen_tree.sample.lines import BrokenLine, SampleLine, read_samples
 from hydragen_tree.sample.manifest import manifest_path
 
@@ -89,7 +91,7 @@ def read_lines(path: Path) -> Iterator[SampleLine | BrokenLine]:
         InputError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_samples(path) as raw, BufferedReader(raw) as file:
             yield from read_samples(file)
     except OSError as error:
         raise InputError(

