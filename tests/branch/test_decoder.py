@@ -51,6 +51,21 @@ def small_model(random_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
+@pytest.fixture(scope="module")
+def windowed_model(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same sizes, with layers that see less than any of the prompts."""
+    path = tmp_path_factory.mktemp("windowed-model")
+    torch.manual_seed(0)
+    small = AutoConfig.from_pretrained(small_model).to_dict()
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size", "head_dim")
+    sizes = {name: small[name] for name in (*names, "num_attention_heads", "num_key_value_heads")}
+    config = AutoConfig.for_model("mistral", **sizes, sliding_window=17, initializer_range=0.5)
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (path / name).write_bytes((small_model / name).read_bytes())
+    return path
+
+
 def prompts() -> list[Prompt]:
     """A root shared by two prompts, one of which it is itself, and a stranger."""
     rng = np.random.default_rng(0)
@@ -107,6 +122,15 @@ def test_device_steps_equal_host_steps(
         assert sample.logprob == pytest.approx(expected[name].logprob, rel=1e-3)
         if settings.logprobs:
             assert sample.token_logprobs == pytest.approx(expected[name].token_logprobs, abs=1e-3)
+
+
+def test_layers_see_through_windows_on_the_device(windowed_model: Path) -> None:
+    settings = SamplingSettings(temperature=1.0, max_tokens=4)
+    expected = draw(windowed_model, settings, "torch", 3)
+    found = draw(windowed_model, settings, "triton", 3)
+    assert {name: one.token_ids for name, one in found.items()} == {
+        name: one.token_ids for name, one in expected.items()
+    }
 
 
 def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
