@@ -102,6 +102,7 @@ class SpreadSampler(Sampler):
         self._say = say or (lambda message: None)
         self._measured: LogitError | None = None
         self._stay = False
+        self._n_runs = 0
 
     def logit_error(self, prompt: Prompt) -> LogitError | None:
         """See `Sampler.logit_error`; here None until a worker has measured it in a run."""
@@ -142,7 +143,8 @@ class SpreadSampler(Sampler):
         self.stats = RunStats(started=time.perf_counter())
         pieces: dict[int, Piece] = {}
         try:
-            self._crew.begin(Assignment(prompts, n, settings))
+            self._n_runs += 1
+            self._crew.begin(Assignment(prompts, n, settings, self._n_runs))
             while pieces or not work.is_finished:
                 self._give(work, pieces)
                 if all(worker.doing == "lost" for worker in self.workers):
@@ -178,14 +180,14 @@ class SpreadSampler(Sampler):
         """Takes in what a worker says of itself."""
         started = self.stats.started
         match message:
-            case Ready():
+            case Ready() if message.run == self._n_runs:
                 worker.doing, worker.started = "waiting", time.perf_counter()
                 if not self.stats.samples_total:
                     started = worker.started
                 if message.logit_error is not None:
                     self._measured = message.logit_error
                     self._say(str(message.logit_error))
-            case Figures():
+            case Figures() if worker.doing == "drawing":
                 worker.stats = message.stats
             case PieceDone():
                 worker.stats, worker.doing = message.stats, "waiting"

@@ -30,12 +30,14 @@ class Assignment:
         prompts: all of them.
         n: samples a task.
         settings: how to sample.
+        run: its number: an answer may be to a run that has ended meanwhile.
         measures: the worker also measures what 8 bits cost, where weights are rounded to them.
     """
 
     prompts: Sequence[Prompt]
     n: int
     settings: SamplingSettings
+    run: int
     measures: bool = False
 
 
@@ -44,9 +46,11 @@ class Ready:
     """The model is loaded.
 
     Attributes:
+        run: the assignment's.
         logit_error: what was measured, if that was asked for.
     """
 
+    run: int
     logit_error: LogitError | None = None
 
 
@@ -102,7 +106,7 @@ class Worker:
         if assignment.measures:
             error = self._sampler.logit_error(assignment.prompts[0])
         _ = self._sampler.model
-        return Ready(error)
+        return Ready(assignment.run, error)
 
     def draw(self, piece: Piece) -> Iterator[Sample]:
         """Draws a piece of the run.

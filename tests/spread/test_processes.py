@@ -37,6 +37,14 @@ def spread_over(sampler: Sampler, devices: str) -> tuple[SpreadSampler, ProcessC
     return SpreadSampler(sampler, crew, said.append), crew, said
 
 
+def load_all(spread: SpreadSampler) -> None:
+    """Small runs, until every process has loaded its model."""
+    while True:
+        assert len(list(spread.sample(prompts(), 1, SETTINGS))) == 3
+        if all(worker.doing != "loading" for worker in spread.workers):
+            return
+
+
 def by_name(samples: Iterator[Sample]) -> Drawn:
     listed = list(samples)
     found = {(sample.task_id, sample.sample_index): sample for sample in listed}
@@ -63,6 +71,7 @@ def is_alive(pid: int) -> bool:
 def test_two_processes_draw_what_one_does(sampler: Sampler, whole: Drawn) -> None:
     spread, crew, said = spread_over(sampler, "cpu,cpu")
     with spread:
+        load_all(spread)
         assert_same(by_name(spread.sample(prompts(), N, SETTINGS)), whole)
         first = crew.pids
         assert spread.stats.samples_done == spread.stats.samples_total == 3 * N
@@ -90,8 +99,11 @@ def test_two_processes_draw_what_one_does(sampler: Sampler, whole: Drawn) -> Non
 def test_killed_processes(sampler: Sampler, whole: Drawn) -> None:
     spread, crew, said = spread_over(sampler, "cpu,cpu")
     with spread:
+        load_all(spread)
         samples = spread.sample(prompts(), N, SETTINGS)
-        drawn = [next(samples) for _ in range(5)]
+        drawn = [next(samples)]
+        while spread.workers[1].doing != "drawing":
+            drawn.append(next(samples))
         os.kill(crew.pids[1], signal.SIGKILL)
         assert_same(by_name(iter([*drawn, *samples])), whole)
         assert len(said) == 1
