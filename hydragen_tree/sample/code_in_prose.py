@@ -4,7 +4,9 @@ import ast
 import keyword
 import re
 import textwrap
+from itertools import islice
 
+from hydragen_tree.sample.notations import meant
 from hydragen_tree.sample.python_code import read_code
 from hydragen_tree.sample.python_syntax import (
     BODIES,
@@ -22,6 +24,8 @@ _TRIES = 24  # ends, or beginnings, of a program in prose that are tried
 _WORDS = re.compile(r"[A-Za-z_][\w.:, ]*$")  # a line of a program may be that too
 _INDENTED = re.compile(r"(?:[ \t]*(?:#[^\r\n]*)?\n)*[ \t]+[^\s#\\]")  # its first statement is
 _INDENTED_PARAGRAPH = re.compile(r"^\S.*\n\n((?:(?: {4}|\t).*\n?|\n)+)", re.MULTILINE)
+_SPAN = re.compile(r"`+")  # what begins and ends code in a line of prose
+_ADDED = re.compile(r"(?:^\+.*\n?)+", re.MULTILINE)  # lines of a difference between files
 _BEGINNING = re.compile(
     r"(?:from|import|def|async|class)\s+\w|@\w|(?:for|while|if|with)\b.*:|try:|print\(|#"
     r"|[A-Za-z_][\w.]*(?:\s*,\s*[A-Za-z_]\w*)*\s*(?::\s*\w+\s*)?=(?!=)|[a-z_]\w*\("
@@ -84,6 +88,9 @@ def without_prose(text: str) -> str | None:
 
 def program_in_prose(text: str) -> str | None:
     """The first program that stands in prose without a fence, if there is one."""
+    program = next((code for code in programs_in_spans(text) if "\n" in code), None)
+    if program is not None:
+        return program
     lines = text.split("\n")
     beginnings = [number for number, line in enumerate(lines) if _BEGINNING.match(line)]
     for number in beginnings[:_TRIES]:
@@ -96,7 +103,27 @@ def program_in_prose(text: str) -> str | None:
         tree = compiled(program)
         if tree is not None and any(map(is_real, tree.body)):
             return program
+    for found in list(_ADDED.finditer(text))[:_TRIES]:
+        program = meant(found[0])
+        if program != found[0]:
+            return program
     return None
+
+
+def programs_in_spans(text: str) -> list[str]:
+    """The programs between single back-ticks in prose, in order; a name, as of `f()`, is none."""
+    marks = list(islice(_SPAN.finditer(text), 4 * _TRIES))
+    programs: list[str] = []
+    at = 0
+    while at + 1 < len(marks):
+        began, ended = marks[at : at + 2]
+        code = text[began.end() : ended.start()].strip()
+        tree = compiled(code) if len(began[0]) == len(ended[0]) < 3 else None
+        is_program = tree is not None and any(map(is_real, tree.body)) and code[-2:] != "()"
+        if is_program:
+            programs.append(code)
+        at += 2 if is_program else 1
+    return programs
 
 
 def without_titles(text: str) -> str:

@@ -12,6 +12,7 @@ _END_OF_THOUGHT = re.compile(
 )
 _ANY_TAG = re.compile(rf"[<\[]/?{_THOUGHT}[>\]]", re.IGNORECASE)
 _ANY_END = re.compile(rf"[<\[]/{_THOUGHT}[>\]]", re.IGNORECASE)
+_THOUGHTS = 64  # that are looked at: an answer of more repeats itself
 _ENDS_IN_THOUGHT = re.compile(rf"[<\[]{_THOUGHT}[>\]]\s*\Z", re.IGNORECASE)
 
 
@@ -32,7 +33,10 @@ def without_drafts(text: str, *, begins_in_thought: bool) -> str:
     if _ANY_TAG.search(text) is None or compiles(text):
         return text  # a program, whatever it writes
     at, is_data = 0, False
-    while began := _OPEN_THOUGHT.search(text, at):
+    for _ in range(_THOUGHTS):
+        began = _OPEN_THOUGHT.search(text, at)
+        if began is None:
+            break
         at = began.start()
         if open_fence(text[:at]) is not None:  # it stands in a block of code
             at, is_data = began.end(), True

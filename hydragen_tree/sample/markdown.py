@@ -8,10 +8,13 @@ in a block is left out.
 
 import re
 import textwrap
+from bisect import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from hydragen_tree.sample.code_in_prose import without_prose
+from hydragen_tree.sample.notations import meant
 from hydragen_tree.sample.python_syntax import compiles
 
 PYTHON = frozenset(
@@ -38,7 +41,9 @@ _PYTHON_CODE = re.compile(
     r"|[A-Za-z_][\w.]*(?:\s*,\s*[A-Za-z_]\w*)*(?:\s*=\s*[\w.]+\(|\s+=\s|\()"
 )
 _OTHER_CODE = re.compile(r"#include|[^{].*[;{}]$")
+_MARK = re.compile("`{3}|~{3}")
 _ENDS = 8  # other ends of a block that are tried
+_TRIED = 32  # blocks, from the first, for which they are: a text of more repeats itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,11 @@ class Block:
     @property
     def may_be_python(self) -> bool:
         """Whether nothing is said against it."""
-        return self.language in UNNAMED or self.language in PYTHON
+        return _may_be_python(self.language)
+
+
+def _may_be_python(language: str) -> bool:
+    return language in UNNAMED or language in PYTHON
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +95,89 @@ class _Fence:
         return is_mark and indent <= len(self.margin) + 3
 
 
+class _Lines:
+    """The lines of a text, and which of them can open or close a block."""
+
+    def __init__(self, text: str) -> None:
+        self.all = text.split("\n")
+        self._marked = [number for number, line in enumerate(self.all) if _MARK.search(line)]
+        # Nothing but a mark and a margin, as what closes a block is.
+        self._bare = [number for number in self._marked if not self.all[number].strip(" \t>`~")]
+
+    def marked(self, after: int = -1) -> Iterator[int]:
+        """Numbers of the lines behind one that hold a fence's mark."""
+        return (self._marked[i] for i in range(bisect(self._marked, after), len(self._marked)))
+
+    def closings(self, fence: _Fence, after: int) -> Iterator[int]:
+        """Numbers of the lines behind one that close a fence."""
+        bare = (self._bare[i] for i in range(bisect(self._bare, after), len(self._bare)))
+        return (number for number in bare if fence.is_closed_by(self.all[number]))
+
+    def content(self, fence: _Fence, at: int, end: int, last: str | None = None) -> str:
+        """What stands between a fence in line `at` and line `end`, without the fence's margin.
+
+        Args:
+            fence: it.
+            at: its line.
+            end: the line after the content, or `last`'s own.
+            last: a part of line `end` that belongs to it.
+        """
+        held = [fence.margin + fence.code] if fence.code else []
+        held += self.all[at + 1 : end]
+        held += [] if last is None else [last]
+        if fence.margin:
+            held = [_without_margin(line, fence.margin) for line in held]
+        return "\n".join(held)
+
+
 def split_blocks(text: str) -> list[Block]:
     """The blocks of a text, prose included, in order; empty ones are left out."""
-    lines = text.split("\n")
+    lines = _Lines(text)
     blocks: list[Block] = []
     prose: list[str] = []
-    at = 0
-    while at < len(lines):
-        line = lines[at]
-        one_line = _ONE_LINE.match(line)
-        fence = _opening(line)
+    at = fenced = 0
+    for number in lines.marked():
+        if number < at:
+            continue  # it belongs to the last block
+        line = lines.all[number]
+        prose += lines.all[at:number]
+        one_line, fence = _ONE_LINE.match(line), _opening(line)
+        at = number + 1
         if one_line is None and (fence is None or fence.language in _MARKDOWN):
             # A block of Markdown is read as if its fences were not there.
             prose.append(line if fence is None else "")
-            at += 1
+            continue
+        if fence is not None and not fence.code and _is_opened_again(lines, number):
             continue
         blocks.append(Block("\n".join(prose), is_fenced=False))
         prose = []
         if one_line is not None:
             blocks.append(Block(one_line["code"], (one_line["language"] or "").lower()))
-            at += 1
         elif fence is not None:
-            if fence.code:
-                lines.insert(at + 1, fence.margin + fence.code)
-            block, at = _read_block(lines, at, fence)
+            read = _read_block if fenced < _TRIED else _read_by_standard
+            block, at = read(lines, number, fence)
             blocks.append(block)
-    blocks.append(Block("\n".join(prose), is_fenced=False))
+            fenced += 1
+    blocks.append(Block("\n".join([*prose, *lines.all[at:]]), is_fenced=False))
     return [block for block in blocks if block.code.strip()]
 
 
+def _is_opened_again(lines: _Lines, at: int) -> bool:
+    """Whether nothing stands between a fence and another one, which names a language."""
+    number = next(lines.marked(at), None)
+    if number is None or any(map(str.strip, lines.all[at + 1 : number])):
+        return False
+    again = _opening(lines.all[number])
+    return again is not None and bool(again.language)
+
+
 def compiling(code: str) -> str | None:
-    """The code, without its common margin if only so it compiles; None if it does not."""
-    return next((c for c in (code, textwrap.dedent(code)) if compiles(c)), None)
+    """The code, without its common margin or as it is meant if only so it compiles; else None."""
+    if compiles(code):
+        return code
+    has_margin = code.lstrip("\n")[:1].isspace()
+    program = meant(textwrap.dedent(code) if has_margin else code)
+    return program if compiles(program) else None
 
 
 def open_fence(text: str) -> tuple[str, str, str] | None:
@@ -170,49 +230,54 @@ def _language_and_code(info: str) -> tuple[str, str]:
     return name, rest if code.match(rest) else ""
 
 
-def _read_block(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:
+def _read_block(lines: _Lines, at: int, fence: _Fence) -> tuple[Block, int]:
     """The block whose opening fence is line `at`, and the line after it."""
-    all_closings = (n for n in range(at + 1, len(lines)) if fence.is_closed_by(lines[n]))
-    closings = list(islice(all_closings, _ENDS))
-    end = closings[0] if closings else len(lines)
-    code, after = _content(lines[at + 1 : end], fence), end + 1
-    block = Block(code, fence.language, is_closed=bool(closings))
-    if not block.may_be_python:
+    if not _may_be_python(fence.language):
         return _read_other(lines, at, fence)
+    closings = list(islice(lines.closings(fence, at), _ENDS))
+    end = closings[0] if closings else len(lines.all)
+    block = Block(lines.content(fence, at, end), fence.language, is_closed=bool(closings))
     if compiling(block.code) is not None:
-        return block, after
-    ends: list[tuple[list[str], int]] = []
-    for number in range(at + 1, end):
-        if len(ends) >= _ENDS:
+        return block, end + 1
+    ends: list[tuple[str, int]] = []
+    for number in lines.marked(at):
+        if len(ends) >= _ENDS or number >= end:
             break
-        opening = _opening(lines[number])
-        last, mark, _ = lines[number].partition(fence.mark)
+        opening = _opening(lines.all[number])
+        last, mark, _ = lines.all[number].partition(fence.mark)
         if opening is not None and opening.language:  # the block before was never closed
-            ends.append((lines[at + 1 : number], number))
+            ends.append((lines.content(fence, at, number), number))
         if mark:
-            ends.append(([*lines[at + 1 : number], last], number + 1))
-    ends += [(lines[at + 1 : number], number + 1) for number in closings[1:]]
-    for content, after_it in ends[:_ENDS]:
-        code = _content(content, fence)
+            ends.append((lines.content(fence, at, number, last), number + 1))
+    ends += [(lines.content(fence, at, number), number + 1) for number in closings[1:]]
+    for code, after_it in ends[:_ENDS]:
         if code.strip() and compiling(code) is not None:
             return Block(code, fence.language), after_it
     program = without_prose(block.code)
-    return (block if program is None else replace(block, code=program)), after
+    return (block if program is None else replace(block, code=program)), end + 1
 
 
-def _read_other(lines: list[str], at: int, fence: _Fence) -> tuple[Block, int]:
+def _read_other(lines: _Lines, at: int, fence: _Fence) -> tuple[Block, int]:
     """The same for other languages, in which no line holds the mark of a fence."""
-    for number in range(at + 1, len(lines)):
-        last, mark, _ = lines[number].partition(fence.mark)
+    for number in lines.marked(at):
+        last, mark, _ = lines.all[number].partition(fence.mark)
         if mark:
-            content = [*lines[at + 1 : number], last]
-            return Block(_content(content, fence).rstrip(), fence.language), number + 1
-    content = lines[at + 1 :]
-    return Block(_content(content, fence), fence.language, is_closed=False), len(lines)
+            code = lines.content(fence, at, number, last).rstrip()
+            return Block(code, fence.language), number + 1
+    code = lines.content(fence, at, len(lines.all))
+    return Block(code, fence.language, is_closed=False), len(lines.all)
 
 
-def _content(lines: list[str], fence: _Fence) -> str:
-    return "\n".join(_without_margin(line, fence.margin) for line in lines)
+def _read_by_standard(lines: _Lines, at: int, fence: _Fence) -> tuple[Block, int]:
+    """The same without a look at the code: to what closes the fence, or another one opens."""
+    for number in lines.marked(at):
+        is_closed = fence.is_closed_by(lines.all[number])
+        opening = _opening(lines.all[number])
+        if is_closed or (opening is not None and opening.language):
+            code = lines.content(fence, at, number)
+            return Block(code, fence.language, is_closed=is_closed), number + int(is_closed)
+    code = lines.content(fence, at, len(lines.all))
+    return Block(code, fence.language, is_closed=False), len(lines.all)
 
 
 def _without_margin(line: str, margin: str) -> str:

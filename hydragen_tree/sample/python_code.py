@@ -115,6 +115,31 @@ def stub(text: str) -> tuple[str, str] | None:
     return last.name, "\n".join(text.split("\n")[: first - 1])
 
 
+def without_placeholder(text: str) -> str:
+    """A text that ends in a function or method without a body, ready for one.
+
+    What stands for the body, as `pass` or `raise NotImplementedError` does, is left out; where
+    nothing does, the text stays as it is.
+    """
+    tree = compiled(text)
+    last: ast.AST | None = tree.body[-1] if tree is not None and tree.body else None
+    while isinstance(last, ast.ClassDef):
+        last = last.body[-1]
+    if not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef):
+        return text
+    placeholder = last.body[-1]
+    if not all(map(_is_unwritten, last.body)) or not _is_placeholder(placeholder):
+        return text
+    lines = text.split("\n")[: placeholder.lineno]
+    before = lines.pop().encode()[: placeholder.col_offset].decode().rstrip()
+    return "".join(f"{line}\n" for line in (*lines, *([before] if before else [])))
+
+
+def _is_placeholder(node: ast.stmt) -> bool:
+    is_dots = isinstance(node, ast.Expr) and getattr(node.value, "value", None) is ...
+    return is_dots or isinstance(node, ast.Raise | ast.Pass)
+
+
 def _is_unwritten(node: ast.stmt) -> bool:
     """Whether a statement stands in a function that is still to be written."""
     if isinstance(node, ast.Raise):

