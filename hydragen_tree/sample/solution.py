@@ -209,9 +209,9 @@ def _choose(text: str, request: Request) -> str | None:
     blocks = _joined_halves([_as_meant(block) for block in found])
     blocks = [block for block in map(_only_code, blocks) if block is not None]
     if not any(_is_program(block) for block in blocks):
-        program = _in_spans([block.code for block in found if not block.is_fenced], request)
-        if program is not None:
-            return program
+        in_spans = _in_spans([block.code for block in found if not block.is_fenced], request)
+        if in_spans is not None:
+            return in_spans
     best = _best(blocks, request)
     return None if best is None else best.text
 
