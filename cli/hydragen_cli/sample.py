@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from hydragen_cli import arguments
 from hydragen_cli.console import console, count, note, show
 from hydragen_cli.inputs import Inputs
@@ -9,6 +11,7 @@ from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_cli.options import config_files, parse_bytes, unescape
 from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of_model
 from hydragen_cli.progress import Progress
+from hydragen_cli.requested import as_requested
 from hydragen_cli.sampling import (
     ModelChoice,
     describe_samples,
@@ -29,6 +32,7 @@ _DEFAULT = SamplingSettings()
 
 
 def sample(
+    ctx: typer.Context,
     problems: arguments.Problems = None,
     samples: arguments.Samples = 100,
     output: arguments.Output = None,
@@ -66,6 +70,7 @@ def sample(
     config: arguments.Config = None,
 ) -> int:
     """Draw N samples for each problem: JSON lines on stdout, or in a file that can be resumed."""
+    inputs = Inputs.read(problems, prompts, chat, chat_option, variants)
     settings = SamplingSettings(
         temperature,
         top_k,
@@ -77,11 +82,11 @@ def sample(
         logprobs,
         tuple(stop_token or ()),
     )
+    settings, samples = as_requested(ctx, inputs.asked, settings, samples)
     part = Shard.parse(shard, first, last).within(samples)
     memory_bytes = parse_bytes("memory_bytes", memory)
     if resume and force:
         raise InputError("would throw away what --resume continues; choose one", setting="force")
-    inputs = Inputs.read(problems, prompts, chat, chat_option, variants)
     for remark in inputs.remarks():
         note(remark, quiet=quiet)
     choice = ModelChoice(

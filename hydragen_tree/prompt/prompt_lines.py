@@ -1,60 +1,93 @@
-"""Plain prompts, chats and token ids, one JSON line each."""
+"""Plain prompts, chats and token ids, one JSON line each; requests of OpenAI's batches too."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hydragen_kernels.arrays import Int32
 from hydragen_tree.errors import InputError, Setting
+from hydragen_tree.prompt.requests import is_request, parse_request
 from hydragen_tree.prompt.tokenising import packed
 
 _MAX_ID = 2**31 - 1
 Messages = list[Mapping[str, Any]]
 
 
-def read_prompt_lines(lines: Iterable[str]) -> list[tuple[str, Any]]:
-    """Reads `{"prompt": text | messages | token ids, "task_id": ...}` lines.
+@dataclass(frozen=True, slots=True)
+class PromptLines:
+    """What stands in lines of prompts.
+
+    Args:
+        prompts: (task id, prompt) of every line, as `prompts_from_sources` takes them.
+        asked: what requests ask for: name of a setting to its different values, each with the
+            first line that has it; None where a request does not say.
+    """
+
+    prompts: list[tuple[str, Any]]
+    asked: Mapping[str, Mapping[Hashable, int]]
+
+
+def read_prompt_lines(lines: Iterable[str]) -> PromptLines:
+    """Reads `{"prompt": text | messages | token ids, "task_id": ...}` lines, and requests.
 
     Blank lines and further keys are passed over; without an id, prompt i is called `prompt-i`.
-
-    Returns:
-        (task id, prompt) of every line, as `prompts_from_sources` takes them.
 
     Raises:
         InputError: lines are broken (all are named, by number), or there is none.
     """
     found: dict[str, Any] = {}
+    requests: dict[int, dict[str, Hashable]] = {}
     faults: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            task_id, content = _parse_line(line, default=f"prompt-{len(found)}")
+            record = _object(line)
+            if is_request(record):
+                named, content, requests[number] = parse_request(record)
+            elif "prompt" in record:
+                named, content = record.get("task_id", f"prompt-{len(found)}"), record["prompt"]
+            else:
+                raise ValueError('expected an object with the key "prompt", or a request')
+            task_id = _checked_id(named, "custom_id" if number in requests else "task_id")
             if task_id in found:
                 raise ValueError(f"task_id {task_id!r} comes twice, expected ids that differ")
-            found[task_id] = content
+            found[task_id] = checked_content(content)
         except ValueError as error:
             faults += ["\n", Setting("prompts"), f": line {number}: {error}"]
     if faults:
         raise InputError(*faults[1:])
     if not found:
         raise InputError('no prompts, expected lines such as {"prompt": "..."}', setting="prompts")
-    return list(found.items())
+    return PromptLines(list(found.items()), _asked(requests))
 
 
-def _parse_line(line: str, default: str) -> tuple[str, Any]:
+def _asked(requests: Mapping[int, Mapping[str, Hashable]]) -> dict[str, dict[Hashable, int]]:
+    asked: dict[str, dict[Hashable, int]] = {}
+    for name in dict.fromkeys(name for settings in requests.values() for name in settings):
+        values = asked.setdefault(name, {})
+        for number, settings in requests.items():
+            values.setdefault(settings.get(name), number)
+    return asked
+
+
+def _object(line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not valid JSON: {error}") from None
-    if not isinstance(record, dict) or "prompt" not in record:
+    if not isinstance(record, dict):
         raise ValueError('expected an object with the key "prompt"')
-    task_id = record.get("task_id", default)
-    if not isinstance(task_id, str) or not task_id:
-        raise ValueError(f"task_id: got {task_id!r}, expected text")
-    return task_id, checked_content(record["prompt"])
+    return record
+
+
+def _checked_id(named: Any, key: str) -> str:
+    if not isinstance(named, str) or not named:
+        raise ValueError(f"{key}: got {named!r}, expected text")
+    return named
 
 
 def checked_content(content: Any) -> str | Messages | Int32:

@@ -242,13 +242,18 @@ def test_export_apps_refuses_other_problems(tmp_path: Path) -> None:
 
 
 def test_export_openai_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second, _ = map(json.loads, exported(tmp_path, capsys, "openai-batch").splitlines())
-    assert (first["custom_id"], first["error"]) == ("apps-2#0", None)
+    first, second = map(json.loads, exported(tmp_path, capsys, "openai-batch").splitlines())
+    assert (first["custom_id"], first["error"]) == ("apps-2", None)
     assert first["response"]["status_code"] == 200
     body = first["response"]["body"]
     assert body["choices"][0]["message"] == {"role": "assistant", "content": "text"}
     assert body["usage"] == {"completion_tokens": 4}
-    assert second["response"]["body"]["choices"][0]["finish_reason"] == "length"
+    choices = second["response"]["body"]["choices"]
+    assert [(c["index"], c["message"]["content"]) for c in choices] == [(0, "b\n"), (1, "c\n")]
+    assert [c["finish_reason"] for c in choices] == ["stop", "length"]
+    plain = json.loads(exported(tmp_path, capsys, "openai-batch-completions").splitlines()[0])
+    assert plain["response"]["body"]["object"] == "text_completion"
+    assert plain["response"]["body"]["choices"][0]["text"] == "text"
 
 
 def test_export_names_broken_lines_and_reads_stdin(

@@ -17,7 +17,7 @@ def test_lines_of_every_kind() -> None:
         json.dumps({"prompt": messages}),
         json.dumps({"prompt": [1, 2]}) + "\r\n",
     ]
-    *texts, (name, tokens) = read_prompt_lines(lines)
+    *texts, (name, tokens) = read_prompt_lines(lines).prompts
     assert texts == [("HumanEval/0", "a"), ("prompt-1", messages)]
     assert (name, tokens.dtype, tokens.tolist()) == ("prompt-2", np.int32, [1, 2])
 

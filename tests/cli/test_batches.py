@@ -1,0 +1,58 @@
+"""A batch of OpenAI's requests, sampled, and its answers in the format of their output."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hydragen_cli.main import load
+from hydragen_tree.errors import InputError
+
+
+def hydragen(command: str, *args: str) -> int:
+    code = load(command).main(list(args), prog_name=f"hydragen {command}", standalone_mode=False)
+    return code or 0
+
+
+def write_batch(**second: Any) -> None:
+    body = {"prompt": "def f", "max_tokens": 5, "temperature": 0.5, "n": 3, "stop": "\n", "seed": 3}
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/completions", "body": {**body, **more}}
+        for name, more in (("one", {}), ("two", {"prompt": "def g", **second}))
+    ]
+    Path("batch.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_batch_comes_back_as_answers(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_batch()
+    assert hydragen("sample", "--prompts", "batch.jsonl", "-o", "s.jsonl", "--max-tokens", "4") == 0
+    settings = json.loads(Path("s.jsonl.manifest.json").read_text())
+    assert settings["n"] == 3
+    expected = {"max_tokens": 4, "temperature": 0.5, "stop": ["\n"], "seed": 3}  # the option wins
+    assert expected.items() <= settings["settings"].items()
+    capsys.readouterr()
+    assert hydragen("export", "s.jsonl", "--format", "openai-batch-completions") == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {answer["custom_id"] for answer in answers} == {"one", "two"}
+    samples = [json.loads(line) for line in Path("s.jsonl").read_text().splitlines()]
+    for answer in answers:
+        body = answer["response"]["body"]
+        assert (answer["error"], body["model"]) == (None, "tiny")
+        texts = {
+            s["sample_index"]: s["completion"] for s in samples if s["task_id"] == body["id"][5:]
+        }
+        assert [choice["text"] for choice in body["choices"]] == [texts[i] for i in range(3)]
+
+
+def test_requests_that_differ_are_named(own_home: Path) -> None:
+    write_batch(temperature=0.7)
+    with pytest.raises(
+        InputError, match=r"line 2 asks for temperature 0\.7, line 1 for 0\.5: a run"
+    ):
+        hydragen("sample", "--prompts", "batch.jsonl", "-o", "s.jsonl")
+    given = ["--temperature", "0.6", "--dry-run", "--quiet"]
+    assert hydragen("sample", "--prompts", "batch.jsonl", *given) == 0
+    write_batch(n=None)
+    with pytest.raises(InputError, match="line 2 asks for n none, line 1 for 3: a run"):
+        hydragen("sample", "--prompts", "batch.jsonl", "-o", "s.jsonl")
