@@ -170,7 +170,7 @@ def _remarks(found: "Comparison") -> list[str]:
     for what, names in (
         ("judged in A alone", found.only_first),
         ("judged in B alone", found.only_second),
-        ("left out, judged only until solved", found.left_out),
+        ("left out, drawn or judged by a rule", found.left_out),
     ):
         if names:
             remarks.append(f"{what}: {first_of(names, _MOST_NAMED)}")

@@ -157,7 +157,13 @@ def evaluate(
         _Drain() as drain,
     ):
         run = Grading(
-            judge, index, verdicts, until_solved, note, lambda error: error.worded(flag_of)
+            judge,
+            index,
+            verdicts,
+            until_solved,
+            note,
+            lambda error: error.worded(flag_of),
+            _rule_of(samples),
         )
         lines = {name: read_lines(source, drain.stop) for name, source in sources.items()}
         with _progress(run, quiet=quiet):
@@ -304,6 +310,17 @@ def _is_part(name: str) -> bool:
 
 def _file_of(samples: str) -> Path | None:
     return None if samples == "-" else Path(samples)
+
+
+def _rule_of(samples: str) -> dict[str, Any] | None:
+    """The rule by which the samples were drawn, where verdicts decided how many there are."""
+    from hydragen_tree.sample.manifest import Manifest, manifest_path
+
+    path = _file_of(samples)
+    if path is None or not manifest_path(path).is_file():
+        return None
+    manifest = Manifest.read(manifest_path(path))
+    return {"n": manifest.n, **manifest.stopping} if manifest.stopping else None
 
 
 def _inputs(

@@ -94,6 +94,23 @@ def parse_bytes(setting: str, text: str | None) -> int | None:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def parse_seconds(setting: str, text: str | None) -> float | None:
+    """Seconds from `2h`, `90m`, `1h30m`, `45s` or a plain number of seconds.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if text is None:
+        return None
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.replace(" ", ""))
+    parts = [float(part or 0) for part in match.groups()] if match else []
+    if not any(parts):
+        raise InputError("expected a time such as 2h, 90m or 1h30m", setting=setting, value=text)
+    hours, minutes, seconds = parts
+    return 3600 * hours + 60 * minutes + seconds
+
+
 def parse_ks(text: str | None) -> list[int]:
     """The k of pass@k in `1,10,100`; none where nothing is given.
 

@@ -20,6 +20,7 @@ from hydragen_cli.options import (
     parse_bytes,
     parse_chat_options,
     parse_ks,
+    parse_seconds,
     unescape,
 )
 from hydragen_cli.outputs import check_outputs, files_of_model
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _PARTIAL = 3
 _DEFAULT = SamplingSettings()
 _RUNS = Path("runs")
+_STOPPING = "Stopping before N samples"
 
 
 def run(
@@ -60,6 +62,34 @@ def run(
         ),
     ] = None,
     force: arguments.Force = False,
+    until_solved: Annotated[
+        int | None,
+        typer.Option(
+            "--until-solved",
+            metavar="C",
+            rich_help_panel=_STOPPING,
+            help="Draw no more samples of a problem once C are right.",
+        ),
+    ] = None,
+    until_width: Annotated[
+        float | None,
+        typer.Option(
+            "--until-width",
+            metavar="W",
+            rich_help_panel=_STOPPING,
+            help="Draw no more of a problem once the 95 % interval of its pass@1 is W wide, such "
+            "as 0.02.",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="TIME",
+            rich_help_panel=_STOPPING,
+            help="Draw no sample after so long (2h, 90m); those that are there are judged.",
+        ),
+    ] = None,
     dry_run: arguments.DryRun = False,
     chat: arguments.Chat = False,
     chat_option: arguments.ChatOption = None,
@@ -110,6 +140,7 @@ def run(
         tuple(stop_token or ()),
     )
     ks, options = parse_ks(k), parse_chat_options(chat_option)
+    budget_s = parse_seconds("budget", budget)
     choice = ModelChoice(
         model,
         revision,
@@ -125,10 +156,12 @@ def run(
     )
 
     from hydragen_tree.judge.languages import find_language
+    from hydragen_tree.passk.stopping import Stopping
     from hydragen_tree.solving.folder import RunFolder
     from hydragen_tree.solving.gathering import gather
 
     find_language(language)
+    rule = Stopping(samples, until_solved, until_width)
     folder = RunFolder(output or _RUNS / _name_of(problems, model))
     if dry_run:
         with TemporaryDirectory() as scratch:
@@ -167,7 +200,7 @@ def run(
                 folder,
                 gathered.problems,
                 built,
-                samples,
+                rule,
                 sampler=sampler,
                 judge=judge,
                 settings=settings,
@@ -183,13 +216,16 @@ def run(
                     lambda: sampler.stats,
                     solving.writer.tally,
                     solving.board,
-                    solving.writer.manifest.n_samples,
+                    lambda: solving.most_samples,
+                    samples,
+                    in_rounds=rule.looks_at_verdicts or budget_s is not None,
+                    budget_s=budget_s,
                     quiet=quiet,
                 )
                 code = 0
                 try:
                     with view:
-                        solving.run(interrupts.held)
+                        solving.run(interrupts.held, budget_s)
                 except Interrupted as interrupted:
                     code = interrupted.exit_code
                 summary = solving.finish(ks)
@@ -260,9 +296,15 @@ def _report(solving: "Solving", summary: "Summary", folder: "RunFolder", *, quie
     board, writer = solving.board, solving.writer
     solved = f"{board.solved:,} of {count(len(board.problems), 'problem')} solved"
     facts = [("solved", f"{solved}, {_accepted(summary):,} of {board.judged:,} samples right")]
-    figures = writer.manifest.sessions[-1].get("figures") if writer.manifest.sessions else None
-    if figures and figures["tokens_sampled"]:
-        facts = [*describe_samples(writer, figures), *facts]
+    if solving.session and solving.session["tokens_sampled"]:
+        facts = [*describe_samples(writer, solving.session), *facts]
+    if saved := solving.figures.get("saved"):
+        share = saved["tokens"] / max(saved["tokens_of_n"], 1)
+        text = f"{saved['samples']:,} samples, some {count(saved['tokens'], 'token')}"
+        against = f"{share:.0%} of {solving.figures['n']:,} samples for every problem"
+        facts.append(("not drawn", f"{text}: {against}"))
+    if solving.is_out_of_time:
+        facts.append(("budget", "used up; the same command goes on"))
     show(console(), [*facts, ("output", f"{folder.path}/")])
 
 

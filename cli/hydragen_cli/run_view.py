@@ -28,7 +28,10 @@ class RunView(Progress):
         stats: reads the sampler's figures of now.
         tally: counts of what stands in the file, earlier sessions included.
         board: what became of every problem.
-        total: samples of the whole run.
+        total: how many samples the whole run has, at the most.
+        n: samples of a problem, at the most.
+        in_rounds: a problem may be ended before that, and the sampler's figures are of a round.
+        budget_s: seconds after which sampling ends.
         quiet: show nothing.
     """
 
@@ -37,12 +40,16 @@ class RunView(Progress):
         stats: "Callable[[], RunStats]",
         tally: "SampleCounts",
         board: "Board",
-        total: int,
+        total: "Callable[[], int]",
+        n: int,
         *,
+        in_rounds: bool = False,
+        budget_s: float | None = None,
         quiet: bool,
     ) -> None:
         super().__init__(stats, tally, to_stdout=False, quiet=quiet)
-        self._board, self._total = board, total
+        self._board, self._total, self._n = board, total, n
+        self._in_rounds, self._budget_s = in_rounds, budget_s
         self._began, self._judged_before = time.perf_counter(), board.judged
         self._told = {p.task_id for p in board.problems.values() if p.accepted}
 
@@ -52,7 +59,7 @@ class RunView(Progress):
             if problem.accepted and problem.task_id not in self._told:
                 self._told.add(problem.task_id)
                 yield f"{problem.task_id}: solved, by sample {problem.first_accepted}"
-        yield ", ".join([f"{self._board.drawn:,}/{self._total:,} samples", *self._figures()])
+        yield ", ".join([f"{self._board.drawn:,}/{self._total():,} samples", *self._figures()])
 
     def _figures(self) -> list[str]:
         """Verdicts, speed, rows against samples, what the trie saves, and time left."""
@@ -63,7 +70,7 @@ class RunView(Progress):
         ]
         if not stats.tokens_sampled:
             waits = "computing the prompts" if stats.samples_total else "loading the model"
-            drawn_all = board.drawn == self._total
+            drawn_all = board.drawn == self._total()
             return [*figures, *([] if drawn_all else [waits]), *self._left(None)]
         if stats.samples_done < stats.samples_total:
             saved = 1 - stats.rows_computed / stats.tokens_sampled
@@ -76,13 +83,24 @@ class RunView(Progress):
 
     def _left(self, stats: "RunStats | None") -> list[str]:
         """Time left: of the sampler, or of a judge that has fallen behind."""
-        board = self._board
-        rest_s = self._rest_s(stats) if stats is not None and self._tally.samples else 0.0
+        board, total = self._board, self._total()
+        passed_s = time.perf_counter() - self._began
+        rest_s = 0.0
+        if stats is not None and self._tally.samples:
+            rest_s = self._rest_of_rounds_s(stats) if self._in_rounds else self._rest_s(stats)
         judged = board.judged - self._judged_before
-        if judged and board.drawn - board.judged >= min(_BEHIND, self._total - board.drawn + 1):
-            each_s = (time.perf_counter() - self._began) / judged
-            rest_s = max(rest_s, (self._total - board.judged) * each_s)
-        return [f"{duration(rest_s)} left"] if rest_s else []
+        if judged and board.drawn - board.judged >= min(_BEHIND, total - board.drawn + 1):
+            rest_s = max(rest_s, (total - board.judged) * passed_s / judged)
+        if self._budget_s is not None:
+            rest_s = min(rest_s, max(self._budget_s - passed_s, 0.0))
+        at_most = "at most " if self._in_rounds else ""
+        return [f"{at_most}{duration(rest_s)} left"] if rest_s else []
+
+    def _rest_of_rounds_s(self, stats: "RunStats") -> float:
+        """Seconds left if no problem is ended any more; the sampler knows of its round alone."""
+        usual = self._tally.tokens / self._tally.samples
+        missing = (self._total() - self._board.drawn) * usual
+        return missing / stats.tokens_sampled * stats.elapsed_s
 
     def _render(self) -> "RenderableType":
         from rich.console import Group
@@ -98,8 +116,8 @@ class RunView(Progress):
         bar.add_column(no_wrap=True)
         samples = "" if width < _NARROW else " samples"
         bar.add_row(
-            ProgressBar(total=self._total, completed=drawn),
-            f"{drawn:,}/{self._total:,}{samples}",
+            ProgressBar(total=self._total(), completed=drawn),
+            f"{drawn:,}/{self._total():,}{samples}",
         )
         figures = Text(_wrapped(self._figures(), width), style="dim", no_wrap=True)
         return Group(bar, figures, *self._problems(width, max(1, terminal.height - _AROUND)))
@@ -119,10 +137,9 @@ class RunView(Progress):
 
     def _is_done(self, problem: "ProblemCounts") -> int:
         """0 while a problem is worked on, 1 when nothing is left of it, 2 before it begins."""
-        each = self._total // len(self._board.problems)
         if not problem.drawn:
             return 2
-        return int(problem.drawn >= each and problem.judged >= problem.drawn)
+        return int(problem.drawn >= self._n and problem.judged >= problem.drawn)
 
 
 def _table(problems: "list[ProblemCounts]", width: int) -> "Table":

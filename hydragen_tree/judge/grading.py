@@ -42,6 +42,7 @@ class Grading:
         until_solved: judge no more samples of a problem after so many are accepted; None: all.
         say: told of faults as they are met, a line each.
         worded: the text of an error, where settings have other names.
+        stopping: the rule by which the samples are drawn, for every verdict's line.
 
     Attributes:
         faults: kind of fault to how many samples met it.
@@ -60,9 +61,11 @@ class Grading:
         until_solved: int | None,
         say: Callable[[str], None],
         worded: Callable[[InputError], str] = str,
+        stopping: Mapping[str, Any] | None = None,
     ) -> None:
         self.judge, self._problems, self.verdicts = judge, problems, verdicts
         self._until_solved, self._say, self._worded = until_solved, say, worded
+        self._stopping = stopping
         self._named: dict[str, set[str]] = {}
         self._refusals: dict[int, InputError | None] = {}  # by the identity of the problem
         self._lock = threading.Lock()
@@ -207,6 +210,8 @@ class Grading:
             record["false_accept_rate"] = problem.false_accept_rate
         if self._until_solved is not None:
             record["until_solved"] = True
+        if self._stopping is not None:
+            record["stopping"] = dict(self._stopping)
         return record
 
     def _fault(self, kind: str, message: str) -> None:

@@ -60,7 +60,7 @@ def by_false_accepts(rate: float, k: int) -> float:
         rate: chance that the tests accept a wrong program, 0 to 1.
         k: samples, at least 1.
     """
-    return _any_of(rate, k)
+    return any_of(rate, k)
 
 
 def log_spaced_k(n: int) -> list[int]:
@@ -78,7 +78,7 @@ def exact_interval(n: int, c: int, k: int, confidence: float = CONFIDENCE) -> tu
     tail = (1.0 - confidence) / 2.0
     p_low = float(betaincinv(c, n - c + 1, tail)) if c > 0 else 0.0
     p_high = float(betaincinv(c + 1, n - c, 1.0 - tail)) if c < n else 1.0
-    low, high = (_any_of(p, k) for p in (p_low, p_high))
+    low, high = (any_of(p, k) for p in (p_low, p_high))
     estimate = pass_at_k(n, c, k)
     return min(low, estimate), max(high, estimate)
 
@@ -133,6 +133,6 @@ def bounded_interval(
     return np.minimum(low, mean), np.clip(high, mean, 1.0)
 
 
-def _any_of(p: float, k: int) -> float:
+def any_of(p: float, k: int) -> float:
     """1 - (1 - p)^k: the chance of at least one of k."""
     return float(-np.expm1(k * np.log1p(-p))) if p < 1.0 else 1.0

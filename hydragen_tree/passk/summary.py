@@ -3,23 +3,22 @@
 Verdicts are counted; the unbiased estimate of each problem is averaged over the problems of a set.
 95 % intervals of a set are for the mean over all problems like its own, and come from its problems
 weighted anew together with an unseen one (`bounded_interval`); those of one problem are for that
-problem, and are the exact interval of the binomial carried through 1 - (1 - p)^k. Infrastructure
-errors are no samples; problems judged only until solved (`until_solved`) have no fixed n, and stay
-out of every estimate. Where problems name the accuracy of their tests (`false_accept_rate`), every
-estimate says what it would be without a single right sample.
+problem, and are the exact interval of its kind of evidence carried through 1 - (1 - p)^k.
+Infrastructure errors are no samples; problems whose samples were drawn by a rule (`stopping`) are
+estimated by that rule; those judged only until solved (`until_solved`) stay out of every estimate.
+Where problems name the accuracy of their tests (`false_accept_rate`), every estimate says what it
+would be without a single right sample.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.judge.normal_form import normal_form
 from hydragen_tree.passk.estimate import (
     CONFIDENCE,
     RESAMPLES,
@@ -29,11 +28,14 @@ from hydragen_tree.passk.estimate import (
     log_spaced_k,
     pass_at_k,
 )
+from hydragen_tree.passk.evidence import FixedNumber
+from hydragen_tree.passk.problem_tally import Counts, ProblemTally, Stopped
 
 __all__ = [
     "Curve",
     "Estimate",
     "ProblemSummary",
+    "Stopped",
     "Summary",
     "Tally",
     "bounded_interval",
@@ -42,15 +44,6 @@ __all__ = [
     "pass_at_k",
     "summarise",
 ]
-
-
-class Counts(NamedTuple):
-    """What estimates are made of."""
-
-    task_id: str
-    samples: int
-    accepted: int
-    false_accept_rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +106,8 @@ class ProblemSummary:
         majority_verdict: that program's verdict.
         verdicts: count by verdict.
         curve: pass@k, unless stopped early.
+        stopped: where not all samples count, since a rule decided how many are drawn, or some are
+            missing; None: all do.
     """
 
     task_id: str
@@ -129,11 +124,7 @@ class ProblemSummary:
     majority_verdict: str | None
     verdicts: dict[str, int]
     curve: Curve
-
-    @property
-    def counts(self) -> Counts:
-        """What its curve is made of."""
-        return Counts(self.task_id, self.samples, self.accepted, self.false_accept_rate)
+    stopped: Stopped | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,24 +157,11 @@ class Summary:
         }
 
 
-@dataclass(slots=True)
-class _Counts:
-    """What is kept of a problem: counts, and eight bytes a distinct program."""
-
-    difficulty: str | None = None
-    false_accept_rate: float | None = None
-    until_solved: bool = False
-    verdicts: Counter[str] = field(default_factory=Counter)
-    by_variant: dict[int, list[int]] = field(default_factory=dict)  # variant -> [samples, accepted]
-    programs: Counter[int] = field(default_factory=Counter)
-    verdict_of: dict[int, str] = field(default_factory=dict)
-
-
 class Tally:
     """Takes verdict records one at a time and keeps counts only, so memory stays flat."""
 
     def __init__(self) -> None:
-        self._problems: dict[str, _Counts] = {}
+        self._problems: dict[str, ProblemTally] = {}
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one verdict.
@@ -191,8 +169,8 @@ class Tally:
         Args:
             record: `task_id` and `verdict` (AC, WA, TLE, MLE, OLE, RE, CE or IE), and where known
                 `prompt_variant`, `solution` (the program), `difficulty`,
-                `false_accept_rate`, and `until_solved`: true when the problem may have been
-                stopped early.
+                `false_accept_rate`, `until_solved`: true when the problem may have been stopped
+                early, and `stopping` and `sample_index` where a rule decides how many are drawn.
 
         Raises:
             InputError: `task_id` or `verdict` is missing, or the rate is none.
@@ -200,24 +178,11 @@ class Tally:
         task_id, status = record.get("task_id"), record.get("verdict")
         if not isinstance(task_id, str) or not isinstance(status, str):
             raise InputError("a verdict record needs the strings `task_id` and `verdict`")
-        counts = self._problems.setdefault(task_id, _Counts())
-        counts.difficulty = record.get("difficulty") or counts.difficulty
-        rate = record.get("false_accept_rate")
-        if rate is not None:
-            if not isinstance(rate, int | float) or not 0 <= rate <= 1:
-                raise InputError(f"{task_id}: false_accept_rate {rate!r}: expected 0 to 1")
-            counts.false_accept_rate = float(rate)
-        counts.until_solved = counts.until_solved or bool(record.get("until_solved"))
-        counts.verdicts[status] += 1
-        if status == "IE":
-            return
-        of_variant = counts.by_variant.setdefault(int(record.get("prompt_variant") or 0), [0, 0])
-        of_variant[0] += 1
-        of_variant[1] += status == "AC"
-        language = str(record.get("language") or "python")
-        program = _fingerprint(normal_form(str(record.get("solution") or ""), language))
-        counts.programs[program] += 1
-        counts.verdict_of.setdefault(program, status)
+        self._problems.setdefault(task_id, ProblemTally(task_id)).add(status, record)
+
+    def is_met(self, task_id: str) -> bool:
+        """Whether the rule by which a problem's samples are drawn has ended it."""
+        return task_id in self._problems and self._problems[task_id].is_met
 
     def summary(self, ks: Sequence[int] = ()) -> Summary:
         """Estimates from what was counted so far.
@@ -234,20 +199,21 @@ class Tally:
         problems = tuple(
             _problem_summary(task_id, counts, ks) for task_id, counts in self._problems.items()
         )
-        estimable = [p for p in problems if not p.until_solved and p.samples]
-        names = [p.task_id for p in estimable]
+        estimable = [p for p in problems if p.curve.problems]
+        made_of = {p.task_id: self._problems[p.task_id].counted for p in estimable}
+        names = [p.task_id for p in estimable if p.stopped is None]
         variants = sorted({v for name in names for v in self._problems[name].by_variant})
         levels = sorted({p.difficulty for p in estimable if p.difficulty}, key=_difficulty_rank)
         verdicts: Counter[str] = Counter()
         for counts in self._problems.values():
             verdicts.update(counts.verdicts)
         return Summary(
-            overall=_curve([p.counts for p in estimable], ks),
+            overall=_curve([*made_of.values()], ks),
             by_variant={
                 variant: self._curve_of_variant(variant, names, ks) for variant in variants
             },
             by_difficulty={
-                level: _curve([p.counts for p in estimable if p.difficulty == level], ks)
+                level: _curve([made_of[p.task_id] for p in estimable if p.difficulty == level], ks)
                 for level in levels
             },
             problems=problems,
@@ -260,7 +226,8 @@ class Tally:
         for name in names:
             problem = self._problems[name]
             if of_variant := problem.by_variant.get(variant):
-                found.append(Counts(name, of_variant[0], of_variant[1], problem.false_accept_rate))
+                evidence = FixedNumber(*of_variant)
+                found.append(Counts(name, evidence, problem.false_accept_rate))
         return _curve(found, ks)
 
 
@@ -272,10 +239,11 @@ def summarise(records: Iterable[Mapping[str, Any]], ks: Sequence[int] = ()) -> S
     return tally.summary(ks)
 
 
-def _problem_summary(task_id: str, counts: _Counts, ks: Sequence[int]) -> ProblemSummary:
+def _problem_summary(task_id: str, counts: ProblemTally, ks: Sequence[int]) -> ProblemSummary:
     infrastructure_errors = counts.verdicts["IE"]
     samples, accepted = counts.verdicts.total() - infrastructure_errors, counts.verdicts["AC"]
-    estimable = samples > 0 and not counts.until_solved
+    counted = counts.counted
+    estimable = counted.evidence.samples > 0 and not counts.until_solved
     [(program, majority)] = counts.programs.most_common(1) or [(0, 0)]
     return ProblemSummary(
         task_id=task_id,
@@ -291,9 +259,8 @@ def _problem_summary(task_id: str, counts: _Counts, ks: Sequence[int]) -> Proble
         majority=majority,
         majority_verdict=counts.verdict_of.get(program),
         verdicts={s: count for s, count in counts.verdicts.most_common() if count},
-        curve=_curve(
-            [Counts(task_id, samples, accepted, counts.false_accept_rate)] if estimable else [], ks
-        ),
+        curve=_curve([counted] if estimable else [], ks),
+        stopped=counts.stopped(),
     )
 
 
@@ -301,21 +268,22 @@ def _curve(counts: Sequence[Counts], ks: Sequence[int]) -> Curve:
     """The curve over some problems."""
     if not counts:
         return Curve(problems=0, samples=0, estimates=(), refused=(), interval="none", rated=0)
-    scarcest, fewest, *_ = min(counts, key=lambda entry: entry.samples)
+    scarcest = min(counts, key=lambda entry: entry.evidence.most_k)
+    fewest = scarcest.evidence.most_k
     wanted = sorted({*log_spaced_k(fewest), *ks})
     possible = [k for k in wanted if k <= fewest]
-    why = f"{scarcest} has only {fewest} samples"
-    values = np.array([[pass_at_k(n, c, k) for k in possible] for _, n, c, _ in counts])
+    why = f"{scarcest.task_id} has only {fewest} samples"
+    values = np.array([[each.evidence.pass_at_k(k) for k in possible] for each in counts])
     low, high, interval = _interval(values, counts, possible)
     estimates = zip(possible, values.mean(axis=0), low, high, strict=True)
-    rates = [rate for *_, rate in counts if rate is not None]
+    rates = [rate for _, _, rate in counts if rate is not None]
 
     def by_chance(k: int) -> float | None:
         return sum(by_false_accepts(rate, k) for rate in rates) / len(rates) if rates else None
 
     return Curve(
         problems=len(counts),
-        samples=sum(entry.samples for entry in counts),
+        samples=sum(entry.evidence.samples for entry in counts),
         estimates=tuple(
             Estimate(k, float(v), float(a), float(b), by_chance(k)) for k, v, a, b in estimates
         ),
@@ -330,18 +298,11 @@ def _interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Intervals for the mean of `values` `[problems, ks]`: (low `[ks]`, high `[ks]`, method)."""
     if len(counts) == 1 or not ks:
-        exact = [[exact_interval(n, c, k) for k in ks] for _, n, c, _ in counts[:1]]
+        exact = [counts[0].evidence.interval(k) for k in ks]
         bounds = np.array(exact).reshape(len(ks), 2)
         return bounds[:, 0], bounds[:, 1], "exact"
     low, high = bounded_interval(values)
     return low, high, "bootstrap"
-
-
-def _fingerprint(program: str) -> int:
-    """Eight bytes for a program."""
-    return int.from_bytes(
-        hashlib.blake2b(program.encode(errors="surrogatepass"), digest_size=8).digest()
-    )
 
 
 def _difficulty_rank(level: str) -> tuple[int, str]:

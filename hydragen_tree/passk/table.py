@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hydragen_tree.errors import first_of
@@ -176,13 +177,16 @@ def remarks(summary: Summary) -> list[str]:
     found = [f"pass@{k} is refused: {why}" for k, why in summary.overall.refused]
     problems = summary.overall.problems
     if problems == 1:
-        found.append("95 % interval: Clopper and Pearson's, for this problem alone")
+        [of] = [p for p in summary.problems if p.curve.problems]
+        kind = "exact for its rule" if of.stopped else "Clopper and Pearson's"
+        found.append(f"95 % interval: {kind}, for this problem alone")
     elif problems:
         few = f"; {problems} are few" if problems < FEW_PROBLEMS else ""
         found.append(f"95 % intervals: Gaffke's, for the mean over all problems like these{few}")
     if rated := summary.overall.rated:
         names = f"{rated} of {problems} problems state a rate"
         found.append(f"if none right: by false accepts alone, at most; {names}")
+    found += _rules(summary)
     stopped = [p.task_id for p in summary.problems if p.until_solved]
     if stopped:
         named = first_of(stopped, 5)
@@ -194,3 +198,20 @@ def remarks(summary: Summary) -> list[str]:
     if errors := summary.verdicts.get("IE", 0):
         found.append(f"{errors} samples met an infrastructure error and count as not drawn")
     return found
+
+
+def _rules(summary: Summary) -> Iterator[str]:
+    """Which problems were drawn by which rule, and which samples of theirs count."""
+    by_rule: dict[str, list[str]] = {}
+    for problem in summary.problems:
+        if problem.stopped is not None:
+            rule = problem.stopped.rule
+            if rule.until_solved is not None:
+                text = f"drawn until {rule.until_solved} right: pass@k by inverse sampling"
+            elif rule.until_width is not None:
+                text = f"drawn until pass@1 is known to {rule.until_width:g}: pass@k by that rule"
+            else:
+                text = "with samples missing: those before the first of these count"
+            by_rule.setdefault(text, []).append(problem.task_id)
+    for text, names in by_rule.items():
+        yield f"{len(names):,} of {len(summary.problems):,} problems {text}"

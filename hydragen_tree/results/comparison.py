@@ -106,7 +106,7 @@ class Comparison:
         problems: those problems, the largest clear differences first.
         only_first: problems that only the first run has judged.
         only_second: problems that only the second has.
-        left_out: problems judged only until solved in a run, which have no estimate.
+        left_out: problems whose samples a rule has ended in a run, drawn or judged by it.
         partings: how far samples are the same; None where they are not meant to be.
         why_no_partings: why they are not.
     """
@@ -205,7 +205,7 @@ def compare_runs(first: Results, second: Results, ks: Sequence[int] = ()) -> Com
         task_id
         for task_id in of_first
         if task_id in of_second
-        and (of_first[task_id].until_solved or of_second[task_id].until_solved)
+        and any(p.until_solved or p.stopped for p in (of_first[task_id], of_second[task_id]))
     ]
     pairs = [
         _paired(of_first[task_id], of_second[task_id])

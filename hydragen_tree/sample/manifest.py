@@ -3,8 +3,9 @@
     {"format", "n", "model", "settings", "tasks", "ends", "sessions", "result"}
 
 `model`, `settings` and `tasks` decide the samples: a run is resumed only where they are unchanged.
-`n` may grow. The file of a shard has the key `shard`, too: {"number", "of", "first", "last"}; its
-`n` and `tasks` are the whole run's, and stay. Versions of packages are kept for each session:
+`n` may grow. Where verdicts decide how many samples are drawn, `stopping` has the rule, and `n` is
+the most of a task. The file of a shard has the key `shard`, too: {"number", "of", "first", "last"};
+its `n` and `tasks` are the whole run's, and stay. Versions of packages are kept for each session:
 they may move samples by floating-point ties, but a run that outlives an upgrade is still the same
 run.
 """
@@ -81,6 +82,7 @@ class Manifest:
         sessions: one entry for each time the run was started or resumed.
         result: end figures; None until every sample is there.
         shard: which samples of the run are the file's; None: all.
+        stopping: by which rule on its verdicts a task ends before n; None: by none.
     """
 
     n: int
@@ -91,6 +93,7 @@ class Manifest:
     sessions: tuple[Mapping[str, Any], ...] = field(default=())
     result: Mapping[str, Any] | None = None
     shard: Shard | None = None
+    stopping: Mapping[str, Any] | None = None
 
     @classmethod
     def describe(
@@ -103,6 +106,7 @@ class Manifest:
         problems: Mapping[str, tuple[str | None, str]],
         ends: Mapping[str, Any] | None = None,
         shard: Shard | None = None,
+        stopping: Mapping[str, Any] | None = None,
     ) -> "Manifest":
         """Describes a run that is about to start.
 
@@ -114,6 +118,7 @@ class Manifest:
             problems: task id to (path, content hash), for the tasks that came from a problem file.
             ends: what ends a sample.
             shard: the part of it to draw; None: all.
+            stopping: the rule by which tasks end before n; None: none.
         """
         hashes: dict[str, list[str]] = {}
         for prompt in prompts:
@@ -123,7 +128,9 @@ class Manifest:
             path, sha256 = problems.get(task_id, (None, None))
             tasks[task_id] = Task(tuple(digests), sha256, path)
         part = shard.within(n) if shard else None
-        return cls(n, dict(model), asdict(settings), tasks, ends or {}, shard=part)
+        return cls(
+            n, dict(model), asdict(settings), tasks, ends or {}, shard=part, stopping=stopping
+        )
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
@@ -146,6 +153,7 @@ class Manifest:
                 "sessions": tuple(record["sessions"]),
                 "result": record["result"],
                 "shard": _shard(record.get("shard")),
+                "stopping": record.get("stopping"),
             }
             return cls(**{key: record[key] for key in keys}, tasks=tasks, **rest)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -197,6 +205,9 @@ class Manifest:
         if self.shard != new.shard:
             was, now = (str(m.shard or "all of them") for m in (self, new))
             changes.append(f"the shard was {was}, is {now}")
+        elif self.stopping != new.stopping:
+            was, now = (_short(m.stopping) for m in (self, new))
+            changes.append(f"what ends a problem was {was}, is {now}")
         elif self.shard is not None and new.n != self.n:
             changes.append(f"n was {self.n}, is {new.n} (of a shard it stays)")
         elif new.n < self.n:
@@ -210,21 +221,23 @@ class Manifest:
         session = {"started": _now(), "versions": installed_versions()}
         return replace(self, sessions=(*self.sessions, session))
 
-    def finished(self, result: Mapping[str, Any], figures: Mapping[str, Any]) -> "Manifest":
+    def finished(self, result: Mapping[str, Any] | None, figures: Mapping[str, Any]) -> "Manifest":
         """The manifest with its end figures.
 
         Args:
-            result: figures of all samples in the file.
+            result: figures of all samples in the file; None: some are still to be drawn.
             figures: figures of the last session.
         """
         *earlier, last = self.sessions
         last = {**last, "ended": _now(), "figures": dict(figures)}
-        return replace(self, sessions=(*earlier, last), result=dict(result))
+        ended = None if result is None else dict(result)
+        return replace(self, sessions=(*earlier, last), result=ended)
 
     def _record(self) -> dict[str, Any]:
-        """The manifest as plain data; a whole run's says nothing of shards."""
+        """The manifest as plain data; what a run does not have, it does not mention."""
         record = asdict(self)
-        return record if self.shard else {k: v for k, v in record.items() if k != "shard"}
+        absent = {key for key in ("shard", "stopping") if record[key] is None}
+        return {key: value for key, value in record.items() if key not in absent}
 
     @property
     def speed(self) -> Speed | None:

@@ -148,17 +148,19 @@ class SampleWriter:
         self.done.setdefault(sample.task_id, set()).add(sample.sample_index)
         self.tally.add(line)
 
-    def finish(self, figures: Mapping[str, Any]) -> None:
+    def finish(self, figures: Mapping[str, Any], *, complete: bool = True) -> None:
         """Completes the manifest.
 
         Args:
             figures: figures of this session, for the record.
+            complete: no more samples are to come, in any session.
 
         Raises:
             OutputError: the manifest cannot be written; the samples are all there.
         """
         self._start()
-        self._manifest = self.manifest.finished(self.tally.figures(), figures)
+        result = self.tally.figures() if complete else None
+        self._manifest = self.manifest.finished(result, figures)
         if self._has_manifest:
             self._file.sync()
             self._manifest.write(self._manifest_path)

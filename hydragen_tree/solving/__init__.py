@@ -4,6 +4,7 @@ solving.py       one run: its files, its sampler and its judge
 following.py     the judge, in a thread of its own, behind a samples file that grows
 board.py         what became of every problem so far
 folder.py        where the files of a run lie
+savings.py       what was not drawn since verdicts had ended a problem
 gathering.py     problems of any kind, imported into the folder where need be
 """
 

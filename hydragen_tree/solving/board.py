@@ -81,6 +81,10 @@ class Board:
             first = problem.first_accepted
             problem.first_accepted = index if first is None else min(first, index)
 
+    def is_met(self, task_id: str) -> bool:
+        """Whether a problem needs no more samples: see `Tally.is_met`."""
+        return self._tally.is_met(task_id)
+
     def summary(self, ks: Sequence[int] = ()) -> Summary:
         """pass@k of what is judged so far: see `Tally.summary`."""
         return self._tally.summary(ks)

@@ -8,11 +8,18 @@
 
 Whatever ends a run, the same call goes on with it: samples that stand in the folder are not drawn
 again, and those that have a verdict are not judged again.
+
+Where verdicts decide how many samples a problem gets, samples are drawn in rounds: 32 of every
+problem, then up to 64, 128, ... of those that the verdicts so far have not ended. So which samples
+are drawn does not depend on how fast the judge is, and the batch is left to the problems that need
+it.
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +28,7 @@ from hydragen_tree.files import write_text
 from hydragen_tree.judge.grading import Grading
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.judge.verdict_file import VerdictFile
+from hydragen_tree.passk.stopping import Stopping
 from hydragen_tree.passk.summary import Summary
 from hydragen_tree.problem.reading import STDIN
 from hydragen_tree.problem.types import Problem
@@ -30,12 +38,13 @@ from hydragen_tree.results.results import Results
 from hydragen_tree.sample.lines import SampleLine
 from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.sampler import Sampler
-from hydragen_tree.sample.session import session_figures
+from hydragen_tree.sample.session import add_figures, session_figures
 from hydragen_tree.sample.writer import SampleWriter
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.solving.board import Board
 from hydragen_tree.solving.folder import RunFolder
 from hydragen_tree.solving.following import JudgeThread
+from hydragen_tree.solving.savings import count_savings
 
 _USUAL = SamplingSettings()
 
@@ -52,6 +61,9 @@ def run_and_judge(
     chat_options: Mapping[str, Any] | None = None,
     variants: int | None = None,
     ks: Sequence[int] = (),
+    until_solved: int | None = None,
+    until_width: float | None = None,
+    budget_s: float | None = None,
     force: bool = False,
 ) -> Summary:
     """Draws n samples of every problem into a folder, and judges them meanwhile.
@@ -70,6 +82,9 @@ def run_and_judge(
         chat_options: the template's own switches, such as `{"enable_thinking": False}`.
         variants: few-shot variants a problem, instead of what it says itself.
         ks: for which pass@k is estimated, besides log-spaced ones.
+        until_solved: draw no more samples of a problem with so many accepted ones.
+        until_width: draw no more of a problem whose interval of pass@1 is at most so wide.
+        budget_s: seconds after which no sample is drawn; those that are there are judged.
         force: give up what the folder holds.
 
     Raises:
@@ -88,9 +103,16 @@ def run_and_judge(
         variants=variants,
     )
     with Solving(
-        place, problems, prompts, n, sampler=sampler, judge=judge, settings=settings, force=force
+        place,
+        problems,
+        prompts,
+        Stopping(n, until_solved, until_width),
+        sampler=sampler,
+        judge=judge,
+        settings=settings,
+        force=force,
     ) as solving:
-        solving.run()
+        solving.run(budget_s=budget_s)
         summary = solving.finish(ks)
         solving.report()
         return summary
@@ -103,7 +125,7 @@ class Solving:
         folder: the run's; it exists.
         problems: what to solve.
         prompts: of all of them.
-        n: samples a problem.
+        rule: how many samples a problem gets.
         sampler: the model's.
         judge: judges the programs.
         settings: how to sample.
@@ -116,6 +138,9 @@ class Solving:
         board: what became of every problem so far.
         writer: of the samples.
         grading: of their programs.
+        session: figures of what was drawn by `run`; None where nothing was.
+        is_out_of_time: the budget has ended `run`.
+        figures: how far the run is, as plain JSON types, as of `finish`.
 
     Raises:
         InputError: a problem cannot be judged, or the folder is another run's.
@@ -126,7 +151,7 @@ class Solving:
         folder: RunFolder,
         problems: Sequence[Problem],
         prompts: Sequence[Prompt],
-        n: int,
+        rule: Stopping,
         *,
         sampler: Sampler,
         judge: Judge,
@@ -137,10 +162,15 @@ class Solving:
         worded: Callable[[InputError], str] = str,
     ) -> None:
         _require_judgeable(problems, judge)
-        sampler.check(prompts, settings, n)
+        sampler.check(prompts, settings, rule.n)
         self.folder, self.board = folder, Board(problem.id for problem in problems)
-        self._sampler, self._settings, self._prompts, self._n = sampler, settings, prompts, n
-        self._language = language
+        self._sampler, self._settings, self._prompts = sampler, settings, prompts
+        self._rule, self._language = rule, language
+        self._ended: set[str] = set()
+        self.session: dict[str, Any] | None = None
+        self.is_out_of_time = False
+        self.figures: dict[str, Any] = {}
+        by_rule = {key: value for key, value in rule.to_json().items() if key != "n"}
         with ExitStack() as files:
             self.writer = files.enter_context(
                 SampleWriter(folder.samples, resume=not force, force=force)
@@ -148,11 +178,12 @@ class Solving:
             self.writer.begin(
                 Manifest.describe(
                     prompts,
-                    n=n,
+                    n=rule.n,
                     settings=settings,
                     model=sampler.fingerprint,
                     problems=_origins(problems),
                     ends=sampler.ends(prompts, settings).record(),
+                    stopping=by_rule or None,
                 )
             )
             self._verdicts = files.enter_context(
@@ -160,30 +191,65 @@ class Solving:
             )
             for task_id, indices in self.writer.done.items():
                 self.board.drew(task_id, len(indices))
-            self.grading = Grading(judge, _Problems(problems), self._verdicts, None, say, worded)
+            self.grading = Grading(
+                judge, _Problems(problems), self._verdicts, None, say, worded, rule.to_json()
+            )
             self._files = files.pop_all()
 
-    def run(self, held: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+    def run(
+        self,
+        held: Callable[[], AbstractContextManager[None]] = nullcontext,
+        budget_s: float | None = None,
+    ) -> None:
         """Draws the samples that are missing, and judges those without a verdict.
 
         Args:
             held: around every write: what must not be interrupted.
+            budget_s: seconds from now after which no sample is drawn.
 
         Raises:
             CapacityError: not even one branch fits into the memory there is.
             OutputError: a file cannot be written; every earlier line is intact.
         """
+        deadline = None if budget_s is None else time.monotonic() + budget_s
+        # with a limit of time, too, every problem is to have as many samples as the others
+        in_rounds = self._rule.looks_at_verdicts or deadline is not None
         with JudgeThread(self.grading, self.folder.samples, self._language) as judging:
             if self.writer.tally.samples:
                 judging.start()  # while the model loads
-            if not self.writer.complete:
-                self._draw(judging, held)
+            for size in self._rule.looks() if in_rounds else (self._rule.n,):
+                if self._rule.looks_at_verdicts:
+                    judging.catch_up(self._is_all_judged)
+                    self._ended = {t for t in self.board.problems if self.board.is_met(t)}
+                if not self.is_out_of_time:
+                    self._draw_up_to(size, judging, held, deadline)
+            with held():
+                self._end_session()
             judging.finish()
 
-    def _draw(self, judging: JudgeThread, held: Callable[[], AbstractContextManager[None]]) -> None:
-        for sample in self._sampler.sample(
-            self._prompts, self._n, self._settings, done=self.writer.done
-        ):
+    def _is_all_judged(self) -> bool:
+        faults = self.grading.faults  # infrastructure errors have a line, and are counted by it
+        without_line = faults.total() - faults["infrastructure errors"]
+        return self.board.judged + without_line >= self.board.drawn
+
+    def _draw_up_to(
+        self,
+        size: int,
+        judging: JudgeThread,
+        held: Callable[[], AbstractContextManager[None]],
+        deadline: float | None,
+    ) -> None:
+        """Draws what the problems that are not ended lack of their first `size` samples."""
+        done = {
+            task_id: {index for index in self.writer.done.get(task_id, ()) if index < size}
+            for task_id in self.board.problems
+            if task_id not in self._ended
+        }
+        done = {task_id: indices for task_id, indices in done.items() if len(indices) < size}
+        prompts = [prompt for prompt in self._prompts if prompt.task_id in done]
+        if not prompts:
+            return
+        for sample in self._sampler.sample(prompts, size, self._settings, done=done):
             with held():
                 if not self.writer.tally.samples:
                     self._verdicts.finish()  # those of samples that are given up go first
@@ -191,8 +257,17 @@ class Solving:
                 self.board.drew(sample.task_id)
             judging.start()
             judging.check()
-        with held():
-            self.writer.finish(session_figures(self._sampler, self._prompts[0]))
+            if deadline is not None and time.monotonic() > deadline:
+                self.is_out_of_time = True
+                break
+        figures = session_figures(self._sampler, self._prompts[0])
+        self.session = add_figures(self.session, figures) if self.session else figures
+
+    def _end_session(self) -> None:
+        """Keeps the session's figures, and the run's where no more samples are to come."""
+        complete = self.writer.complete or not self.is_out_of_time
+        if self.session is not None or (complete and self.writer.manifest.result is None):
+            self.writer.finish(self.session or {}, complete=complete)
 
     def finish(self, ks: Sequence[int] = ()) -> Summary:
         """Writes the summary of what is judged so far.
@@ -205,7 +280,8 @@ class Solving:
             OutputError: the summary cannot be written.
         """
         summary = self.board.summary(ks)
-        record = {**summary.to_json(), **self.grading.figures(), "run": self.figures()}
+        self.figures = self._figures()
+        record = {**summary.to_json(), **self.grading.figures(), "run": self.figures}
         try:
             write_text(self.folder.summary, json.dumps(record, indent=1) + "\n")
         except OSError as error:
@@ -220,23 +296,39 @@ class Solving:
         """
         write_report(Results.read(self.folder.samples), self.folder.report)
 
-    def figures(self) -> dict[str, Any]:
-        """How far the run is, as plain JSON types."""
+    def _figures(self) -> dict[str, Any]:
         return {
-            "n": self._n,
+            **self._rule.to_json(),
             "complete": self.is_complete,
             **self.writer.tally.figures(),
+            **self._savings(),
             "solved": self.board.solved,
             "first_accepted": {
                 problem.task_id: problem.first_accepted for problem in self.board.problems.values()
             },
         }
 
+    def _savings(self) -> dict[str, Any]:
+        if not self._rule.looks_at_verdicts:
+            return {}
+        ended = [task_id for task_id in self.board.problems if self.board.is_met(task_id)]
+        return {"saved": asdict(count_savings(self.folder.samples, self._rule.n, ended))}
+
     @property
     def is_complete(self) -> bool:
         """Every sample is drawn and has a verdict."""
+        if self._rule.looks_at_verdicts:
+            return all(map(self.board.is_met, self.board.problems))
         judged = self._verdicts.lines - self.grading.faults.total()
         return self.writer.complete and judged >= self.writer.tally.samples
+
+    @property
+    def most_samples(self) -> int:
+        """How many samples the run has at its end, if no further problem is ended by its rule."""
+        return sum(
+            problem.drawn if task_id in self._ended else self._rule.n
+            for task_id, problem in self.board.problems.items()
+        )
 
     def __enter__(self) -> "Solving":
         return self

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from hydragen_cli.main import load
+from hydragen_cli.options import parse_seconds
 from hydragen_cli.run import _name_of
 from hydragen_cli.run_view import RunView
 from hydragen_tree.errors import InputError
@@ -29,7 +30,7 @@ def view_of(problems: int, *, drawn: int, judged: int, n: int = 100) -> RunView:
         rows_computed=15_000,
         started=time.perf_counter() - 10,
     )
-    view = RunView(lambda: stats, tally, board, n * problems, quiet=False)
+    view = RunView(lambda: stats, tally, board, lambda: n * problems, n, quiet=False)
     for _ in range(drawn):
         for problem in range(min(problems, 2)):
             board.drew(f"problem-{problem}")
@@ -74,6 +75,29 @@ def test_time_left_is_the_judges_where_it_is_behind() -> None:
     assert view_of(2, drawn=100, judged=0)._left(None) == []
 
 
+def test_time_left_in_rounds_is_at_most() -> None:
+    """100 samples of 50 tokens are missing, 2,000 tokens a second; the budget may be less."""
+    view = view_of(2, drawn=50, judged=50)
+    view._in_rounds = True
+    assert view._left(view._stats())[0].startswith("at most 2.5")
+    view._budget_s = 10.0
+    view._began = time.perf_counter() - 9
+    assert view._left(view._stats()) == ["at most 1.0 s left"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2h", 7200), ("1h30m", 5400), ("90 m", 5400), ("45s", 45), ("1.5", 1.5)]
+)
+def test_times(text: str, seconds: float) -> None:
+    assert parse_seconds("budget", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0h", "h", "2d", "-1", "1m2h"])
+def test_no_times(text: str) -> None:
+    with pytest.raises(InputError, match="expected a time"):
+        parse_seconds("budget", text)
+
+
 @pytest.mark.parametrize(
     ("problems", "model", "name"),
     [
@@ -94,6 +118,10 @@ def test_bad_input_leaves_nothing_behind(own_home: Path) -> None:
         (["sum.yaml", "-o", "file"], "output file: is no folder"),
         (["nowhere.yaml"], "no such file or directory"),
         (["sum.yaml", "--model", "nowhere"], "nowhere"),
+        (["sum.yaml", "--until-solved", "0"], "until_solved 0"),
+        (["sum.yaml", "--until-width", "2"], "between 0 and 1"),
+        (["sum.yaml", "--until-width", "0.1", "--until-solved", "1"], "choose one"),
+        (["sum.yaml", "--budget", "soon"], "expected a time"),
         (["sum.yaml", "-k", "0"], "expected integers"),
         (["sum.yaml", "-o", ".", "--language", "cobol"], "cobol"),
     ]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
 from hydragen_tree.problem.reading import load_problems
+from hydragen_tree.problem.types import Problem
+from hydragen_tree.results.overview import Overview
 from hydragen_tree.results.results import Results
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
@@ -147,3 +150,86 @@ def test_a_judge_that_fails_ends_the_run(
         with pytest.raises(JudgeError):
             run_and_judge(*args, **given)
     assert run_and_judge(*args, **given).overall.samples == 4
+
+
+def of_run(folder: Path) -> tuple[dict[str, Any], Any]:
+    """The summary's figures of the run, and the manifest's."""
+    summary = json.loads((folder / "summary.json").read_text())
+    return summary, json.loads((folder / "samples.jsonl.manifest.json").read_text())
+
+
+@pytest.fixture
+def sometimes_and_never(own_home: Path) -> list[Problem]:
+    """A problem that is solved by saying nothing, as one in five samples does, and another."""
+    for name, output in (("sometimes", ""), ("never", "42")):
+        (own_home / f"{name}.yaml").write_text(
+            f"id: {name}\nstatement: Add the numbers.\n"
+            f"tests: [{{input: 1 2, output: '{output}'}}]\nlimits: {{time_s: 1}}\n"
+        )
+    return load_problems(["sometimes.yaml", "never.yaml"])
+
+
+SHORT = SamplingSettings(max_tokens=10, temperature=1.0)
+
+
+def test_solved_problems_leave_the_batch_to_the_others(
+    own_home: Path, sampler: Sampler, judge: Judge, sometimes_and_never: list[Problem]
+) -> None:
+    given: Any = {"sampler": sampler, "judge": judge, "settings": SHORT}
+    fixed = run_and_judge(sometimes_and_never, 70, "fixed", **given)
+    summary = run_and_judge(sometimes_and_never, 70, "run", until_solved=3, **given)
+    drawn = completions(own_home / "run" / "samples.jsonl")
+    assert Counter(task_id for task_id, _ in drawn) == {"sometimes": 32, "never": 70}
+    all_of = completions(own_home / "fixed" / "samples.jsonl")
+    assert drawn.items() <= all_of.items()  # the first ones of those that a fixed n draws
+    sometimes, never = sorted(summary.problems, key=lambda problem: problem.samples)
+    verdicts = lines(own_home / "fixed" / "verdicts.jsonl")
+    right = [i for i in range(70) if verdicts["sometimes", i]["verdict"] == "AC"]
+    assert sometimes.stopped is not None
+    assert sometimes.stopped.samples == right[2] + 1
+    assert sometimes.curve.estimates[0].value == pytest.approx(2 / right[2])
+    assert never.curve == next(p.curve for p in fixed.problems if p.task_id == "never")
+    record, manifest = of_run(own_home / "run")
+    assert record["run"]["complete"]
+    assert record["run"]["saved"]["samples"] == 38
+    assert 0 < record["run"]["saved"]["tokens"] < record["run"]["saved"]["tokens_of_n"]
+    assert manifest["stopping"] == {"until_solved": 3}
+    assert manifest["result"]["samples"] == 102
+    (session,) = manifest["sessions"]
+    assert session["figures"]["samples_done"] == 102
+    # whoever reads the folder, or comes again, finds the same
+    assert Overview.of(Results.read("run").samples()).summary == summary
+    before = (own_home / "run" / "samples.jsonl").read_text()
+    assert run_and_judge(sometimes_and_never, 70, "run", until_solved=3, **given) == summary
+    assert (own_home / "run" / "samples.jsonl").read_text() == before
+    with pytest.raises(InputError, match=r'what ends a problem was {"until_solved": 3}, is absent'):
+        run_and_judge(sometimes_and_never, 70, "run", **given)
+
+
+def test_narrow_intervals_end_problems(
+    own_home: Path, sampler: Sampler, judge: Judge, sometimes_and_never: list[Problem]
+) -> None:
+    """No right one of 32 gives 0 to 0.109; of one in five it takes more to know it so well."""
+    given: Any = {"sampler": sampler, "judge": judge, "settings": SHORT}
+    run_and_judge(sometimes_and_never, 50, "run", until_width=0.12, **given)
+    drawn = completions(own_home / "run" / "samples.jsonl")
+    assert Counter(task_id for task_id, _ in drawn) == {"never": 32, "sometimes": 50}
+    record, _ = of_run(own_home / "run")
+    assert record["overall"]["samples"] == 82
+    assert record["overall"]["estimates"][-1]["k"] == 32
+
+
+def test_a_budget_ends_a_run_that_goes_on_later(
+    own_home: Path, sampler: Sampler, judge: Judge
+) -> None:
+    problems = load_problems(["sum.yaml", "total.yaml"])
+    given: Any = {"sampler": sampler, "judge": judge, "settings": SamplingSettings(max_tokens=4)}
+    run_and_judge(problems, 40, "run", budget_s=1e-9, **given)
+    record, manifest = of_run(own_home / "run")
+    assert record["run"]["samples"] == 1 == len(lines(own_home / "run" / "verdicts.jsonl"))
+    assert not record["run"]["complete"]
+    assert manifest["result"] is None
+    assert manifest["sessions"][0]["figures"]["samples_done"] >= 1
+    summary = run_and_judge(problems, 40, "run", **given)
+    assert summary.overall.samples == 80
+    assert of_run(own_home / "run")[0]["run"]["complete"]
