@@ -162,6 +162,25 @@ Devices = Annotated[
         "One that is lost hands its samples to the others. Default: one process, on --device.",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        rich_help_panel=_MODEL,
+        help="Draw with the GPUs of a Ray cluster: auto for the one of this machine or of "
+        "RAY_ADDRESS, as in a submitted job; local to start one here; or an address.",
+    ),
+]
+RayWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--ray-workers",
+        metavar="N",
+        rich_help_panel=_MODEL,
+        help="Actors that draw. Default: one a GPU of the cluster, or a processor if it has none.",
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(

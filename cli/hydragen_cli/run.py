@@ -110,6 +110,8 @@ def run(
     weights: arguments.Weights = "auto",
     device: arguments.Device = "auto",
     devices: arguments.Devices = None,
+    ray: arguments.Ray = None,
+    ray_workers: arguments.RayWorkers = None,
     attention: arguments.Attention = "auto",
     compile: arguments.Compile = None,
     memory: arguments.Memory = None,
@@ -149,6 +151,8 @@ def run(
         weights,
         device,
         devices,
+        ray,
+        ray_workers,
         attention,
         compile,
         parse_bytes("memory_bytes", memory),
@@ -168,7 +172,8 @@ def run(
             gathered = gather(problems, Path(scratch) / folder.problems.name)
             _say(gathered, quiet=quiet)
             inputs = Inputs(gathered.problems, (), chat, variants, options)
-            sampler, built = prepare(choice, inputs, samples, None, settings, quiet=quiet)
+            here = choice.without_cluster()
+            sampler, built = prepare(here, inputs, samples, None, settings, quiet=quiet)
         rehearse(sampler, built, samples, None, settings, choice.memory_bytes, quiet=quiet)
         return 0
 

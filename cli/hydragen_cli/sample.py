@@ -62,6 +62,8 @@ def sample(
     weights: arguments.Weights = "auto",
     device: arguments.Device = "auto",
     devices: arguments.Devices = None,
+    ray: arguments.Ray = None,
+    ray_workers: arguments.RayWorkers = None,
     attention: arguments.Attention = "auto",
     compile: arguments.Compile = None,
     memory: arguments.Memory = None,
@@ -97,13 +99,16 @@ def sample(
         weights,
         device,
         devices,
+        ray,
+        ray_workers,
         attention,
         compile,
         memory_bytes,
         max_rows,
     )
     if dry_run:
-        sampler, built = prepare(choice, inputs, samples, part, settings, quiet=quiet)
+        here = choice.without_cluster()
+        sampler, built = prepare(here, inputs, samples, part, settings, quiet=quiet)
         rehearse(sampler, built, samples, part, settings, memory_bytes, quiet=quiet)
         return 0
 

@@ -1,8 +1,8 @@
 """What the commands that sample have in common: the model, what is said before, and after."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli.console import console, count, duration, note, prepare_libraries, show, size
@@ -45,16 +45,29 @@ class ModelChoice:
     weights: str
     device: str
     devices: str | None
+    ray: str | None
+    ray_workers: int | None
     attention: str
     compiled: bool | None
     memory_bytes: int | None
     max_rows: int | None
 
     def __post_init__(self) -> None:
-        if self.devices is not None and self.device != "auto":
+        for setting, value in (("devices", self.devices), ("ray", self.ray)):
+            if value is not None and self.device != "auto":
+                raise InputError(
+                    "says where, as --device does; choose one", setting=setting, value=value
+                )
+        if self.devices is not None and self.ray is not None:
             raise InputError(
-                "names what --device does; choose one", setting="devices", value=self.devices
+                "says where, as --devices does; choose one", setting="ray", value=self.ray
             )
+        if self.ray_workers is not None and self.ray is None:
+            raise InputError("needs --ray", setting="ray_workers", value=self.ray_workers)
+
+    def without_cluster(self) -> "ModelChoice":
+        """The same on this machine alone, for a look at the prompts."""
+        return replace(self, ray=None, ray_workers=None)
 
 
 def prepare(
@@ -75,26 +88,7 @@ def prepare(
     """
     prepare_libraries(choice.model, quiet=quiet)
 
-    from hydragen_tree.sample.sampler import Sampler  # torch comes with it: seconds
-    from hydragen_tree.spread.devices import device_crew, find_devices
-    from hydragen_tree.spread.spread_sampler import SpreadSampler
-
-    devices = [] if choice.devices is None else find_devices(choice.devices)
-    sampler = Sampler.from_pretrained(
-        choice.model,
-        revision=choice.revision,
-        dtype=choice.dtype,
-        kv_dtype=choice.kv_dtype,
-        weights=choice.weights,
-        device=str(devices[0]) if devices else choice.device,
-        attention=choice.attention,
-        memory_bytes=choice.memory_bytes,
-        max_rows=choice.max_rows,
-        compiled=choice.compiled,
-    )
-    if devices:
-        crew = device_crew(sampler, devices)
-        sampler = SpreadSampler(sampler, crew, lambda news: note(news, quiet=quiet))
+    sampler = _sampler(choice, lambda news: note(news, quiet=quiet))
     built = inputs.prompts(sampler.tokenizer, settings.seed)
     sampler.check(built, settings, n, part)
     if choice.kv_dtype == "fp8":
@@ -102,6 +96,40 @@ def prepare(
     if sampler.source.is_quantised:
         note(_NOT_EXACT_WEIGHTS, quiet=quiet)
     return sampler, built
+
+
+def _sampler(choice: ModelChoice, say: Callable[[str], None]) -> "Sampler":
+    from hydragen_tree.sample.sampler import Sampler  # torch comes with it: seconds
+    from hydragen_tree.spread.spread_sampler import SpreadSampler
+
+    of_model: dict[str, Any] = {
+        "revision": choice.revision,
+        "dtype": choice.dtype,
+        "kv_dtype": choice.kv_dtype,
+        "weights": choice.weights,
+    }
+    of_run: dict[str, Any] = {
+        "attention": choice.attention,
+        "memory_bytes": choice.memory_bytes,
+        "max_rows": choice.max_rows,
+        "compiled": choice.compiled,
+    }
+    if choice.ray is not None:
+        from hydragen_tree.spread.ray_cluster import join
+        from hydragen_tree.spread.ray_crew import find_source, ray_crew
+
+        join(choice.ray)
+        sampler = Sampler(find_source(choice.model, **of_model), **of_run)
+        return SpreadSampler(sampler, ray_crew(sampler, choice.ray_workers), say)
+    if choice.devices is not None:
+        from hydragen_tree.spread.devices import device_crew, find_devices
+
+        devices = find_devices(choice.devices)
+        sampler = Sampler.from_pretrained(
+            choice.model, device=str(devices[0]), **of_model, **of_run
+        )
+        return SpreadSampler(sampler, device_crew(sampler, devices), say)
+    return Sampler.from_pretrained(choice.model, device=choice.device, **of_model, **of_run)
 
 
 def rehearse(
@@ -147,7 +175,7 @@ def remarks(
         yield frequencies
     if choice.model == "tiny":
         yield _DEMONSTRATION
-    is_our_choice = choice.device == "auto" and choice.devices is None
+    is_our_choice = choice.device == "auto" and choice.devices is None and choice.ray is None
     if is_our_choice and _is_faster_on_cpu(sampler, prompts, writer, settings.max_tokens):
         yield _SMALL
     error = sampler.logit_error(prompts[0])

@@ -25,8 +25,7 @@ def main(number: int) -> None:
     """
     limit_spinning()
     line = _Line(Connection(number))
-    spare_imports()
-    _quieten()
+    quieten()
     from hydragen_tree.spread.worker import Lost, as_error
 
     try:
@@ -108,8 +107,12 @@ def _report(line: _Line, worker: "Worker") -> None:
             told = figures
 
 
-def _quieten() -> None:
-    """No bars and no messages of libraries: they would stand among those of other workers."""
+def quieten() -> None:
+    """No bars and no messages of libraries: they would stand among those of other workers.
+
+    Comes before anything else imports transformers, which is spared what no worker needs.
+    """
+    spare_imports()
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

@@ -101,12 +101,18 @@ class SpreadSampler(Sampler):
         self._crew = crew
         self._say = say or (lambda message: None)
         self._measured: LogitError | None = None
+        self._why_slower: str | None = None
         self._stay = False
         self._n_runs = 0
 
     def logit_error(self, prompt: Prompt) -> LogitError | None:
         """See `Sampler.logit_error`; here None until a worker has measured it in a run."""
         return self._measured
+
+    @property
+    def why_slower(self) -> str | None:
+        """See `Sampler.why_slower`; here by what a worker has said."""
+        return self._why_slower
 
     def close(self) -> None:
         """Ends the workers."""
@@ -184,6 +190,7 @@ class SpreadSampler(Sampler):
                 worker.doing, worker.started = "waiting", time.perf_counter()
                 if not self.stats.samples_total:
                     started = worker.started
+                self._why_slower = message.why_slower
                 if message.logit_error is not None:
                     self._measured = message.logit_error
                     self._say(str(message.logit_error))
@@ -192,10 +199,12 @@ class SpreadSampler(Sampler):
             case PieceDone():
                 worker.stats, worker.doing = message.stats, "waiting"
             case Lost():
-                worker.doing, worker.error = "lost", message.error
+                worker.doing = "loading" if message.starts_again else "lost"
+                worker.error = message.error
                 worker.stats.samples_live = worker.stats.rows_live = 0
                 n_back = 0 if piece is None else work.give_back(piece)
                 rest = f"; the others draw its {n_back:,} samples" if n_back else ""
+                rest += "; it is started again" if message.starts_again else ""
                 if any(each.doing != "lost" for each in self.workers):
                     self._say(f"{worker.name}: {message.error}{rest}")
         self.stats = side_by_side([each.stats for each in self.workers], started)
@@ -208,7 +217,8 @@ def _all_lost(workers: Sequence[WorkerState]) -> HydragenError:
     """The one error of all workers, or one that names each."""
     errors = {worker.name: worker.error for worker in workers if worker.error is not None}
     first, *others = errors.values()
-    if all((type(error), error.args) == (type(first), first.args) for error in others):
+    is_of_the_run = type(first) is not HydragenError  # what it asks for cannot be done by any
+    if is_of_the_run and all(str(error) == str(first) for error in others):
         return first
     why = "; ".join(f"{name}: {error}" for name, error in errors.items())
     return HydragenError(

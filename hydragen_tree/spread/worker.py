@@ -48,10 +48,12 @@ class Ready:
     Attributes:
         run: the assignment's.
         logit_error: what was measured, if that was asked for.
+        why_slower: see `Sampler.why_slower`.
     """
 
     run: int
     logit_error: LogitError | None = None
+    why_slower: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,11 @@ class Lost:
 
     Attributes:
         error: why.
+        starts_again: another takes its place, and will be `Ready`.
     """
 
     error: HydragenError
+    starts_again: bool = False
 
 
 Message = Ready | Sample | Figures | PieceDone | Lost
@@ -106,7 +110,7 @@ class Worker:
         if assignment.measures:
             error = self._sampler.logit_error(assignment.prompts[0])
         _ = self._sampler.model
-        return Ready(assignment.run, error)
+        return Ready(assignment.run, error, self._sampler.why_slower)
 
     def draw(self, piece: Piece) -> Iterator[Sample]:
         """Draws a piece of the run.

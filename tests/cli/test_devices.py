@@ -100,7 +100,7 @@ def test_closed_pipe_ends_quietly(home: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--devices", "cpu", "--device", "cpu"], "--devices cpu: names what --device does"),
+        (["--devices", "cpu", "--device", "cpu"], "--devices cpu: says where, as --device does"),
         (["--devices", "nonsense"], "--devices nonsense: "),
         (["--devices", "99"], "--devices 99: "),
     ],

@@ -1,0 +1,236 @@
+"""Workers that are actors of a Ray cluster, one a GPU.
+
+An actor that is lost, with its process or with its machine, is started again elsewhere or there,
+a few times; what it had not drawn goes to the others meanwhile.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from hydragen_tree.branch.budget import free_memory_bytes
+from hydragen_tree.errors import HydragenError, InputError, first_line
+from hydragen_tree.model.loading import ModelSource, find_model
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.spread.ray_cluster import import_ray, resources
+from hydragen_tree.spread.work_list import Piece
+from hydragen_tree.spread.worker import (
+    Assignment,
+    Figures,
+    Lost,
+    Message,
+    PieceDone,
+    Ready,
+    SamplerMaker,
+    Worker,
+    as_error,
+)
+
+_RESTARTS = 3  # of each worker
+_BATCH_S = 0.1  # samples that end within this time travel together
+_POLL_S = 0.2  # between two looks at whether the user wants to stop
+
+
+class RayCrew:
+    """Actors that draw, each with a model of its own. They start with the first run.
+
+    Args:
+        maker: makes a worker's sampler.
+        workers: how many there shall be; they come as the cluster has room for them.
+        needs: what each takes of the cluster: `num_gpus`, `num_cpus`.
+    """
+
+    def __init__(self, maker: SamplerMaker, workers: int, needs: Mapping[str, float]) -> None:
+        self._ray = import_ray()
+        self._maker, self._n_workers = maker, workers
+        self._actor_class = self._ray.remote(RayWorker).options(**needs)
+        self._actors: dict[int, Any] = {}
+        self._restarts = dict.fromkeys(range(workers), _RESTARTS)
+        self._waiting: dict[Any, int] = {}  # answers to come, and whose
+        self._inbox: deque[tuple[int, Message]] = deque()
+        self._assignment: Assignment | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the workers, in their order."""
+        return [f"worker {number + 1}" for number in range(self._n_workers)]
+
+    @property
+    def actors(self) -> list[Any]:
+        """Handles of the actors that there are."""
+        return list(self._actors.values())
+
+    def begin(self, assignment: Assignment) -> None:
+        """Tells all workers of a run; each answers `Ready`. Those that were lost start anew."""
+        self._assignment = assignment
+        self._shared = self._ray.put(assignment)  # once for all workers of a machine
+        for worker in range(self._n_workers):
+            self._begin(worker)
+
+    def give(self, worker: int, piece: Piece) -> None:
+        """Has a worker draw a piece; it answers with samples and `PieceDone`."""
+        draw = self._actors[worker].draw.options(num_returns="streaming")
+        self._waiting[draw.remote(piece)] = worker
+
+    def receive(self) -> tuple[int, Message]:
+        """The next message of any worker, and which; waits for it."""
+        while not self._inbox:
+            ready, _ = self._ray.wait(list(self._waiting), timeout=_POLL_S)
+            for answer in ready:
+                self._take(answer, self._waiting[answer])
+        return self._inbox.popleft()
+
+    def close(self) -> None:
+        """Ends the actors, whatever they do."""
+        for actor in self._actors.values():
+            self._ray.kill(actor)
+        self._actors, self._waiting = {}, {}
+        self._inbox.clear()
+
+    def _begin(self, worker: int) -> None:
+        if worker not in self._actors:
+            self._actors[worker] = self._actor_class.remote(self._maker)
+        answer = self._actors[worker].begin.remote(self._shared, measures=worker == 0)
+        self._waiting[answer] = worker
+
+    def _take(self, answer: Any, worker: int) -> None:
+        """Takes in what has come of an answer, and the news if no more will."""
+        try:
+            if isinstance(answer, self._ray.ObjectRefGenerator):
+                messages: list[Message] = self._ray.get(next(answer))
+            else:
+                messages = [self._ray.get(answer)]
+                del self._waiting[answer]
+        except StopIteration:
+            del self._waiting[answer]
+        except self._ray.exceptions.RayError as error:
+            self._lose(worker, HydragenError(first_line(error)), again=True)
+        else:
+            for message in messages:
+                if isinstance(message, Lost):
+                    # What does not fit, or is no model, will not be so the next time either.
+                    self._lose(worker, message.error, again=type(message.error) is HydragenError)
+                    return
+                self._inbox.append((worker, message))
+
+    def _lose(self, worker: int, error: HydragenError, *, again: bool) -> None:
+        """Parts with a worker's actor, and starts another one if that may help."""
+        self._waiting = {answer: w for answer, w in self._waiting.items() if w != worker}
+        self._ray.kill(self._actors.pop(worker))
+        again = again and self._restarts[worker] > 0
+        self._inbox.append((worker, Lost(error, starts_again=again)))
+        if again:
+            self._restarts[worker] -= 1
+            self._begin(worker)
+
+
+class RayWorker:
+    """What is in an actor.
+
+    Args:
+        maker: makes the sampler.
+    """
+
+    def __init__(self, maker: SamplerMaker) -> None:
+        from hydragen_tree.spread.child import quieten
+
+        quieten()
+        self._maker = maker
+        self._worker: Worker | None = None
+
+    def begin(self, assignment: Assignment, measures: bool) -> Ready | Lost:
+        """See `Worker.begin`; the first call also finds the model."""
+        try:
+            if self._worker is None:
+                self._worker = Worker(self._maker)
+            return self._worker.begin(replace(assignment, measures=measures))
+        except Exception as error:
+            return Lost(as_error(error))
+
+    def draw(self, piece: Piece) -> Iterator[list[Message]]:
+        """Samples and figures as they come, some at a time; `PieceDone` or `Lost` last."""
+        assert self._worker is not None
+        messages: list[Message] = []
+        sent = time.monotonic()
+        try:
+            for sample in self._worker.draw(piece):
+                messages.append(sample)
+                if time.monotonic() - sent >= _BATCH_S:
+                    yield [*messages, Figures(self._worker.stats)]
+                    messages, sent = [], time.monotonic()
+            yield [*messages, PieceDone(self._worker.stats)]
+        except Exception as error:
+            yield [*messages, Lost(as_error(error))]
+
+
+def ray_crew(sampler: Sampler, workers: int | None = None) -> RayCrew:
+    """Actors with a sampler like the one given, on the cluster that has been joined.
+
+    Args:
+        sampler: as `find_source` found its model.
+        workers: how many; None: one for each GPU of the cluster, or each processor if it has none.
+
+    Raises:
+        InputError: no worker is asked for.
+    """
+    if workers is not None and workers < 1:
+        raise InputError("expected an integer >= 1", setting="ray_workers", value=workers)
+    kind = sampler.source.device.type
+    resource = "CPU" if kind == "cpu" else "GPU"
+    there = int(resources().get(resource, 0))
+    workers = workers or max(there, 1)
+    maker = partial(
+        _sampler_there,
+        sampler.source,
+        share=workers if kind == "cpu" else 1,
+        memory_bytes=sampler.memory_bytes,
+        attention=sampler.attention,
+        max_rows=sampler.max_rows,
+        compiled=sampler.compiled,
+    )
+    return RayCrew(maker, workers, {"num_cpus": 1} if kind == "cpu" else {"num_gpus": 1})
+
+
+def find_source(model: str, **options: Any) -> ModelSource:
+    """Finds a model as the cluster's workers will see it, on a GPU where it has one.
+
+    Args:
+        model: see `find_model`.
+        options: the rest of them, but for the device.
+
+    Raises:
+        ModelError: as `find_model`.
+    """
+    if not resources().get("GPU"):
+        return find_model(model, device="cpu", **options)
+    ray = import_ray()
+    task = ray.remote(find_model).options(num_gpus=1)
+    try:
+        source: ModelSource = ray.get(task.remote(model, device="cuda", **options))
+    except ray.exceptions.RayTaskError as error:
+        raise as_error(error.cause) from error
+    return source
+
+
+def _sampler_there(
+    source: ModelSource, *, share: int, memory_bytes: int | None, **options: Any
+) -> Sampler:
+    """Makes a worker's sampler where the worker is.
+
+    Args:
+        source: the model.
+        share: workers that may come to share the memory of a machine.
+        memory_bytes: for keys and values.
+        options: of the sampler.
+    """
+    if memory_bytes is None and source.device.type == "cpu":
+        memory_bytes = free_memory_bytes(source.device) // min(share, os.cpu_count() or 1)
+    if source.device.type != "cpu":  # the actor sees no device but its own
+        source = replace(source, device=torch.device(source.device.type, 0))
+    return Sampler(source, memory_bytes=memory_bytes, **options)

@@ -1,0 +1,88 @@
+"""A real cluster of this machine's processors draws what one process draws, killed or not."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hydragen_cli import main
+from hydragen_tree.errors import InputError
+from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.spread.spread_sampler import SpreadSampler
+from tests.cli.test_sample import PROBLEM, RUN, assert_same_samples
+from tests.sample.test_sampler import SETTINGS, prompts
+from tests.spread.test_processes import N, assert_same, by_name, load_all
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield ray
+        ray.shutdown()
+
+
+def actor_processes() -> list[int]:
+    """Process ids of the actors that draw."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if place.read_bytes().startswith(b"ray::RayWorker"):
+                found.append(int(place.parent.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def test_a_killed_actor_starts_again(cluster: Any, random_model: Path) -> None:
+    from hydragen_tree.spread.ray_crew import find_source, ray_crew
+
+    sampler = Sampler(find_source(str(random_model)), max_rows=8)
+    whole = by_name(sampler.sample(prompts(), N, SETTINGS))
+    said: list[str] = []
+    with SpreadSampler(sampler, ray_crew(sampler), said.append) as spread:
+        assert [worker.name for worker in spread.workers] == ["worker 1", "worker 2"]
+        load_all(spread)
+        samples = spread.sample(prompts(), N, SETTINGS)
+        drawn = [next(samples)]
+        for process in actor_processes()[:1]:
+            os.kill(process, signal.SIGKILL)
+        assert_same(by_name(iter([*drawn, *samples])), whole)
+        assert len(said) == 1, said
+        assert said[0].endswith("it is started again")
+        load_all(spread)
+        assert len(actor_processes()) == 2
+
+    with pytest.raises(InputError, match="ray_workers 0"):
+        ray_crew(sampler, 0)
+
+
+def test_a_run_is_resumed_on_a_cluster(
+    cluster: Any,
+    own_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def sample(*args: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["hydragen", "sample", *RUN, *args, "--quiet"])
+        with pytest.raises(SystemExit) as caught:
+            main.run()
+        assert caught.value.code == 0, capfd.readouterr().err
+        return capfd.readouterr().out
+
+    (own_home / "doubles.yaml").write_text(PROBLEM)
+    whole = sample().splitlines()
+    sample("-n", "20", "-o", "out.jsonl")
+    sample("--resume", "-o", "out.jsonl", "--ray", "auto", "--ray-workers", "1")
+    assert_same_samples(Path("out.jsonl").read_text().splitlines(), whole)
