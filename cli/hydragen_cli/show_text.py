@@ -223,6 +223,8 @@ def print_sample(
     if (reason := record.get("finish_reason")) is not None:
         tokens = f" after {count(record['n_tokens'], 'token')}" if "n_tokens" in record else ""
         _say(terminal, Text(f"ended    by {reason}{tokens}"))
+    if isinstance(reasoning := record.get("reasoning"), str):
+        _say(terminal, Text(f"thought  {count(len(reasoning), 'character')} before its answer"))
     for fact in _probabilities(record):
         _say(terminal, Text(fact))
     if logprobs := record.get("token_logprobs"):

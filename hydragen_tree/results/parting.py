@@ -176,7 +176,9 @@ def _key(line: SampleLine) -> Key:
 
 
 def _text(line: SampleLine) -> str:
-    return line.completion if line.completion is not None else line.solution or ""
+    """All that was drawn, the thought before the answer included."""
+    reasoning = line.record.get("reasoning") or ""
+    return reasoning + (line.completion if line.completion is not None else line.solution or "")
 
 
 def _digest(line: SampleLine) -> bytes:

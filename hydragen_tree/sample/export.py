@@ -88,7 +88,10 @@ def _openai_batch(samples: Iterable[SampleLine], model: str, *, is_chat: bool) -
 
 def _choice(index: int, sample: SampleLine, is_chat: bool) -> dict[str, Any]:
     text = sample.completion if sample.completion is not None else sample.solution
-    said = {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
+    message = {"role": "assistant", "content": text}
+    if reasoning := sample.record.get("reasoning"):
+        message["reasoning_content"] = reasoning  # as vLLM's server calls it
+    said: dict[str, Any] = {"message": message} if is_chat else {"text": text}
     length = sample.record.get("finish_reason") == "length"
     return {
         "index": index,

@@ -13,6 +13,7 @@ from hydragen_kernels.drawn import Drawn
 from hydragen_tree.branch.drawing import stream_keys
 from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.drafts import split_reasoning
 from hydragen_tree.sample.endings import Endings
 from hydragen_tree.sample.sample import FinishReason, Sample
 from hydragen_tree.sample.solution import extract_solution
@@ -167,11 +168,12 @@ class SampleRecords:
         for number in ended.samples.tolist():
             prompt = self._prompts[self.prompt[number]]
             self._stats.samples_done += 1
+            reasoning, answer = split_reasoning(text, prompt.text)
             yield Sample(
                 task_id=prompt.task_id,
                 sample_index=int(self.index[number]),
                 prompt_variant=prompt.variant,
-                completion=text,
+                completion=answer,
                 solution=extract_solution(
                     text, prompt.text, starter=prompt.starter, entry_point=prompt.entry_point
                 ),
@@ -184,6 +186,7 @@ class SampleRecords:
                 token_logprobs=tuple(self._token_logprobs[number])
                 if self.settings.logprobs
                 else None,
+                reasoning=reasoning,
             )
 
     def _ending(self, sample: int, tokens: Int32) -> tuple[FinishReason | None, str]:

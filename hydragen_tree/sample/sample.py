@@ -14,7 +14,7 @@ class Sample:
         task_id: the problem's id.
         sample_index: i in 0 .. n-1; the i-th sample is the same whatever n is.
         prompt_variant: which few-shot variant it was drawn from: `sample_index % variants`.
-        completion: the text drawn, stop string and end token cut off.
+        completion: the text drawn, stop string and end token cut off, without the `reasoning`.
         solution: the program extracted from the completion.
         finish_reason: `eos`, `stop` (a stop string) or `length`.
         n_tokens: tokens drawn, those of the stop included.
@@ -23,6 +23,7 @@ class Sample:
         seed: the run's seed.
         token_ids: the tokens drawn.
         token_logprobs: one log-probability a token, when asked for.
+        reasoning: what the model thought before its answer, as in `<think>`; None: nothing.
     """
 
     task_id: str
@@ -37,3 +38,4 @@ class Sample:
     seed: int
     token_ids: tuple[int, ...] = ()
     token_logprobs: tuple[float, ...] | None = None
+    reasoning: str | None = None

@@ -219,6 +219,8 @@ def _line(sample: Sample, problem: str | None) -> dict[str, Any]:
         "sampled_logprob": sample.sampled_logprob,
         "seed": sample.seed,
     }
+    if sample.reasoning is not None:
+        line["reasoning"] = sample.reasoning
     if sample.token_logprobs is not None:
         line["token_logprobs"] = sample.token_logprobs
     if problem is not None:
