@@ -87,11 +87,22 @@ def import_(
 def export(
     samples: Annotated[
         str,
-        typer.Argument(metavar="SAMPLES", help="A file of samples; - reads stdin."),
+        typer.Argument(
+            metavar="SAMPLES",
+            help="A file of samples; - reads stdin. For a log, a run: samples, verdicts or folder.",
+        ),
     ],
     format_: Annotated[
-        Literal["human-eval", "evalplus", "apps", "openai-batch", "openai-batch-completions"],
-        typer.Option("--format", help="What to write."),
+        Literal[
+            "human-eval",
+            "evalplus",
+            "apps",
+            "openai-batch",
+            "openai-batch-completions",
+            "inspect",
+            "lm-eval",
+        ],
+        typer.Option("--format", help="What to write; logs (inspect, lm-eval) hold verdicts too."),
     ],
     output: Annotated[
         Path | None,
@@ -101,15 +112,17 @@ def export(
     quiet: arguments.Quiet = False,
     config: arguments.Config = None,
 ) -> int:
-    """Write samples as human-eval, evalplus, APPS or OpenAI batch output.
+    """Write samples as human-eval, evalplus, APPS, OpenAI batch output, inspect's or lm-eval's log.
 
     Lines that are no samples are named and left out, and the exit code is 3.
     """
-    from hydragen_tree.sample.export import export_samples
+    from hydragen_tree.sample.export import FORMATS, export_samples
     from hydragen_tree.sample.manifest import Manifest, manifest_path
 
     output = file_or_stdout(output)
     read = [("the configuration", file) for file in config_files(config)]
+    if format_ not in FORMATS:
+        return _export_log(samples, format_, output, read, force=force, quiet=quiet)
     if samples != "-":
         path = Path(samples)
         read += [
@@ -129,6 +142,33 @@ def export(
     broken = f"; {count(reader.broken, 'line')} left out" if reader.broken else ""
     note(f"{count(reader.good, 'sample')} written{broken}", quiet=quiet)
     return PARTIAL if reader.broken else 0
+
+
+def _export_log(
+    run: str,
+    format_: str,
+    output: Path | None,
+    read: list[tuple[str, Path]],
+    *,
+    force: bool,
+    quiet: bool,
+) -> int:
+    """Writes a run, with what the judge said of it."""
+    if run == "-":
+        raise InputError("a log is of a run; name its samples, its verdicts or its folder")
+    from hydragen_tree.results.logs import export_log
+    from hydragen_tree.results.results import Results
+
+    results = Results.read(run)
+    check_outputs({"output": output}, [*read, *results.files.named()])
+    refuse_existing(output, force)
+    with open_output(output) as target:
+        for text in export_log(results, format_):
+            target.write(text.encode())
+    if broken := results.broken:
+        note(f"{broken[0]}; {count(len(broken), 'line')} left out")
+    note(f"{results.files.name}: written as {format_}", quiet=quiet)
+    return PARTIAL if broken else 0
 
 
 class _Reader:

@@ -32,13 +32,7 @@ def report(
     results = Results.read(run)
     files = results.files
     read = [("the configuration", file) for file in config_files(config)]
-    named = (
-        ("the samples", files.samples),
-        ("the verdicts", files.verdicts),
-        ("the manifest of the samples", files.manifest),
-    )
-    read += [(what, path) for what, path in named if path]
-    check_outputs({"output": output}, read)
+    check_outputs({"output": output}, [*read, *files.named()])
     refuse_existing(output, force)
     if files.passed_over:
         note(f"{files.passed_over}: holds verdicts of other samples; they are left out")

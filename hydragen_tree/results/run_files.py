@@ -48,6 +48,15 @@ class RunFiles:
         assert found is not None
         return found
 
+    def named(self) -> Iterator[tuple[str, Path]]:
+        """The files, and what each is."""
+        files = (
+            ("the file of the samples", self.samples),
+            ("the file of the verdicts", self.verdicts),
+            ("the manifest of the samples", self.manifest),
+        )
+        yield from ((what, path) for what, path in files if path)
+
     def to_json(self) -> dict[str, str | None]:
         """The paths."""
         paths = {"samples": self.samples, "verdicts": self.verdicts, "manifest": self.manifest}
