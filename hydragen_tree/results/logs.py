@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from hydragen_tree.results.judged_sample import JudgedSample
 from hydragen_tree.results.overview import Overview
 from hydragen_tree.results.results import Results
 
+_HALVES = re.compile("[\ud800-\udfff]")
 _SCORER = "hydragen-eval"
 _FIRST_STATED = ("temperature", "top_p", "max_tokens", "seed")
 
@@ -34,11 +36,11 @@ def _inspect(results: Results) -> Iterator[str]:
     """A log as `inspect_ai.log.read_eval_log` reads it and `inspect view` shows it: an epoch a
     sample, scored C or I. Its samples come last, one by one."""
     overview = Overview.of(results.samples())
-    head = json.dumps(_inspect_head(results, overview))
+    head = _json(_inspect_head(results, overview))
     yield head.removesuffix("}") + ', "samples": ['
     separator = "\n"
     for judged in results.samples():
-        yield separator + json.dumps(_inspect_sample(results, judged))
+        yield separator + _json(_inspect_sample(results, judged))
         separator = ",\n"
     yield "\n]}\n"
 
@@ -136,7 +138,7 @@ def _lm_eval(results: Results) -> Iterator[str]:
     for number, (task_id, samples) in enumerate(drawn.items()):
         samples.sort(key=lambda judged: judged.index)
         line = _lm_eval_line(results, number, samples, curves.get(task_id))
-        yield json.dumps(line) + "\n"
+        yield _json(line) + "\n"
 
 
 def _lm_eval_line(
@@ -177,6 +179,11 @@ def _text(judged: JudgedSample) -> str:
 
 def _model(results: Results) -> str:
     return str(results.manifest.model["name"]) if results.manifest else "unknown"
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    """Half characters, which a model can draw, are replaced: their readers take none."""
+    return _HALVES.sub("\ufffd", json.dumps(record, ensure_ascii=False))
 
 
 def _digest(text: str) -> str:
