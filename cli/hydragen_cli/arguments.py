@@ -77,7 +77,8 @@ DryRun = Annotated[
     typer.Option(
         "--dry-run",
         rich_help_panel=_OUTPUT,
-        help="Print the prompts, and what the run would share and need. Loads no weights.",
+        help="Print the settings with their sources, the prompts, and what the run would share and "
+        "need. Loads no weights.",
     ),
 ]
 Prompts = Annotated[
@@ -315,6 +316,15 @@ Config = Annotated[
         callback=read_layers,
         rich_help_panel=_OTHER,
         help=f"TOML file with options, in a table for each command. Default: ./{FILE_NAME}",
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "-v",
+        "--verbose",
+        rich_help_panel=_OTHER,
+        help="First say which settings hold, and where each comes from; so does --dry-run.",
     ),
 ]
 Quiet = Annotated[

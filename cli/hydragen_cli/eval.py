@@ -109,6 +109,7 @@ def evaluate(
     no_cache: judging.NoCache = False,
     python: judging.Python = None,
     language: judging.Language = "python",
+    verbose: arguments.Verbose = False,
     quiet: arguments.Quiet = False,
     config: arguments.Config = None,
 ) -> int:

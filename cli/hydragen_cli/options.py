@@ -27,12 +27,12 @@ from typer.core import TyperCommand
 
 from hydragen_cli.commands import COMMANDS
 from hydragen_cli.console import note
+from hydragen_cli.effective import ORIGINS, origin_of, show_settings
 from hydragen_cli.interrupts import Interrupted
 from hydragen_tree.errors import InputError
 
 FILE_NAME = "hydragen.toml"
 PREFIX = "HYDRAGEN_"
-_ORIGINS = "hydragen.origins"
 _FLAGS = {
     "n": "-n",
     "k": "-k",
@@ -49,10 +49,13 @@ _UNITS |= {f"{p}IB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), start=1
 
 
 class Command(TyperCommand):
-    """A command whose complaints name where a value came from when it was no flag."""
+    """A command that knows where each value came from, and says so in complaints and if asked."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; an InputError about a setting gains its origin."""
+        asked = ctx.params.get("verbose") or ctx.params.get("dry_run")
+        if asked and not ctx.params.get("quiet"):
+            show_settings(ctx)
         try:
             return super().invoke(ctx)
         except Interrupted as interrupted:
@@ -61,7 +64,7 @@ class Command(TyperCommand):
         except InputError as error:
             flag = error.setting and flag_of(error.setting)
             names = [p.name for p in self.params if flag in p.opts]
-            if origin := _origin(ctx, names[0] if names else None):
+            if origin := origin_of(ctx, names[0] if names else None):
                 error.args += (f" (set by {origin})",)
             raise
 
@@ -74,7 +77,7 @@ def flag_of(setting: str) -> str:
 def explain(error: typer.TyperException) -> str:
     """A usage error as one sentence that names the flag, the variable or the file's key."""
     ctx, param = getattr(error, "ctx", None), getattr(error, "param", None)
-    origin = _origin(ctx, param.name) if ctx and param else None
+    origin = origin_of(ctx, param.name) if ctx and param else None
     return f"{origin}: {error.message}" if origin else error.format_message()
 
 
@@ -177,7 +180,7 @@ def read_layers(ctx: typer.Context, config: Path | None) -> Path | None:
             values[name] = _several(text) if getattr(option, "multiple", False) else text
             origins[name] = PREFIX + name.upper()
     ctx.default_map = values
-    ctx.meta[_ORIGINS] = origins
+    ctx.meta[ORIGINS] = origins
     return config
 
 
@@ -249,12 +252,3 @@ def _several(text: str) -> list[str]:
         except ValueError:
             pass  # a value that happens to begin with a bracket
     return [text]
-
-
-def _origin(ctx: typer.Context, name: str | None) -> str | None:
-    """The variable or key that set an option, unless a flag did."""
-    source = ctx.get_parameter_source(name) if name else None
-    if name is None or source is None or source.name != "DEFAULT_MAP":
-        return None
-    origin: str | None = ctx.meta.get(_ORIGINS, {}).get(name)
-    return origin

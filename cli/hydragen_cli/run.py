@@ -11,6 +11,7 @@ import typer
 
 from hydragen_cli import arguments, judging
 from hydragen_cli.console import console, count, note, show
+from hydragen_cli.effective import given_settings
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_cli.judging import open_judge
@@ -41,6 +42,7 @@ _STOPPING = "Stopping before N samples"
 
 
 def run(
+    ctx: typer.Context,
     problems: Annotated[
         list[str],
         typer.Argument(
@@ -123,6 +125,7 @@ def run(
     no_cache: judging.NoCache = False,
     python: judging.Python = None,
     language: judging.Language = "python",
+    verbose: arguments.Verbose = False,
     quiet: arguments.Quiet = False,
     config: arguments.Config = None,
 ) -> int:
@@ -210,6 +213,7 @@ def run(
                 judge=judge,
                 settings=settings,
                 language=language,
+                options=given_settings(ctx),
                 force=force,
                 say=note,
                 worded=lambda error: error.worded(flag_of),

@@ -1,14 +1,17 @@
 """`hydragen sample`, `hydragen-sample`: problems in, samples out."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hydragen_cli import arguments
 from hydragen_cli.console import console, count, note, show
+from hydragen_cli.effective import given_settings
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
-from hydragen_cli.options import config_files, parse_bytes, unescape
+from hydragen_cli.options import config_files, flag_of, parse_bytes, unescape
 from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of_model
 from hydragen_cli.progress import Progress
 from hydragen_cli.requested import as_requested
@@ -68,6 +71,7 @@ def sample(
     compile: arguments.Compile = None,
     memory: arguments.Memory = None,
     max_rows: arguments.MaxRows = None,
+    verbose: arguments.Verbose = False,
     quiet: arguments.Quiet = False,
     config: arguments.Config = None,
 ) -> int:
@@ -84,7 +88,10 @@ def sample(
         logprobs,
         tuple(stop_token or ()),
     )
+    by_option = {"samples": samples, **asdict(settings)}
     settings, samples = as_requested(ctx, inputs.asked, settings, samples)
+    if (verbose or dry_run) and not quiet:
+        _say_requested(by_option, {"samples": samples, **asdict(settings)})
     part = Shard.parse(shard, first, last).within(samples)
     memory_bytes = parse_bytes("memory_bytes", memory)
     if resume and force:
@@ -140,7 +147,8 @@ def sample(
                 problems=inputs.files,
                 ends=sampler.ends(built, settings).record(),
                 shard=part,
-            )
+            ),
+            given_settings(ctx),
         )
         if writer.complete:
             note(f"{path}: complete, nothing to do", quiet=quiet)
@@ -181,6 +189,13 @@ def sample(
             lines = describe_samples(writer, figures)
             show(console(), lines if path is None else [*lines, ("output", str(path))])
     return 0
+
+
+def _say_requested(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Which settings are not the options', since the requests ask for others."""
+    asked = [f"{flag_of(name)} {value}" for name, value in now.items() if value != before[name]]
+    if asked:
+        note(f"as the requests ask: {', '.join(asked)}")
 
 
 def _how_to_resume(writer: "SampleWriter") -> str:

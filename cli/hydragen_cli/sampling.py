@@ -154,8 +154,15 @@ def rehearse(
     needed = outline.savings.kv_bytes + outline.tail_bytes(settings.max_tokens)
     budget = memory_bytes or free_memory_bytes(sampler.source.device)
     memory = f"{size(needed)} of keys and values at most, of {size(budget)} allowed"
-    ends = str(sampler.ends(prompts, settings))
-    show(console(), [*describe(outline), ("memory", memory), ("ends", f"samples end at {ends}")])
+    found = "{name}, {dtype} on {device}".format(**sampler.fingerprint)
+    rows = f"{count(sampler.max_rows, 'row')} at most"
+    facts = [
+        ("model", f"{found}, {sampler.backend} attention, {rows}"),
+        *describe(outline),
+        ("memory", memory),
+        ("ends", f"samples end at {sampler.ends(prompts, settings)}"),
+    ]
+    show(console(), facts)
 
 
 def remarks(

@@ -216,9 +216,14 @@ class Manifest:
             raise InputError("cannot resume, as the run has changed: " + "; ".join(changes))
         return replace(self, n=new.n, result=self.result if new.n == self.n else None)
 
-    def with_session(self) -> "Manifest":
-        """The manifest with one more session, started now with the versions installed now."""
+    def with_session(self, options: Mapping[str, Any] | None = None) -> "Manifest":
+        """The manifest with one more session, started now with the versions installed now.
+
+        Args:
+            options: what whoever started it was given, and where that came from.
+        """
         session = {"started": _now(), "versions": installed_versions()}
+        session |= {"options": dict(options)} if options else {}
         return replace(self, sessions=(*self.sessions, session))
 
     def finished(self, result: Mapping[str, Any] | None, figures: Mapping[str, Any]) -> "Manifest":

@@ -102,10 +102,14 @@ class SampleWriter:
                 " starts anew",
             )
 
-    def begin(self, manifest: Manifest) -> None:
+    def begin(self, manifest: Manifest, options: Mapping[str, Any] | None = None) -> None:
         """Takes the run's description; after this, samples may be written.
 
         Reads what earlier sessions wrote, and cuts off a torn last line.
+
+        Args:
+            manifest: of the run.
+            options: see `Manifest.with_session`.
 
         Raises:
             InputError: the run to resume was another one, or its file was altered.
@@ -119,7 +123,7 @@ class SampleWriter:
             self._read_lines(manifest)
         self._manifest = manifest
         if not self.complete:
-            self._manifest = manifest.with_session()
+            self._manifest = manifest.with_session(options)
         elif manifest.result is None:  # killed between its last sample and the end
             self.finish({})
 

@@ -45,6 +45,7 @@ from hydragen_tree.solving.board import Board
 from hydragen_tree.solving.folder import RunFolder
 from hydragen_tree.solving.following import JudgeThread
 from hydragen_tree.solving.savings import count_savings
+from hydragen_tree.spread.spread_sampler import SpreadSampler
 
 _USUAL = SamplingSettings()
 
@@ -130,6 +131,7 @@ class Solving:
         judge: judges the programs.
         settings: how to sample.
         language: of the programs.
+        options: what the run was started with, for the record: see `Manifest.with_session`.
         force: give up what the folder holds, with the first sample.
         say: told of the judge's faults as they are met, a line each.
         worded: the text of an error, where settings have other names.
@@ -157,6 +159,7 @@ class Solving:
         judge: Judge,
         settings: SamplingSettings,
         language: str = "python",
+        options: Mapping[str, Any] | None = None,
         force: bool = False,
         say: Callable[[str], None] = lambda message: None,
         worded: Callable[[InputError], str] = str,
@@ -184,7 +187,8 @@ class Solving:
                     problems=_origins(problems),
                     ends=sampler.ends(prompts, settings).record(),
                     stopping=by_rule or None,
-                )
+                ),
+                options,
             )
             self._verdicts = files.enter_context(
                 VerdictFile(folder.verdicts, self.board, resume=not force, force=force)
@@ -214,7 +218,12 @@ class Solving:
         deadline = None if budget_s is None else time.monotonic() + budget_s
         # with a limit of time, too, every problem is to have as many samples as the others
         in_rounds = self._rule.looks_at_verdicts or deadline is not None
-        with JudgeThread(self.grading, self.folder.samples, self._language) as judging:
+        with ExitStack() as stack:
+            if in_rounds and isinstance(self._sampler, SpreadSampler):
+                stack.enter_context(self._sampler)  # its workers stay for the next round
+            judging = stack.enter_context(
+                JudgeThread(self.grading, self.folder.samples, self._language)
+            )
             if self.writer.tally.samples:
                 judging.start()  # while the model loads
             for size in self._rule.looks() if in_rounds else (self._rule.n,):

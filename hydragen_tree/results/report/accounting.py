@@ -112,6 +112,9 @@ def settings(manifest: Manifest | None) -> str:
         ("Model", dict(manifest.model)),
         ("Versions", dict(manifest.sessions[-1].get("versions", {})) if manifest.sessions else {}),
     ]
+    options = manifest.sessions[-1].get("options", {}) if manifest.sessions else {}
+    given = {flag: f"{value} ({source})" for flag, (value, source) in options.items()}
+    parts.append(("Given, and where; the rest by default", given))
     if manifest.shard is not None:
         parts.append(("Shard", {"part": str(manifest.shard)}))
     if manifest.ends:
