@@ -31,6 +31,7 @@ from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, longest_sequence, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
+from hydragen_tree.sample.notebook import NotebookView
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.shard import Part, sample_ranges
@@ -49,7 +50,7 @@ _MOST_SAMPLES = 10_000_000  # some 60 bytes of each are held from the start
 _USUAL = SamplingSettings()
 
 
-class Sampler:
+class Sampler(NotebookView):
     """Draws samples from one model. Weights load when the first run has passed its checks.
 
     Attributes:

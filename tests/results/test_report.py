@@ -214,3 +214,14 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     results = Results.read(write_run(tmp_path / "run"))
     with pytest.raises(OutputError, match="cannot be written"):
         write_report(results, tmp_path / "none" / "report.html")
+
+
+def test_samples_that_verdicts_made_needless_are_not_missing(tmp_path: Path) -> None:
+    samples = write_run(tmp_path / "run")
+    manifest = tmp_path / "run" / "samples.jsonl.manifest.json"
+    record = {**json.loads(manifest.read_text()), "n": 7}
+    for stopping, said in ((None, "6 missing"), ({"until_solved": 3}, "6 not needed")):
+        manifest.write_text(json.dumps({**record, "stopping": stopping}))
+        page = page_of(samples)
+        assert said in page.text["span"]
+        assert ("until_solved" in page.text["dt"]) == bool(stopping)

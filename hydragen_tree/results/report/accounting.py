@@ -115,16 +115,19 @@ def settings(manifest: Manifest | None) -> str:
     options = manifest.sessions[-1].get("options", {}) if manifest.sessions else {}
     given = {flag: f"{value} ({source})" for flag, (value, source) in options.items()}
     parts.append(("Given, and where; the rest by default", given))
+    if manifest.stopping:
+        parts.insert(1, ("A problem ends before n by", dict(manifest.stopping)))
     if manifest.shard is not None:
         parts.append(("Shard", {"part": str(manifest.shard)}))
     if manifest.ends:
         parts.append(("Ends", {"a sample ends at": str(EndConditions(**manifest.ends))}))
-    return "".join(
-        f'<section class="group"><h3>{name}</h3>'
-        f"{facts((key, _value(value)) for key, value in values.items())}</section>"
+    groups = "".join(
+        f'<div class="group"><h3>{name}</h3>'
+        f"{facts((key, _value(value)) for key, value in values.items())}</div>"
         for name, values in parts
         if values
     )
+    return f'<div class="groups">{groups}</div>'
 
 
 def _value(value: Any) -> str:

@@ -127,7 +127,7 @@ def _header(results: Results, name: str) -> str:
         model = manifest.model
         said = [
             f"{model.get('name')}, {model.get('dtype')} on {model.get('device')}",
-            f"n = {manifest.n:,}",
+            f"n {'up to' if manifest.stopping else '='} {manifest.n:,}",
             *(
                 f"{key.replace('_', ' ')} {manifest.settings[key]}"
                 for key in ("temperature", "seed")
@@ -151,8 +151,9 @@ def _glance(results: Results, overview: Overview) -> str:
         for e in dict.fromkeys((estimates[0], estimates[-1])):
             interval = f"{e.low:.3f} to {e.high:.3f}"
             tiles.append(tile(f"pass@{e.k:,}", f"{e.value:.3f}", interval))
-    missing = manifest.n_samples - overview.samples if manifest else 0
-    more = f"{missing:,} missing" if missing > 0 else f"{counts['distinct_programs']:,} distinct"
+    more = f"{counts['distinct_programs']:,} distinct"
+    if manifest is not None and (rest := manifest.n_samples - overview.samples) > 0:
+        more = f"{rest:,} {'not needed' if manifest.stopping else 'missing'}"
     tiles.append(tile("Samples", f"{overview.samples:,}", more))
     if overview.judged:
         rest = overview.samples - overview.judged
