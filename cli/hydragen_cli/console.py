@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,17 @@ def note(message: str, *, quiet: bool = False) -> None:
     """One line on stderr."""
     if not quiet:
         print(message, file=sys.stderr, flush=True)
+
+
+def prints_on_stderr(ray: str | None) -> AbstractContextManager[object]:
+    """Inside, what a Ray driver prints goes to stderr: Ray prints news of its machines on stdout.
+
+    Our own data is written to the file that stdout was when its writer was made.
+
+    Args:
+        ray: the cluster's address; None: there is none, and nothing is changed.
+    """
+    return nullcontext() if ray is None else redirect_stdout(sys.stderr)
 
 
 def prepare_libraries(model: str, *, quiet: bool) -> None:

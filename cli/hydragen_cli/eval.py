@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from hydragen_cli import arguments, judging
-from hydragen_cli.console import console, count, note
+from hydragen_cli.console import console, count, note, prints_on_stderr
 from hydragen_cli.judging import open_judge
 from hydragen_cli.options import config_files, flag_of, parse_ks
 from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of, write_text
@@ -110,6 +110,7 @@ def evaluate(
     python: judging.Python = None,
     language: judging.Language = "python",
     verbose: arguments.Verbose = False,
+    ray: judging.Ray = None,
     quiet: arguments.Quiet = False,
     config: arguments.Config = None,
 ) -> int:
@@ -147,6 +148,7 @@ def evaluate(
     with (
         _open_all(files) as sources,
         VerdictFile(output, tally, resume=resume, force=force) as verdicts,
+        prints_on_stderr(ray),
         open_judge(
             workers=workers,
             sandbox=sandbox,
@@ -154,6 +156,7 @@ def evaluate(
             cache=not no_cache,
             python=python,
             quiet=quiet,
+            ray=ray,
         ) as judge,
         _Drain() as drain,
     ):

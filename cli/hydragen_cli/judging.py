@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hydragen_cli.console import note
+from hydragen_cli.console import count, note
 from hydragen_tree.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,17 @@ Workers = Annotated[
         "--workers",
         metavar="N",
         rich_help_panel=_JUDGE,
-        help="Programs judged at a time. Default: one a processor.",
+        help="Programs judged at a time, with --ray on each machine. Default: one a processor.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        rich_help_panel=_JUDGE,
+        help="Judge on all machines of a Ray cluster: auto for the one of this machine or of "
+        "RAY_ADDRESS, as in a submitted job; local to start one here; or an address.",
     ),
 ]
 Sandbox = Annotated[
@@ -81,8 +91,11 @@ def open_judge(
     cache: bool,
     python: str | None,
     quiet: bool,
+    ray: str | None = None,
 ) -> "Judge":
     """Start a judge, and say in one line what protects the machine from the programs.
+
+    With the address of a Ray cluster, it judges on all machines of it.
 
     Raises:
         InputError: an option is wrong, or no sandbox works here.
@@ -96,6 +109,12 @@ def open_judge(
             "protects nothing; say --unsandboxed to mean it", setting="sandbox", value=sandbox
         )
     level = "rlimits" if unsandboxed else sandbox
-    judge = Judge(level, workers, cache=cache, python=python)
+    if ray is None:
+        judge = Judge(level, workers, cache=cache, python=python)
+    else:
+        from hydragen_tree.judge.ray_judge import RayJudge
+
+        judge = RayJudge(ray, level, workers, cache=cache, python=python)
+        note(f"{count(judge.workers, 'program')} at a time on the cluster", quiet=quiet)
     note(str(judge.isolation), quiet=quiet)
     return judge

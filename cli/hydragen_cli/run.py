@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hydragen_cli import arguments, judging
-from hydragen_cli.console import console, count, note, show
+from hydragen_cli.console import console, count, note, prints_on_stderr, show
 from hydragen_cli.effective import given_settings
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
@@ -190,6 +190,7 @@ def run(
         inputs = Inputs(gathered.problems, (), chat, variants, options)
         _check_outputs(folder, inputs, model, config)
         with (
+            prints_on_stderr(ray),
             open_judge(
                 workers=workers,
                 sandbox=sandbox,
@@ -197,6 +198,7 @@ def run(
                 cache=not no_cache,
                 python=python,
                 quiet=quiet,
+                ray=ray,
             ) as judge,
             Interrupts() as interrupts,
         ):

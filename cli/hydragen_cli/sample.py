@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hydragen_cli import arguments
-from hydragen_cli.console import console, count, note, show
+from hydragen_cli.console import console, count, note, prints_on_stderr, show
 from hydragen_cli.effective import given_settings
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
@@ -132,7 +132,11 @@ def sample(
         {"output": path}, [*read, *([("its own manifest", manifest)] if manifest else [])]
     )
     check_outputs({"output": manifest}, read)
-    with Interrupts() as interrupts, SampleWriter(path, resume=resume, force=force) as writer:
+    with (
+        Interrupts() as interrupts,
+        SampleWriter(path, resume=resume, force=force) as writer,
+        prints_on_stderr(ray),
+    ):
         sampler, built = prepare(choice, inputs, samples, part, settings, quiet=quiet)
 
         from hydragen_tree.run import run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge.languages import find_language
-from hydragen_tree.judge.sandbox.interpreter import find_interpreter
+from hydragen_tree.judge.sandbox.interpreter import Interpreter, find_interpreter
 from hydragen_tree.judge.sandbox.isolation import Isolation, find_isolation
 from hydragen_tree.judge.store import Store, default_directory
 from hydragen_tree.judge.stream import Item, Stream, Tag
@@ -46,7 +46,11 @@ class Judge:
         interpreter = find_interpreter(python)
         self.isolation: Isolation = find_isolation(sandbox, interpreter)
         store = Store((cache_dir or default_directory()) if cache else None)
-        self._pool = WorkerPool(self.workers, self.isolation, interpreter, store)
+        self._pool = self._make_pool(interpreter, store)
+
+    def _make_pool(self, interpreter: Interpreter, store: Store) -> WorkerPool:
+        """Who runs the programs."""
+        return WorkerPool(self.workers, self.isolation, interpreter, store)
 
     def require_judgeable(self, problem: Problem) -> None:
         """Make sure that a problem can be judged, before anything is.

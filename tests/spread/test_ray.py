@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +21,23 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield ray
-        ray.shutdown()
-
-
-def actor_processes() -> list[int]:
-    """Process ids of the actors that draw."""
+def actor_processes(name: str) -> list[int]:
+    """Process ids of the actors of a class."""
     found = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if place.read_bytes().startswith(b"ray::RayWorker"):
+            if place.read_bytes().startswith(f"ray::{name}".encode()):
                 found.append(int(place.parent.name))
         except OSError:  # it has ended
             continue
     return found
+
+
+def wait_for_the_end_of(name: str) -> None:
+    end = time.monotonic() + 20
+    while actor_processes(name):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_killed_actor_starts_again(cluster: Any, random_model: Path) -> None:
@@ -56,13 +51,13 @@ def test_a_killed_actor_starts_again(cluster: Any, random_model: Path) -> None:
         load_all(spread)
         samples = spread.sample(prompts(), N, SETTINGS)
         drawn = [next(samples)]
-        for process in actor_processes()[:1]:
+        for process in actor_processes("RayWorker")[:1]:
             os.kill(process, signal.SIGKILL)
         assert_same(by_name(iter([*drawn, *samples])), whole)
         assert len(said) == 1, said
         assert said[0].endswith("it is started again")
         load_all(spread)
-        assert len(actor_processes()) == 2
+        assert len(actor_processes("RayWorker")) == 2
 
     with pytest.raises(InputError, match="ray_workers 0"):
         ray_crew(sampler, 0)
@@ -85,4 +80,5 @@ def test_a_run_is_resumed_on_a_cluster(
     whole = sample().splitlines()
     sample("-n", "20", "-o", "out.jsonl")
     sample("--resume", "-o", "out.jsonl", "--ray", "auto", "--ray-workers", "1")
+    wait_for_the_end_of("RayWorker")
     assert_same_samples(Path("out.jsonl").read_text().splitlines(), whole)
