@@ -92,8 +92,11 @@ def masked_attention(
         scores = torch.tanh(scores / softcap) * softcap
     if hidden is not None:
         scores.masked_fill_(hidden.repeat_interleave(q_heads // kv_heads, 0), -torch.inf)
-    lse = torch.logsumexp(scores, -1)
-    weights = torch.exp(scores - lse.nan_to_num(neginf=0.0)[..., None])
-    out = torch.matmul(weights, values.float())
+    peak = scores.amax(-1, keepdim=True)
+    weights = torch.exp(scores - peak.masked_fill(peak == -torch.inf, 0.0))  # -inf: none is seen
+    total = weights.sum(-1, keepdim=True)
+    lse = (peak + total.log()).squeeze(-1)
+    # By their sum, not by exp(lse): large scores leave lse no digits for that.
+    out = torch.matmul(weights, values.float()) / total.masked_fill(total == 0.0, 1.0)
     out = out.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)
     return out, lse.unflatten(1, (rows, -1)).transpose(0, 1).flatten(1, 2)

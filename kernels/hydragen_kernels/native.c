@@ -1,11 +1,12 @@
 /* Tree attention of a decode step on a CPU: every row over its path's segments and its own tail.
  *
  * Queries that share a kv head lie side by side in the lanes of a vector, up to TILE of them, so
- * that a key that is read serves all of them and softmax needs no sums across lanes. Scores are in
- * units of log2. Every query has a running partial (out, max, sum), which all that it meets
- * continues; it is rescaled when its maximum grows. A sum of thousands of numbers one after the other
- * loses digits, so sums begin at zero three times: for a block of keys, for a run of blocks, and for
- * all runs.
+ * that a key that is read serves all of them and softmax needs no sums across lanes. A score is
+ * scaled when it is whole, and only its distance to the maximum is put into units of log2: large
+ * scores lose no digits that a dense product keeps. Every query has a running partial (out, max,
+ * sum), which all that it meets continues; it is rescaled when its maximum grows. A sum of thousands
+ * of numbers one after the other loses digits, so sums begin at zero three times: for a block of
+ * keys, for a run of blocks, and for all runs.
  *
  * Compiled by native.py for the machine at hand; the vector types are those of GCC and Clang.
  * It defines the columns of the item table, ITEM_QUERY_START and so on, from items.py.
@@ -26,9 +27,11 @@ enum {
     KEYS = 64,              /* keys a block: their scores stay in the first cache */
     RUN = 32 * KEYS,        /* keys before sums begin anew */
     STEP = 4,               /* keys, or numbers of a value, that a register tile holds */
+    PART = 16,              /* numbers of a head before a sum begins anew */
     MAX_HEAD_DIM = 256
 };
-#define LOWEST -1e30f /* a maximum of nothing: finite, so that no difference is NaN */
+#define LOWEST -3.4028235e38f /* a maximum of nothing: finite, so that no difference is NaN */
+#define LOG2_E 1.44269504f
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
@@ -57,7 +60,7 @@ typedef struct {
  * (all_out, all_max, all_sum) of the runs before. */
 typedef struct {
     _Alignas(64) float out[TILE][MAX_HEAD_DIM], query[TILE][MAX_HEAD_DIM], max[TILE], sum[TILE];
-    float all_out[TILE][MAX_HEAD_DIM], all_max[TILE], all_sum[TILE];
+    float all_out[TILE][MAX_HEAD_DIM], all_max[TILE], all_sum[TILE], scale;
     int64_t met[TILE];
 } Tile;
 
@@ -81,9 +84,12 @@ INLINE vec exp2v(vec x) {
     return (vec)((ivec)p + ((ivec)shifted << 23));
 }
 
+/* e ** x, for x <= 0; below -87 it is 2 ** -126. */
+INLINE vec expv(vec x) { return exp2v(x * LOG2_E); }
+
 /* Adds a query's run to those before, and begins another; the maximum goes on. */
 INLINE void end_run(Tile *tile, int at, int64_t dim) {
-    float shrink = exp2v((vec){} + (tile->all_max[at] - tile->max[at]))[0];
+    float shrink = expv((vec){} + (tile->all_max[at] - tile->max[at]))[0];
     for (int64_t d = 0; d < dim; d++) {
         tile->all_out[at][d] = tile->all_out[at][d] * shrink + tile->out[at][d];
         tile->out[at][d] = 0.0f;
@@ -98,29 +104,35 @@ INLINE void count_keys(Tile *tile, int at, int64_t n, int64_t dim) {
     if (tile->met[at] >= RUN) end_run(tile, at, dim);
 }
 
-/* scores[key][lane] = query . key, for `step` keys; raises the maxima. */
-INLINE void score(int nv, int step, const vec *query, const float *keys, int64_t dim, vec *scores,
-                  vec *max) {
-    vec sums[STEP][VECTORS] = {0};
-    for (int64_t d = 0; d < dim; d++) {
-        vec held[VECTORS];
-        for (int i = 0; i < nv; i++) {
-            held[i] = query[d * nv + i];
-            HELD(held[i]);
+/* scores[key][lane] = scale * query . key, for `step` keys; raises the maxima. Sums begin anew every
+ * PART numbers, as those that a vector's lanes hold do in `meet`. */
+INLINE void score(int nv, int step, const vec *query, const float *keys, int64_t dim, float scale,
+                  vec *scores, vec *max) {
+    for (int64_t part = 0; part < dim; part += PART) {
+        vec sums[STEP][VECTORS] = {0};
+        int64_t end = part + PART < dim ? part + PART : dim;
+        for (int64_t d = part; d < end; d++) {
+            vec held[VECTORS];
+            for (int i = 0; i < nv; i++) {
+                held[i] = query[d * nv + i];
+                HELD(held[i]);
+            }
+            for (int k = 0; k < step; k++)
+                for (int i = 0; i < nv; i++) sums[k][i] += held[i] * keys[k * dim + d];
         }
         for (int k = 0; k < step; k++)
-            for (int i = 0; i < nv; i++) sums[k][i] += held[i] * keys[k * dim + d];
+            for (int i = 0; i < nv; i++)
+                scores[k * nv + i] = part ? scores[k * nv + i] + sums[k][i] : sums[k][i];
     }
-    for (int k = 0; k < step; k++)
-        for (int i = 0; i < nv; i++) {
-            scores[k * nv + i] = sums[k][i];
-            max[i] = larger(max[i], sums[k][i]);
-        }
+    for (int k = 0; k < step * nv; k++) {
+        scores[k] *= scale;
+        max[k % nv] = larger(max[k % nv], scores[k]);
+    }
 }
 
 /* A run of keys for nv vectors of queries, whose partials continue. */
 INLINE void run(int nv, const vec *query, const float *keys, const float *values, int64_t n,
-                int64_t dim, vec *out, vec *max, vec *sum) {
+                int64_t dim, float scale, vec *out, vec *max, vec *sum) {
     vec weights[KEYS * VECTORS];
     for (int64_t first = 0; first < n; first += KEYS) {
         int64_t count = n - first < KEYS ? n - first : KEYS, k = 0;
@@ -128,16 +140,16 @@ INLINE void run(int nv, const vec *query, const float *keys, const float *values
         vec top[VECTORS];
         for (int i = 0; i < nv; i++) top[i] = max[i];
         for (; k + STEP <= count; k += STEP)
-            score(nv, STEP, query, key + k * dim, dim, weights + k * nv, top);
-        for (; k < count; k++) score(nv, 1, query, key + k * dim, dim, weights + k * nv, top);
+            score(nv, STEP, query, key + k * dim, dim, scale, weights + k * nv, top);
+        for (; k < count; k++) score(nv, 1, query, key + k * dim, dim, scale, weights + k * nv, top);
         vec shrink[VECTORS], block[VECTORS] = {0};
         for (int i = 0; i < nv; i++) {
-            shrink[i] = exp2v(max[i] - top[i]);
+            shrink[i] = expv(max[i] - top[i]);
             max[i] = top[i];
         }
         for (k = 0; k < count; k++)
             for (int i = 0; i < nv; i++) {
-                vec weight = exp2v(weights[k * nv + i] - top[i]);
+                vec weight = expv(weights[k * nv + i] - top[i]);
                 weights[k * nv + i] = weight;
                 block[i] += weight;
             }
@@ -178,7 +190,7 @@ INLINE void together(int nv, Tile *tile, int first, int count, const float *keys
         }
     memcpy(m, tile->max + first, count * sizeof *m);
     memcpy(l, tile->sum + first, count * sizeof *l);
-    run(nv, query, keys, values, n, dim, out, max, sum);
+    run(nv, query, keys, values, n, dim, tile->scale, out, max, sum);
     for (int lane = 0; lane < count; lane++)
         for (int64_t d = 0; d < dim; d++) tile->out[first + lane][d] = o[d * lanes + lane];
     memcpy(tile->max + first, m, count * sizeof *m);
@@ -216,13 +228,13 @@ INLINE void meet(int nd, Tile *tile, int at, const float *keys, const float *val
         const loose *key = (const loose *)(keys + places[k]);
         vec sum = query[0] * key[0];
         for (int i = 1; i < nd; i++) sum += query[i] * key[i];
-        float score = total(sum);
+        float score = total(sum) * tile->scale;
         weights[k] = score;
         top = score > top ? score : top;
     }
-    for (int k = count; k % LANES; k++) weights[k] = LOWEST; /* weighs nothing */
-    vec shrink = exp2v((vec){} + (tile->max[at] - top)), sums = {0}, held[MAX_HEAD_DIM / LANES] = {0};
-    for (int k = 0; k < count; k += LANES) blocks[k / LANES] = exp2v(blocks[k / LANES] - top);
+    for (int k = count; k % LANES; k++) weights[k] = -INFINITY; /* weighs nothing */
+    vec shrink = expv((vec){} + (tile->max[at] - top)), sums = {0}, held[MAX_HEAD_DIM / LANES] = {0};
+    for (int k = 0; k < count; k += LANES) blocks[k / LANES] = expv(blocks[k / LANES] - top);
     for (int k = 0; k < count; k += LANES) sums += blocks[k / LANES];
     for (int k = 0; k < count; k++) {
         const loose *value = (const loose *)(values + places[k]);
@@ -307,11 +319,12 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
     int64_t group = s->q_heads / s->kv_heads, dim = s->head_dim;
     const float *keys = s->keys + head * s->key_head, *values = s->values + head * s->value_head;
     Tile tile;
+    tile.scale = s->scale;
     for (int at = 0; at < count; at++) {
         int64_t row = (first + at) / group, own = head * group + (first + at) % group;
         const float *query = s->queries + row * s->query_row + own * s->query_head;
         for (int64_t d = 0; d < dim; d++)
-            tile.query[at][d] = query[d] * s->scale, tile.out[at][d] = tile.all_out[at][d] = 0.0f;
+            tile.query[at][d] = query[d], tile.out[at][d] = tile.all_out[at][d] = 0.0f;
         tile.max[at] = tile.all_max[at] = LOWEST, tile.sum[at] = tile.all_sum[at] = 0.0f;
         tile.met[at] = 0;
     }
@@ -337,7 +350,7 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
         float *out = s->out + (row * s->q_heads + own) * dim;
         for (int64_t d = 0; d < dim; d++) out[d] = tile.all_out[at][d] * factor;
         s->lse[row * s->q_heads + own] =
-            sum == 0.0f ? -INFINITY : (tile.all_max[at] + log2f(sum)) * 0.69314718f;
+            sum == 0.0f ? -INFINITY : tile.all_max[at] + logf(sum);
     }
 }
 

@@ -7,7 +7,6 @@ dozen of its operations for the tails do the same (NOTES.md has both times).
 
 import ctypes
 import hashlib
-import math
 import os
 import shutil
 import subprocess
@@ -142,7 +141,7 @@ class DecodeTables:
             head_dim,
             *self._sizes,
             torch.get_num_threads(),
-            scale * math.log2(math.e),
+            scale,
         )
         _library().decode_attention(ctypes.byref(step))
         return out, lse

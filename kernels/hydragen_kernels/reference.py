@@ -97,20 +97,22 @@ def partial(
     if first is not None:
         hidden = torch.arange(tokens, device=queries.device) < first[:, None]
         scores = scores.masked_fill(hidden[:, None, None, :], -torch.inf)
-    lse = torch.logsumexp(scores, dim=-1)
-    weights = torch.exp(scores - lse.nan_to_num(neginf=0.0)[..., None])  # -inf: no key is seen
+    # Divided by their sum, not by exp(lse): large scores leave lse no digits for that.
+    peak = scores.amax(-1, keepdim=True)
+    weights = torch.exp(scores - peak.masked_fill(peak == -torch.inf, 0.0))  # -inf: none is seen
+    total = weights.sum(-1, keepdim=True)
+    lse = (peak + total.log()).squeeze(-1)
+    weights = weights / total.masked_fill(total == 0.0, 1.0)
     out = torch.einsum("rhgt,htd->rhgd", weights, values.to(dtype))
     return Partial(out.reshape(rows, q_heads, head_dim), lse.reshape(rows, q_heads))
 
 
 def merge(a: Partial, b: Partial) -> Partial:
     """The partial over the keys of both. Associative and commutative; `empty` is its identity."""
-    lse = torch.logaddexp(a.lse, b.lse)
-    weight_a = torch.exp(a.lse - lse).nan_to_num(0.0)[
-        ..., None
-    ]  # -inf - -inf: no keys on either side
-    weight_b = torch.exp(b.lse - lse).nan_to_num(0.0)[..., None]
-    return Partial(weight_a * a.out + weight_b * b.out, lse)
+    # Of differences, so that both add up to one; -inf - -inf: no keys on either side.
+    weight_a = torch.sigmoid(a.lse - b.lse).nan_to_num(0.0)[..., None]
+    weight_b = torch.sigmoid(b.lse - a.lse).nan_to_num(0.0)[..., None]
+    return Partial(weight_a * a.out + weight_b * b.out, torch.logaddexp(a.lse, b.lse))
 
 
 def attend(

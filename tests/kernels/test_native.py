@@ -197,6 +197,40 @@ def test_scores_far_below_zero() -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("score", [1.0, 90.0])
+def test_large_scores_are_as_exact_as_dense_ones(rows: int, score: float, width: None) -> None:
+    rng = torch.Generator().manual_seed(rows)
+    queries = torch.randn(rows, 600, 64, generator=rng) * score
+    keys, values = torch.randn(2, 600, 128, 64, generator=rng)
+    items = item_table([Item(0, rows, 0, 64, causal=0, level=0)])
+    pages = np.tile(np.arange(64 // PAGE, 128 // PAGE, dtype=np.int32), (rows, 1))
+    plan = Plan(rows, items, Tails(pages, np.full(rows, 64, np.int32), PAGE))
+    truth = dense_attention(queries.double(), keys.double(), values.double())
+    out = tree_attention(queries, keys, values, plan, backend="native")
+    dense = dense_attention(queries, keys, values)
+    assert (out - truth).norm() <= 1.4 * (dense - truth).norm()
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "native"])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("score", [2.0**30, 2.0**101, 2.0**127])
+def test_finite_scores_however_low_are_scores(score: float, rows: int, backend: str) -> None:
+    if backend == "native" and native.why_unavailable() is not None:
+        pytest.skip("no C compiler")
+    queries = torch.ones(rows, 2, 32)
+    keys = torch.full((2, 24, 32), -score / 32)
+    keys[:, 10:] *= 1.25
+    values = torch.randn(2, 24, 32, generator=torch.Generator().manual_seed(rows))
+    items = item_table([Item(0, rows, 0, 16, causal=0, level=0)])
+    pages = np.tile(np.array([4, 5], np.int32), (rows, 1))
+    plan = Plan(rows, items, Tails(pages, np.full(rows, 8, np.int32), PAGE))
+    found = tree_attention(queries, keys, values, plan, scale=1.0, backend=backend)
+    dense = ((queries.transpose(0, 1) @ keys.mT).softmax(-1) @ values).transpose(0, 1)
+    torch.testing.assert_close(found, dense)
+
+
+@needs_compiler
 def test_a_row_that_meets_nothing_is_zero() -> None:
     case = build(6)
     assert case.plan.tails is not None
