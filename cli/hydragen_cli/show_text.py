@@ -59,8 +59,9 @@ def _about(results: "Results") -> list[tuple[str, str]]:
 def _counts(results: "Results", overview: "Overview") -> list[tuple[str, str]]:
     manifest, counts = results.manifest, overview.to_json()
     drawn = f"{overview.samples:,} of {count(len(overview.tasks), 'problem')}"
-    if manifest is not None and (missing := manifest.n_samples - overview.samples):
-        drawn += f", {missing:,} missing of n = {manifest.n:,} a problem"
+    if manifest is not None and (missing := manifest.n_missing(overview.samples)):
+        most = " at most" if manifest.stopping else ""
+        drawn += f", {missing:,} missing of n = {manifest.n:,} a problem{most}"
     facts = [("samples", f"{drawn}; {counts['distinct_programs']:,} distinct programs")]
     if reasons := counts["finish_reasons"]:
         facts.append(("ended", ", ".join(f"{n:,} by {name}" for name, n in reasons.items())))
@@ -90,7 +91,7 @@ def describe_model(manifest: "Manifest") -> str:
 
 def describe_settings(manifest: "Manifest") -> str:
     """`temperature 0.8, top_k 0, ...`; what is empty or off is left out."""
-    values = {"n": manifest.n, **manifest.settings}
+    values = {"n": manifest.n, **(manifest.stopping or {}), **manifest.settings}
     shown = {name: v for name, v in values.items() if v is not False and v not in ((), [])}
     return ", ".join(f"{name} {_value(value)}".strip() for name, value in shown.items())
 

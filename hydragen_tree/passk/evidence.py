@@ -149,14 +149,9 @@ class WidthReached:
             return 0.0
         if k > self.samples:
             return 1.0
-        # weighted by a p under which ending here is likely, so that no number is too small
-        p = min(max(self.accepted / self.samples, 0.5 / self.samples), 1 - 0.5 / self.samples)
         way = self.looks[: self.looks.index(self.samples) + 1]
-        orders = _arrivals(p, way, self.width, 0)[self.accepted]
-        failing = _arrivals(p, way, self.width, k)
-        if failing.size <= self.accepted:
-            return 1.0
-        return float(np.clip(1.0 - failing[self.accepted] / orders, 0.0, 1.0))
+        all_orders, failing = (_orders(self.accepted, way, self.width, failed) for failed in (0, k))
+        return float(np.clip(1.0 - failing / all_orders, 0.0, 1.0))
 
     def interval(self, k: int) -> tuple[float, float]:
         """Exact: all p under which an end as high, and one as low, is likely enough.
@@ -182,17 +177,23 @@ def _carried(low: float, high: float, k: int, estimate: float) -> tuple[float, f
     return min(any_of(low, k), estimate), max(any_of(high, k), estimate)
 
 
-def _arrivals(p: float, looks: tuple[int, ...], width: float, failed: int) -> Floats:
-    """Chances to come to the last look without an end before it, by how many are right there.
+@lru_cache(maxsize=1 << 16)
+def _orders(accepted: int, looks: tuple[int, ...], width: float, failed: int) -> float:
+    """The orders of right and wrong that come to the last look, and to no end before it.
 
     Args:
-        p: chance of a right sample.
+        accepted: how many are right there, at least one.
         looks: numbers of samples.
         width: at which it ends.
-        failed: as many samples at the beginning have to be wrong; at most the last look.
+        failed: as many samples at the beginning are wrong; at most the last look.
+
+    Returns:
+        Their number, as their chance under one p, which is the same for all `failed`.
     """
-    *_, last = _walk(p, looks, width, failed)
-    return last
+    # a p under which coming there is likely, so that no number is too small
+    samples = looks[-1]
+    *_, last = _walk(min(accepted / samples, 1 - 0.5 / samples), looks, width, failed)
+    return float(last[accepted]) if accepted < last.size else 0.0
 
 
 def _walk(p: float, looks: tuple[int, ...], width: float, failed: int = 0) -> Iterator[Floats]:

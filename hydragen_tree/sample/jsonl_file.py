@@ -51,6 +51,7 @@ class JsonlFile:
         self.lines = 0
         self.torn = False
         self._noun = noun
+        self._resumes = resume
         self._intact_bytes = 0
         self._is_new = path is not None and not path.exists()
         self._fd = _open(path) if path is not None else _stdout()
@@ -146,7 +147,8 @@ class JsonlFile:
             safe = "nothing is lost"
             if self.lines:
                 safe = f"the {self.lines} {self._noun}s written before are intact"
-            remedy = ("; make room and repeat the command with ", Setting("resume"))
+            again = () if self._resumes else (" with ", Setting("resume"))
+            remedy = ("; make room and repeat the command", *again)
             raise OutputError(
                 f"{where}: {error.strerror}; {safe}", *(remedy if self.is_regular else ())
             ) from error

@@ -179,6 +179,15 @@ class Manifest:
         """How many samples a complete file has."""
         return sum(map(len, self.ranges().values()))
 
+    def n_missing(self, samples: int) -> int:
+        """How many samples are still to come, at the most.
+
+        Args:
+            samples: how many there are.
+        """
+        has_ended = self.stopping is not None and self.result is not None
+        return 0 if has_ended else self.n_samples - samples
+
     def differences(self, other: "Manifest") -> list[tuple[str, str, str]]:
         """What decides the samples and is not equal: key, its value here, its value there."""
         before, after = dict(_leaves(self._identity())), dict(_leaves(other._identity()))

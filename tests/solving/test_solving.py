@@ -7,20 +7,25 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hydragen_cli.main import load
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
+from hydragen_tree.passk.stopping import Stopping
 from hydragen_tree.problem.reading import load_problems
 from hydragen_tree.problem.types import Problem
+from hydragen_tree.prompt.prompts import build_prompts
 from hydragen_tree.results.overview import Overview
 from hydragen_tree.results.results import Results
+from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
-from hydragen_tree.solving import run_and_judge
+from hydragen_tree.solving import RunFolder, Solving, run_and_judge
 from hydragen_tree.solving.following import follow
 from tests.judge.test_eval import command, write_problems
 
@@ -57,7 +62,9 @@ def completions(path: Path) -> dict[tuple[str, int], str]:
     return {key: line["completion"] for key, line in lines(path).items()}
 
 
-def test_a_run_may_be_killed_anywhere(own_home: Path, sampler: Sampler, judge: Judge) -> None:
+def test_a_run_may_be_killed_anywhere(
+    own_home: Path, sampler: Sampler, judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
     """kill -9 while it draws, then the same command: the folder of a run that was left alone."""
     args = ["run", "sum.yaml", "total.yaml", "-n", str(N), "--max-tokens", "32", "-o", "killed"]
     samples = own_home / "killed" / "samples.jsonl"
@@ -68,10 +75,10 @@ def test_a_run_may_be_killed_anywhere(own_home: Path, sampler: Sampler, judge: J
     assert process.returncode == -signal.SIGKILL
     with samples.open("a") as file:  # as where the kill tore a line
         file.write('{"task_id": "su')
-    done = subprocess.run(command("run", *args), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "pass@1" in done.stderr
-    assert f"{2 * N} samples right" in done.stderr
+    assert load("run").main(args[1:], standalone_mode=False) == 0
+    said = capsys.readouterr().err
+    assert "pass@1" in said
+    assert f"{2 * N} samples right" in said
     alone = own_home / "alone"
     problems = load_problems(["sum.yaml", "total.yaml"])
     summary = run_and_judge(problems, N, alone, sampler=sampler, judge=judge, settings=SETTINGS)
@@ -197,6 +204,7 @@ def test_solved_problems_leave_the_batch_to_the_others(
     assert manifest["result"]["samples"] == 102
     (session,) = manifest["sessions"]
     assert session["figures"]["samples_done"] == 102
+    assert Manifest.read(own_home / "run" / "samples.jsonl.manifest.json").n_missing(102) == 0
     # whoever reads the folder, or comes again, finds the same
     assert Overview.of(Results.read("run").samples()).summary == summary
     before = (own_home / "run" / "samples.jsonl").read_text()
@@ -233,3 +241,43 @@ def test_a_budget_ends_a_run_that_goes_on_later(
     summary = run_and_judge(problems, 40, "run", **given)
     assert summary.overall.samples == 80
     assert of_run(own_home / "run")[0]["run"]["complete"]
+
+
+def test_a_stop_in_the_middle_of_a_round_changes_nothing(
+    own_home: Path, sampler: Sampler, judge: Judge, sometimes_and_never: list[Problem]
+) -> None:
+    """Stopped after every few samples: the same samples and estimates as in one go."""
+
+    class StopError(Exception):
+        """What stops it."""
+
+    given: Any = {"sampler": sampler, "judge": judge, "settings": SHORT}
+    rule = Stopping(70, until_solved=3)
+    at_once = run_and_judge(sometimes_and_never, 70, "at-once", until_solved=3, **given)
+    folder = RunFolder(own_home / "stopped")
+    folder.path.mkdir()
+    prompts = build_prompts(sometimes_and_never, sampler.tokenizer)
+    stops = 0
+    while True:
+        writes = 0
+
+        @contextmanager
+        def held() -> Iterator[None]:
+            nonlocal writes
+            yield
+            writes += 1
+            if writes == 17:
+                raise StopError
+
+        with Solving(folder, sometimes_and_never, prompts, rule, **given) as solving:
+            try:
+                solving.run(held)
+            except StopError:
+                stops += 1
+                continue
+            found = solving.finish()
+            break
+    assert stops >= 5
+    assert completions(folder.samples) == completions(own_home / "at-once" / "samples.jsonl")
+    assert found.overall == at_once.overall
+    assert found.verdicts == at_once.verdicts

@@ -153,7 +153,8 @@ def _glance(results: Results, overview: Overview) -> str:
             tiles.append(tile(f"pass@{e.k:,}", f"{e.value:.3f}", interval))
     more = f"{counts['distinct_programs']:,} distinct"
     if manifest is not None and (rest := manifest.n_samples - overview.samples) > 0:
-        more = f"{rest:,} {'not needed' if manifest.stopping else 'missing'}"
+        is_needed = manifest.n_missing(overview.samples) > 0
+        more = f"{rest:,} {'missing' if is_needed else 'not needed'}"
     tiles.append(tile("Samples", f"{overview.samples:,}", more))
     if overview.judged:
         rest = overview.samples - overview.judged
