@@ -221,7 +221,8 @@ def test_samples_that_verdicts_made_needless_are_not_missing(tmp_path: Path) -> 
     manifest = tmp_path / "run" / "samples.jsonl.manifest.json"
     record = {**json.loads(manifest.read_text()), "n": 7}
     for stopping, said in ((None, "6 missing"), ({"until_solved": 3}, "6 not needed")):
-        manifest.write_text(json.dumps({**record, "stopping": stopping}))
+        ended = {"stopping": stopping, "result": {} if stopping else None}
+        manifest.write_text(json.dumps({**record, **ended}))
         page = page_of(samples)
         assert said in page.text["span"]
         assert ("until_solved" in page.text["dt"]) == bool(stopping)
