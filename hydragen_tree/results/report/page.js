@@ -123,11 +123,11 @@ class Tree {
     const bar = make("span", "share", undefined, { "aria-hidden": "true" });
     bar.append(make("span"));
     bar.firstChild.style.width = `${100 * node.n / this.task.n}%`;
-    const [right, inWords] = this.verdict(node);
-    row.append(make("span", "chevron", undefined, { "aria-hidden": "true" }), bar,
-      make("span", "percent", share(node.n, this.task.n)), make("span", "right", right), this.code(node));
-    const said = node.isMore ? this.moreInWords(node) : shorten(lineBefore(node) + node.t, 160);
-    row.setAttribute("aria-label", `${share(node.n, this.task.n)}, ${count(node.n, "sample")}, ${inWords}: ${said}`);
+    const percent = make("span", "percent", share(node.n, this.task.n));
+    percent.append(make("span", "unseen", `, ${count(node.n, "sample")}, `));
+    const [shown, inWords] = this.verdict(node), right = make("span", "right");
+    right.append(make("span", "", shown, { "aria-hidden": "true" }), make("span", "unseen", `${inWords}: `));
+    row.append(make("span", "chevron", undefined, { "aria-hidden": "true" }), bar, percent, right, this.code(node));
     return row;
   }
 

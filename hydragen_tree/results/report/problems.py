@@ -75,7 +75,7 @@ def problem_table(overview: Overview, first_solved: Mapping[str, int | None]) ->
         '<p class="filter"><label for="filter">Filter problems</label>'
         '<input id="filter" type="search" autocomplete="off" spellcheck="false">'
         '<span id="filtered" role="status"></span></p>'
-        '<div class="scroll" role="region" tabindex="0" aria-label="Problems">'
+        '<div class="scroll" role="region" tabindex="0" aria-label="Table of problems">'
         f'<table id="problem-table"><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
@@ -88,7 +88,7 @@ def _row(
     names: list[str],
     first: int | None,
 ) -> str:
-    mark = '<span class="tick" aria-hidden="true">&#10003;</span> ' if task.accepted else ""
+    mark = f'<span class="tick" aria-hidden="true">{"&#10003;" if task.accepted else ""}</span>'
     name = escape(task.task_id)
     link = escape(f"#task={quote(task.task_id, safe='', errors='replace')}")
     values = {e.k: e.value for e in summary.curve.estimates} if summary else {}
