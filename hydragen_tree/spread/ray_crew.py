@@ -8,6 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -54,7 +55,7 @@ class RayCrew:
         self._restarts = dict.fromkeys(range(workers), _RESTARTS)
         self._waiting: dict[Any, int] = {}  # answers to come, and whose
         self._inbox: deque[tuple[int, Message]] = deque()
-        self._assignment: Assignment | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1)
 
     @property
     def names(self) -> list[str]:
@@ -68,7 +69,6 @@ class RayCrew:
 
     def begin(self, assignment: Assignment) -> None:
         """Tells all workers of a run; each answers `Ready`. Those that were lost start anew."""
-        self._assignment = assignment
         self._shared = self._ray.put(assignment)  # once for all workers of a machine
         for worker in range(self._n_workers):
             self._begin(worker)
@@ -81,17 +81,24 @@ class RayCrew:
     def receive(self) -> tuple[int, Message]:
         """The next message of any worker, and which; waits for it."""
         while not self._inbox:
-            ready, _ = self._ray.wait(list(self._waiting), timeout=_POLL_S)
-            for answer in ready:
-                self._take(answer, self._waiting[answer])
+            # Not in this thread: a signal that comes while Ray waits becomes a KeyboardInterrupt of
+            # Ray's own, whatever our handler raises.
+            self._thread.submit(self._look).result()
         return self._inbox.popleft()
 
     def close(self) -> None:
         """Ends the actors, whatever they do."""
-        for actor in self._actors.values():
+        actors = list(self._actors.values())
+        self._actors, self._waiting = {}, {}  # first: nobody shall think that they were lost
+        for actor in actors:
             self._ray.kill(actor)
-        self._actors, self._waiting = {}, {}
         self._inbox.clear()
+
+    def _look(self) -> None:
+        """Waits a moment for an answer, and takes in what has come."""
+        ready, _ = self._ray.wait(list(self._waiting), timeout=_POLL_S)
+        for answer in ready:
+            self._take(answer, self._waiting[answer])
 
     def _begin(self, worker: int) -> None:
         if worker not in self._actors:
@@ -121,8 +128,11 @@ class RayCrew:
 
     def _lose(self, worker: int, error: HydragenError, *, again: bool) -> None:
         """Parts with a worker's actor, and starts another one if that may help."""
+        actor = self._actors.pop(worker, None)
+        if actor is None:  # closed meanwhile
+            return
+        self._ray.kill(actor)
         self._waiting = {answer: w for answer, w in self._waiting.items() if w != worker}
-        self._ray.kill(self._actors.pop(worker))
         again = again and self._restarts[worker] > 0
         self._inbox.append((worker, Lost(error, starts_again=again)))
         if again:

@@ -5,11 +5,13 @@ import signal
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 
 from hydragen_cli import main
+from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_tree.errors import InputError
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.spread.spread_sampler import SpreadSampler
@@ -58,6 +60,15 @@ def test_a_killed_actor_starts_again(cluster: Any, random_model: Path) -> None:
         assert said[0].endswith("it is started again")
         load_all(spread)
         assert len(actor_processes("RayWorker")) == 2
+
+        # Ctrl-C comes as itself, though it comes while Ray waits.
+        samples = spread.sample(prompts(), 1000, SETTINGS)
+        next(samples)
+        with Interrupts():
+            Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+            with pytest.raises(Interrupted):
+                list(samples)
+        wait_for_the_end_of("RayWorker")
 
     with pytest.raises(InputError, match="ray_workers 0"):
         ray_crew(sampler, 0)
