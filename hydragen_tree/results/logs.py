@@ -93,9 +93,9 @@ def _inspect_scores(overview: Overview) -> list[dict[str, Any]]:
 
 def _inspect_sample(results: Results, judged: JudgedSample) -> dict[str, Any]:
     line, verdict = judged.line, judged.verdict
-    given, text = _given(results, judged), _text(judged)
+    given, content = _given(results, judged), _inspect_content(judged)
     cut = line.record.get("finish_reason") == "length"
-    message = {"role": "assistant", "content": text, "source": "generate"}
+    message = {"role": "assistant", "content": content, "source": "generate"}
     output: dict[str, Any] = {
         "model": _model(results),
         "choices": [{"message": message, "stop_reason": "max_tokens" if cut else "stop"}],
@@ -124,6 +124,14 @@ def _inspect_sample(results: Results, judged: JudgedSample) -> dict[str, Any]:
             }
         }
     return found
+
+
+def _inspect_content(judged: JudgedSample) -> str | list[dict[str, str]]:
+    """The answer, after what the model thought if that was kept."""
+    text, thought = _text(judged), judged.line.record.get("reasoning")
+    if not isinstance(thought, str):
+        return text
+    return [{"type": "reasoning", "reasoning": thought}, {"type": "text", "text": text}]
 
 
 def _lm_eval(results: Results) -> Iterator[str]:

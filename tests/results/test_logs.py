@@ -64,6 +64,20 @@ def test_inspect_reads_its_log(run: Path) -> None:
     assert inspect.read_eval_log("log.eval", header_only=True).results.total_samples == 15
 
 
+def test_what_a_model_thought_stands_before_its_answer(own_home: Path) -> None:
+    line = {"task_id": "a", "completion": "print(1)", "reasoning": "Easy."}
+    Path("samples.jsonl").write_text(json.dumps(line))
+    export("samples.jsonl", "inspect", "log.json")
+    (sample,) = json.loads(Path("log.json").read_text())["samples"]
+    assert sample["output"]["choices"][0]["message"]["content"] == [
+        {"type": "reasoning", "reasoning": "Easy."},
+        {"type": "text", "text": "print(1)"},
+    ]
+    (read,) = read_lines(Path("log.json"))
+    assert isinstance(read, SampleLine)
+    assert read.completion == "print(1)"
+
+
 def test_samples_as_lm_eval_logs_them(run: Path) -> None:
     assert export("run/verdicts.jsonl", "lm-eval", "samples_run.jsonl") == 0
     text = (run / "samples_run.jsonl").read_text()

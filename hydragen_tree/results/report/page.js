@@ -284,6 +284,9 @@ function source(text, isPython) {
   return pre;
 }
 
+/** A word as a shell takes it. */
+const quoted = (word) => /^[\w.\/:@%+=-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+
 function factsOf(node, task) {
   const p = node.p, facts = [];
   const more = node.n > p.i.length ? ` and ${count(node.n - p.i.length, "other")}` : "";
@@ -318,7 +321,7 @@ function readProgram(tree, dialog, node) {
   }
   parts.push(factsOf(node, task));
   const hint = make("p", "hint", "All of it, with the failing test: ");
-  hint.append(make("code", "", `hydragen show ${DATA.run} ${task.id} ${p.i[0]}`));
+  hint.append(make("code", "", `hydragen show ${quoted(DATA.run)} ${quoted(task.id)} ${p.i[0]}`));
   parts.push(hint);
   const at = tree.leaves.indexOf(node), buttons = make("div", "buttons");
   for (const [name, to] of [["Previous", at - 1], ["Next", at + 1]]) {
