@@ -25,7 +25,7 @@ from hydragen_tree.model.compilation import keep_compiled
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
 from hydragen_tree.model.rotary import fix_frequencies
-from hydragen_tree.model.support import layer_windows
+from hydragen_tree.model.support import head_dims, layer_windows
 
 IMPLEMENTATION = "hydragen_tree"
 
@@ -50,6 +50,7 @@ class Step:
         slots: `[tokens]` int32 or int64, the slot of each token.
         attend: attention over what the tokens see, those just written included.
         windows: which earlier tokens each layer sees; None: all.
+        dims: numbers of a head's key, and of its value.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class Step:
         slots: Tensor,
         attend: Attend,
         windows: Sequence[Window | None],
+        dims: tuple[int, int],
     ) -> None:
         self.cache, self.slots, self.attend, self.windows = cache, slots, attend, windows
-        self._positions = positions
+        self._positions, self._dims = positions, dims
         self._views: dict[Window, WindowView] = {}
         self._missing = set(range(cache.keys.shape[0]))
 
@@ -80,8 +82,9 @@ class Step:
         if layer not in self._missing:
             _refuse(module, f"it is called for layer {layer} twice, or there is no such layer")
         self._missing.remove(layer)
-        held = (1, *self.cache.keys.shape[1:2], query.shape[2], *self.cache.keys.shape[3:])
-        for name, given in (("keys", key), ("values", value)):
+        rows = 1, self.cache.keys.shape[1], query.shape[2]
+        for name, given, dim in zip(("keys", "values"), (key, value), self._dims, strict=True):
+            held = (*rows, dim)
             if given.shape != held:
                 _refuse(module, f"{name} of layer {layer}: {tuple(given.shape)} for {held}")
         return int(layer)
@@ -133,21 +136,28 @@ def _attention(
     if sliding_window is not None and sliding_window != (known and known.tokens):
         _refuse(module, f"a sliding window of {sliding_window} tokens in layer {layer}")
     cache, tokens = tree_step.cache, tree_step.slots.shape[0]  # behind these there is padding
-    extra = query.shape[2] - tokens
-    if extra:
-        query, key, value = (x[:, :, :tokens] for x in (query, key, value))
+    extra, value_dim = query.shape[2] - tokens, value.shape[-1]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    width = cache.keys.shape[-1]  # zeros behind keys and queries leave scores as they are
+    query, key, value = (_widened(x[:, :, :tokens], width) for x in (query, key, value))
     cache.write(layer, tree_step.slots, key[0], value[0])
     out = tree_step.attend(
         layer,
         query[0].transpose(0, 1),
         cache.keys[layer],
         cache.values[layer],
-        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        scale=scale,
         softcap=softcap,
         sinks=s_aux,
         view=tree_step.view(layer),
-    )
+    )[..., :value_dim]
     return (functional.pad(out, (0, 0, 0, 0, 0, extra)) if extra else out)[None], None
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    """With zeros behind the numbers of a head."""
+    missing = width - x.shape[-1]
+    return functional.pad(x, (0, missing)) if missing else x
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -181,7 +191,8 @@ class TreeModel:
         self.is_compiled = False
         self.model = model
         self.backend = backend
-        self._windows = layer_windows(model.config.get_text_config(decoder=True))
+        text = model.config.get_text_config(decoder=True)
+        self._windows, self._dims = layer_windows(text), head_dims(text)
         # A mask with four dimensions is taken as it is; without one, models look at the positions
         # on the host to see whether sequences are packed.
         self._given_mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=model.device)
@@ -256,7 +267,7 @@ class TreeModel:
         Returns:
             Logits `[kept, vocabulary]` in the model's dtype.
         """
-        step = Step(cache, positions, slots, attend, self._windows)
+        step = Step(cache, positions, slots, attend, self._windows, self._dims)
         output = self.model(
             input_ids=self._padded(tokens)[None],
             position_ids=self._padded(positions)[None],

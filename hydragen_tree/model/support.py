@@ -1,7 +1,7 @@
 """Which models the tree can run, by their configuration alone: before any weight is loaded.
 
-The tree takes the place of attention, so a model has to call it once a layer with keys and values
-of one shape, over all earlier tokens or the last of them, and nothing else. Whatever else a model
+The tree takes the place of attention, so a model has to call it once a layer with as many numbers
+for a key, and for a value, as in every other layer, over all earlier tokens or the last of them, and nothing else. Whatever else a model
 does is its own.
 """
 
@@ -93,7 +93,9 @@ def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShap
     _check_numbers(model, config)
     multi_query = 1 if getattr(config, "multi_query", False) else heads  # GPT-BigCode's name for it
     kv_heads = getattr(config, "num_key_value_heads", None) or multi_query
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if _is_latent(config):  # whose keys and values are made out of it for every head
+        kv_heads = heads
+    head_dim = max(head_dims(config))
     if heads % kv_heads:
         raise ModelError(
             f"config.json: num_key_value_heads: {kv_heads}, expected a divisor of {heads}, the "
@@ -106,6 +108,19 @@ def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShap
             f"heads of {head_dim} numbers; at most {MAX_HEAD_DIM}", setting="model", value=model
         )
     return KVShape(config.num_hidden_layers, heads, kv_heads, head_dim, dtype.itemsize)
+
+
+def head_dims(config: PreTrainedConfig) -> tuple[int, int]:
+    """Numbers of a head's key, and of its value; the arena holds as many as the larger has."""
+    own = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if _is_latent(config):
+        own = config.qk_nope_head_dim + config.qk_rope_head_dim
+    return own, getattr(config, "v_head_dim", None) or own
+
+
+def _is_latent(config: PreTrainedConfig) -> bool:
+    """Whether keys and values of all heads come out of one smaller vector (MLA)."""
+    return bool(getattr(config, "kv_lora_rank", None))
 
 
 def _check_numbers(model: str, config: PreTrainedConfig) -> None:
@@ -193,13 +208,6 @@ def _other_keys(kind: str, config: PreTrainedConfig) -> str | None:
             return f"the layers of {kind} differ in {name}; keys and values need one shape"
     if sizes["num_attention_heads"] is None:
         return f"{kind} states no number of attention heads"
-    if sizes["kv_lora_rank"]:
-        return "latent attention (MLA) has no separate keys and values to share"
-    if sizes["v_head_dim"] and sizes["v_head_dim"] != (sizes["head_dim"] or sizes["v_head_dim"]):
-        return (
-            f"{kind} has keys of {sizes['head_dim']} numbers and values of {sizes['v_head_dim']}; "
-            "they need one shape"
-        )
     if any(getattr(config, name, None) for name in _CHOSEN):
         return f"{kind} chooses among earlier tokens (sparse attention)"
     return None

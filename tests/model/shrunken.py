@@ -21,7 +21,8 @@ _SIZES = {
     "moe_num_experts",
     1: "n_group topk_group",
     2: "num_key_value_heads num_experts_per_tok moe_k moe_topk",
-    16: "head_dim kv_channels mamba_d_head query_pre_attn_scalar",
+    16: "head_dim qk_rope_head_dim qk_nope_head_dim kv_channels mamba_d_head query_pre_attn_scalar",
+    32: "qk_head_dim",
     256: "max_position_embeddings n_positions n_ctx max_seq_len",
     VOCABULARY: "vocab_size vocab_size_per_layer_input audio_vocab_size",
 }
@@ -86,6 +87,8 @@ def _shrink(config: dict[str, Any]) -> dict[str, Any]:
             small[name] = _BY_NAME[name]
         elif isinstance(value, int) and name.endswith("_token_id"):
             small[name] = 0
+    if "num_key_value_heads" in small and small.get("kv_lora_rank"):  # all heads have their own
+        small["num_key_value_heads"] = small["num_attention_heads"]
     for name in _DEPTHS:
         if isinstance(depth := config.get(name), int):
             a_layer = [k for k, v in config.items() if isinstance(v, list) and len(v) == depth]

@@ -200,7 +200,7 @@ def test_what_cannot_work_is_refused_without_weights(tmp_path: Path) -> None:
     hybrid = {"model_type": "qwen3_next", "num_hidden_layers": 8}
     linear = "a hybrid: 6 of its 8 layers are linear_attention"
     assert linear in refused(tmp_path / "g", hybrid)
-    assert "MLA" in refused(tmp_path / "d", {"model_type": "deepseek_v3"})
+    assert "indexed_attention" in refused(tmp_path / "d", {"model_type": "deepseek_v32"})
     wide = {"model_type": "llama", "head_dim": 512}
     assert "at most 256" in refused(tmp_path / "e", wide)
     with pytest.raises(ModelError, match="no such directory"):

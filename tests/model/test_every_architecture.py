@@ -34,7 +34,8 @@ PAGE = 4
 NEEDS = {"gemma3n": "timm"}
 # So that nothing of what people use is refused by mistake.
 USED = {
-    *("cohere2", "exaone4", "gemma", "gemma2", "gemma3", "gemma3_text", "glm4", "glm4_moe"),
+    *("cohere2", "deepseek_v2", "deepseek_v3", "exaone4", "gemma", "gemma2", "gemma3"),
+    *("gemma3_text", "glm4", "glm4_moe", "glm4_moe_lite"),
     *("gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "llama", "ministral3", "mistral"),
     *("mixtral", "olmo2", "olmo3", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
     *("seed_oss", "smollm3", "starcoder2"),
@@ -204,7 +205,7 @@ def check_equal(config: PreTrainedConfig, source: ModelSource) -> None:
     below = np.repeat(np.array(frozen, np.int32), 2)
     decode(prompts.drawn[:, :, FORK:].reshape(-1, STEPS - FORK), below, lengths.repeat(2) + FORK)
     torch.testing.assert_close(
-        torch.stack(ours), dense, rtol=0, atol=2e-5 * float(dense.abs().max())
+        torch.stack(ours), dense, rtol=0, atol=4e-5 * float(dense.abs().max())
     )
 
 
@@ -216,7 +217,7 @@ def check_equal(config: PreTrainedConfig, source: ModelSource) -> None:
         ("diffllama", "layer 0 twice"),
         ("doge", r"a mask \(1, 4, 8, 8\) of its own"),
         ("jetmoe", r"keys of layer 0: \(1, 4, 8, 16\) for \(1, 2, 8, 16\)"),
-        ("mimo_v2_flash", r"values of layer 0: \(1, 2, 8, 8\)"),
+        ("mimo_v2_flash", r"keys of layer 1: \(1, 4, 8, 16\) for \(1, 2, 8, 16\)"),
         ("mistral", "a sliding window of 16 tokens"),
         ("nemotron", "no arguments"),
     ],
