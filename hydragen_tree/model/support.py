@@ -1,8 +1,8 @@
 """Which models the tree can run, by their configuration alone: before any weight is loaded.
 
-The tree takes the place of attention, so a model has to call it once a layer with as many numbers
-for a key, and for a value, as in every other layer, over all earlier tokens or the last of them, and nothing else. Whatever else a model
-does is its own.
+The tree takes the place of attention, so a model has to call it once a layer, over all earlier
+tokens or the last of them and nothing else, with as many numbers for a key and for a value in every
+layer. Whatever else a model does is its own.
 """
 
 from collections import Counter
