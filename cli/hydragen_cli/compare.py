@@ -150,12 +150,12 @@ def _print_problems(found: "Comparison", console: "Console") -> None:
         return
     table = _table("Accepted by problem", ["A", "B", "B - A", "interval"], first="problem")
     for problem in listed:
-        (n, c), (m, d) = problem.counts.first, problem.counts.second
+        a, b = problem.evidence.first, problem.evidence.second
         style = "" if not problem.is_clear else "green" if problem.value > 0 else "red"
         table.add_row(
             problem.task_id,
-            f"{c:,}/{n:,}",
-            f"{d:,}/{m:,}",
+            f"{a.accepted:,}/{a.samples:,}",
+            f"{b.accepted:,}/{b.samples:,}",
             f"{problem.value:+.3f}",
             _interval(problem.interval),
             style=style,
@@ -170,7 +170,7 @@ def _remarks(found: "Comparison") -> list[str]:
     for what, names in (
         ("judged in A alone", found.only_first),
         ("judged in B alone", found.only_second),
-        ("left out, drawn or judged by a rule", found.left_out),
+        ("left out, judged only until solved", found.left_out),
     ):
         if names:
             remarks.append(f"{what}: {first_of(names, _MOST_NAMED)}")

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.passk.estimate import bounded_interval, exact_interval, pass_at_k
+from hydragen_tree.passk.estimate import bounded_interval
+from hydragen_tree.passk.evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,31 +67,31 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class PairedCounts:
+class PairedEvidence:
     """One problem in both runs.
 
     Args:
         task_id: the problem.
-        first: (samples, accepted) of the first run.
-        second: the same of the second.
+        first: what its samples in the first run say.
+        second: and in the second.
     """
 
     task_id: str
-    first: tuple[int, int]
-    second: tuple[int, int]
+    first: Evidence
+    second: Evidence
 
     @property
-    def fewest(self) -> int:
-        """Samples of the run that has fewer: the largest k that can be estimated."""
-        return min(self.first[0], self.second[0])
+    def most_k(self) -> int:
+        """The largest k that can be estimated in both."""
+        return min(self.first.most_k, self.second.most_k)
 
 
-def compare_pass_at_k(problems: Sequence[PairedCounts], ks: Sequence[int]) -> list[Difference]:
+def compare_pass_at_k(problems: Sequence[PairedEvidence], ks: Sequence[int]) -> list[Difference]:
     """The differences at each k, every problem with equal weight.
 
     Args:
         problems: those that both runs have, each with samples in both.
-        ks: each at least 1, and at most the fewest samples of any problem.
+        ks: each at least 1, and at most the `most_k` of any problem.
 
     Returns:
         One a k, in the order of `ks`.
@@ -101,8 +102,8 @@ def compare_pass_at_k(problems: Sequence[PairedCounts], ks: Sequence[int]) -> li
     if not problems:
         raise InputError("the runs have no judged problem in common: there is nothing to compare")
     first, second = (
-        np.array([[pass_at_k(n, c, k) for k in ks] for n, c in counts])
-        for counts in ([p.first for p in problems], [p.second for p in problems])
+        np.array([[each.pass_at_k(k) for k in ks] for each in evidence])
+        for evidence in ([p.first for p in problems], [p.second for p in problems])
     )
     means = zip(first.mean(axis=0), second.mean(axis=0), strict=True)
     alike = intervals_of_alike(second - first) if len(problems) > 1 else [None] * len(ks)
@@ -112,7 +113,7 @@ def compare_pass_at_k(problems: Sequence[PairedCounts], ks: Sequence[int]) -> li
     ]
 
 
-def interval_of_these(problems: Sequence[PairedCounts], k: int) -> Interval:
+def interval_of_these(problems: Sequence[PairedEvidence], k: int) -> Interval:
     """Interval of the mean difference over exactly these problems.
 
     Coverage: close to 95 % or more, as the limits of each problem hold at least 95 %; simulated in
@@ -143,11 +144,11 @@ def intervals_of_alike(differences: NDArray[np.float64]) -> list[Interval]:
 
 
 def _with_limits(
-    counts: Sequence[tuple[int, int]], k: int
+    evidence: Sequence[Evidence], k: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Estimate, lower and upper limit of every problem's pass@k, float64 `[problems]` each."""
-    known = {(n, c): (pass_at_k(n, c, k), *exact_interval(n, c, k)) for n, c in set(counts)}
-    values = np.array([known[each] for each in counts])
+    known = {each: (each.pass_at_k(k), *each.interval(k)) for each in set(evidence)}
+    values = np.array([known[each] for each in evidence])
     return values[:, 0], values[:, 1], values[:, 2]
 
 

@@ -31,14 +31,12 @@ class Stopped:
     Args:
         rule: the rule.
         is_met: it has ended the problem, or all samples are there.
-        samples: those that count, the first ones by index.
-        accepted: those of them that are right.
+        evidence: what its samples say, those that count: the first ones by index.
     """
 
     rule: Stopping
     is_met: bool
-    samples: int
-    accepted: int
+    evidence: Evidence
 
 
 @dataclass(slots=True)
@@ -123,7 +121,7 @@ class ProblemTally:
             and evidence.samples == self.verdicts.total() - self.verdicts["IE"]
         ):
             return None
-        return Stopped(rule, self.is_met, evidence.samples, evidence.accepted)
+        return Stopped(rule, self.is_met, evidence)
 
 
 def _fingerprint(program: str) -> int:

@@ -28,7 +28,7 @@ from hydragen_tree.passk.estimate import (
     log_spaced_k,
     pass_at_k,
 )
-from hydragen_tree.passk.evidence import FixedNumber, WidthReached
+from hydragen_tree.passk.evidence import Evidence, FixedNumber, WidthReached
 from hydragen_tree.passk.problem_tally import Counts, ProblemTally, Stopped
 
 __all__ = [
@@ -125,6 +125,11 @@ class ProblemSummary:
     verdicts: dict[str, int]
     curve: Curve
     stopped: Stopped | None = None
+
+    @property
+    def evidence(self) -> Evidence:
+        """What its estimates are made of."""
+        return self.stopped.evidence if self.stopped else FixedNumber(self.samples, self.accepted)
 
 
 @dataclass(frozen=True, slots=True)

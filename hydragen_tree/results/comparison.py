@@ -7,7 +7,7 @@ from typing import Any
 from hydragen_tree.passk.difference import (
     Difference,
     Interval,
-    PairedCounts,
+    PairedEvidence,
     compare_pass_at_k,
     interval_of_these,
 )
@@ -30,19 +30,19 @@ class ProblemDifference:
     """One problem in both runs.
 
     Args:
-        counts: its samples and the accepted ones.
-        value: the second's share of accepted samples, less the first's.
+        evidence: what its samples say, in both.
+        value: the second's pass@1, less the first's.
         interval: of that.
     """
 
-    counts: PairedCounts
+    evidence: PairedEvidence
     value: float
     interval: Interval
 
     @property
     def task_id(self) -> str:
         """The problem."""
-        return self.counts.task_id
+        return self.evidence.task_id
 
     @property
     def is_clear(self) -> bool:
@@ -51,11 +51,11 @@ class ProblemDifference:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
-        named = ("samples", "accepted")
+        first, second = self.evidence.first, self.evidence.second
         return {
             "task_id": self.task_id,
-            "first": dict(zip(named, self.counts.first, strict=True)),
-            "second": dict(zip(named, self.counts.second, strict=True)),
+            "first": {"samples": first.samples, "accepted": first.accepted},
+            "second": {"samples": second.samples, "accepted": second.accepted},
             "difference": self.value,
             **asdict(self.interval),
             "clear": self.is_clear,
@@ -106,7 +106,7 @@ class Comparison:
         problems: those problems, the largest clear differences first.
         only_first: problems that only the first run has judged.
         only_second: problems that only the second has.
-        left_out: problems whose samples a rule has ended in a run, drawn or judged by it.
+        left_out: problems judged only until solved in a run, which have no estimate.
         partings: how far samples are the same; None where they are not meant to be.
         why_no_partings: why they are not.
     """
@@ -137,13 +137,12 @@ class Comparison:
     @property
     def solved_by_one(self) -> tuple[list[str], list[str]]:
         """Problems that only the first run has solved at all, and only the second."""
-        only_first = [
-            p.task_id for p in self.problems if p.counts.first[1] > 0 == p.counts.second[1]
-        ]
-        only_second = [
-            p.task_id for p in self.problems if p.counts.second[1] > 0 == p.counts.first[1]
-        ]
-        return only_first, only_second
+        only: tuple[list[str], list[str]] = [], []
+        for problem in self.problems:
+            solved = [run.accepted > 0 for run in (problem.evidence.first, problem.evidence.second)]
+            if solved[0] != solved[1]:
+                only[solved[1]].append(problem.task_id)
+        return only
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON types."""
@@ -205,7 +204,7 @@ def compare_runs(first: Results, second: Results, ks: Sequence[int] = ()) -> Com
         task_id
         for task_id in of_first
         if task_id in of_second
-        and any(p.until_solved or p.stopped for p in (of_first[task_id], of_second[task_id]))
+        and (of_first[task_id].until_solved or of_second[task_id].until_solved)
     ]
     pairs = [
         _paired(of_first[task_id], of_second[task_id])
@@ -240,31 +239,29 @@ def _besides(manifest: Manifest) -> dict[str, str]:
 
 def _judged(summary: Summary | None) -> dict[str, ProblemSummary]:
     problems = summary.problems if summary else ()
-    return {problem.task_id: problem for problem in problems if problem.samples}
+    return {problem.task_id: problem for problem in problems if problem.evidence.samples}
 
 
-def _paired(first: ProblemSummary, second: ProblemSummary) -> PairedCounts:
-    return PairedCounts(
-        first.task_id, (first.samples, first.accepted), (second.samples, second.accepted)
-    )
+def _paired(first: ProblemSummary, second: ProblemSummary) -> PairedEvidence:
+    return PairedEvidence(first.task_id, first.evidence, second.evidence)
 
 
 def _ks(
-    pairs: Sequence[PairedCounts], asked: Sequence[int]
+    pairs: Sequence[PairedEvidence], asked: Sequence[int]
 ) -> tuple[list[int], list[tuple[int, str]]]:
     """The k that can be compared, and (k, why) for those asked for that cannot."""
     if not pairs:
         return [], []
-    scarcest = min(pairs, key=lambda pair: pair.fewest)
-    why = f"{scarcest.task_id} has only {scarcest.fewest} samples in one of the runs"
-    wanted = sorted({*log_spaced_k(scarcest.fewest), *asked})
-    possible = [k for k in wanted if k <= scarcest.fewest]
-    return possible, [(k, why) for k in wanted if k > scarcest.fewest]
+    scarcest = min(pairs, key=lambda pair: pair.most_k)
+    why = f"{scarcest.task_id} has only {scarcest.most_k} samples in one of the runs"
+    wanted = sorted({*log_spaced_k(scarcest.most_k), *asked})
+    possible = [k for k in wanted if k <= scarcest.most_k]
+    return possible, [(k, why) for k in wanted if k > scarcest.most_k]
 
 
-def _problem(pair: PairedCounts) -> ProblemDifference:
-    (n, c), (m, d) = pair.first, pair.second
-    return ProblemDifference(pair, d / m - c / n, interval_of_these([pair], 1))
+def _problem(pair: PairedEvidence) -> ProblemDifference:
+    value = pair.second.pass_at_k(1) - pair.first.pass_at_k(1)
+    return ProblemDifference(pair, value, interval_of_these([pair], 1))
 
 
 def _largest_first(problem: ProblemDifference) -> tuple[bool, float, str]:

@@ -9,20 +9,25 @@ from scipy.stats import binom, binomtest
 from hydragen_tree.errors import InputError
 from hydragen_tree.passk.difference import (
     Difference,
-    PairedCounts,
+    PairedEvidence,
     compare_pass_at_k,
     interval_of_these,
     intervals_of_alike,
 )
 from hydragen_tree.passk.estimate import pass_at_k
+from hydragen_tree.passk.evidence import FixedNumber
+from hydragen_tree.passk.stopping import Stopping
 
 TRIALS = 400
 Floats = NDArray[np.float64]
 
 
-def paired(*counts: tuple[int, int, int, int]) -> list[PairedCounts]:
+def paired(*counts: tuple[int, int, int, int]) -> list[PairedEvidence]:
     """(samples, accepted) of the first run and of the second, a problem each."""
-    return [PairedCounts(f"p{i}", (a, b), (c, d)) for i, (a, b, c, d) in enumerate(counts)]
+    return [
+        PairedEvidence(f"p{i}", FixedNumber(a, b), FixedNumber(c, d))
+        for i, (a, b, c, d) in enumerate(counts)
+    ]
 
 
 def difference(*counts: tuple[int, int, int, int], k: int = 1) -> Difference:
@@ -140,4 +145,25 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare_pass_at_k([], [1])
     with pytest.raises(InputError, match="cannot be estimated from 3 samples"):
         compare_pass_at_k(paired((5, 1, 3, 1)), [4])
-    assert PairedCounts("p", (5, 1), (3, 1)).fewest == 3
+    assert PairedEvidence("p", FixedNumber(5, 1), FixedNumber(3, 1)).most_k == 3
+
+
+def test_runs_whose_samples_verdicts_ended_can_be_compared() -> None:
+    """One run draws 60 samples a problem, the other until three are right; nothing differs."""
+    rng = np.random.default_rng(3)
+    rule, trials, covered, values = Stopping(60, until_solved=3), 200, 0, []
+    chances = rng.beta(0.5, 2.0, 8)
+    for _ in range(trials):
+        pairs = [
+            PairedEvidence(
+                f"p{number}",
+                FixedNumber(60, int(rng.binomial(60, p))),
+                rule.evidence((rng.random(60) < p).astype(np.int8)),
+            )
+            for number, p in enumerate(chances)
+        ]
+        (found,) = compare_pass_at_k(pairs, [5])
+        values.append(found.value)
+        covered += found.these.low <= 0 <= found.these.high
+    assert abs(np.mean(values)) < 4 * np.std(values) / trials**0.5
+    assert covered >= binom.ppf(1e-4, trials, 0.95)

@@ -20,6 +20,7 @@ from hydragen_tree.passk.stopping import Stopping
 from hydragen_tree.problem.reading import load_problems
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import build_prompts
+from hydragen_tree.results.comparison import compare_runs
 from hydragen_tree.results.overview import Overview
 from hydragen_tree.results.results import Results
 from hydragen_tree.sample.manifest import Manifest
@@ -193,7 +194,7 @@ def test_solved_problems_leave_the_batch_to_the_others(
     verdicts = lines(own_home / "fixed" / "verdicts.jsonl")
     right = [i for i in range(70) if verdicts["sometimes", i]["verdict"] == "AC"]
     assert sometimes.stopped is not None
-    assert sometimes.stopped.samples == right[2] + 1
+    assert sometimes.stopped.evidence.samples == right[2] + 1
     assert sometimes.curve.estimates[0].value == pytest.approx(2 / right[2])
     assert never.curve == next(p.curve for p in fixed.problems if p.task_id == "never")
     record, manifest = of_run(own_home / "run")
@@ -205,6 +206,9 @@ def test_solved_problems_leave_the_batch_to_the_others(
     (session,) = manifest["sessions"]
     assert session["figures"]["samples_done"] == 102
     assert Manifest.read(own_home / "run" / "samples.jsonl.manifest.json").n_missing(102) == 0
+    compared = compare_runs(Results.read("fixed"), Results.read("run"))
+    assert [p.task_id for p in compared.problems] != []
+    assert not compared.left_out
     # whoever reads the folder, or comes again, finds the same
     assert Overview.of(Results.read("run").samples()).summary == summary
     before = (own_home / "run" / "samples.jsonl").read_text()
