@@ -54,7 +54,7 @@ def assemble(
         trie: the tree to run, folded where sharing does not pay.
         cache: big enough for any one path and its tail; nothing in use.
         records: the samples.
-        stats: filled while running.
+        stats: filled now, and while running.
         settings: how to sample.
         cost: the device's constants, for freezing tails.
         max_rows: rows of the batch at the most.
@@ -65,6 +65,8 @@ def assemble(
     """
     residency = Residency(trie, cache)
     table = residency.table
+    ends = trie.leaf_segments[trie.prompt_leaves[np.unique(records.prompt)]]
+    stats.prompt_tokens = int(table.n_tokens[table.live(ends)].sum())
     prefill = prefill_class(model, trie, table, cache, prefill_tokens)
     stepper: Stepper
     if decoder is None:

@@ -65,8 +65,7 @@ class Loop:
         progress = self.stepper.step()
         self.records.add(progress.samples, progress.drawn)
         self._count(progress)
-        for ended in progress.ended:
-            yield from self.records.finished(ended)
+        yield from self.records.finished(progress.ended)
         self.admission.put_back(progress.parked)
         if progress.ended or progress.parked:
             self.admission.evict_unused()

@@ -15,8 +15,8 @@ from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.drafts import split_reasoning
 from hydragen_tree.sample.endings import Endings
+from hydragen_tree.sample.finishing import Answer, Programs
 from hydragen_tree.sample.sample import FinishReason, Sample
-from hydragen_tree.sample.solution import extract_solution
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 
@@ -72,7 +72,8 @@ class SampleRecords:
         eos_ids: tokens that end a text by the model's configuration.
         stop_tokens: tokens that the settings name.
         done: task ids with the sample indices that exist already.
-        stats: `samples_total` and `samples_done` are kept here.
+        stats: `samples_total`, `samples_done` and `prompt_tokens_unshared` are kept here.
+        programs: finds the programs in answers; by default in this process.
 
     Attributes:
         settings: how to sample.
@@ -91,7 +92,9 @@ class SampleRecords:
         stop_tokens: Collection[int],
         done: Mapping[str, Collection[int]],
         stats: RunStats,
+        programs: Programs | None = None,
     ) -> None:
+        self._programs = programs or Programs()
         self._prompts, self.settings, self._stats = prompts, settings, stats
         stops = [(*settings.stop, *prompt.stop) for prompt in prompts]
         numbers = {stop: number for number, stop in enumerate(dict.fromkeys(stops))}
@@ -118,6 +121,8 @@ class SampleRecords:
             [[] for _ in range(self.index.size)] if settings.logprobs else []
         )
         stats.samples_total = self.index.size
+        lengths = np.array([len(prompt.token_ids) for prompt in prompts], np.int64)
+        stats.prompt_tokens_unshared = int(lengths[self.prompt].sum())
 
     @property
     def stop_table(self) -> NDArray[np.int16] | Int32 | None:
@@ -160,11 +165,27 @@ class SampleRecords:
         """A number for the strings that end samples of a prompt: the same strings, the same one."""
         return self._stop_set[prompt]
 
-    def finished(self, ended: Ended) -> Iterator[Sample]:
-        """One record for each of the samples that have ended with the same tokens."""
-        tokens = ended.tokens
-        reason, text = self._ending(int(ended.samples[0]), tokens)
-        token_ids = tuple(tokens.tolist())
+    def finished(self, all_ended: Sequence[Ended]) -> Iterator[Sample]:
+        """One record for each of the samples that have ended."""
+        endings = [self._ending(int(ended.samples[0]), ended.tokens) for ended in all_ended]
+        answers = [
+            self._answer(number, text)
+            for ended, (_, text) in zip(all_ended, endings, strict=True)
+            for number in ended.samples.tolist()
+        ]
+        programs = iter(self._programs.find(answers))
+        for ended, (reason, text) in zip(all_ended, endings, strict=True):
+            yield from self._records(ended, reason or "length", text, programs)
+
+    def _answer(self, sample: int, text: str) -> Answer:
+        prompt = self._prompts[self.prompt[sample]]
+        return Answer(text, prompt.text, prompt.starter, prompt.entry_point)
+
+    def _records(
+        self, ended: Ended, reason: FinishReason, text: str, programs: Iterator[str]
+    ) -> Iterator[Sample]:
+        """The samples that have ended with the same tokens."""
+        token_ids = tuple(ended.tokens.tolist())
         for number in ended.samples.tolist():
             prompt = self._prompts[self.prompt[number]]
             self._stats.samples_done += 1
@@ -174,11 +195,9 @@ class SampleRecords:
                 sample_index=int(self.index[number]),
                 prompt_variant=prompt.variant,
                 completion=answer,
-                solution=extract_solution(
-                    text, prompt.text, starter=prompt.starter, entry_point=prompt.entry_point
-                ),
-                finish_reason=reason or "length",
-                n_tokens=tokens.size,
+                solution=next(programs),
+                finish_reason=reason,
+                n_tokens=len(token_ids),
                 logprob=float(self._logprob[number]),
                 sampled_logprob=float(self._sampled_logprob[number]),
                 seed=self.settings.seed,

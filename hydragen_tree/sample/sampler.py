@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from hydragen_tree.attention.table import choose
@@ -31,6 +30,8 @@ from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, longest_sequence, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
+from hydragen_tree.sample.finishing import Programs, workers_for
+from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.notebook import NotebookView
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
@@ -265,27 +266,36 @@ class Sampler(NotebookView):
     ) -> Iterator[Sample]:
         self.stats = stats = RunStats(started=time.perf_counter())
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
-        outline = self.outline(prompts, n, shard)
-        model = self.model  # before the arena: what the weights leave is measured
-        model.prepare(longest_sequence(prompts, settings.max_tokens))
-        prompts, trie, rows = outline.prompts, outline.trie, outline.rows
         n_left = sum(map(len, ranges.values())) - sum(map(len, done.values()))
-        if self._is_compiled(outline, settings, n_left):
-            model.compile()
+        outline = self.outline(prompts, n, shard)
+        # its processes start while the model loads
+        with Programs(workers_for(self.source.device.type, n_left)) as programs:
+            model = self.model  # before the arena: what the weights leave is measured
+            model.prepare(longest_sequence(prompts, settings.max_tokens))
+            if self._is_compiled(outline, settings, n_left):
+                model.compile()
+            records = SampleRecords(
+                outline.prompts,
+                ranges,
+                settings,
+                self._detokenizer,
+                self.source.eos_ids,
+                find_tokens(self._detokenizer, settings.stop_tokens),
+                done,
+                stats,
+                programs,
+            )
+            loop = self._loop(outline, records, stats)
+            stats.started = time.perf_counter()
+            yield from loop.samples()
+        if model.is_compiled:
+            note_compiled(self.source.config, self.source.weights, self.source.device)
+
+    def _loop(self, outline: Outline, records: SampleRecords, stats: RunStats) -> Loop:
+        trie, settings, rows = outline.trie, records.settings, outline.rows
         cache = self._arena(trie, rows, settings)
-        stop_tokens = find_tokens(self._detokenizer, settings.stop_tokens)
-        records = SampleRecords(
-            prompts,
-            ranges,
-            settings,
-            self._detokenizer,
-            self.source.eos_ids,
-            stop_tokens,
-            done,
-            stats,
-        )
-        loop = assemble(
-            model,
+        return assemble(
+            self.model,
             self.source.shape,
             trie,
             cache,
@@ -297,15 +307,6 @@ class Sampler(NotebookView):
             prefill_tokens=self._prefill_tokens,
             decoder=self._decoder(cache, records, self._levels(trie, settings), rows),
         )
-        lengths = np.array([len(prompt.token_ids) for prompt in prompts])
-        ends = trie.leaf_segments[trie.prompt_leaves[np.unique(records.prompt)]]
-        table = loop.residency.table
-        stats.prompt_tokens = int(table.n_tokens[table.live(ends)].sum())
-        stats.prompt_tokens_unshared = int(lengths[records.prompt].sum())
-        stats.started = time.perf_counter()
-        yield from loop.samples()
-        if model.is_compiled:
-            note_compiled(self.source.config, self.source.weights, self.source.device)
 
     @property
     def why_slower(self) -> str | None:
