@@ -177,14 +177,18 @@ class DeviceStepper:
 
     # -- stepping ----------------------------------------------------------------------------
 
+    def launch(self) -> None:
+        """See `Stepper`: chunks, as many as may be in flight."""
+        while self._may_launch() and self._launch():
+            pass
+
     def step(self) -> Progress:
         """See `Stepper`: what the oldest chunk has drawn; waits for it, and launches others."""
         if self._is_short and not self._flights:
             progress = parked(self._park())
             self._settle_if_empty()
             return progress
-        while self._may_launch() and self._launch():
-            pass
+        self.launch()
         flight = self._flights.popleft()
         progress = self._take(flight, flight.wait())
         self._settle_if_empty()

@@ -95,6 +95,9 @@ class HostStepper:
                 self._fresh[branch.leaf] = admitted.logits
         self._batch.order()
 
+    def launch(self) -> None:
+        """See `Stepper`: nothing, the host takes its steps itself."""
+
     def step(self) -> Progress:
         """See `Stepper`: one token of every sample."""
         batch = self._batch

@@ -151,6 +151,10 @@ class Stepper(Protocol):
         """Takes branches in."""
         ...
 
+    def launch(self) -> None:
+        """Starts all that can be started of what `step` will wait for."""
+        ...
+
     def step(self) -> Progress:
         """The next tokens of the samples of a batch that is not empty; none where some must leave.
 

@@ -2,10 +2,12 @@
 
     while branches are live or waiting:
         admit     waiting branches into the batch, their missing keys and values computed
+        launch    the next steps, where a device takes them
+        finish    the samples that have ended before: text and program, one record each
         step      the rows through the model, a token drawn for every sample; rows fork, samples end
-        finish    the samples that have ended: text and program, one record each
 
 How steps are taken, one by one by the host or many at once by a device, is the stepper's business.
+Samples are finished while a device works on the next steps.
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import numpy as np
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
-from hydragen_tree.branch.stepper import Progress, Stepper
+from hydragen_tree.branch.stepper import Ended, Progress, Stepper
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
@@ -47,6 +49,7 @@ class Loop:
         self.admission, self.stepper = admission, stepper
         self.residency, self.prefill = residency, prefill
         self.cache, self.records, self.stats = cache, records, stats
+        self._ended: list[Ended] = []  # in the last round
 
     def samples(self) -> Iterator[Sample]:
         """Yields every sample as it finishes.
@@ -57,15 +60,21 @@ class Loop:
         self.residency.check_capacity(self.stepper.max_tokens)
         while self.stepper.n_samples or self.admission.has_waiting:
             yield from self.step()
+        yield from self.records.finished(self._ended)
 
     def step(self) -> Iterator[Sample]:
-        """One round: as many steps as the stepper takes at a time."""
+        """One round: as many steps as the stepper takes at a time.
+
+        Yields the samples that have ended in the round before.
+        """
         if self.admission.is_worthwhile():
             self.admission.admit()
+        self.stepper.launch()
+        yield from self.records.finished(self._ended)
         progress = self.stepper.step()
         self.records.add(progress.samples, progress.drawn)
         self._count(progress)
-        yield from self.records.finished(progress.ended)
+        self._ended = progress.ended
         self.admission.put_back(progress.parked)
         if progress.ended or progress.parked:
             self.admission.evict_unused()
