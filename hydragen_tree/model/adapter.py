@@ -187,6 +187,9 @@ class TreeModel:
         forget_originals(model)
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
         if model.device.type == "cuda":
+            from hydragen_tree.model.fused_layers import fuse_layers  # imports Triton
+
+            fuse_layers(model)
             fuse_projections(model)
         self.is_compiled = False
         self.model = model

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hydragen_tree.model.fp8_linear import Fp8Linear
 
+_LINEAR = nn.Linear, Fp8Linear
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -77,21 +78,31 @@ def fuse_projections(model: nn.Module) -> int:
         (module, names)
         for module in model.modules()
         for names in _TOGETHER
-        if all(type(getattr(module, name, None)) in (nn.Linear, Fp8Linear) for name in names)
+        if all(type(getattr(module, name, None)) in _LINEAR for name in names)
     ]
     return sum(_fuse(module, names) for module, names in parents)
 
 
 def _fuse(module: nn.Module, names: Sequence[str]) -> bool:
-    layers: list[nn.Linear | Fp8Linear] = [getattr(module, name) for name in names]
-    kinds = {(x.in_features, x.weight.dtype, x.weight.device, x.bias is None) for x in layers}
-    whole = _side_by_side(layers) if len(kinds) == 1 else None
+    layers = [getattr(module, name) for name in names]
+    whole = join_projections(layers)
     if whole is None:
         return False
     product = _Product(whole, [layer.out_features for layer in layers])
     for index, name in enumerate(names):
         setattr(module, name, _Part(product, index))
     return True
+
+
+def join_projections(layers: Sequence[nn.Module]) -> nn.Linear | Fp8Linear | None:
+    """Layers of one input as one, their outputs side by side; None where they are not of one kind.
+
+    Args:
+        layers: any modules; plain or quantised linear ones can be joined.
+    """
+    linear = [x for x in layers if isinstance(x, _LINEAR) and type(x) in _LINEAR]
+    kinds = {(x.in_features, x.weight.dtype, x.weight.device, x.bias is None) for x in linear}
+    return _side_by_side(linear) if len(linear) == len(layers) and len(kinds) == 1 else None
 
 
 def _side_by_side(layers: Sequence[nn.Linear | Fp8Linear]) -> nn.Linear | Fp8Linear | None:

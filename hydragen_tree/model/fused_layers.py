@@ -1,0 +1,210 @@
+"""What lies between a layer's products, in one launch each instead of five to nine, on a GPU.
+
+Models differ in where they round and in what they multiply by. So nothing is taken on trust: a
+norm, a gated activation or a rotation is replaced where the kernel gives on random numbers what the
+model's own code gives, and stays as it is elsewhere.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from functools import wraps
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hydragen_kernels.layers import Activation, NormForm, gated, rms_norm, rotate
+from hydragen_tree.attention.triton_backend import is_interpreting
+from hydragen_tree.model.fp8_linear import Fp8Linear
+from hydragen_tree.model.projections import join_projections
+
+_ROTATION = "apply_rotary_pos_emb"
+_OTHER_SHARE = 0.02  # of the numbers may be rounded the other way
+_PROBES = 4  # rows
+
+
+class Fused(NamedTuple):
+    """How much was replaced."""
+
+    norms: int
+    gated_layers: int
+    rotations: int
+
+
+class _Norm(nn.Module):
+    """An RMS norm in one launch."""
+
+    def __init__(self, weight: nn.Parameter, eps: float, form: NormForm) -> None:
+        super().__init__()
+        self.weight, self.eps, self.form = weight, eps, form
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., width]` to the same."""
+        return rms_norm(x, self.weight, self.eps, self.form)
+
+
+class _GatedLayer(nn.Module):
+    """down(activation(gate(x)) * up(x)): two products, and one launch between."""
+
+    def __init__(
+        self, gate_up: nn.Linear | Fp8Linear, down: nn.Module, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.gate_up, self.down, self.activation = gate_up, down, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., width]` to the same."""
+        out: Tensor = self.down(gated(self.gate_up(x), self.activation))
+        return out
+
+
+@torch.inference_mode()
+def fuse_layers(model: PreTrainedModel) -> Fused:
+    """Replaces in place what the kernels compute alike.
+
+    Args:
+        model: where Triton's kernels run; its products not fused yet.
+    """
+    like: Tensor = model.get_input_embeddings().weight
+    return Fused(
+        _replace(model, lambda module: _norm_like(module, like)),
+        _replace(model, lambda module: _gated_like(module, like)),
+        _fuse_rotations(model, like),
+    )
+
+
+def _replace(parent: nn.Module, fuse: Callable[[nn.Module], nn.Module | None]) -> int:
+    """Replaces modules below one, each let go before the next: weights exist twice once only."""
+    count = 0
+    for name in [name for name, _ in parent.named_children()]:
+        fused = fuse(getattr(parent, name))
+        if fused is None:
+            count += _replace(getattr(parent, name), fuse)
+        else:
+            setattr(parent, name, fused)
+            count += 1
+    return count
+
+
+def _norm_like(module: nn.Module, like: Tensor) -> nn.Module | None:
+    """The same norm in one launch, if it is an RMS norm of one of the known forms."""
+    weight = getattr(module, "weight", None)
+    if not type(module).__name__.endswith("RMSNorm") or not _takes_one(module.forward):
+        return None
+    if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or len([*module.parameters()]) > 1:
+        return None
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not isinstance(eps, float):
+        return None
+    x = _numbers(like, _PROBES, weight.shape[0])
+    expected = module(x)
+    forms = (form for form in NormForm if _is_same(rms_norm(x, weight, eps, form), expected))
+    form = next(forms, None)
+    return None if form is None else _Norm(weight, eps, form)
+
+
+def _gated_like(module: nn.Module, like: Tensor) -> nn.Module | None:
+    """The same gated layer with its products joined, if it is one of the known activations."""
+    gate, up, down = (getattr(module, f"{name}_proj", None) for name in ("gate", "up", "down"))
+    act = getattr(module, "act_fn", None)
+    if act is None or gate is None or up is None or down is None or not _takes_one(module.forward):
+        return None
+    joined = join_projections([gate, up])
+    if joined is None:
+        return None
+    one, other = _numbers(like, 2, _PROBES, gate.out_features)
+    expected = act(one) * other
+    x = _numbers(like, _PROBES, joined.in_features)
+    for activation in Activation:
+        fused = _GatedLayer(joined, down, activation)
+        is_alike = _is_same(gated(torch.cat([one, other], -1), activation), expected)
+        if is_alike and _is_near(fused(x), module(x)):  # products of other sizes round otherwise
+            return fused
+    return None
+
+
+def _fuse_rotations(model: nn.Module, like: Tensor) -> int:
+    """Replaces the function that rotates, in the modules that the model's code is in.
+
+    Other models of the same code get the same numbers from it.
+    """
+    modules = {sys.modules[type(one).__module__] for one in model.modules()}
+    return sum(_fuse_rotation(code, like) for code in modules if hasattr(code, _ROTATION))
+
+
+def _fuse_rotation(code: ModuleType, like: Tensor) -> bool:
+    own = getattr(code, _ROTATION)
+    if isinstance(own, _Rotation):
+        return True
+    q, k = _numbers(like, 1, 3, _PROBES, 16), _numbers(like, 1, 2, _PROBES, 16)
+    cos, sin = _numbers(like, 2, 1, _PROBES, 16)
+    try:
+        expected = own(q, k, cos, sin)
+    except (TypeError, ValueError, RuntimeError, IndexError):  # it is called in another way
+        return False
+    if not all(map(_is_same, rotate(q, k, cos, sin), expected)):
+        return False
+    setattr(code, _ROTATION, _Rotation(own))
+    return True
+
+
+class _Rotation:
+    """Rotates queries and keys in one launch where the kernel can, else as the model does."""
+
+    def __init__(self, own: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        wraps(own)(self)
+        self._own = own
+
+    def __call__(
+        self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *others: Any, **named: Any
+    ) -> tuple[Tensor, Tensor]:
+        if others or named or not _rotates(q, k, cos, sin):
+            return self._own(q, k, cos, sin, *others, **named)
+        return rotate(q, k, cos, sin)
+
+
+def _rotates(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Whether the kernel takes them."""
+    angles = 1, *q.shape[2:]
+    return (
+        (q.is_cuda or is_interpreting())
+        and q.ndim == k.ndim == 4
+        and q.shape[0] == 1
+        and q.shape[2:] == k.shape[2:]
+        and cos.shape == sin.shape == angles
+        and q.dtype == k.dtype == cos.dtype == sin.dtype
+        and q.shape[-1] % 2 == 0
+        and q.stride(-1) == k.stride(-1) == 1
+        and cos.is_contiguous()
+        and sin.is_contiguous()
+        and not (q.requires_grad or k.requires_grad)
+    )
+
+
+def _takes_one(forward: Callable[..., Any]) -> bool:
+    return len(inspect.signature(forward).parameters) == 1
+
+
+def _numbers(like: Tensor, *shape: int) -> Tensor:
+    """Random ones, the same for the same shape."""
+    generator = torch.Generator(like.device).manual_seed(0)
+    return torch.randn(shape, generator=generator, device=like.device).to(like.dtype)
+
+
+def _is_same(found: Tensor, expected: Tensor) -> bool:
+    """Whether numbers are the same but for few that are rounded the other way."""
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return False
+    step = 2 * torch.finfo(found.dtype).eps
+    if not torch.allclose(found.float(), expected.float(), rtol=4 * step, atol=step):
+        return False
+    return found.dtype == torch.float32 or bool((found != expected).float().mean() <= _OTHER_SHARE)
+
+
+def _is_near(found: Tensor, expected: Tensor) -> bool:
+    """Whether two results of products are those of the same numbers, relative by their norm."""
+    difference = (found.float() - expected.float()).norm()
+    return bool(difference <= 8 * torch.finfo(found.dtype).eps * expected.float().norm())

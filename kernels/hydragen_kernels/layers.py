@@ -1,0 +1,239 @@
+"""What lies between the products of a layer, each in one launch: norms, rotation, gated activation.
+
+A transformers model computes each of them in five to nine launches, and writes what lies between to
+memory, in fp32 where it has to be. With many rows that takes as long as the products (NOTES.md).
+Here every number is rounded where the model rounds it. So what comes out is the same: bit for bit
+but for the order in which a norm adds up its squares, and fused multiplications in fp32.
+
+A row's result depends on that row alone.
+"""
+
+from enum import IntEnum
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = 2048  # numbers that a program works on, of several rows where they are short
+
+
+class NormForm(IntEnum):
+    """What an RMS norm does with its weight, after x / rms(x) in fp32."""
+
+    ROUNDED = 0  # rounds, then multiplies: Llama
+    EXACT = 1  # multiplies in fp32, then rounds: OLMo 2
+    AROUND_ONE = 2  # multiplies by 1 + weight in fp32, then rounds: Gemma
+
+
+class Activation(IntEnum):
+    """What a gate goes through."""
+
+    SILU = 0
+    GELU_TANH = 1
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
+    """x / sqrt(mean(x^2) + eps), weighted.
+
+    Args:
+        x: `[..., width]`, any floating dtype, its last dimension dense.
+        weight: `[width]`.
+        eps: added to the mean square.
+        form: how the weight is used.
+
+    Returns:
+        `[..., width]` in x's dtype.
+    """
+    width = x.shape[-1]
+    rows = x.flatten(0, -3) if x.ndim > 2 else x[None]
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    n = rows.shape[0] * rows.shape[1]
+    if n:
+        block = triton.next_power_of_2(width)
+        per_program = max(1, _BLOCK // block)
+        _norm_kernel[(triton.cdiv(n, per_program),)](
+            rows,
+            weight,
+            out,
+            n,
+            rows.shape[1],
+            rows.stride(0),
+            rows.stride(1),
+            eps,
+            WIDTH=width,
+            BLOCK=block,
+            ROWS=per_program,
+            FORM=int(form),
+            num_warps=4 if block <= 4096 else 8,
+        )
+    return out
+
+
+@triton.jit
+def _norm_kernel(
+    x,
+    weight,
+    out,
+    n,
+    inner,
+    outer_stride,
+    inner_stride,
+    eps,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    FORM: tl.constexpr,
+):
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    here = (row < n)[:, None] & (column < WIDTH)[None, :]
+    start = row // inner * outer_stride + row % inner * inner_stride
+    given = tl.load(x + start[:, None] + column[None, :], mask=here, other=0.0)
+    wide = given.to(tl.float32)
+    scale = 1.0 / tl.sqrt_rn(tl.sum(wide * wide, 1) / WIDTH + eps)
+    wide = wide * scale[:, None]
+    factor = tl.load(weight + column, mask=column < WIDTH, other=0.0)[None, :].to(tl.float32)
+    if FORM == 0:
+        wide = wide.to(given.dtype).to(tl.float32)
+    if FORM == 2:
+        factor = factor + 1.0
+    tl.store(out + row[:, None] * WIDTH + column[None, :], (wide * factor).to(given.dtype), here)
+
+
+def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary positions of queries and keys: x cos + rotate_half(x) sin.
+
+    Args:
+        q: `[1, q_heads, tokens, head_dim]`, the last dimension dense.
+        k: `[1, kv_heads, tokens, head_dim]`, likewise.
+        cos: `[1, tokens, head_dim]`, dense.
+        sin: likewise.
+
+    Returns:
+        Both rotated; in memory a token's heads lie side by side, as attention reads them.
+    """
+    _, q_heads, tokens, dim = q.shape
+    kv_heads = k.shape[1]
+    outs = [
+        torch.empty(1, tokens, heads, dim, dtype=q.dtype, device=q.device)
+        for heads in (q_heads, kv_heads)
+    ]
+    if tokens:
+        per_program = max(1, _BLOCK // triton.next_power_of_2(dim))
+        q_blocks = triton.cdiv(q_heads, per_program)
+        _rotate_kernel[(tokens, q_blocks + triton.cdiv(kv_heads, per_program))](
+            q,
+            k,
+            *outs,
+            cos,
+            sin,
+            q.stride(1),
+            q.stride(2),
+            k.stride(1),
+            k.stride(2),
+            q_blocks,
+            Q_HEADS=q_heads,
+            KV_HEADS=kv_heads,
+            DIM=dim,
+            HALF=triton.next_power_of_2(dim // 2),
+            HEADS=per_program,
+            num_warps=4,
+        )
+    q_out, k_out = outs
+    return q_out.transpose(1, 2), k_out.transpose(1, 2)
+
+
+@triton.jit
+def _rotate_kernel(
+    q,
+    k,
+    q_out,
+    k_out,
+    cos,
+    sin,
+    q_head_stride,
+    q_token_stride,
+    k_head_stride,
+    k_token_stride,
+    q_blocks,
+    Q_HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    HALF: tl.constexpr,
+    HEADS: tl.constexpr,
+):
+    token, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    angles = token * DIM
+    if block < q_blocks:
+        head = block * HEADS + tl.arange(0, HEADS)
+        source = q + token * q_token_stride + head * q_head_stride
+        target = q_out + token * Q_HEADS * DIM + head * DIM
+        _rotate_heads(source, target, cos + angles, sin + angles, head < Q_HEADS, DIM, HALF)
+    else:
+        head = (block - q_blocks) * HEADS + tl.arange(0, HEADS)
+        source = k + token * k_token_stride + head * k_head_stride
+        target = k_out + token * KV_HEADS * DIM + head * DIM
+        _rotate_heads(source, target, cos + angles, sin + angles, head < KV_HEADS, DIM, HALF)
+
+
+@triton.jit
+def _rotate_heads(source, target, cos, sin, is_head, DIM: tl.constexpr, HALF: tl.constexpr):
+    column = tl.arange(0, HALF)
+    is_column = column < DIM // 2
+    here = is_head[:, None] & is_column[None, :]
+    low = tl.load(source[:, None] + column[None, :], mask=here, other=0.0)
+    high = tl.load(source[:, None] + (column + DIM // 2)[None, :], mask=here, other=0.0)
+    out_low = _rotated(low, -high.to(tl.float32), cos, sin, column, is_column)
+    out_high = _rotated(high, low.to(tl.float32), cos, sin, column + DIM // 2, is_column)
+    tl.store(target[:, None] + column[None, :], out_low, here)
+    tl.store(target[:, None] + (column + DIM // 2)[None, :], out_high, here)
+
+
+@triton.jit
+def _rotated(x, turned, cos, sin, column, is_column):
+    dtype = x.dtype
+    c = tl.load(cos + column, mask=is_column, other=0.0)[None, :].to(tl.float32)
+    s = tl.load(sin + column, mask=is_column, other=0.0)[None, :].to(tl.float32)
+    straight = (x.to(tl.float32) * c).to(dtype).to(tl.float32)
+    across = (turned * s).to(dtype).to(tl.float32)
+    return (straight + across).to(dtype)
+
+
+def gated(x: Tensor, activation: Activation) -> Tensor:
+    """activation(gate) * up, of rows that hold a gate and what goes through it.
+
+    Args:
+        x: `[..., 2 * width]`, dense: the gate, then the rest.
+        activation: of the gate.
+
+    Returns:
+        `[..., width]`.
+    """
+    width = x.shape[-1] // 2
+    out = torch.empty(*x.shape[:-1], width, dtype=x.dtype, device=x.device)
+    rows = out.numel() // max(width, 1)
+    if rows:
+        block = min(triton.next_power_of_2(width), _BLOCK)
+        _gated_kernel[(rows, triton.cdiv(width, block))](
+            x, out, width, BLOCK=block, ACTIVATION=int(activation), num_warps=4
+        )
+    return out
+
+
+@triton.jit
+def _gated_kernel(x, out, width, BLOCK: tl.constexpr, ACTIVATION: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    here = column < width
+    gate = tl.load(x + row * 2 * width + column, mask=here, other=0.0)
+    up = tl.load(x + row * 2 * width + width + column, mask=here, other=0.0).to(tl.float32)
+    wide = gate.to(tl.float32)
+    turn = wide
+    if ACTIVATION == 1:  # 1 + tanh(x) is twice the sigmoid of 2 x
+        turn = 1.5957691216057308 * (wide + 0.044715 * wide * wide * wide)
+    small = tl.exp(-tl.abs(turn))
+    wide = wide * tl.where(turn >= 0.0, 1.0, small) / (1.0 + small)
+    tl.store(
+        out + row * width + column, (wide.to(gate.dtype).to(tl.float32) * up).to(gate.dtype), here
+    )

@@ -1,0 +1,104 @@
+"""What lies between the products of a layer, against the same in plain torch and in float64."""
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
+if not INTERPRETED and not torch.cuda.is_available():
+    pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
+
+from hydragen_kernels.layers import Activation, NormForm, gated, rms_norm, rotate  # noqa: E402
+
+# arithmetic in bf16 is garbage in the interpreter, which holds it as uint16
+DTYPES = [torch.float16, torch.float32] + ([] if INTERPRETED else [torch.bfloat16])
+
+
+def numbers(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+def worst_row(found: Tensor, expected: Tensor) -> float:
+    """The greatest relative error of a row, by the Euclidean norm."""
+    difference = (found.double() - expected.double()).norm(dim=-1)
+    return float((difference / expected.double().norm(dim=-1).clamp(min=1e-9)).max())
+
+
+def normed(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
+    """As transformers' models do it, in the dtype that the input has."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    if form == NormForm.ROUNDED:
+        return weight * wide.to(x.dtype)
+    factor = weight.to(wide.dtype) + (form == NormForm.AROUND_ONE)
+    return (factor * wide).to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("form", NormForm)
+@pytest.mark.parametrize("shape", [(5, 96), (1, 7, 3, 16), (3, 1), (1, 2, 5000), (0, 8)], ids=str)
+def test_norms(dtype: torch.dtype, form: NormForm, shape: tuple[int, ...]) -> None:
+    x, weight = 3 * numbers(*shape, dtype=dtype), numbers(shape[-1], dtype=dtype, seed=1)
+    found = rms_norm(x, weight, 1e-6, form)
+    assert found.shape == x.shape
+    if found.numel():
+        expected = normed(x, weight, 1e-6, form)
+        assert (found != expected).float().mean() < 0.02 or dtype == torch.float32
+        exact = normed(x.double(), weight.double(), 1e-6, form)
+        assert worst_row(found, exact) < 4 * torch.finfo(dtype).eps
+
+
+def test_norms_of_a_view() -> None:
+    """Heads that are a part of what one product gives."""
+    whole = numbers(1, 6, 80, dtype=torch.float32)
+    x, weight = whole[..., 16:64].view(1, 6, 3, 16), numbers(16, dtype=torch.float32)
+    assert not x.is_contiguous()
+    found = rms_norm(x, weight, 1e-5, NormForm.ROUNDED)
+    assert worst_row(found, normed(x, weight, 1e-5, NormForm.ROUNDED)) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dim", [16, 20, 128])
+@pytest.mark.parametrize(("q_heads", "kv_heads", "tokens"), [(4, 2, 5), (33, 1, 2), (3, 3, 0)])
+def test_rotation(dtype: torch.dtype, dim: int, q_heads: int, kv_heads: int, tokens: int) -> None:
+    whole = numbers(1, tokens, q_heads + kv_heads, dim, dtype=dtype).transpose(1, 2)
+    q, k = whole[:, :q_heads], whole[:, q_heads:]
+    cos, sin = numbers(2, 1, tokens, dim, dtype=dtype, seed=1)
+    for found, x in zip(rotate(q, k, cos, sin), (q, k), strict=True):
+        assert found.shape == x.shape
+        assert found.transpose(1, 2).is_contiguous()
+        turned = torch.cat([-x[..., dim // 2 :], x[..., : dim // 2]], -1)
+        expected = x * cos + turned * sin
+        if dtype == torch.float32:  # a product and a sum may be one operation
+            torch.testing.assert_close(found, expected)
+        else:
+            assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("activation", Activation)
+@pytest.mark.parametrize("shape", [(3, 10), (1, 4, 5000), (2, 0), (0, 6)], ids=str)
+def test_gates(dtype: torch.dtype, activation: Activation, shape: tuple[int, ...]) -> None:
+    x = 20 * numbers(*shape, dtype=dtype)
+    found = gated(x, activation)
+    gate, up = x.chunk(2, -1)
+    if activation == Activation.SILU:
+        expected = functional.silu(gate) * up
+    else:
+        expected = functional.gelu(gate, approximate="tanh") * up
+    torch.testing.assert_close(found, expected)
+    if dtype != torch.float32 and found.numel():
+        # far below zero torch's 1 + tanh has no digits left
+        assert (found != expected)[gate > -4].float().mean() < 0.02
+
+
+@pytest.mark.parametrize("rows", [1, 2, 33])
+def test_a_row_is_the_same_in_any_company(rows: int) -> None:
+    x, weight = numbers(40, 96, dtype=torch.float32), numbers(96, dtype=torch.float32)
+    alone = rms_norm(x[:rows], weight, 1e-6, NormForm.ROUNDED)
+    assert torch.equal(alone, rms_norm(x, weight, 1e-6, NormForm.ROUNDED)[:rows])
