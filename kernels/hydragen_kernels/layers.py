@@ -2,12 +2,13 @@
 
 A transformers model computes each of them in five to nine launches, and writes what lies between to
 memory, in fp32 where it has to be. With many rows that takes as long as the products (NOTES.md).
-Here every number is rounded where the model rounds it. So what comes out is the same: bit for bit
-but for the order in which a norm adds up its squares, and fused multiplications in fp32.
+Here every number is rounded where the model rounds it. So what comes out is the same, bit for bit
+but for the order in which a norm adds up its squares and the last digit of an exponential.
 
 A row's result depends on that row alone.
 """
 
+import os
 from enum import IntEnum
 
 import torch
@@ -15,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+# A product that is rounded before it is added to must not become part of a fused operation.
+_AS_WRITTEN = {} if os.environ.get("TRITON_INTERPRET") == "1" else {"enable_fp_fusion": False}
 _BLOCK = 2048  # numbers that a program works on, of several rows where they are short
 
 
@@ -66,6 +69,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
             ROWS=per_program,
             FORM=int(form),
             num_warps=4 if block <= 4096 else 8,
+            **_AS_WRITTEN,
         )
     return out
 
@@ -139,6 +143,7 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
             HALF=triton.next_power_of_2(dim // 2),
             HEADS=per_program,
             num_warps=4,
+            **_AS_WRITTEN,
         )
     q_out, k_out = outs
     return q_out.transpose(1, 2), k_out.transpose(1, 2)
@@ -216,7 +221,7 @@ def gated(x: Tensor, activation: Activation) -> Tensor:
     if rows:
         block = min(triton.next_power_of_2(width), _BLOCK)
         _gated_kernel[(rows, triton.cdiv(width, block))](
-            x, out, width, BLOCK=block, ACTIVATION=int(activation), num_warps=4
+            x, out, width, BLOCK=block, ACTIVATION=int(activation), num_warps=4, **_AS_WRITTEN
         )
     return out
 
