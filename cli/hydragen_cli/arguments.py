@@ -216,12 +216,12 @@ Explain = Annotated[
     ),
 ]
 Compile = Annotated[
-    bool | None,
+    bool,
     typer.Option(
-        "--compile/--no-compile",
+        "--compile",
         rich_help_panel=_MODEL,
         help="On a GPU, compile the model's layers: half a minute once, then seconds from a cache. "
-        "By default where the run is long enough to earn it.",
+        "Of use for long runs of models whose norms and rotation no kernel here computes.",
     ),
 ]
 Seed = Annotated[

@@ -73,8 +73,6 @@ def plan(
     facts = explanation(sampler.source, attention, sampler.cost) if explain else []
     if explain:
         facts.append(("ends", str(sampler.ends(built))))
-        if compiling := sampler.compiling(outline, SamplingSettings().max_tokens):
-            facts.append(("compiled", str(compiling)))
     if as_json:
         record = outline.record()
         if explain:

@@ -115,7 +115,7 @@ def run(
     ray: arguments.Ray = None,
     ray_workers: arguments.RayWorkers = None,
     attention: arguments.Attention = "auto",
-    compile: arguments.Compile = None,
+    compile: arguments.Compile = False,
     memory: arguments.Memory = None,
     max_rows: arguments.MaxRows = None,
     k: judging.Ks = None,

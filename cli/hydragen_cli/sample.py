@@ -68,7 +68,7 @@ def sample(
     ray: arguments.Ray = None,
     ray_workers: arguments.RayWorkers = None,
     attention: arguments.Attention = "auto",
-    compile: arguments.Compile = None,
+    compile: arguments.Compile = False,
     memory: arguments.Memory = None,
     max_rows: arguments.MaxRows = None,
     verbose: arguments.Verbose = False,

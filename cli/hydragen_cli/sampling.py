@@ -48,7 +48,7 @@ class ModelChoice:
     ray: str | None
     ray_workers: int | None
     attention: str
-    compiled: bool | None
+    compiled: bool
     memory_bytes: int | None
     max_rows: int | None
 

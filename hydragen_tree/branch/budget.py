@@ -6,11 +6,13 @@ import os
 import torch
 
 from hydragen_tree.branch.prefill import TAIL_LEVELS
-from hydragen_tree.model.loading import ModelSource
+from hydragen_tree.model.loading import ModelSource, stored_bytes
 
 _KEPT_SHARE = 0.05  # of a GPU's free memory, for what the allocator cannot use
 _QUANTISED_BYTES = 9  # of a number while an input is taken to 8 bits
 _FIXED_BYTES = 512 << 20  # libraries' own buffers, captured graphs
+_USUAL_TOKENS = 256  # of a sample that is a program
+_FEWEST_ROWS, _MOST_ROWS = 1024, 16384
 SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
 
 # Frozen tails one below the other; each costs every row below one more partial.
@@ -40,6 +42,25 @@ def free_memory_bytes(device: torch.device) -> int:
         torch.cuda.empty_cache()  # what earlier runs have freed counts as free
         return int((1 - _KEPT_SHARE) * torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def batch_rows(source: ModelSource, memory_bytes: int) -> int:
+    """Rows of a batch on a GPU: as many as memory holds tails of a usual length for.
+
+    Beyond some hundred rows a step's products take longer with every row. More rows still pay:
+    what a step costs whatever its rows is shared by more, and fewer samples wait for others' ends.
+
+    Args:
+        source: the model.
+        memory_bytes: of the card, or what a run may use of it.
+
+    Returns:
+        A power of two, 1,024 to 16,384: a small model's steps take long enough with those.
+    """
+    logits = 3 * int(source.config.vocab_size) * source.dtype.itemsize
+    row = _USUAL_TOKENS * source.shape.token_bytes + logits
+    fits = int((1 - _KEPT_SHARE) * (memory_bytes - stored_bytes(source))) // row
+    return min(max(1 << max(fits.bit_length() - 1, 0), _FEWEST_ROWS), _MOST_ROWS)
 
 
 def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:

@@ -5,7 +5,6 @@ ours. A step's tokens are packed into one sequence of batch size 1, with explici
 the plan says who sees whom.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -21,7 +20,7 @@ from hydragen_tree.attention.tree_attention import TreeAttention
 from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.model.compilation import keep_compiled
+from hydragen_tree.model.compilation import compile_layers
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
 from hydragen_tree.model.rotary import fix_frequencies
@@ -36,7 +35,6 @@ _HARMLESS = {
     *("cache", "cache_position", "past_key_values", "use_cache", "return_dict"),
     *("output_attentions", "output_hidden_states", "output_router_logits"),
 }
-_LEFT_AS_THEY_ARE = (nn.ModuleList, nn.Embedding, nn.Linear, nn.Dropout)
 
 
 class Step:
@@ -210,33 +208,11 @@ class TreeModel:
         fix_frequencies(self.model, longest)
 
     def compile(self) -> None:
-        """Has the layers compiled, once for all of them and any token count; once is enough.
-
-        Attention stays as it is. What stands beside the layers, the rotary embedding and the last
-        norm, is compiled too: uncompiled they are as many launches as a layer. What the compiler
-        makes is kept on disk.
-        """
+        """Has the layers compiled; attention stays as it is. Once is enough."""
         if self.is_compiled:
             return
         self.is_compiled = True
-        # The angles of the rotary embedding are a product in fp32, and have to be. Not only for
-        # this call: compiling is put off until a module is called.
-        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-        keep_compiled()
-        depth = self.model.config.get_text_config(decoder=True).num_hidden_layers
-        stacks = (
-            (owner, layers)
-            for owner in self.model.modules()
-            for layers in owner.children()
-            if isinstance(layers, nn.ModuleList) and len(layers) == depth
-        )
-        stack = next(stacks, None)
-        if stack is None:
-            return
-        owner, layers = stack
-        beside = (m for m in owner.children() if not isinstance(m, _LEFT_AS_THEY_ARE))
-        for module in (*layers, *beside):
-            module.compile(dynamic=True)
+        compile_layers(self.model)
 
     def attend(self, plan: Plan, backend: str | None = None) -> Attend:
         """Attention over a plan that lies on the host, made ready once for all layers.

@@ -258,6 +258,11 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
     }
 
 
+def stored_bytes(source: ModelSource) -> int:
+    """Size of the model's files: about what its weights take once they are loaded."""
+    return sum(file.stat().st_size for file in _model_files(source))
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """`bfloat16`, `float8_e4m3fn`."""
     return str(dtype).removeprefix("torch.")

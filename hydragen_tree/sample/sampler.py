@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from hydragen_tree.attention.table import choose
-from hydragen_tree.branch.budget import kv_budget_bytes, path_levels
+from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels
 from hydragen_tree.errors import CapacityError, InputError, Setting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.model.compilation import Compiling, note_compiled, weigh_compiling
 from hydragen_tree.model.loading import (
     ModelSource,
     find_model,
@@ -69,7 +68,7 @@ class Sampler(NotebookView):
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
-        compiled: bool | None = None,
+        compiled: bool = False,
     ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
             raise InputError(
@@ -88,6 +87,9 @@ class Sampler(NotebookView):
         rows, self._page_tokens, self._prefill_tokens = _DEFAULTS.get(
             source.device.type, _GPU_DEFAULTS
         )
+        if source.device.type == "cuda":
+            card = torch.cuda.get_device_properties(source.device)
+            rows = batch_rows(source, memory_bytes or card.total_memory)
         self.max_rows = max_rows or rows
         self._model: TreeModel | None = None
         self._logit_error: LogitError | None = None
@@ -105,7 +107,7 @@ class Sampler(NotebookView):
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
-        compiled: bool | None = None,
+        compiled: bool = False,
     ) -> "Sampler":
         """Finds a model and makes a sampler of it.
 
@@ -122,9 +124,10 @@ class Sampler(NotebookView):
             attention: backend, see `tree_attention`.
             memory_bytes: for keys and values; by default measured: half of the free memory of a
                 CPU, on a GPU what weights and a step's own needs leave.
-            max_rows: branches in the batch at the most.
+            max_rows: branches in the batch at the most; None: on a GPU as many as memory is likely
+                to hold, 1,024 to 16,384; on a CPU 256.
             compiled: compile the model's layers on a GPU: half a minute once, then seconds from a
-                cache. None: where a run is long enough to earn it.
+                cache. Of use where no kernel here computes a model's norms and rotation.
 
         Raises:
             ModelError: the model is missing, broken or not supported.
@@ -272,7 +275,7 @@ class Sampler(NotebookView):
         with Programs(workers_for(self.source.device.type, n_left)) as programs:
             model = self.model  # before the arena: what the weights leave is measured
             model.prepare(longest_sequence(prompts, settings.max_tokens))
-            if self._is_compiled(outline, settings, n_left):
+            if self.compiled and model.device.type == "cuda":
                 model.compile()
             records = SampleRecords(
                 outline.prompts,
@@ -288,8 +291,6 @@ class Sampler(NotebookView):
             loop = self._loop(outline, records, stats)
             stats.started = time.perf_counter()
             yield from loop.samples()
-        if model.is_compiled:
-            note_compiled(self.source.config, self.source.weights, self.source.device)
 
     def _loop(self, outline: Outline, records: SampleRecords, stats: RunStats) -> Loop:
         trie, settings, rows = outline.trie, records.settings, outline.rows
@@ -349,37 +350,6 @@ class Sampler(NotebookView):
         own = [prompt for prompt in prompts if prompt.task_id in ranges]
         most = min(self.max_rows, sum(map(len, ranges.values())))
         return Outline.draw(own, n, self.source.shape, self.cost, most)
-
-    def compiling(
-        self, outline: Outline, max_tokens: int, n_samples: int | None = None
-    ) -> Compiling | None:
-        """What compiling the model's layers would save a run, and cost it; None: not on a GPU.
-
-        Args:
-            outline: of the run.
-            max_tokens: of a sample.
-            n_samples: samples to draw; None: all of the outline.
-        """
-        source = self.source
-        if source.device.type != "cuda":
-            return None
-        if n_samples is None:
-            n_samples = outline.n * len({prompt.task_id for prompt in outline.prompts})
-        return weigh_compiling(
-            source.config,
-            source.weights,
-            source.device,
-            samples=max(n_samples, 0),
-            rows=outline.rows,
-            max_tokens=max_tokens,
-        )
-
-    def _is_compiled(self, outline: Outline, settings: SamplingSettings, n_samples: int) -> bool:
-        """Whether a run goes through compiled layers, as asked or where it is long enough."""
-        compiling = self.compiling(outline, settings.max_tokens, n_samples)
-        if compiling is None:
-            return False
-        return compiling.is_worth_it if self.compiled is None else self.compiled
 
     def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
         """Room for what the run can use at the most, within the budget."""

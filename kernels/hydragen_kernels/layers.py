@@ -63,7 +63,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
             rows.shape[1],
             rows.stride(0),
             rows.stride(1),
-            eps,
+            EPS=eps,
             WIDTH=width,
             BLOCK=block,
             ROWS=per_program,
@@ -83,7 +83,7 @@ def _norm_kernel(
     inner,
     outer_stride,
     inner_stride,
-    eps,
+    EPS: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
@@ -95,7 +95,7 @@ def _norm_kernel(
     start = row // inner * outer_stride + row % inner * inner_stride
     given = tl.load(x + start[:, None] + column[None, :], mask=here, other=0.0)
     wide = given.to(tl.float32)
-    scale = 1.0 / tl.sqrt_rn(tl.sum(wide * wide, 1) / WIDTH + eps)
+    scale = 1.0 / tl.sqrt_rn(tl.sum(wide * wide, 1) / WIDTH + EPS)
     wide = wide * scale[:, None]
     factor = tl.load(weight + column, mask=column < WIDTH, other=0.0)[None, :].to(tl.float32)
     if FORM == 0:
