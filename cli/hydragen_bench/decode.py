@@ -51,7 +51,7 @@ from hydragen_kernels.items import item_table
 from hydragen_tree.branch.decoder import CHUNK_STEPS
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.errors import InputError
-from hydragen_tree.model.loading import dtype_name
+from hydragen_tree.model.dtypes import dtype_name
 from hydragen_tree.model.projections import products_of
 from hydragen_tree.settings import SamplingSettings
 

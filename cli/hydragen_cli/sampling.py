@@ -173,11 +173,15 @@ def remarks(
     settings: SamplingSettings,
 ) -> Iterator[str]:
     """What is to be said before samples are drawn; loads the weights where they are rounded."""
+    from hydragen_tree.model.dtypes import dtype_name
+    from hydragen_tree.model.quantised_files import widening_remark
     from hydragen_tree.model.rotary import longrope_remark
     from hydragen_tree.prompt.prompts import longest_sequence
 
     yield f"samples end at {sampler.ends(prompts, settings)}"
     longest = longest_sequence(prompts, settings.max_tokens)
+    if stored := sampler.source.widened_from:
+        yield widening_remark(stored, dtype_name(sampler.source.dtype))
     if frequencies := longrope_remark(sampler.source.config, longest):
         yield frequencies
     if choice.model == "tiny":

@@ -7,8 +7,9 @@ from transformers import AutoModelForCausalLM
 
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.table import backend, choose, passed_over
+from hydragen_tree.model.dtypes import dtype_name
 from hydragen_tree.model.fp8_linear import multiplies
-from hydragen_tree.model.loading import ModelSource, dtype_name
+from hydragen_tree.model.loading import ModelSource
 from hydragen_tree.model.quantising import quantisable
 from hydragen_tree.trie.costs import CPU, CUDA, CostModel, costs_file
 
@@ -66,6 +67,8 @@ def _weights(source: ModelSource) -> str:
     """Their bytes on the device, and what becomes of layers in 8 bits."""
     sizes = weight_bytes(source)
     kinds = ", ".join(f"{n / 1e9:,.2f} GB in {dtype_name(kind)}" for kind, n in sizes.items())
+    if source.widened_from:
+        kinds += f", widened from {source.widened_from} as they are loaded"
     if not source.is_quantised or FP8 in sizes:
         return kinds
     return f"{kinds}: the device multiplies no 8 bits, so they are widened when they are loaded"

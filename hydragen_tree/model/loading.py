@@ -24,7 +24,9 @@ from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
 from hydragen_tree.model.device import find_device
+from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, dtype_name, refuse_fp8_heads
 from hydragen_tree.model.eos import stated_eos
+from hydragen_tree.model.quantised_files import check_quantised
 from hydragen_tree.model.quantising import quantise_layers
 from hydragen_tree.model.rotary import fixed_tokens
 from hydragen_tree.model.support import kv_shape, layer_windows, refuse_unsupported
@@ -34,14 +36,7 @@ from hydragen_tree.shape import KVShape
 
 TINY = "tiny"
 
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-_FP8_DEVICES = ("cpu", "cuda")
 _HUB_S = 10  # seconds in which the hub has to answer
-_FP8_STEP = 16  # numbers of a head on a GPU, whose kernels read 16 bytes at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +58,7 @@ class ModelSource:
         fixed_tokens: length beyond which rotary frequencies would be others for every length; None
             if there is no such length.
         eos_ids: tokens that end a text.
+        widened_from: what the weights are stored as, where they are widened as they are loaded.
     """
 
     name: str
@@ -78,6 +74,7 @@ class ModelSource:
     context_tokens: int
     fixed_tokens: int | None
     eos_ids: frozenset[int]
+    widened_from: str | None = None
 
     @property
     def origin(self) -> dict[str, str | None]:
@@ -148,14 +145,14 @@ def find_model(
         InputError: a device or type there is not, or not for this model.
     """
     path, gguf = _locate(model, revision)
-    config = _read_config(model, path, _origin(revision, gguf))
+    config, stored_as = _read_config(model, path, _origin(revision, gguf))
     place = find_device(device)
     stored = getattr(config, "dtype", None)
-    kind = _dtype(dtype, stored if isinstance(stored, torch.dtype) else torch.float32, place)
-    kv_kind = _auto_or_fp8("kv_dtype", kv_dtype, kind, place)
+    kind = asked_dtype(dtype, stored if isinstance(stored, torch.dtype) else torch.float32, place)
+    kv_kind = auto_or_fp8("kv_dtype", kv_dtype, kind, place)
     shape = kv_shape(model, config, kv_kind)
     if kv_kind == FP8:
-        _refuse_heads(place, shape)
+        refuse_fp8_heads(place, shape)
     return ModelSource(
         name=model,
         path=path,
@@ -164,12 +161,13 @@ def find_model(
         config=config,
         shape=shape,
         dtype=kind,
-        weights=_auto_or_fp8("weights", weights, kind, place),
+        weights=auto_or_fp8("weights", weights, kind, place),
         kv_dtype=kv_kind,
         device=place,
         context_tokens=int(getattr(config, "max_position_embeddings", 0) or 1 << 62),
         fixed_tokens=fixed_tokens(config),
         eos_ids=stated_eos(model, path, revision, config),
+        widened_from=stored_as,
     )
 
 
@@ -263,13 +261,10 @@ def stored_bytes(source: ModelSource) -> int:
     return sum(file.stat().st_size for file in _model_files(source))
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """`bfloat16`, `float8_e4m3fn`."""
-    return str(dtype).removeprefix("torch.")
-
-
-def _read_config(model: str, path: str, origin: dict[str, str | None]) -> PreTrainedConfig:
-    """The text model's configuration, or why there is none."""
+def _read_config(
+    model: str, path: str, origin: dict[str, str | None]
+) -> tuple[PreTrainedConfig, str | None]:
+    """The text model's configuration, or why there is none; and see `check_quantised`."""
     why = "its GGUF file cannot be read: " if "gguf_file" in origin else ""
     if "gguf_file" not in origin and Path(path).is_dir():
         _check_config_file(model, Path(path, "config.json"))
@@ -281,7 +276,7 @@ def _read_config(model: str, path: str, origin: dict[str, str | None]) -> PreTra
         raise ModelError(f"config.json: {_one_line(error)}", setting="model", value=model) from None
     text: PreTrainedConfig = whole.get_text_config(decoder=True)
     refuse_unsupported(model, text, whole)
-    return text
+    return text, None if "gguf_file" in origin else check_quantised(model, whole)
 
 
 def _check_config_file(model: str, file: Path) -> None:
@@ -355,35 +350,6 @@ def _one_line(error: Exception) -> str:
 
 def _key_or_line(error: Exception) -> str:
     return f"no key {error}" if isinstance(error, KeyError) else _one_line(error)
-
-
-def _dtype(dtype: str, stored: torch.dtype, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else stored
-    if dtype not in _DTYPES:
-        raise InputError(f"expected auto, {', '.join(_DTYPES)}", setting="dtype", value=dtype)
-    return _DTYPES[dtype]
-
-
-def _auto_or_fp8(setting: str, given: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    if given not in ("auto", "fp8"):
-        raise InputError("expected auto or fp8", setting=setting, value=given)
-    if given == "auto":
-        return dtype
-    if device.type not in _FP8_DEVICES:
-        expected = " or ".join(_FP8_DEVICES)
-        raise InputError(f"not on {device}; expected {expected}", setting=setting, value=given)
-    return FP8
-
-
-def _refuse_heads(device: torch.device, shape: KVShape) -> None:
-    if device.type == "cuda" and shape.head_dim % _FP8_STEP:
-        raise InputError(
-            f"the model has heads of {shape.head_dim} numbers, and a GPU reads multiples of "
-            f"{_FP8_STEP}; use auto",
-            setting="kv_dtype",
-            value="fp8",
-        )
 
 
 def _model_files(source: ModelSource) -> list[Path]:
