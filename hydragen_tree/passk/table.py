@@ -19,6 +19,8 @@ FEW_PROBLEMS = 10
 NARROW = 100  # characters; below, fewer k are shown
 SHORT_NAME = 12  # characters of a problem's name that always have room on a line
 _COUNTS = ("distinct", "majority")
+_TOTALS = ("problems", "samples")
+_NONE_RIGHT = "  if none right"
 
 
 def render_summary(summary: Summary, console: Console) -> None:
@@ -35,10 +37,12 @@ def render_summary(summary: Summary, console: Console) -> None:
     if curves:
         spread = _print_curves(curves, ks, console)
         shown = [name for name in shown if name in spread or not name.startswith("pass@")]
+        shown += [name for name in _TOTALS if name in spread]
     for line in remarks(summary):
         console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     asked = (f"pass@{k}" for k in summary.asked)
-    unseen = [name for name in (*asked, *_statuses(summary), *_COUNTS) if name not in shown]
+    wanted = (*asked, *_statuses(summary), *_COUNTS, *(_TOTALS if curves else ()))
+    unseen = [name for name in wanted if name not in shown]
     if unseen:
         line = f"no room in every table for {', '.join(unseen)}: see the JSON summary"
         console.print(line, style="dim", highlight=False, markup=False)
@@ -123,12 +127,21 @@ def _curves(summary: Summary) -> list[tuple[str, Curve]]:
 
 
 def _print_curves(curves: list[tuple[str, Curve]], ks: list[int], console: Console) -> list[str]:
-    """Print the table of curves with the k that have room, and say which they are."""
-    shown, spare = list(ks), _spare(ks)
-    while spare and _width(_curve_table(curves, shown), console) > console.width:
-        shown.remove(spare.pop(0))
-    console.print(_curve_table(curves, shown))
-    return [f"pass@{k}" for k in shown]
+    """Print the table of curves with the columns that have room, and say which they are.
+
+    No number is ever cut; where even the last ones have no room beside it, a name is folded.
+    """
+    columns = [*_TOTALS, *(f"pass@{k}" for k in ks)]
+    optional = [*(f"pass@{k}" for k in _spare(ks)), *_TOTALS]
+    names = [name for name, _ in curves] + [_NONE_RIGHT] * bool(curves[0][1].rated)
+    longest = max(map(len, names))
+    while True:
+        room = console.width - _width(_curve_table(curves, columns, 0), console)
+        if room >= longest or not optional:
+            break
+        columns.remove(optional.pop(0))
+    console.print(_curve_table(curves, columns, max(1, min(longest, room))))
+    return columns
 
 
 def _spare(ks: list[int]) -> list[int]:
@@ -136,22 +149,33 @@ def _spare(ks: list[int]) -> list[int]:
     return [*ks[-2:0:-1], *ks[1:][-1:]]
 
 
-def _curve_table(curves: list[tuple[str, Curve]], ks: list[int]) -> Table:
+def _curve_table(curves: list[tuple[str, Curve]], columns: list[str], name_width: int) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     title = "With 95 % intervals"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for heading in ("problems", "samples", *(f"pass@{k}" for k in ks)):
+    table.add_column("", overflow="fold", width=name_width)
+    for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, curve in curves:
-        cells = (_value_with_interval(curve, k) for k in ks)
-        table.add_row(name, str(curve.problems), str(curve.samples), *cells)
+        table.add_row(name, *(_curve_cell(curve, heading) for heading in columns))
         if curve.rated and curve is curves[0][1]:
-            bounds = (_by_false_accepts(curve, k) for k in ks)
-            table.add_row("  if none right", str(curve.rated), "", *bounds, style="dim")
+            bounds = (_bound_cell(curve, heading) for heading in columns)
+            table.add_row(_NONE_RIGHT, *bounds, style="dim")
     return table
+
+
+def _curve_cell(curve: Curve, heading: str) -> str:
+    if heading in _TOTALS:
+        return str(curve.problems if heading == "problems" else curve.samples)
+    return _value_with_interval(curve, int(heading.removeprefix("pass@")))
+
+
+def _bound_cell(curve: Curve, heading: str) -> str:
+    if heading in _TOTALS:
+        return str(curve.rated) if heading == "problems" else ""
+    return _by_false_accepts(curve, int(heading.removeprefix("pass@")))
 
 
 def _value(curve: Curve, k: int) -> str:

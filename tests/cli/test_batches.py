@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hydragen_cli.main import load
+from hydragen_cli.program import load
 from hydragen_tree.errors import InputError
 
 

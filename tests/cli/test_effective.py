@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hydragen_cli.main import load
+from hydragen_cli.program import load
 from tests.judge.test_eval import write_problems
 
 

@@ -1,8 +1,10 @@
 """Signals: the first ends the work between two whole steps, the second ends the process."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,43 @@ def test_ignored_signal_stays_ignored() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.stdout == "alive\n"
+
+
+WHILE_IMPORTING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+from hydragen_cli.main import {entry}
+{entry}()
+"""
+
+
+@pytest.mark.parametrize(
+    ("entry", "module"),
+    [
+        ("run", "typer"),
+        ("run_sample", "hydragen_cli.program"),
+        ("run_sample", "hydragen_cli.sample"),
+        ("run_eval", "hydragen_cli.eval"),
+        ("run_sample", "hydragen_tree.problem.reading"),
+        ("run_sample", "torch"),
+        ("run_sample", "transformers"),
+    ],
+)
+def test_a_signal_while_a_program_is_imported(entry: str, module: str, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("statement: Print 1.\n")
+    code = WHILE_IMPORTING.format(entry=entry, module=module)
+    command = [sys.executable, "-c", code, "p.yaml", "-n", "1", "-o", "out.jsonl"]
+    if entry == "run_eval":
+        command = [sys.executable, "-c", code, "none.jsonl"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 130, ran
+    assert "Traceback" not in ran.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hydragen_cli.main import load
+from hydragen_cli.program import load
 from hydragen_tree.errors import InputError
 
 

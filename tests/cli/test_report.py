@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hydragen_cli.main import load
+from hydragen_cli.program import load
 from hydragen_tree.errors import InputError
 from tests.results.report_run import write_run
 

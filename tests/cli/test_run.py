@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hydragen_cli.main import load
 from hydragen_cli.options import parse_seconds
+from hydragen_cli.program import load
 from hydragen_cli.run import _name_of
 from hydragen_cli.run_view import RunView
 from hydragen_tree.errors import InputError

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hydragen_cli.main import load
 from hydragen_cli.options import flag_of
+from hydragen_cli.program import load
 from hydragen_tree.errors import InputError
 from tests.judge.test_eval import command, write_problems
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hydragen_cli.main import load
+from hydragen_cli.program import load
 from hydragen_tree.errors import InputError, OutputError
 from hydragen_tree.problem.checkers import ProgramChecker
 from hydragen_tree.problem.reading import load_problems

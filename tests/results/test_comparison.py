@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hydragen_cli.main import load
+from hydragen_cli.program import load
 from hydragen_tree.results.comparison import Comparison, compare_runs
 from hydragen_tree.results.results import Results
 from tests.results.test_results import MANIFEST, TASK, write

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hydragen_cli.main import load
+from hydragen_cli.program import load
 from hydragen_tree.errors import InputError
 from hydragen_tree.results.run_files import read_lines
 from hydragen_tree.sample.lines import SampleLine

@@ -28,7 +28,7 @@ def run(code: str, environment: dict[str, str]) -> str:
     "begin",
     [
         "import hydragen_tree; hydragen_tree.SamplingSettings",
-        "import sys; sys.argv = ['hydragen', '--version']; import hydragen_cli.main as m\n"
+        "import sys; sys.argv = ['hydragen', '--version']; import hydragen_cli.program as m\n"
         "sys.exit = print\nm._run(lambda: None, 'hydragen')",
     ],
     ids=["python", "command line"],

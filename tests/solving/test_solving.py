@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hydragen_cli.main import load
+from hydragen_cli.program import load
 from hydragen_tree.errors import InputError
 from hydragen_tree.judge import Judge
 from hydragen_tree.passk.stopping import Stopping
