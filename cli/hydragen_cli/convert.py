@@ -134,7 +134,7 @@ def export(
     manifest = None if samples == "-" else manifest_path(Path(samples))
     model = "unknown"
     if manifest is not None and manifest.is_file():
-        model = Manifest.read(manifest).model["name"]
+        model = Manifest.read(manifest).model_name
     reader = _Reader()
     with _source(samples) as source, open_output(output) as target:
         for text in export_samples(reader.read(source), format_, model):

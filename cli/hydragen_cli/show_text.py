@@ -79,7 +79,7 @@ def _counts(results: "Results", overview: "Overview") -> list[tuple[str, str]]:
 def describe_model(manifest: "Manifest") -> str:
     """`tiny, float32 on cpu, native attention`."""
     model = manifest.model
-    parts = [model["name"] + (f" ({model['revision']})" if model.get("revision") else "")]
+    parts = [manifest.model_name + (f" ({model['revision']})" if model.get("revision") else "")]
     parts.append(f"{model.get('dtype')} on {model.get('device')}")
     attention = [s["figures"].get("attention") for s in manifest.sessions if s.get("figures")]
     if attention and attention[-1]:

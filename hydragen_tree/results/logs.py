@@ -186,7 +186,7 @@ def _text(judged: JudgedSample) -> str:
 
 
 def _model(results: Results) -> str:
-    return str(results.manifest.model["name"]) if results.manifest else "unknown"
+    return results.manifest.model_name if results.manifest else "unknown"
 
 
 def _json(record: Mapping[str, Any]) -> str:

@@ -132,6 +132,11 @@ class Manifest:
             n, dict(model), asdict(settings), tasks, ends or {}, shard=part, stopping=stopping
         )
 
+    @property
+    def model_name(self) -> str:
+        """As it was asked for; `unknown` where other hands wrote the manifest and name none."""
+        return str(self.model.get("name", "unknown"))
+
     @classmethod
     def read(cls, path: Path) -> "Manifest":
         """Reads a manifest.
