@@ -2,25 +2,22 @@
 
 `FixedNumber`: n was fixed beforehand.
 
-`InverseSampling`: drawn until the r-th accepted sample, which was the N-th. Given N, the r - 1
-others lie anywhere among the N - 1 before it, so that the chance that the first k failed,
-
-    C(N - 1 - k, r - 1) / C(N - 1, r - 1),
-
-is unbiased for (1 - p)^k: pass@1 is (r - 1) / (N - 1), and any pass@k is that of the samples before
-the last one. For k >= N one of the first k was accepted: 1.
-
-`WidthReached`: drawn until the interval was narrow enough, asked after m_1 < m_2 < ... samples.
-Every order of outcomes that ends with c of m accepted, and not before, is as likely as any other,
-so that the unbiased estimate is again a share of them:
+`GroupSequential`: after m_1 < m_2 < ... samples a rule looks at how many are right, and ends the
+problem or not. Every order of outcomes that ends with c of m accepted, and not before, is as likely
+as any other, so that the unbiased estimate of pass@k is a share of them:
 
     1 - (orders whose first k failed) / (all orders).
 
-Where sampling was cut off at n before its rule held, the first and the last remain right as they
-are, with n in place of what the rule gives: the estimate is unbiased over all ends together.
+Drawn until one is right, say, c of the first m_1 give pass@1 = c / m_1, and 0 where it took more:
+then the first sample was wrong in every order. Where the first k cannot be told from the end, since
+a problem without a right sample may end before, there is no unbiased estimate for that k. A problem
+that is cut off at n has its last look there, and the estimate is unbiased over all ends together.
+
+Variants of a prompt take turns, so that their chances do not come in a random order; but a round
+has as many samples of each, and only its number of right ones is looked at.
 
 Source: Girshick, Mosteller and Savage 1946, Unbiased Estimates for Certain Binomial Sampling
-    Problems; Haldane 1945, On a Method of Estimating Frequencies.
+    Problems; Jennison and Turnbull 1999, Group Sequential Methods, chapter 8.
 """
 
 from collections.abc import Iterator
@@ -90,58 +87,45 @@ class FixedNumber:
 
 
 @dataclass(frozen=True, slots=True)
-class InverseSampling:
-    """Samples up to the one that made the accepted ones enough.
+class EndRule:
+    """What ends a problem at a look. One of the two is given.
 
     Args:
-        samples: up to and with that one.
-        accepted: as many as were to be reached.
-        most_k: the number of samples at which it would have been cut off.
+        solved: so many accepted samples.
+        width: an interval of pass@1 that is at most so wide.
     """
 
-    samples: int
-    accepted: int
-    most_k: int
+    solved: int | None = None
+    width: float | None = None
 
-    def pass_at_k(self, k: int) -> float:
-        """That of the samples before the last one."""
-        if k >= self.samples:
-            return 1.0
-        return pass_at_k(self.samples - 1, self.accepted - 1, k)
-
-    def interval(self, k: int) -> tuple[float, float]:
-        """The exact one of the negative binomial.
-
-        So many samples, or fewer, were needed where they hold that many accepted ones; so many or
-        more where the samples before the last hold fewer. Cutting off at n changes neither.
-        """
-        n, c = self.samples, self.accepted
-        low = float(betaincinv(c, n - c + 1, _TAIL))
-        high = float(betaincinv(c, n - c, 1.0 - _TAIL)) if n > c else 1.0
-        return _carried(low, high, k, self.pass_at_k(k))
+    def ends(self, size: int) -> NDArray[np.bool_]:
+        """Whether it ends a problem after so many samples: `[size + 1]`, by how many are right."""
+        if self.solved is not None:
+            return np.arange(size + 1) >= self.solved
+        assert self.width is not None
+        return np.asarray(interval_widths(size) <= self.width)
 
 
 @dataclass(frozen=True, slots=True)
-class WidthReached:
-    """Samples up to the look after which the interval of pass@1 was narrow enough.
+class GroupSequential:
+    """Samples up to the look at which a rule ended them.
 
     Args:
         samples: up to that look, or to where it was cut off.
         accepted: how many are right.
         looks: numbers of samples after which the rule is asked, rising; the last one ends it.
-        width: of the interval, at which it ends.
+        rule: the rule.
     """
 
     samples: int
     accepted: int
     looks: tuple[int, ...]
-    width: float
+    rule: EndRule
 
     @property
     def most_k(self) -> int:
         """Where it would end without an accepted sample: nothing is known of longer failures."""
-        ends = (size for size in self.looks if interval_widths(size)[0] <= self.width)
-        return next(ends, self.looks[-1])
+        return next((size for size in self.looks if self.rule.ends(size)[0]), self.looks[-1])
 
     def pass_at_k(self, k: int) -> float:
         """1 - the share of the orders of outcomes that end here whose first k failed."""
@@ -150,7 +134,7 @@ class WidthReached:
         if k > self.samples:
             return 1.0
         way = self.looks[: self.looks.index(self.samples) + 1]
-        all_orders, failing = (_orders(self.accepted, way, self.width, failed) for failed in (0, k))
+        all_orders, failing = (_orders(self.accepted, way, self.rule, n) for n in (0, k))
         return float(np.clip(1.0 - failing / all_orders, 0.0, 1.0))
 
     def interval(self, k: int) -> tuple[float, float]:
@@ -158,8 +142,9 @@ class WidthReached:
 
         Ends are ordered by their share of accepted samples.
         """
-        low, high = _exact_ends(self.samples, self.accepted, self.looks, self.width)
-        return _carried(low, high, k, self.pass_at_k(k))
+        low, high = _exact_ends(self.samples, self.accepted, self.looks, self.rule)
+        estimate = self.pass_at_k(k)  # which the interval is widened to hold
+        return min(any_of(low, k), estimate), max(any_of(high, k), estimate)
 
 
 @lru_cache(maxsize=256)
@@ -172,19 +157,14 @@ def interval_widths(n: int) -> Floats:
     return np.asarray(high - low)
 
 
-def _carried(low: float, high: float, k: int, estimate: float) -> tuple[float, float]:
-    """An interval of p as one of pass@k, widened to hold the estimate."""
-    return min(any_of(low, k), estimate), max(any_of(high, k), estimate)
-
-
 @lru_cache(maxsize=1 << 16)
-def _orders(accepted: int, looks: tuple[int, ...], width: float, failed: int) -> float:
+def _orders(accepted: int, looks: tuple[int, ...], rule: EndRule, failed: int) -> float:
     """The orders of right and wrong that come to the last look, and to no end before it.
 
     Args:
         accepted: how many are right there, at least one.
         looks: numbers of samples.
-        width: at which it ends.
+        rule: what ends it.
         failed: as many samples at the beginning are wrong; at most the last look.
 
     Returns:
@@ -192,11 +172,11 @@ def _orders(accepted: int, looks: tuple[int, ...], width: float, failed: int) ->
     """
     # a p under which coming there is likely, so that no number is too small
     samples = looks[-1]
-    *_, last = _walk(min(accepted / samples, 1 - 0.5 / samples), looks, width, failed)
+    *_, last = _walk(min(accepted / samples, 1 - 0.5 / samples), looks, rule, failed)
     return float(last[accepted]) if accepted < last.size else 0.0
 
 
-def _walk(p: float, looks: tuple[int, ...], width: float, failed: int = 0) -> Iterator[Floats]:
+def _walk(p: float, looks: tuple[int, ...], rule: EndRule, failed: int = 0) -> Iterator[Floats]:
     """At each look that is reached: `[c]` chances to be there with c right, ends not taken out."""
     alive, at = np.array([(1.0 - p) ** failed]), failed
     for size in looks:
@@ -205,19 +185,18 @@ def _walk(p: float, looks: tuple[int, ...], width: float, failed: int = 0) -> It
         step = size - at
         arrived = np.maximum(convolve(alive, binom.pmf(np.arange(step + 1), step, p)), 0.0)
         yield arrived
-        ends = interval_widths(size)[: arrived.size] <= width
-        alive, at = np.where(ends, 0.0, arrived), size
+        alive, at = np.where(rule.ends(size)[: arrived.size], 0.0, arrived), size
 
 
 @lru_cache(maxsize=4096)
 def _exact_ends(
-    samples: int, accepted: int, looks: tuple[int, ...], width: float
+    samples: int, accepted: int, looks: tuple[int, ...], rule: EndRule
 ) -> tuple[float, float]:
     def tails(p: float) -> tuple[float, float]:
         """Chances of an end with a share of right samples at least, and at most, as observed."""
         as_high = as_low = 0.0
-        for size, arrived in zip(looks, _walk(p, looks, width), strict=True):
-            ends = (interval_widths(size) <= width) | (size == looks[-1])
+        for size, arrived in zip(looks, _walk(p, looks, rule), strict=True):
+            ends = rule.ends(size) | (size == looks[-1])
             right = np.arange(size + 1)
             as_high += float(arrived[ends & (right * samples >= accepted * size)].sum())
             as_low += float(arrived[ends & (right * samples <= accepted * size)].sum())

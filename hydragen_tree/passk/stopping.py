@@ -2,8 +2,8 @@
 
 A problem's samples are taken in the order of their indices, whatever order they were finished or
 judged in: those of its first samples that have verdicts, up to the first one that is missing. So
-the samples that count do not depend on how long others took, and what was drawn beyond the end,
-since it was in flight, is kept and not counted. Infrastructure errors count as not drawn.
+the samples that count do not depend on how long others took, and what was drawn beyond the end is
+kept and not counted. Infrastructure errors count as not drawn.
 
 A limit of time ends a run without looking at its verdicts; it is no rule here. Where it cuts a run
 off, the samples up to there count as if their number had been planned: right in so far as time does
@@ -18,13 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_tree.errors import InputError
-from hydragen_tree.passk.evidence import (
-    Evidence,
-    FixedNumber,
-    InverseSampling,
-    WidthReached,
-    interval_widths,
-)
+from hydragen_tree.passk.evidence import EndRule, Evidence, FixedNumber, GroupSequential
 
 FIRST_LOOK = 32  # samples of a problem after which it is first asked whether it needs more
 WRONG, RIGHT, UNJUDGED = 0, 1, 2
@@ -36,8 +30,8 @@ class Stopping:
 
     Args:
         n: samples of a problem at the most.
-        until_solved: end with so many accepted samples.
-        until_width: end when the 95 % interval of pass@1 is at most so wide; asked at `looks`.
+        until_solved: end with so many accepted samples, asked at `looks`.
+        until_width: end when the 95 % interval of pass@1 is at most so wide, asked at `looks`.
 
     Raises:
         InputError: a value is out of range, or both rules are given.
@@ -108,35 +102,28 @@ class Stopping:
 
     def _ended(self, outcomes: NDArray[np.int8]) -> tuple[Evidence, bool]:
         """What the samples say, and whether the rule has ended them."""
-        judged = outcomes[outcomes != UNJUDGED]
-        if self.until_solved is not None:
-            right = np.flatnonzero(judged == RIGHT)
-            if right.size >= self.until_solved:
-                samples = int(right[self.until_solved - 1]) + 1
-                return InverseSampling(samples, self.until_solved, self.n), True
-        elif self.until_width is not None and judged.size:
-            return self._at_a_look(outcomes, self.until_width)
-        return FixedNumber(int(judged.size), int((judged == RIGHT).sum())), False
-
-    def _at_a_look(self, outcomes: NDArray[np.int8], width: float) -> tuple[WidthReached, bool]:
         judged = np.cumsum(outcomes != UNJUDGED)
         right = np.cumsum(outcomes == RIGHT)
+        if not judged.size or not judged[-1]:
+            return FixedNumber(0, 0), False
+        samples, accepted = int(judged[-1]), int(right[-1])
+        if not self.looks_at_verdicts:
+            return FixedNumber(samples, accepted), False
+        rule, planned = EndRule(self.until_solved, self.until_width), self.looks()
         sizes: list[int] = []  # of samples with a verdict
-        planned = self.looks()
         for number, look in enumerate(planned):
             if look > outcomes.size:
                 break
-            size, accepted = int(judged[look - 1]), int(right[look - 1])
+            size, at_look = int(judged[look - 1]), int(right[look - 1])
             if not size or (sizes and size == sizes[-1]):
                 continue
             sizes.append(size)
-            if interval_widths(size)[accepted] <= width:
+            if rule.ends(size)[at_look]:
                 later = [size + more - look for more in planned[number + 1 :]]
-                return WidthReached(size, accepted, (*sizes, *later), width), True
-        samples, accepted = int(judged[-1]), int(right[-1])
+                return GroupSequential(size, at_look, (*sizes, *later), rule), True
         if not sizes or samples > sizes[-1]:
             sizes.append(samples)  # cut off here, as if that had been planned
-        return WidthReached(samples, accepted, tuple(sizes), width), False
+        return GroupSequential(samples, accepted, tuple(sizes), rule), False
 
 
 def without_gap(outcomes: Iterable[tuple[int, int]]) -> NDArray[np.int8]:

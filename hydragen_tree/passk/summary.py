@@ -28,7 +28,7 @@ from hydragen_tree.passk.estimate import (
     log_spaced_k,
     pass_at_k,
 )
-from hydragen_tree.passk.evidence import Evidence, FixedNumber, WidthReached
+from hydragen_tree.passk.evidence import Evidence, FixedNumber, GroupSequential
 from hydragen_tree.passk.problem_tally import Counts, ProblemTally, Stopped
 
 __all__ = [
@@ -278,7 +278,7 @@ def _curve(counts: Sequence[Counts], ks: Sequence[int]) -> Curve:
     wanted = sorted({*log_spaced_k(fewest), *ks})
     possible = [k for k in wanted if k <= fewest]
     why = f"{scarcest.task_id} has only {fewest} samples"
-    if isinstance(scarcest.evidence, WidthReached):
+    if isinstance(scarcest.evidence, GroupSequential) and scarcest.evidence.samples > fewest:
         why = f"{scarcest.task_id} would end at {fewest} samples if none of them were right"
     values = np.array([[each.evidence.pass_at_k(k) for k in possible] for each in counts])
     low, high, interval = _interval(values, counts, possible)

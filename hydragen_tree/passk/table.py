@@ -231,9 +231,10 @@ def _rules(summary: Summary) -> Iterator[str]:
         if problem.stopped is not None:
             rule = problem.stopped.rule
             if rule.until_solved is not None:
-                text = f"drawn until {rule.until_solved} right: pass@k by inverse sampling"
+                text = f"drawn in rounds until {rule.until_solved} right: pass@k by that rule"
             elif rule.until_width is not None:
-                text = f"drawn until pass@1 is known to {rule.until_width:g}: pass@k by that rule"
+                width = f"pass@1 is known to {rule.until_width:g}"
+                text = f"drawn in rounds until {width}: pass@k by that rule"
             else:
                 text = "with samples missing: those before the first of these count"
             by_rule.setdefault(text, []).append(problem.task_id)

@@ -10,49 +10,37 @@ from scipy.stats import binom
 from hydragen_tree.errors import InputError
 from hydragen_tree.passk.estimate import any_of
 from hydragen_tree.passk.evidence import (
+    EndRule,
     Evidence,
     FixedNumber,
-    InverseSampling,
-    WidthReached,
+    GroupSequential,
     _walk,
-    interval_widths,
 )
 from hydragen_tree.passk.stopping import RIGHT, UNJUDGED, WRONG, Stopping, without_gap
 
 CHANCES = [0.0, 0.004, 0.03, 0.3, 0.5, 0.9, 1.0]
 
 
-def ends_until_solved(rule: Stopping, p: float) -> Iterator[tuple[float, Evidence]]:
-    """Every end of inverse sampling with its chance."""
-    r, n = rule.until_solved, rule.n
-    assert r is not None
-    for samples in range(r, n + 1):
-        chance = comb(samples - 1, r - 1) * p**r * (1 - p) ** (samples - r)
-        yield chance, InverseSampling(samples, r, n)
-    for accepted in range(min(r, n + 1)):
-        yield float(binom.pmf(accepted, n, p)), FixedNumber(n, accepted)
-
-
-def ends_until_width(rule: Stopping, p: float) -> Iterator[tuple[float, Evidence]]:
-    """Every end of sampling until an interval is narrow, with its chance."""
-    width, looks = rule.until_width, rule.looks()
-    assert width is not None
-    for size, arrived in zip(looks, _walk(p, looks, width), strict=True):
-        for accepted, chance in enumerate(arrived.tolist()):
-            if size == looks[-1] or interval_widths(size)[accepted] <= width:
-                yield chance, WidthReached(size, accepted, looks, width)
-
-
 RULES = [
-    (Stopping(n, until_solved=r), ends_until_solved) for n, r in [(1, 1), (40, 1), (100, 3)]
-] + [(Stopping(n, until_width=w), ends_until_width) for n, w in [(64, 0.3), (100, 0.2), (30, 0.5)]]
+    *(Stopping(n, until_solved=r) for n, r in [(1, 1), (40, 1), (100, 3)]),
+    *(Stopping(n, until_width=w) for n, w in [(64, 0.3), (100, 0.2), (30, 0.5)]),
+]
+
+
+def all_ends(rule: Stopping, p: float) -> Iterator[tuple[float, Evidence]]:
+    """Every end that a rule has, cut off at n or not, with its chance."""
+    ends, looks = EndRule(rule.until_solved, rule.until_width), rule.looks()
+    for size, arrived in zip(looks, _walk(p, looks, ends), strict=True):
+        for accepted, chance in enumerate(arrived.tolist()):
+            if size == looks[-1] or ends.ends(size)[accepted]:
+                yield chance, GroupSequential(size, accepted, looks, ends)
 
 
 @pytest.mark.parametrize("p", CHANCES)
-@pytest.mark.parametrize(("rule", "ends"), RULES, ids=lambda value: str(getattr(value, "n", "")))
-def test_no_bias_and_full_coverage_over_all_ends(rule, ends, p: float) -> None:  # type: ignore[no-untyped-def]
-    """No simulation: summed over every end there is, cut off at n or not."""
-    every = [(chance, evidence) for chance, evidence in ends(rule, p) if chance > 1e-15]
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_no_bias_and_full_coverage_over_all_ends(rule: Stopping, p: float) -> None:
+    """No simulation: summed over every end there is."""
+    every = [(chance, evidence) for chance, evidence in all_ends(rule, p) if chance > 1e-15]
     assert sum(chance for chance, _ in every) == pytest.approx(1)
     most = min(evidence.most_k for _, evidence in every)
     for k in {1, 2, 7, most // 2, most} & set(range(1, most + 1)):
@@ -83,7 +71,7 @@ def test_a_simulated_set_of_problems(rule: Stopping) -> None:
     The naive share of accepted samples is off where the rule looks for them; the estimate is not.
     """
     rng = np.random.default_rng(5)
-    trials, p = 300 if rule.until_width else 1500, 0.08
+    trials, p = 400, 0.02
     found, naive, covered = [], [], 0
     for _ in range(trials):
         outcomes = np.where(rng.random(rule.n) < p, RIGHT, WRONG).astype(np.int8)
@@ -99,18 +87,39 @@ def test_a_simulated_set_of_problems(rule: Stopping) -> None:
     error = np.std(found) / trials**0.5
     assert abs(np.mean(found) - p) < 4 * error
     if rule.until_solved == 1:
-        assert np.mean(naive) > 2 * p
+        assert np.mean(naive) > p + 4 * np.std(naive) / trials**0.5
     assert covered >= binom.ppf(1e-4, trials, 0.95)
 
 
-def test_the_end_is_decided_by_order() -> None:
+def test_variants_that_take_turns() -> None:
+    """Four variants, of which the first solves nothing: what comes first is no sign of all."""
+    rng = np.random.default_rng(5)
+    chances = np.resize([0.0, 0.02, 0.05, 0.21], 200)
+    for rule in (Stopping(200, until_solved=1), Stopping(200, until_solved=3)):
+        found = []
+        for _ in range(3000):
+            outcomes = (rng.random(200) < chances).astype(np.int8)
+            size = next(m for m in rule.looks() if m == rule.n or rule.is_met(outcomes[:m]))
+            found.append(rule.evidence(outcomes[:size]).pass_at_k(1))
+        assert abs(np.mean(found) - 0.07) < 4 * np.std(found) / len(found) ** 0.5
+
+
+def test_the_end_is_looked_for_after_each_round() -> None:
     rule = Stopping(100, until_solved=2)
-    outcomes = np.array([WRONG, RIGHT, UNJUDGED, WRONG, RIGHT, RIGHT, RIGHT], np.int8)
-    assert rule.evidence(outcomes) == InverseSampling(4, 2, 100)
-    assert rule.evidence(outcomes).pass_at_k(1) == pytest.approx(1 / 3)
-    assert rule.evidence(outcomes[:4]) == FixedNumber(3, 1)
-    assert not rule.is_met(outcomes[:4])
-    assert Stopping(7).is_met(outcomes)
+    outcomes = np.zeros(100, np.int8)
+    outcomes[[3, 40, 41]] = RIGHT
+    outcomes[5] = UNJUDGED
+    ends = EndRule(solved=2)
+    assert rule.evidence(outcomes) == GroupSequential(63, 3, (31, 63, 99), ends)
+    assert [rule.is_met(outcomes[:m]) for m in (32, 50, 64, 100)] == [False, False, True, True]
+    assert rule.evidence(outcomes[:50]) == GroupSequential(49, 3, (31, 49), ends)
+    assert Stopping(7).is_met(outcomes[:7])
+    first = Stopping(100, until_solved=1).evidence(outcomes)
+    assert (first.samples, first.pass_at_k(1)) == (31, pytest.approx(1 / 31))
+    # of 31 one, of the next 32 two: the first is right in as many orders as one of 31 is
+    assert rule.evidence(outcomes).pass_at_k(1) == pytest.approx(
+        comb(30, 0) * comb(32, 2) / (31 * comb(32, 2) + comb(32, 3))
+    )
 
 
 def test_one_that_is_missing_ends_what_counts() -> None:
@@ -129,7 +138,7 @@ def test_looks_grow_to_n() -> None:
 def test_a_wide_run_is_cut_off_at_any_place() -> None:
     rule = Stopping(1000, until_width=0.02)
     evidence = rule.evidence(np.zeros(50, np.int8))
-    assert evidence == WidthReached(50, 0, (32, 50), 0.02)
+    assert evidence == GroupSequential(50, 0, (32, 50), EndRule(width=0.02))
     assert not rule.is_met(np.zeros(50, np.int8))
     assert not rule.is_met(np.zeros(255, np.int8))  # narrow enough, and not asked
     assert rule.is_met(np.zeros(256, np.int8))

@@ -192,11 +192,12 @@ def test_solved_problems_leave_the_batch_to_the_others(
     assert drawn.items() <= all_of.items()  # the first ones of those that a fixed n draws
     sometimes, never = sorted(summary.problems, key=lambda problem: problem.samples)
     verdicts = lines(own_home / "fixed" / "verdicts.jsonl")
-    right = [i for i in range(70) if verdicts["sometimes", i]["verdict"] == "AC"]
-    assert sometimes.stopped is not None
-    assert sometimes.stopped.evidence.samples == right[2] + 1
-    assert sometimes.curve.estimates[0].value == pytest.approx(2 / right[2])
-    assert never.curve == next(p.curve for p in fixed.problems if p.task_id == "never")
+    right = sum(verdicts["sometimes", i]["verdict"] == "AC" for i in range(32))
+    assert right >= 3
+    assert (sometimes.samples, sometimes.accepted) == (32, right)
+    assert sometimes.curve.estimates[0].value == pytest.approx(right / 32)
+    (alone,) = (problem for problem in fixed.problems if problem.task_id == "never")
+    assert [e.value for e in never.curve.estimates] == [e.value for e in alone.curve.estimates]
     record, manifest = of_run(own_home / "run")
     assert record["run"]["complete"]
     assert record["run"]["saved"]["samples"] == 38
