@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 import torch
 
@@ -36,12 +37,34 @@ def padded_rows(rows: int) -> int:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Memory that a run may take: half of a CPU's free memory, nearly all of a GPU's."""
+    """Memory that a run may take: half of what a CPU can get, nearly all that a GPU has free."""
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()  # what earlier runs have freed counts as free
         return int((1 - _KEPT_SHARE) * torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available_bytes() // 2
+
+
+def available_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory that a process can get: what is free, what the system would give up, its own limit.
+
+    Free pages alone say little: a machine that has been up for a while uses them to cache files.
+
+    Args:
+        proc: where Linux tells of itself.
+        cgroup: where the limits of this process's control group are, as a container has them.
+    """
+    try:
+        known = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
+        available = int(known["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+    except (OSError, ValueError):  # no such limit: "max", or none of these files
+        return available
+    return min(available, max(0, limit - used))
 
 
 def batch_rows(source: ModelSource, memory_bytes: int) -> int:

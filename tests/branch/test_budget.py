@@ -1,10 +1,12 @@
 """How many rows a batch has where nobody says."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from hydragen_tree.branch.budget import batch_rows
+from hydragen_tree.branch.budget import available_bytes, batch_rows
 from hydragen_tree.model.loading import find_model, stored_bytes
 from hydragen_tree.shape import KVShape
 
@@ -29,3 +31,22 @@ def test_rows_that_memory_holds(memory: int, layers: int, kv_heads: int, expecte
 
 def test_the_size_of_the_shipped_model() -> None:
     assert 1e6 < stored_bytes(find_model("tiny", device="cpu")) < 8e6
+
+
+def test_cached_files_are_no_lost_memory(tmp_path: Path) -> None:
+    meminfo = "MemTotal: 24684344 kB\nMemFree: 51200 kB\nMemAvailable: 20802060 kB\nHugePages: 0\n"
+    (tmp_path / "meminfo").write_text(meminfo)
+    assert available_bytes(tmp_path, tmp_path) == 20802060 * 1024
+    (tmp_path / "memory.current").write_text("1000000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_bytes(tmp_path, tmp_path) == 20802060 * 1024
+    (tmp_path / "memory.max").write_text("5000000\n")
+    assert available_bytes(tmp_path, tmp_path) == 4_000_000
+    (tmp_path / "memory.current").write_text("6000000\n")
+    assert available_bytes(tmp_path, tmp_path) == 0
+
+
+def test_systems_that_tell_less(tmp_path: Path) -> None:
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < available_bytes(tmp_path, tmp_path) <= whole
+    assert 0 < available_bytes() <= whole
