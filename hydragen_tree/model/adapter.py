@@ -24,7 +24,7 @@ from hydragen_tree.model.compilation import compile_layers
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
 from hydragen_tree.model.rotary import fix_frequencies
-from hydragen_tree.model.support import head_dims, layer_windows
+from hydragen_tree.model.support import LayerHeads, layer_heads, layer_windows
 
 IMPLEMENTATION = "hydragen_tree"
 
@@ -48,7 +48,7 @@ class Step:
         slots: `[tokens]` int32 or int64, the slot of each token.
         attend: attention over what the tokens see, those just written included.
         windows: which earlier tokens each layer sees; None: all.
-        dims: numbers of a head's key, and of its value.
+        heads: those of each layer.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Step:
         slots: Tensor,
         attend: Attend,
         windows: Sequence[Window | None],
-        dims: tuple[int, int],
+        heads: Sequence[LayerHeads],
     ) -> None:
         self.cache, self.slots, self.attend, self.windows = cache, slots, attend, windows
-        self._positions, self._dims = positions, dims
+        self._positions, self._heads = positions, heads
         self._views: dict[Window, WindowView] = {}
         self._missing = set(range(cache.keys.shape[0]))
 
@@ -80,9 +80,9 @@ class Step:
         if layer not in self._missing:
             _refuse(module, f"it is called for layer {layer} twice, or there is no such layer")
         self._missing.remove(layer)
-        rows = 1, self.cache.keys.shape[1], query.shape[2]
-        for name, given, dim in zip(("keys", "values"), (key, value), self._dims, strict=True):
-            held = (*rows, dim)
+        kv_heads, *dims = self._heads[layer]
+        for name, given, dim in zip(("keys", "values"), (key, value), dims, strict=True):
+            held = (1, kv_heads, query.shape[2], dim)
             if given.shape != held:
                 _refuse(module, f"{name} of layer {layer}: {tuple(given.shape)} for {held}")
         return int(layer)
@@ -136,8 +136,11 @@ def _attention(
     cache, tokens = tree_step.cache, tree_step.slots.shape[0]  # behind these there is padding
     extra, value_dim = query.shape[2] - tokens, value.shape[-1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    width = cache.keys.shape[-1]  # zeros behind keys and queries leave scores as they are
+    kv_heads, _, width = cache.keys.shape[1:]
+    # Zeros behind keys and queries leave scores as they are.
     query, key, value = (_widened(x[:, :, :tokens], width) for x in (query, key, value))
+    if key.shape[1] != kv_heads:  # a layer with fewer than others: several hold the same
+        key, value = (x.repeat_interleave(kv_heads // x.shape[1], 1) for x in (key, value))
     cache.write(layer, tree_step.slots, key[0], value[0])
     out = tree_step.attend(
         layer,
@@ -193,7 +196,7 @@ class TreeModel:
         self.model = model
         self.backend = backend
         text = model.config.get_text_config(decoder=True)
-        self._windows, self._dims = layer_windows(text), head_dims(text)
+        self._windows, self._heads = layer_windows(text), layer_heads(text)
         # A mask with four dimensions is taken as it is; without one, models look at the positions
         # on the host to see whether sequences are packed.
         self._given_mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=model.device)
@@ -246,7 +249,7 @@ class TreeModel:
         Returns:
             Logits `[kept, vocabulary]` in the model's dtype.
         """
-        step = Step(cache, positions, slots, attend, self._windows, self._dims)
+        step = Step(cache, positions, slots, attend, self._windows, self._heads)
         output = self.model(
             input_ids=self._padded(tokens)[None],
             position_ids=self._padded(positions)[None],

@@ -1,12 +1,12 @@
 """Which models the tree can run, by their configuration alone: before any weight is loaded.
 
 The tree takes the place of attention, so a model has to call it once a layer, over all earlier
-tokens or the last of them and nothing else, with as many numbers for a key and for a value in every
-layer. Whatever else a model does is its own.
+tokens or the last of them and nothing else, with as many query heads in every layer. Whatever else
+a model does is its own.
 """
 
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
@@ -15,7 +15,7 @@ from hydragen_tree.attention.windows import Window
 from hydragen_tree.errors import ModelError
 from hydragen_tree.shape import KVShape
 
-MAX_HEAD_DIM = 256
+MAX_HEAD_DIM = 512  # beyond 256 in plain torch alone
 
 _SLIDING, _CHUNKED = "sliding_attention", "chunked_attention"
 _ATTENTION = {"full_attention", "attention", _SLIDING, _CHUNKED}
@@ -24,8 +24,8 @@ _HYBRID = {"hybrid", "hybrid_sliding"}
 _STATES = {"linear_attention", "mamba", "mamba2", "recurrent", "conv"} | _HYBRID
 # Their configuration may name no kinds of layers.
 _WITHOUT_ATTENTION = {"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"}
-# Sizes of attention that a configuration may give layer by layer.
-_A_LAYER = ("num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim", "kv_lora_rank")
+# Sizes of attention that have to be the same in all layers.
+_IN_ALL_LAYERS = ("num_attention_heads", "kv_lora_rank")
 _SIZES = (
     "num_hidden_layers",
     "num_attention_heads",
@@ -42,6 +42,8 @@ _UNLIKE = {
     "diffllama": "calls attention twice a layer (differential attention)",
     "doge": "weights its keys by a mask of its own (dynamic mask attention)",
     "dory": "passes its layers several times a token",
+    "gemma4_assistant": "drafts for another model, whose keys it reads",
+    "gemma4_unified_assistant": "drafts for another model, whose keys it reads",
     "hrm_text": "passes its layers several times a token",
     "jetmoe": "has other heads for every token (mixture of attention heads)",
     "mimo_v2_flash": "has other numbers of heads in its windowed layers",
@@ -72,7 +74,8 @@ def unsupported(config: PreTrainedConfig, whole: PreTrainedConfig) -> str | None
         config: of the text model.
         whole: of all of it; the same where there is no more than text.
     """
-    why = _unsupported(config)
+    kind = whole.model_type
+    why = f"{kind} {_UNLIKE[kind]}" if kind in _UNLIKE else _unsupported(config)
     if why is None and _class(AutoModelForCausalLM, whole) is None:
         why = f"{whole.model_type} is not a causal language model, though a part of it may be"
     return why
@@ -90,19 +93,19 @@ def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShap
         ModelError: heads too large, or numbers that make no sense.
     """
     heads = config.num_attention_heads
-    _check_numbers(model, config)
-    multi_query = 1 if getattr(config, "multi_query", False) else heads  # GPT-BigCode's name for it
-    kv_heads = getattr(config, "num_key_value_heads", None) or multi_query
-    if _is_latent(config):  # whose keys and values are made out of it for every head
-        kv_heads = heads
-    head_dim = max(head_dims(config))
-    if heads % kv_heads:
-        raise ModelError(
-            f"config.json: num_key_value_heads: {kv_heads}, expected a divisor of {heads}, the "
-            "num_attention_heads",
-            setting="model",
-            value=model,
-        )
+    for layer in _a_layer(config):
+        _check_numbers(model, layer)
+    layers = layer_heads(config)
+    kv_heads = max(layer.kv_heads for layer in layers)
+    head_dim = max(max(layer.key_dim, layer.value_dim) for layer in layers)
+    for own, whole in ((kv_heads, heads), *((layer.kv_heads, kv_heads) for layer in layers)):
+        if whole % own:
+            raise ModelError(
+                f"config.json: num_key_value_heads: {own}, expected a divisor of {whole}, the "
+                + ("num_attention_heads" if whole == heads else "most that a layer has"),
+                setting="model",
+                value=model,
+            )
     if head_dim > MAX_HEAD_DIM:
         raise ModelError(
             f"heads of {head_dim} numbers; at most {MAX_HEAD_DIM}", setting="model", value=model
@@ -110,17 +113,43 @@ def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShap
     return KVShape(config.num_hidden_layers, heads, kv_heads, head_dim, dtype.itemsize)
 
 
-def head_dims(config: PreTrainedConfig) -> tuple[int, int]:
-    """Numbers of a head's key, and of its value; the arena holds as many as the larger has."""
-    own = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if _is_latent(config):
-        own = config.qk_nope_head_dim + config.qk_rope_head_dim
-    return own, getattr(config, "v_head_dim", None) or own
+class LayerHeads(NamedTuple):
+    """What a layer gives attention; the arena holds the most and the largest of all layers.
+
+    Attributes:
+        kv_heads: key-value heads.
+        key_dim: numbers of a key.
+        value_dim: numbers of a value.
+    """
+
+    kv_heads: int
+    key_dim: int
+    value_dim: int
 
 
-def _is_latent(config: PreTrainedConfig) -> bool:
-    """Whether keys and values of all heads come out of one smaller vector (MLA)."""
-    return bool(getattr(config, "kv_lora_rank", None))
+def layer_heads(config: PreTrainedConfig) -> tuple[LayerHeads, ...]:
+    """The heads of every layer."""
+    found = tuple(map(_heads, _a_layer(config)))
+    return found * config.num_hidden_layers if len(found) == 1 else found
+
+
+def _a_layer(config: PreTrainedConfig) -> list[PreTrainedConfig]:
+    """A configuration of every layer's own; one where all are alike."""
+    try:
+        _heads(config)
+    except RuntimeError:  # transformers' answer where layers differ
+        return [config.per_layer_config[layer] for layer in range(config.num_hidden_layers)]
+    return [config]
+
+
+def _heads(config: PreTrainedConfig) -> LayerHeads:
+    heads = config.num_attention_heads
+    multi_query = 1 if getattr(config, "multi_query", False) else heads  # GPT-BigCode's name for it
+    kv_heads = getattr(config, "num_key_value_heads", None) or multi_query
+    key_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if getattr(config, "kv_lora_rank", None):  # MLA: made out of a smaller vector for every head
+        kv_heads, key_dim = heads, config.qk_nope_head_dim + config.qk_rope_head_dim
+    return LayerHeads(kv_heads, key_dim, getattr(config, "v_head_dim", None) or key_dim)
 
 
 def _check_numbers(model: str, config: PreTrainedConfig) -> None:
@@ -162,8 +191,6 @@ def _unsupported(config: PreTrainedConfig) -> str | None:
         return f"{kind} reads in both directions (an encoder)"
     if kind in _WITHOUT_ATTENTION:
         return f"{kind} is attention-free: there are no keys and values to share"
-    if kind in _UNLIKE:
-        return f"{kind} {_UNLIKE[kind]}"
     return (
         _other_layers(kind, config)
         or _other_keys(kind, config)
@@ -200,13 +227,12 @@ def _other_layers(kind: str, config: PreTrainedConfig) -> str | None:
 
 def _other_keys(kind: str, config: PreTrainedConfig) -> str | None:
     """Keys and values that do not fit into one arena, or of which only some are seen."""
-    sizes = {}
-    for name in _A_LAYER:
+    for name in _IN_ALL_LAYERS:
         try:
-            sizes[name] = getattr(config, name, None)
+            getattr(config, name, None)
         except RuntimeError:  # transformers' answer where layers differ
-            return f"the layers of {kind} differ in {name}; keys and values need one shape"
-    if sizes["num_attention_heads"] is None:
+            return f"the layers of {kind} differ in {name}"
+    if getattr(config, "num_attention_heads", None) is None:
         return f"{kind} states no number of attention heads"
     if any(getattr(config, name, None) for name in _CHOSEN):
         return f"{kind} chooses among earlier tokens (sparse attention)"

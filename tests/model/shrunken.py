@@ -76,6 +76,19 @@ def shrunken(kind: str, **changes: object) -> PreTrainedConfig:
     return type(whole).from_dict(_shrink(whole.to_dict()) | _SHARING.get(kind, {}) | changes)
 
 
+def _layers(
+    config: dict[str, Any], small: dict[str, Any], kept: list[int]
+) -> dict[str, dict[str, int]]:
+    """What layers have of their own, as much smaller as the rest."""
+    own = {int(layer): sizes for layer, sizes in config["per_layer_config"].items()}
+    return {
+        str(place): {
+            name: size * small[name] // config[name] for name, size in own.get(layer, {}).items()
+        }
+        for place, layer in enumerate(kept)
+    }
+
+
 def _shrink(config: dict[str, Any]) -> dict[str, Any]:
     small = {name: value for name, value in config.items() if name not in _NOT_TAKEN_BACK}
     for name, value in small.items():
@@ -97,5 +110,7 @@ def _shrink(config: dict[str, Any]) -> dict[str, Any]:
                 values = [str(value) for value in config[key]]
                 kept |= {values.index(value) for value in values}
             small |= {key: [config[key][layer] for layer in sorted(kept)] for key in a_layer}
+            if config.get("per_layer_config"):
+                small["per_layer_config"] = _layers(config, small, sorted(kept))
             small[name] = len(kept)
     return small

@@ -201,8 +201,8 @@ def test_what_cannot_work_is_refused_without_weights(tmp_path: Path) -> None:
     linear = "a hybrid: 6 of its 8 layers are linear_attention"
     assert linear in refused(tmp_path / "g", hybrid)
     assert "indexed_attention" in refused(tmp_path / "d", {"model_type": "deepseek_v32"})
-    wide = {"model_type": "llama", "head_dim": 512}
-    assert "at most 256" in refused(tmp_path / "e", wide)
+    wide = {"model_type": "llama", "head_dim": 1024}
+    assert "at most 512" in refused(tmp_path / "e", wide)
     with pytest.raises(ModelError, match="no such directory"):
         find_model(str(tmp_path / "missing"))
     with pytest.raises(InputError, match="device cuda:99"):

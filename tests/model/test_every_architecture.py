@@ -35,7 +35,7 @@ NEEDS = {"gemma3n": "timm"}
 # So that nothing of what people use is refused by mistake.
 USED = {
     *("cohere2", "deepseek_v2", "deepseek_v3", "exaone4", "gemma", "gemma2", "gemma3"),
-    *("gemma3_text", "glm4", "glm4_moe", "glm4_moe_lite"),
+    *("gemma3_text", "gemma4", "gemma4_text", "glm4", "glm4_moe", "glm4_moe_lite"),
     *("gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "llama", "ministral3", "mistral"),
     *("mixtral", "olmo2", "olmo3", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
     *("seed_oss", "smollm3", "starcoder2"),
@@ -44,7 +44,7 @@ USED = {
 
 # Of these, those with layers that see the last tokens only.
 WINDOWED = {
-    *("cohere2", "exaone4", "gemma2", "gemma3", "gemma3_text", "gpt_oss", "llama4_text"),
+    *("cohere2", "exaone4", "gemma2", "gemma3", "gemma3_text", "gemma4", "gpt_oss", "llama4_text"),
     *("mistral", "olmo3"),
 }
 
@@ -112,6 +112,24 @@ def test_a_kind_that_can_have_a_window_keeps_to_it(kind: str, tmp_path: Path) ->
     source = found(config, tmp_path)
     assert source is not None
     assert any(layer_windows(source.config))
+    check_equal(config, source)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_may_differ_in_their_heads_and_share_keys(tmp_path: Path) -> None:
+    """As Gemma 4's: wider heads, and fewer of them, in some layers; others make no keys."""
+    wide = {"head_dim": 32, "num_key_value_heads": 1}
+    config = shrunken(
+        "gemma4_text",
+        num_hidden_layers=4,
+        num_kv_shared_layers=2,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        per_layer_config={"1": wide, "3": wide},
+        attention_k_eq_v=True,
+    )
+    source = found(config, tmp_path)
+    assert source is not None
+    assert source.shape == KVShape(4, 4, 2, 32, 4)
     check_equal(config, source)
 
 
