@@ -14,7 +14,7 @@ a problem without a right sample may end before, there is no unbiased estimate f
 that is cut off at n has its last look there, and the estimate is unbiased over all ends together.
 
 Variants of a prompt take turns, so that their chances do not come in a random order; but a round
-has as many samples of each, and only its number of right ones is looked at.
+has as many samples of each, give or take one, and only its number of right ones is looked at.
 
 Source: Girshick, Mosteller and Savage 1946, Unbiased Estimates for Certain Binomial Sampling
     Problems; Jennison and Turnbull 1999, Group Sequential Methods, chapter 8.
