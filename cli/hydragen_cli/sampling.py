@@ -180,7 +180,7 @@ def remarks(
 
     yield f"samples end at {sampler.ends(prompts, settings)}"
     longest = longest_sequence(prompts, settings.max_tokens)
-    if stored := sampler.source.widened_from:
+    if stored := sampler.source.stored.widened_from:
         yield widening_remark(stored, dtype_name(sampler.source.dtype))
     if frequencies := longrope_remark(sampler.source.config, longest):
         yield frequencies

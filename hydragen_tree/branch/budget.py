@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from hydragen_tree.branch.prefill import TAIL_LEVELS
-from hydragen_tree.model.loading import ModelSource, stored_bytes
+from hydragen_tree.model.fingerprint import stored_bytes
+from hydragen_tree.model.loading import ModelSource
 
 _KEPT_SHARE = 0.05  # of a GPU's free memory, for what the allocator cannot use
 _QUANTISED_BYTES = 9  # of a number while an input is taken to 8 bits

@@ -56,7 +56,8 @@ def weight_bytes(source: ModelSource) -> dict[torch.dtype, int]:
     n_bytes: Counter[torch.dtype] = Counter()
     for weight in model.parameters():
         n_bytes[weight.dtype] += weight.nbytes
-    if source.is_quantised and multiplies(source.device):
+    by_blocks = source.stored.by_blocks
+    if source.is_quantised and multiplies(source.device, by_blocks=bool(by_blocks)):
         for _, layer in quantisable(model):
             n_bytes[source.dtype] -= layer.weight.nbytes
             n_bytes[FP8] += layer.weight.numel() + layer.out_features * torch.float32.itemsize
@@ -67,8 +68,9 @@ def _weights(source: ModelSource) -> str:
     """Their bytes on the device, and what becomes of layers in 8 bits."""
     sizes = weight_bytes(source)
     kinds = ", ".join(f"{n / 1e9:,.2f} GB in {dtype_name(kind)}" for kind, n in sizes.items())
-    if source.widened_from:
-        kinds += f", widened from {source.widened_from} as they are loaded"
+    if source.stored.widened_from:
+        kinds += f", widened from {source.stored.widened_from} as they are loaded"
     if not source.is_quantised or FP8 in sizes:
         return kinds
-    return f"{kinds}: the device multiplies no 8 bits, so they are widened when they are loaded"
+    what = "no 8 bits scaled by blocks" if source.stored.by_blocks else "no 8 bits"
+    return f"{kinds}: the device multiplies {what}, so they are widened when they are loaded"

@@ -108,7 +108,7 @@ class Fp8Linear(nn.Module):
         self.by_blocks = scale.ndim == 2
         self.original: Tensor | None = None
         if not multiplies(weight.device, by_blocks=self.by_blocks):
-            weight = _widened(weight, scale, dtype)
+            weight = widen(weight, scale, dtype)
         self.weight = _constant(weight)
         self.scale = _constant(scale.float().contiguous())
         self.bias = None if bias is None else _constant(bias)
@@ -123,7 +123,7 @@ class Fp8Linear(nn.Module):
         """The weights before they were quantised, in the model's dtype, or what they stand for."""
         if self.original is not None:
             return self.original.to(self.weight.device)
-        return _widened(self.weight, self.scale, dtype) if self.is_quantised else self.weight
+        return widen(self.weight, self.scale, dtype) if self.is_quantised else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` to `[..., out]`, in the dtype of the input."""
@@ -258,7 +258,14 @@ def _(numbers: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor) -> T
     return numbers.new_empty((numbers.shape[0], weight.shape[0]), dtype=torch.bfloat16)
 
 
-def _widened(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def widen(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """What weights in 8 bits stand for.
+
+    Args:
+        weight: `[out, in]` float8_e4m3fn.
+        scale: `[out]`, or one for each block, see `widen_blocks`.
+        dtype: of the result.
+    """
     if scale.ndim == 2:
         return widen_blocks(weight, scale, dtype)
     return Quantised(weight, scale[:, None]).widened(dtype)

@@ -1,6 +1,5 @@
 """Finding, checking and loading models, so that what cannot work is refused before weights load."""
 
-import hashlib
 import json
 import struct
 from dataclasses import dataclass
@@ -18,17 +17,17 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import cached_file
 
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
 from hydragen_tree.model.device import find_device
-from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, dtype_name, refuse_fp8_heads
+from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, refuse_fp8_heads
 from hydragen_tree.model.eos import stated_eos
-from hydragen_tree.model.quantised_files import check_quantised
+from hydragen_tree.model.quantised_files import StoredWeights, stored_weights
 from hydragen_tree.model.quantising import quantise_layers
 from hydragen_tree.model.rotary import fixed_tokens
+from hydragen_tree.model.stored_fp8 import load_stored
 from hydragen_tree.model.support import kv_shape, layer_windows, refuse_unsupported
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
@@ -58,7 +57,7 @@ class ModelSource:
         fixed_tokens: length beyond which rotary frequencies would be others for every length; None
             if there is no such length.
         eos_ids: tokens that end a text.
-        widened_from: what the weights are stored as, where they are widened as they are loaded.
+        stored: what the weights are in the files.
     """
 
     name: str
@@ -74,7 +73,7 @@ class ModelSource:
     context_tokens: int
     fixed_tokens: int | None
     eos_ids: frozenset[int]
-    widened_from: str | None = None
+    stored: StoredWeights
 
     @property
     def origin(self) -> dict[str, str | None]:
@@ -145,10 +144,10 @@ def find_model(
         InputError: a device or type there is not, or not for this model.
     """
     path, gguf = _locate(model, revision)
-    config, stored_as = _read_config(model, path, _origin(revision, gguf))
+    config, stored = _read_config(model, path, _origin(revision, gguf))
     place = find_device(device)
-    stored = getattr(config, "dtype", None)
-    kind = asked_dtype(dtype, stored if isinstance(stored, torch.dtype) else torch.float32, place)
+    named = getattr(config, "dtype", None)
+    kind = asked_dtype(dtype, named if isinstance(named, torch.dtype) else torch.float32, place)
     kv_kind = auto_or_fp8("kv_dtype", kv_dtype, kind, place)
     shape = kv_shape(model, config, kv_kind)
     if kv_kind == FP8:
@@ -161,13 +160,13 @@ def find_model(
         config=config,
         shape=shape,
         dtype=kind,
-        weights=auto_or_fp8("weights", weights, kind, place),
+        weights=auto_or_fp8("weights", "fp8" if stored.is_fp8 else weights, kind, place),
         kv_dtype=kv_kind,
         device=place,
         context_tokens=int(getattr(config, "max_position_embeddings", 0) or 1 << 62),
         fixed_tokens=fixed_tokens(config),
         eos_ids=stated_eos(model, path, revision, config),
-        widened_from=stored_as,
+        stored=stored,
     )
 
 
@@ -200,16 +199,12 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
     """
     if source.gguf is None and Path(source.path).is_dir():
         refuse_broken_files(source.name, Path(source.path))
-    model: PreTrainedModel
+    is_stored = source.stored.is_fp8
     try:
         with without_reports():
-            model, found = AutoModelForCausalLM.from_pretrained(
-                source.path,
-                dtype=source.dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # named below
-                **source.origin,
-            )
+            model, found = _load_stored(source) if is_stored else _load_plain(source)
+    except ModelError:
+        raise
     except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
         raise ModelError(
             f"its weights cannot be loaded: {first_line(error)}",
@@ -217,7 +212,7 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
             value=source.name,
         ) from error
     check_loaded(source.name, found)
-    if source.is_quantised and not quantise_layers(model, source.device):
+    if source.is_quantised and not is_stored and not quantise_layers(model, source.device):
         raise ModelError(
             "has no linear layers that are taken to 8 bits; leave out ",
             Setting("weights"),
@@ -227,44 +222,26 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
     return model.to(source.device)
 
 
-def fingerprint(source: ModelSource) -> dict[str, str]:
-    """What identifies a model in a manifest.
-
-    The digest covers, of the configuration and of each weight file, the name, the size and the
-    first and last megabyte: enough to notice another checkpoint without reading tens of gigabytes.
-    It is of files alone: what transformers makes of a configuration holds its own version, the
-    folder's path, and what loading wrote into it. The dtypes of keys and values and of linear
-    layers are named where they are not that of the rest.
-    """
-    digest = hashlib.sha256()
-    for file in _model_files(source):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(1 << 20))
-            stream.seek(max(0, size - (1 << 20)))
-            digest.update(stream.read(1 << 20))
-    kinds = {"kv_dtype": source.kv_dtype, "weights": source.weights}
-    others = {name: dtype_name(kind) for name, kind in kinds.items() if kind != source.dtype}
-    return {
-        "name": source.name,
-        "revision": source.revision or "",
-        "dtype": dtype_name(source.dtype),
-        **others,
-        "device": source.device.type,
-        "sha256": digest.hexdigest(),
-    }
+def _load_plain(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any]]:
+    model, found = AutoModelForCausalLM.from_pretrained(
+        source.path,
+        dtype=source.dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # named by the caller
+        **source.origin,
+    )
+    return model, found
 
 
-def stored_bytes(source: ModelSource) -> int:
-    """Size of the model's files: about what its weights take once they are loaded."""
-    return sum(file.stat().st_size for file in _model_files(source))
+def _load_stored(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any]]:
+    named = source.name, source.path, source.revision
+    return load_stored(*named, source.dtype, source.device)
 
 
 def _read_config(
     model: str, path: str, origin: dict[str, str | None]
-) -> tuple[PreTrainedConfig, str | None]:
-    """The text model's configuration, or why there is none; and see `check_quantised`."""
+) -> tuple[PreTrainedConfig, StoredWeights]:
+    """The text model's configuration, or why there is none; and what its weights are stored as."""
     why = "its GGUF file cannot be read: " if "gguf_file" in origin else ""
     if "gguf_file" not in origin and Path(path).is_dir():
         _check_config_file(model, Path(path, "config.json"))
@@ -276,7 +253,7 @@ def _read_config(
         raise ModelError(f"config.json: {_one_line(error)}", setting="model", value=model) from None
     text: PreTrainedConfig = whole.get_text_config(decoder=True)
     refuse_unsupported(model, text, whole)
-    return text, None if "gguf_file" in origin else check_quantised(model, whole)
+    return text, StoredWeights() if "gguf_file" in origin else stored_weights(model, whole)
 
 
 def _check_config_file(model: str, file: Path) -> None:
@@ -350,19 +327,3 @@ def _one_line(error: Exception) -> str:
 
 def _key_or_line(error: Exception) -> str:
     return f"no key {error}" if isinstance(error, KeyError) else _one_line(error)
-
-
-def _model_files(source: ModelSource) -> list[Path]:
-    """The configuration and the weights: all that decides what is computed."""
-    if source.gguf is not None:
-        return [Path(source.path, source.gguf)]
-    if Path(source.path).is_dir():
-        folder = Path(source.path)
-    else:
-        config = cached_file(source.path, "config.json", revision=source.revision)
-        folder = Path(config).parent
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.name == "config.json" or file.suffix in (".safetensors", ".bin")
-    )

@@ -32,6 +32,16 @@ def refuse_broken_files(model: str, folder: Path) -> None:
         )
 
 
+def safetensors_files(folder: Path) -> list[Path]:
+    """The files that a model's weights are in; empty where they are of another kind."""
+    if (folder / _WHOLE).exists():
+        return [folder / _WHOLE]
+    if not (folder / _INDEX).exists():
+        return []
+    names = json.loads((folder / _INDEX).read_bytes())["weight_map"].values()
+    return [folder / name for name in sorted(set(names))]
+
+
 def check_loaded(model: str, found: Mapping[str, Any]) -> None:
     """Refuses weights that do not fill the model: transformers puts random numbers in the gaps.
 

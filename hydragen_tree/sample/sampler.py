@@ -17,10 +17,10 @@ from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels
 from hydragen_tree.errors import CapacityError, InputError, Setting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.fingerprint import fingerprint
 from hydragen_tree.model.loading import (
     ModelSource,
     find_model,
-    fingerprint,
     load_tokenizer,
     load_weights,
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hydragen_tree.branch.budget import available_bytes, batch_rows
-from hydragen_tree.model.loading import find_model, stored_bytes
+from hydragen_tree.model.fingerprint import stored_bytes
+from hydragen_tree.model.loading import find_model
 from hydragen_tree.shape import KVShape
 
 GIB = 1 << 30

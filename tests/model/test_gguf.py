@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from hydragen_tree.errors import ModelError
-from hydragen_tree.model.loading import find_model, fingerprint, load_tokenizer, load_weights
+from hydragen_tree.model.fingerprint import fingerprint
+from hydragen_tree.model.loading import find_model, load_tokenizer, load_weights
 from hydragen_tree.model.tiny import MODEL_DIR
 
 NAMES = {

@@ -1,6 +1,7 @@
 """Checkpoints in few bits: refused by name before weights load, or it is said that they widen."""
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,8 @@ from hydragen_tree.model.loading import find_model
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.trie.costs import CPU
 
-FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 64]}
+SMALL_BLOCKS = r"fp8 with weights scaled by blocks of \[64, 64\]"
 
 
 def stored_as(folder: Path, stored: dict[str, Any]) -> str:
@@ -40,7 +42,7 @@ def test_a_library_that_is_missing_is_named(
 ) -> None:
     if find_spec(library) is not None:
         pytest.skip(f"{library} is here")
-    kind = stored["quant_method"]
+    kind = SMALL_BLOCKS if stored is FP8 else stored["quant_method"]
     with pytest.raises(ModelError, match=rf"stored as {kind}, which .*pip install {library}"):
         find_model(stored_as(tmp_path / "model", stored), device="cpu")
 
@@ -56,9 +58,9 @@ def test_what_nobody_knows_is_refused(tmp_path: Path) -> None:
 def test_weights_that_widen_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantizer_finegrained_fp8, "is_accelerate_available", lambda: True)
     source = find_model(stored_as(tmp_path / "model", FP8), device="cpu")
-    assert source.widened_from == "fp8"
+    assert source.stored.widened_from == "fp8 with weights scaled by blocks of [64, 64]"
     facts = dict(explain(source, "auto", CPU))
-    assert "in float32, widened from fp8 as they are loaded" in facts["weights"]
+    assert re.search(f"in float32, widened from {SMALL_BLOCKS} as they", facts["weights"])
     asked = find_model(stored_as(tmp_path / "asked", FP8 | {"dequantize": True}), device="cpu")
-    assert asked.widened_from is None
-    assert find_model("tiny", device="cpu").widened_from is None
+    assert asked.stored.widened_from is None
+    assert find_model("tiny", device="cpu").stored.widened_from is None

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hydragen_tree.errors import ModelError
-from hydragen_tree.model.loading import find_model, fingerprint, load_weights
+from hydragen_tree.model.fingerprint import fingerprint
+from hydragen_tree.model.loading import find_model, load_weights
 from hydragen_tree.model.tiny import MODEL_DIR
 
 
@@ -164,7 +165,8 @@ def test_any_device_without_accelerate_and_without_metadata() -> None:
 import sys, importlib.metadata as metadata
 sys.modules["accelerate"] = None
 import dataclasses, torch
-from hydragen_tree.model.loading import find_model, fingerprint, load_weights
+from hydragen_tree.model.fingerprint import fingerprint
+from hydragen_tree.model.loading import find_model, load_weights
 source = dataclasses.replace(find_model("tiny", device="cpu"), device=torch.device("meta"))
 print(load_weights(source).device)
 def none(name): raise metadata.PackageNotFoundError(name)
