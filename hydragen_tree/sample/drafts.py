@@ -21,6 +21,12 @@ _OPENS_CHANNEL = re.compile(r"<\|start\|>assistant\s*\Z")
 _ENDS_IN_THOUGHT = re.compile(rf"[<\[]{_THOUGHT}[>\]]\s*\Z", re.IGNORECASE)
 
 
+def is_thought_tag(text: str, *, ends: bool) -> bool:
+    """Whether a text is a tag that ends a thought, or one that begins it, and nothing else."""
+    tag = _ANY_TAG.fullmatch(text)
+    return tag is not None and ends == text.startswith(("</", "[/"))
+
+
 def ends_in_thought(prompt: str) -> bool:
     """Whether what continues a prompt is a thought."""
     return _ENDS_IN_THOUGHT.search(prompt) is not None

@@ -18,6 +18,7 @@ from hydragen_tree.sample.endings import Endings
 from hydragen_tree.sample.finishing import Answer, Programs
 from hydragen_tree.sample.sample import FinishReason, Sample
 from hydragen_tree.sample.text import Detokenizer
+from hydragen_tree.sample.thought_tokens import ThoughtTokens
 from hydragen_tree.settings import SamplingSettings
 
 
@@ -99,6 +100,7 @@ class SampleRecords:
         stops = [(*settings.stop, *prompt.stop) for prompt in prompts]
         numbers = {stop: number for number, stop in enumerate(dict.fromkeys(stops))}
         self._stop_set = [numbers[stop] for stop in stops]
+        self._thoughts = ThoughtTokens(detokenizer)
         self._endings = Endings(detokenizer, list(numbers), eos_ids, stop_tokens)
         variants: dict[str, int] = {}
         for prompt in prompts:
@@ -212,4 +214,5 @@ class SampleRecords:
         """Why a history ends in its last token, if not for its length, and its text."""
         number = self.prompt[sample]
         prompt = self._prompts[number].token_ids
-        return self._endings.ending(self._stop_set[number], prompt, tokens)
+        reason, text = self._endings.ending(self._stop_set[number], prompt, tokens)
+        return reason, self._thoughts.marked(text, prompt, tokens)

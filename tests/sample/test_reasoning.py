@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.drafts import split_reasoning
 from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.records import RunStats, SampleRecords
+from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.solution import extract_solution
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.sample.writer import SampleWriter
@@ -20,6 +22,7 @@ from hydragen_tree.settings import SamplingSettings
 
 ANSWER = "```python\nprint(1)\n```\n"
 ASKED = "<|im_start|>user\nPrint 1.<|im_end|>\n<|im_start|>assistant\n"
+SETTINGS = SamplingSettings(max_tokens=200)
 CHANNEL = "<|start|>user<|message|>Print 1.<|end|><|start|>assistant"
 
 
@@ -50,28 +53,60 @@ def test_a_thought_and_its_answer(
         assert extract_solution(text, prompt) == "print(1)\n"
 
 
-def test_samples_and_their_lines_keep_it_apart(tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    settings = SamplingSettings(max_tokens=200)
-    text = f"{ASKED}<think>\n"
-    prompt = Prompt("a", 0, np.array(tokenizer(text)["input_ids"], np.int32), (), text)
+def finish(tokenizer: Any, text: str, drawn: str) -> Sample:
+    """The sample that has drawn the tokens of a text behind a prompt."""
     records = SampleRecords(
-        [prompt],
+        [prompt(tokenizer, text)],
         {"a": range(1)},
-        settings,
+        SETTINGS,
         Detokenizer(tokenizer, len(tokenizer)),
         (),
         (),
         {},
         RunStats(),
     )
-    drawn = tokenizer(f"Easy.\n</think>\n\n{ANSWER}", add_special_tokens=False)["input_ids"]
-    (sample,) = records.finished(Ended(np.arange(1), np.array(drawn, np.int32)))
+    tokens = tokenizer(drawn, add_special_tokens=False)["input_ids"]
+    (sample,) = records.finished([Ended(np.arange(1), np.array(tokens, np.int32))])
+    return sample
+
+
+def prompt(tokenizer: Any, text: str) -> Prompt:
+    return Prompt("a", 0, np.array(tokenizer(text)["input_ids"], np.int32), (), text)
+
+
+def test_samples_and_their_lines_keep_it_apart(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    text = f"{ASKED}<think>\n"
+    sample = finish(tokenizer, text, f"Easy.\n</think>\n\n{ANSWER}")
     assert (sample.reasoning, sample.completion) == ("Easy.", ANSWER)
     assert sample.solution == "print(1)\n"
     path = tmp_path / "samples.jsonl"
     with SampleWriter(path) as writer:
-        writer.begin(Manifest.describe([prompt], n=1, settings=settings, model={}, problems={}))
+        writer.begin(
+            Manifest.describe(
+                [prompt(tokenizer, text)], n=1, settings=SETTINGS, model={}, problems={}
+            )
+        )
         writer.write(sample)
     line = json.loads(path.read_text())
     assert (line["reasoning"], line["completion"]) == ("Easy.", ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "reasoning", "answer"),
+    [
+        (f"[THINK]Easy.[/THINK]{ANSWER}", "Easy.", ANSWER),
+        (f"Easy.[/THINK]{ANSWER}", "Easy.", ANSWER),
+        ("[THINK]Hm, or", "Hm, or", ""),
+        (ANSWER, None, ANSWER),
+    ],
+)
+def test_special_tokens_part_a_thought_from_its_answer(
+    drawn: str, reasoning: str | None, answer: str
+) -> None:
+    """They leave nothing in the text."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    sample = finish(tokenizer, ASKED, drawn)
+    assert (sample.reasoning, sample.completion) == (reasoning, answer)
+    assert sample.solution == ("print(1)\n" if answer else "\n")
