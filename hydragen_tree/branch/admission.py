@@ -60,6 +60,15 @@ class Admission:
         """Whether branches wait."""
         return bool(self._waiting)
 
+    @property
+    def n_waiting(self) -> int:
+        """Samples that wait."""
+        return sum(branch.samples.size for branch in self._waiting)
+
+    def add(self, branches: list[Waiting]) -> None:
+        """Takes more branches, to be admitted after all that wait; the first one last."""
+        self._waiting[:0] = branches
+
     def is_worthwhile(self) -> bool:
         """Whether a branch waits that would fit, and there is room enough to be worth the work."""
         if not self._stepper.n_samples:

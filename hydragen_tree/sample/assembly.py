@@ -8,7 +8,6 @@ there already.
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch
@@ -19,6 +18,7 @@ from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Stepper, Waiting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.sample.feeding import roots
 from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.settings import SamplingSettings
@@ -79,7 +79,7 @@ def assemble(
 
         stepper = DeviceStepper(decoder, cache, table, records.keys, settings, records)
     admission = Admission(
-        _roots(trie, records) if waiting is None else waiting,
+        roots(trie, records) if waiting is None else waiting,
         stepper,
         trie,
         residency,
@@ -89,20 +89,3 @@ def assemble(
         settings.temperature == 0.0,
     )
     return Loop(admission, stepper, residency, prefill, cache, records, stats)
-
-
-def _roots(trie: Trie, records: SampleRecords) -> list[Waiting]:
-    """One branch a leaf with all its samples; a stack, so the first leaf is last.
-
-    Where prompts of one leaf have other stop strings, each kind is a branch of its own.
-    """
-    bounds = np.searchsorted(records.prompt, np.arange(trie.prompt_leaves.size + 1)).tolist()
-    groups: dict[tuple[int, int], list[NDArray[np.int64]]] = {}
-    for prompt, leaf in enumerate(trie.prompt_leaves.tolist()):
-        own = np.arange(bounds[prompt], bounds[prompt + 1])
-        if own.size:
-            groups.setdefault((leaf, records.stop_set(prompt)), []).append(own)
-    return [
-        Waiting(leaf, np.empty(0, np.int32), np.concatenate(group))
-        for (leaf, _), group in sorted(groups.items(), key=lambda item: item[0], reverse=True)
-    ]

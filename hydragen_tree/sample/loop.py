@@ -10,14 +10,14 @@ How steps are taken, one by one by the host or many at once by a device, is the 
 Samples are finished while a device works on the next steps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
-from hydragen_tree.branch.stepper import Ended, Progress, Stepper
+from hydragen_tree.branch.stepper import Ended, Progress, Stepper, Waiting
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
@@ -51,14 +51,22 @@ class Loop:
         self.cache, self.records, self.stats = cache, records, stats
         self._ended: list[Ended] = []  # in the last round
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self, more: Callable[[int], list[Waiting]] | None = None) -> Iterator[Sample]:
         """Yields every sample as it finishes.
+
+        Args:
+            more: asked before every round for further branches, with the number of samples that
+                wait; the run ends when nothing is left and nothing more comes.
 
         Raises:
             CapacityError: not even one branch fits to its end.
         """
         self.residency.check_capacity(self.stepper.max_tokens)
-        while self.stepper.n_samples or self.admission.has_waiting:
+        while True:
+            if more is not None:
+                self.admission.add(more(self.admission.n_waiting))
+            if not (self.stepper.n_samples or self.admission.has_waiting):
+                break
             yield from self.step()
         yield from self.records.finished(self._ended)
 

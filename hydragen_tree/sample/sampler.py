@@ -14,6 +14,7 @@ import torch
 
 from hydragen_tree.attention.table import choose
 from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels
+from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import CapacityError, InputError, Setting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -29,6 +30,7 @@ from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, longest_sequence, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
+from hydragen_tree.sample.feeding import Feed, fed_samples
 from hydragen_tree.sample.finishing import Programs, workers_for
 from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.notebook import NotebookView
@@ -186,6 +188,7 @@ class Sampler(NotebookView):
         *,
         done: Mapping[str, Collection[int]] | None = None,
         shard: Part | None = None,
+        feed: Feed | None = None,
     ) -> Iterator[Sample]:
         """Draws n samples of every source, yielding each as it finishes.
 
@@ -199,6 +202,7 @@ class Sampler(NotebookView):
             settings: how to sample.
             done: by task id, sample indices that exist already and are not drawn again.
             shard: draw only these samples of the run, the same ones as the whole run draws.
+            feed: gives the samples piece by piece, and is asked before every step; None: all.
 
         Raises:
             InputError: n < 1, no such shard, more than 10 million samples to draw, an empty prompt,
@@ -209,7 +213,7 @@ class Sampler(NotebookView):
             raise InputError("expected an integer >= 1", setting="n", value=n)
         prompts = prompts_from_sources(sources, self.tokenizer, seed=settings.seed)
         self.check(prompts, settings, n, shard)
-        return self._on_device(self._run(prompts, n, settings, done or {}, shard))
+        return self._on_device(self._run(prompts, n, settings, done or {}, shard, feed))
 
     def check(
         self,
@@ -266,6 +270,7 @@ class Sampler(NotebookView):
         settings: SamplingSettings,
         done: Mapping[str, Collection[int]],
         shard: Part | None,
+        feed: Feed | None,
     ) -> Iterator[Sample]:
         self.stats = stats = RunStats(started=time.perf_counter())
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
@@ -288,11 +293,20 @@ class Sampler(NotebookView):
                 stats,
                 programs,
             )
-            loop = self._loop(outline, records, stats)
+            loop = self._loop(outline, records, stats, None if feed is None else [])
             stats.started = time.perf_counter()
-            yield from loop.samples()
+            if feed is None:
+                yield from loop.samples()
+            else:
+                yield from fed_samples(loop, outline.prompts, outline.trie, feed)
 
-    def _loop(self, outline: Outline, records: SampleRecords, stats: RunStats) -> Loop:
+    def _loop(
+        self,
+        outline: Outline,
+        records: SampleRecords,
+        stats: RunStats,
+        waiting: list[Waiting] | None,
+    ) -> Loop:
         trie, settings, rows = outline.trie, records.settings, outline.rows
         cache = self._arena(trie, rows, settings)
         return assemble(
@@ -307,6 +321,7 @@ class Sampler(NotebookView):
             max_rows=self.max_rows,
             prefill_tokens=self._prefill_tokens,
             decoder=self._decoder(cache, records, self._levels(trie, settings), rows),
+            waiting=waiting,
         )
 
     @property

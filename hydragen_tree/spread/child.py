@@ -76,7 +76,7 @@ def _serve(line: _Line) -> None:
     import torch
 
     from hydragen_tree.spread.work_list import Piece
-    from hydragen_tree.spread.worker import PieceDone, Worker
+    from hydragen_tree.spread.worker import Hungry, Worker
 
     maker, threads = line.receive()
     line.listen()
@@ -84,12 +84,26 @@ def _serve(line: _Line) -> None:
         torch.set_num_threads(threads)
     worker = Worker(maker)
     threading.Thread(target=_report, args=(line, worker), daemon=True).start()
+    has_asked = False
+
+    def more(hungry: bool) -> Piece | None:
+        nonlocal has_asked
+        if not line.inbox.empty():  # while it draws, nothing else comes than pieces
+            has_asked = False
+            piece: Piece = line.inbox.get()
+            return piece
+        if hungry and not has_asked:
+            has_asked = True
+            line.send(Hungry())
+        return None
+
     while True:
         message = line.inbox.get()
         if isinstance(message, Piece):
-            for sample in worker.draw(message):
+            has_asked = False
+            for sample in worker.draw(message, more):
                 line.send(sample)
-            line.send(PieceDone(worker.stats))
+            line.send(worker.idle())
         else:
             line.send(worker.begin(message))
 

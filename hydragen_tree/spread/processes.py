@@ -62,7 +62,7 @@ class ProcessCrew:
             self._send(worker, replace(assignment, measures=worker == 0))
 
     def give(self, worker: int, piece: Piece) -> None:
-        """Has a worker draw a piece; it answers with samples and `PieceDone`."""
+        """Has a worker draw a piece; it answers with samples, and with `Idle` when all are done."""
         self._send(worker, piece)
 
     def receive(self) -> tuple[int, Message]:

@@ -26,7 +26,6 @@ from hydragen_tree.spread.worker import (
     Figures,
     Lost,
     Message,
-    PieceDone,
     Ready,
     SamplerMaker,
     Worker,
@@ -74,7 +73,7 @@ class RayCrew:
             self._begin(worker)
 
     def give(self, worker: int, piece: Piece) -> None:
-        """Has a worker draw a piece; it answers with samples and `PieceDone`."""
+        """Has a worker draw a piece; it answers with samples, and `Idle`."""
         draw = self._actors[worker].draw.options(num_returns="streaming")
         self._waiting[draw.remote(piece)] = worker
 
@@ -164,7 +163,7 @@ class RayWorker:
             return Lost(as_error(error))
 
     def draw(self, piece: Piece) -> Iterator[list[Message]]:
-        """Samples and figures as they come, some at a time; `PieceDone` or `Lost` last."""
+        """Samples and figures as they come, some at a time; `Idle` or `Lost` last."""
         assert self._worker is not None
         messages: list[Message] = []
         sent = time.monotonic()
@@ -174,7 +173,7 @@ class RayWorker:
                 if time.monotonic() - sent >= _BATCH_S:
                     yield [*messages, Figures(self._worker.stats)]
                     messages, sent = [], time.monotonic()
-            yield [*messages, PieceDone(self._worker.stats)]
+            yield [*messages, self._worker.idle()]
         except Exception as error:
             yield [*messages, Lost(as_error(error))]
 

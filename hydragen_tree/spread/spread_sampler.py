@@ -1,7 +1,7 @@
 """A sampler whose samples are drawn by several workers.
 
     while samples are missing:
-        give      pieces of the work list to the workers that have nothing to do
+        give      pieces of the work list to the workers that have nothing to do, or soon will
         receive   samples, which are yielded; figures; the news that a worker is lost
         give back what a lost worker has not drawn
 
@@ -14,9 +14,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from hydragen_tree.errors import HydragenError, Setting
+from hydragen_tree.errors import HydragenError, InputError, Setting
 from hydragen_tree.model.quantising import LogitError
 from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample.feeding import Feed
 from hydragen_tree.sample.records import RunStats
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
@@ -24,7 +25,7 @@ from hydragen_tree.sample.shard import Part, sample_ranges
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.spread.figures import side_by_side
 from hydragen_tree.spread.work_list import Piece, WorkList
-from hydragen_tree.spread.worker import Assignment, Figures, Lost, Message, PieceDone, Ready
+from hydragen_tree.spread.worker import Assignment, Figures, Hungry, Idle, Lost, Message, Ready
 
 
 class Crew(Protocol):
@@ -38,7 +39,7 @@ class Crew(Protocol):
         """Tells all workers of a run; each answers `Ready`."""
 
     def give(self, worker: int, piece: Piece) -> None:
-        """Has a worker draw a piece; it answers with samples and `PieceDone`."""
+        """Has a worker draw a piece; it answers with samples, and with `Idle` when all are done."""
 
     def receive(self) -> tuple[int, Message]:
         """The next message of any worker, and which; waits for it.
@@ -60,6 +61,8 @@ class WorkerState:
         stats: its figures in this run.
         started: `time.perf_counter()` when its weights were there.
         error: why it is lost.
+        pieces: what it was given in this run; the last of them are not done.
+        hungry: it has asked for more.
     """
 
     name: str
@@ -67,6 +70,8 @@ class WorkerState:
     stats: RunStats = field(default_factory=RunStats)
     started: float = 0.0
     error: HydragenError | None = None
+    pieces: list[Piece] = field(default_factory=list)
+    hungry: bool = False
 
 
 class SpreadSampler(Sampler):
@@ -136,7 +141,10 @@ class SpreadSampler(Sampler):
         settings: SamplingSettings,
         done: Mapping[str, Collection[int]],
         shard: Part | None,
+        feed: Feed | None,
     ) -> Iterator[Sample]:
+        if feed is not None:
+            raise InputError("workers are fed from a list of their own", setting="feed")
         work = WorkList(
             prompts,
             sample_ranges((prompt.task_id for prompt in prompts), n, shard),
@@ -147,12 +155,11 @@ class SpreadSampler(Sampler):
         )
         self.workers[:] = [WorkerState(name) for name in self._crew.names]
         self.stats = RunStats(started=time.perf_counter())
-        pieces: dict[int, Piece] = {}
+        self._n_runs += 1
         try:
-            self._n_runs += 1
-            self._crew.begin(Assignment(prompts, n, settings, self._n_runs))
-            while pieces or not work.is_finished:
-                self._give(work, pieces)
+            self._crew.begin(Assignment(prompts, n, settings, shard, self._n_runs))
+            while self._is_drawing or not work.is_finished:
+                self._give(work)
                 if all(worker.doing == "lost" for worker in self.workers):
                     raise _all_lost(self.workers)
                 number, message = self._crew.receive()
@@ -161,27 +168,37 @@ class SpreadSampler(Sampler):
                         self.stats.samples_done += 1
                         yield message
                 else:
-                    self._note(self.workers[number], message, work, pieces.get(number))
-                    if isinstance(message, PieceDone | Lost):
-                        pieces.pop(number, None)
+                    self._note(self.workers[number], message, work)
         finally:
-            if pieces or not work.is_finished or not self._stay:
+            if self._is_drawing or not work.is_finished or not self._stay:
                 self.close()  # what they are drawing is nothing that a later run wants
 
-    def _give(self, work: WorkList, pieces: dict[int, Piece]) -> None:
-        """Gives work to those who have none, as long as there is some."""
+    @property
+    def _is_drawing(self) -> bool:
+        return any(worker.doing == "drawing" for worker in self.workers)
+
+    def _give(self, work: WorkList) -> None:
+        """Gives work to those who have none, and then to those who ask for more."""
         for number, worker in enumerate(self.workers):
             if worker.doing == "waiting" and (piece := work.take()) is not None:
-                pieces[number] = piece
-                worker.doing = "drawing"
-                self._crew.give(number, piece)
+                self._give_piece(number, piece)
+        if any(worker.doing in ("loading", "waiting") for worker in self.workers):
+            return  # the rest may be less than enough for those that have nothing yet
+        for number, worker in enumerate(self.workers):
+            if worker.hungry and (piece := work.take()) is not None:
+                self._give_piece(number, piece)
+
+    def _give_piece(self, number: int, piece: Piece) -> None:
+        worker = self.workers[number]
+        worker.doing, worker.hungry = "drawing", False
+        worker.pieces.append(piece)
+        self._crew.give(number, piece)
 
     def _note(
         self,
         worker: WorkerState,
-        message: Ready | Figures | PieceDone | Lost,
+        message: Ready | Figures | Hungry | Idle | Lost,
         work: WorkList,
-        piece: Piece | None,
     ) -> None:
         """Takes in what a worker says of itself."""
         started = self.stats.started
@@ -196,21 +213,27 @@ class SpreadSampler(Sampler):
                     self._say(str(message.logit_error))
             case Figures() if worker.doing == "drawing":
                 worker.stats = message.stats
-            case PieceDone():
-                worker.stats, worker.doing = message.stats, "waiting"
+            case Hungry():
+                worker.hungry = True
+            case Idle() if message.n_pieces == len(worker.pieces):
+                worker.stats, worker.doing, worker.hungry = message.stats, "waiting", False
             case Lost():
-                worker.doing = "loading" if message.starts_again else "lost"
-                worker.error = message.error
-                worker.stats.samples_live = worker.stats.rows_live = 0
-                n_back = 0 if piece is None else work.give_back(piece)
-                rest = f"; the others draw its {n_back:,} samples" if n_back else ""
-                rest += "; it is started again" if message.starts_again else ""
-                if any(each.doing != "lost" for each in self.workers):
-                    self._say(f"{worker.name}: {message.error}{rest}")
+                self._part_with(worker, message, work)
         self.stats = side_by_side([each.stats for each in self.workers], started)
         if any(each.started for each in self.workers):
             self.stats.samples_total = work.n_samples
         self.stats.samples_done = work.n_finished
+
+    def _part_with(self, worker: WorkerState, lost: Lost, work: WorkList) -> None:
+        worker.doing, worker.hungry = "loading" if lost.starts_again else "lost", False
+        worker.error = lost.error
+        worker.stats.samples_live = worker.stats.rows_live = 0
+        n_back = sum(map(work.give_back, worker.pieces))  # of most of them nothing is left
+        worker.pieces = []
+        rest = f"; the others draw its {n_back:,} samples" if n_back else ""
+        rest += "; it is started again" if lost.starts_again else ""
+        if any(each.doing != "lost" for each in self.workers):
+            self._say(f"{worker.name}: {lost.error}{rest}")
 
 
 def _all_lost(workers: Sequence[WorkerState]) -> HydragenError:

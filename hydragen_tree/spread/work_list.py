@@ -5,12 +5,12 @@
     give_back  what a lost worker has not drawn of its piece is there for the others again
 
 Pieces are handed out in rounds of one a worker, each round three fifths of the work that is left:
-few pieces, since a worker's batch runs empty at the end of each, and small ones towards the end, so
-that all workers end together though some are faster and samples differ in length. A problem is cut
-only where it does not fit: what is in one piece is computed once.
+few pieces, since what two of them share is computed twice, and small ones towards the end, so that
+all workers end together though some are faster and samples differ in length. A problem is cut only
+where it does not fit.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,28 +26,13 @@ _PRIOR_SAMPLES = 4  # as many samples of usual length are added to those a probl
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Piece:
-    """Samples for one worker; what `Sampler.sample` takes as its shard, and as done.
+    """Samples for one worker.
 
     Args:
         indices: by task id, ascending sample indices; none is empty.
     """
 
     indices: Mapping[str, NDArray[np.int64]]
-
-    def ranges(self, task_ids: Iterable[str], n: int) -> dict[str, range]:
-        """See `hydragen_tree.sample.shard.Part`."""
-        return {task: range(int(own[0]), int(own[-1]) + 1) for task, own in self.indices.items()}
-
-    @property
-    def holes(self) -> dict[str, list[int]]:
-        """By task id, what lies between the piece's indices and is not of it."""
-        found = {}
-        for task, own in self.indices.items():
-            if own[-1] - own[0] >= own.size:
-                found[task] = np.setdiff1d(
-                    np.arange(own[0], own[-1]), own, assume_unique=True
-                ).tolist()
-        return found
 
     @property
     def n_samples(self) -> int:

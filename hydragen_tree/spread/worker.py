@@ -1,13 +1,17 @@
 """What a worker does, wherever it runs: one model, and piece after piece of the work.
 
-A worker is told an `Assignment`, answers with `Ready`, and is then given pieces, one at a time; it
-answers each with its samples and `PieceDone`. `Lost` is the last that is heard of one.
+A worker is told an `Assignment`, answers with `Ready`, and is then given pieces; it answers with
+their samples. `Hungry` asks for the next piece while there is still something to do, so that the
+batch stays full; `Idle` says that all is done. `Lost` is the last that is heard of one.
 """
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hydragen_tree.errors import HydragenError, first_line
 from hydragen_tree.model.quantising import LogitError
@@ -15,9 +19,12 @@ from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.records import RunStats
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.sample.shard import Part
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.spread.figures import one_after_another
 from hydragen_tree.spread.work_list import Piece
+
+_HUNGRY_SHARE = 4  # a worker asks for more when fewer samples wait than a quarter of its rows
 
 SamplerMaker = Callable[[], Sampler]  # called where the worker is
 
@@ -30,6 +37,7 @@ class Assignment:
         prompts: all of them.
         n: samples a task.
         settings: how to sample.
+        shard: the part of them that is to be drawn; None: all.
         run: its number: an answer may be to a run that has ended meanwhile.
         measures: the worker also measures what 8 bits cost, where weights are rounded to them.
     """
@@ -37,6 +45,7 @@ class Assignment:
     prompts: Sequence[Prompt]
     n: int
     settings: SamplingSettings
+    shard: Part | None
     run: int
     measures: bool = False
 
@@ -64,14 +73,21 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class PieceDone:
-    """Every sample of the piece has been sent.
+class Hungry:
+    """The worker's batch will soon have room that nothing it was given can fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Every sample of the pieces has been sent.
 
     Attributes:
         stats: see `Figures`.
+        n_pieces: pieces taken in this run; another one may be on its way.
     """
 
     stats: RunStats
+    n_pieces: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +103,7 @@ class Lost:
     starts_again: bool = False
 
 
-Message = Ready | Sample | Figures | PieceDone | Lost
+Message = Ready | Sample | Figures | Hungry | Idle | Lost
 
 
 class Worker:
@@ -95,10 +111,14 @@ class Worker:
 
     Args:
         make_sampler: makes the model's.
+
+    Attributes:
+        n_pieces: pieces taken in this run.
     """
 
     def __init__(self, make_sampler: SamplerMaker) -> None:
         self._sampler = make_sampler()
+        self.n_pieces = 0
         # Figures of the pieces that are done, and those of the last of them.
         self._counted = RunStats(), self._sampler.stats
 
@@ -106,24 +126,45 @@ class Worker:
         """Makes ready for a run; the first time, the weights load."""
         self._assignment = assignment
         self._counted = RunStats(), self._sampler.stats
+        self.n_pieces = 0
         error = None
         if assignment.measures:
             error = self._sampler.logit_error(assignment.prompts[0])
         _ = self._sampler.model
         return Ready(assignment.run, error, self._sampler.why_slower)
 
-    def draw(self, piece: Piece) -> Iterator[Sample]:
-        """Draws a piece of the run.
+    def draw(
+        self, piece: Piece, more: Callable[[bool], Piece | None] | None = None
+    ) -> Iterator[Sample]:
+        """Draws a piece of the run, and what comes while it is drawn.
+
+        Args:
+            piece: the first.
+            more: asked before every step for another one that has come; told whether the batch
+                will soon have room for it.
 
         Raises:
             HydragenError: as `Sampler.sample`.
         """
+        first: list[Piece] = [piece]
+
+        def feed(n_waiting: int) -> Mapping[str, NDArray[np.int64]] | None:
+            hungry = n_waiting < self._sampler.max_rows // _HUNGRY_SHARE
+            given = first.pop() if first else more(hungry) if more else None
+            if given is None:
+                return None
+            self.n_pieces += 1
+            return given.indices
+
         run = self._assignment
-        # All prompts, since the longest of the whole run may decide how the model is prepared.
         yield from self._sampler.sample(
-            run.prompts, run.n, run.settings, done=piece.holes, shard=piece
+            run.prompts, run.n, run.settings, shard=run.shard, feed=feed
         )
         self._counted = self.stats, self._sampler.stats
+
+    def idle(self) -> Idle:
+        """What to say when nothing is left to draw."""
+        return Idle(self.stats, self.n_pieces)
 
     @property
     def stats(self) -> RunStats:

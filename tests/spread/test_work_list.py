@@ -61,13 +61,6 @@ def test_every_sample_is_drawn_once(
     assert sorted(drawn) == sorted(missing)
 
 
-@given(own=st.sets(st.integers(0, 50), min_size=1), n=st.integers(51, 60))
-def test_what_a_sampler_is_told_of_a_piece(own: set[int], n: int) -> None:
-    piece = Piece({"a": np.array(sorted(own))})
-    told = piece.ranges(["a"], n)["a"]
-    assert set(told) - set(piece.holes.get("a", [])) == own
-
-
 def test_pieces_become_smaller_and_all_workers_end_together() -> None:
     """Three workers, one half as fast: drawn as by the clock."""
     work = work_list({f"t{i}": range(200) for i in range(20)}, workers=3, max_rows=32)
