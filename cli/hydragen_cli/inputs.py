@@ -109,8 +109,8 @@ def _read_lines(prompts: str) -> "PromptLines":
     try:
         if prompts == "-":
             return read_prompt_lines(sys.stdin)
-        with Path(prompts).open(encoding="utf-8") as file:
-            return read_prompt_lines(file)
+        with Path(prompts).open(encoding="utf-8-sig") as file:
+            return read_prompt_lines(file, prompts)
     except UnicodeDecodeError as error:
         raise InputError("not UTF-8 text", setting="prompts", value=prompts) from error
     except OSError as error:

@@ -71,7 +71,12 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str
                 f"cannot be written: no directory {path.parent}", setting=setting, value=path
             )
         if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
-            raise InputError("cannot be written", setting=setting, value=path)
+            place = "the file" if path.exists() else f"the directory {path.resolve().parent}"
+            raise InputError(
+                f"cannot be written: {place} is read-only or another user's",
+                setting=setting,
+                value=path,
+            )
         if what := what_it_covers(path, [*read, *written]):
             raise InputError(f"is {what}", setting=setting, value=path)
         if path.exists() and path.resolve().suffix.lower() in _NEVER:

@@ -9,9 +9,11 @@ torch, transformers and pydantic belong inside its functions, so that `--help` i
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -118,6 +120,7 @@ def _run(command: Any, name: str) -> NoReturn:
     limit_spinning()  # before any command loads torch
     if sys.stderr is None:  # closed by the caller; what is said must not end up elsewhere
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = cast(TextIO, _Messages(sys.stderr))
     try:
         code = command.main(prog_name=name, standalone_mode=False) or 0
         if sys.stdout is not None:
@@ -130,6 +133,34 @@ def _run(command: Any, name: str) -> NoReturn:
         code = _report(error, name)
     _forget_closed_pipe()
     sys.exit(code)
+
+
+class _Messages:
+    """stderr; where its disk is full what is said is lost, but not the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._or_dropped():
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._or_dropped():
+            self._stream.flush()
+
+    @contextmanager
+    def _or_dropped(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def _report(error: Exception, name: str) -> int:

@@ -83,6 +83,8 @@ def parse_yaml(content: bytes, name: str) -> list[Document]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = ": ".join(part for part in (error.context, error.problem) if part)
+        if text.split("\n")[mark.line][mark.column : mark.column + 1] == "\t":
+            reason = "a tab, expected spaces: YAML indents with nothing else"
         raise InputError(
             f"{name}:{mark.line + 1}:{mark.column + 1}: not valid YAML: {reason}"
         ) from None

@@ -30,10 +30,14 @@ class PromptLines:
     asked: Mapping[str, Mapping[Hashable, int]]
 
 
-def read_prompt_lines(lines: Iterable[str]) -> PromptLines:
+def read_prompt_lines(lines: Iterable[str], source: str | None = None) -> PromptLines:
     """Reads `{"prompt": text | messages | token ids, "task_id": ...}` lines, and requests.
 
     Blank lines and further keys are passed over; without an id, prompt i is called `prompt-i`.
+
+    Args:
+        lines: with or without their ends.
+        source: the file, as messages name it.
 
     Raises:
         InputError: lines are broken (all are named, by number), or there is none.
@@ -57,11 +61,13 @@ def read_prompt_lines(lines: Iterable[str]) -> PromptLines:
                 raise ValueError(f"task_id {task_id!r} comes twice, expected ids that differ")
             found[task_id] = checked_content(content)
         except ValueError as error:
-            faults += ["\n", Setting("prompts"), f": line {number}: {error}"]
+            where = f"{'' if source is None else f' {source}'}: line {number}"
+            faults += ["\n", Setting("prompts"), f"{where}: {error}"]
     if faults:
         raise InputError(*faults[1:])
     if not found:
-        raise InputError('no prompts, expected lines such as {"prompt": "..."}', setting="prompts")
+        expected = 'expected lines such as {"prompt": "..."}'
+        raise InputError(f"no prompts, {expected}", setting="prompts", value=source)
     return PromptLines(list(found.items()), _asked(requests))
 
 
@@ -76,8 +82,10 @@ def _asked(requests: Mapping[int, Mapping[str, Hashable]]) -> dict[str, dict[Has
 
 def _object(line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        record = json.loads(line.rstrip())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError as error:
         raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(record, dict):
         raise ValueError('expected an object with the key "prompt"')

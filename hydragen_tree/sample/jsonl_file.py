@@ -54,6 +54,8 @@ class JsonlFile:
         self._resumes = resume
         self._intact_bytes = 0
         self._is_new = path is not None and not path.exists()
+        if resume and path is not None and path.exists() and not path.is_file():
+            raise _no_file_to_resume()  # before it is opened: a FIFO waits for its reader
         self._fd = _open(path) if path is not None else _stdout()
         self.is_regular = (
             path is not None
@@ -69,9 +71,7 @@ class JsonlFile:
     def _claim(self, resume: bool, force: bool, beside: Path | None) -> None:
         if not self.is_regular:
             if resume:
-                raise InputError(
-                    "only a file can be resumed; name one with ", Setting("path"), setting="resume"
-                )
+                raise _no_file_to_resume()
             return
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,6 +219,12 @@ def _open(path: Path) -> int:
         raise InputError(
             f"{path}: cannot be written: {error.strerror} (", Setting("path"), ")"
         ) from error
+
+
+def _no_file_to_resume() -> InputError:
+    return InputError(
+        "only a file can be resumed; name one with ", Setting("path"), setting="resume"
+    )
 
 
 def _stdout() -> int:

@@ -26,6 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "alien.yaml").write_text("statement: Print \N{SNOWMAN}.\n")
     (folder / "none").mkdir()
     (folder / "empty.jsonl").write_text('{"prompt": ""}\n')
+    (folder / "torn.jsonl").write_text('\ufeff{"prompt": "a"}\n{"prompt": "a"\n')
+    os.mkfifo(folder / "pipe")
     (folder / "long.jsonl").write_text(json.dumps({"prompt": "word " * 20_000}) + "\n")
     (folder / "taken.jsonl").write_text("somebody's work\n")
     _save_model_that_knows_letters(folder / "letters")
@@ -50,7 +52,9 @@ def _save_model_that_knows_letters(path: Path) -> None:
         ([], "no problems: name PROBLEM files, or give prompts with --prompts FILE"),
         (["none"], "none: no problem here, expected *.yaml or packages"),
         (["blank.yaml"], "blank.yaml:1: statement: got '  ', expected text that is not blank"),
-        (["--prompts", "empty.jsonl"], "--prompts: line 1: the prompt is empty, expected text"),
+        (["--prompts", "empty.jsonl"], "--prompts empty.jsonl: line 1: the prompt is empty, expec"),
+        (["--prompts", "torn.jsonl"], "torn.jsonl: line 2: not valid JSON: Expecting ',' delimit"),
+        (["doubles.yaml", "-o", "pipe", "--resume"], "--resume: only a file can be resumed; nam"),
         (["misspelt.yaml"], "misspelt.yaml:3: statment: unknown key, did you mean 'statement'?"),
         (["alien.yaml", "--model", "letters"], "alien: the tokenizer of letters cannot encode"),
         (["doubles.yaml", "-n", "0"], "'-n' / '--samples': Input should be greater than or"),

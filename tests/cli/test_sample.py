@@ -193,7 +193,7 @@ def test_closed_pipe_ends_quietly(folder: Path, whole: list[str]) -> None:
         (["missing.yaml"], "missing.yaml"),
         (["doubles.yaml", "--prompts", "p.jsonl"], "either problems or --prompts"),
         (["--prompts", "p.jsonl"], "--prompts p.jsonl: cannot be read: No such file"),
-        (["--prompts", "/dev/null"], "--prompts: no prompts"),
+        (["--prompts", "/dev/null"], "--prompts /dev/null: no prompts"),
         (["--prompts", "p.jsonl", "--chat"], "--chat: renders problems"),
         (["doubles.yaml", "-n", "0"], "greater than or equal to 1"),
         (["doubles.yaml", "-t", "-1"], "--temperature -1.0: expected"),

@@ -86,3 +86,14 @@ def test_one_stop_and_several() -> None:
     for wrong in ("", ["a", ""], [1]):
         with pytest.raises(InputError, match=r"^stop .*: expected strings that are not empty"):
             SamplingSettings(stop=wrong)  # type: ignore[arg-type]
+
+
+def test_messages_without_room_do_not_end_the_work(own_home: Path) -> None:
+    (own_home / "p.yaml").write_text("statement: Print 1.\n")
+    code = "from hydragen_cli.main import run_sample; run_sample()"
+    command = [sys.executable, "-c", code, "p.yaml", "-n", "3", "--max-tokens", "4"]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False)
+        assert (ran.returncode, ran.stdout.count(b"\n")) == (0, 3)
+        ran = subprocess.run([*command, "--top-p", "0"], stderr=full, check=False)
+        assert ran.returncode == 2

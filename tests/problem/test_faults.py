@@ -146,7 +146,7 @@ WRONG_FILES = {
     b"id: a\nb: \xe4\n": "w.yaml:2: byte 0xe4 is not UTF-8, expected the file saved as UTF-8",
     "id: a".encode("utf-16"): "w.yaml:1: byte 0xff is not UTF-8",
     b"id: a\nb: [1\nc: 2\n": "w.yaml:3:2: not valid YAML: while parsing a flow sequence: expected",
-    b"id: a\n\tb: 1\n": "w.yaml:2:1: not valid YAML: ",
+    b"id: a\n\tb: 1\n": "w.yaml:2:1: not valid YAML: a tab, expected spaces",
     b"id: a\nb: x\x00y\n": "w.yaml:2:5: not valid YAML: control character '\\x00', expected it esc",
     b"id: !python/name x\n": "w.yaml:1:5: not valid YAML: could not determine a constructor",
     b"id: *missing\n": "w.yaml:1:5: not valid YAML: found undefined alias",
