@@ -5,6 +5,7 @@ a few times; what it had not drawn goes to the others meanwhile.
 """
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from hydragen_tree.spread.work_list import Piece
 from hydragen_tree.spread.worker import (
     Assignment,
     Figures,
+    Hungry,
     Lost,
     Message,
     Ready,
@@ -49,10 +51,12 @@ class RayCrew:
     def __init__(self, maker: SamplerMaker, workers: int, needs: Mapping[str, float]) -> None:
         self._ray = import_ray()
         self._maker, self._n_workers = maker, workers
-        self._actor_class = self._ray.remote(RayWorker).options(**needs)
+        # Two calls at a time: pieces are added while others are drawn.
+        self._actor_class = self._ray.remote(RayWorker).options(**needs, max_concurrency=2)
         self._actors: dict[int, Any] = {}
         self._restarts = dict.fromkeys(range(workers), _RESTARTS)
         self._waiting: dict[Any, int] = {}  # answers to come, and whose
+        self._added: dict[Any, Piece] = {}  # of these, whether a piece could be added
         self._inbox: deque[tuple[int, Message]] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1)
 
@@ -73,7 +77,17 @@ class RayCrew:
             self._begin(worker)
 
     def give(self, worker: int, piece: Piece) -> None:
-        """Has a worker draw a piece; it answers with samples, and `Idle`."""
+        """Has a worker draw a piece; it answers with samples, and `Idle` when all are done."""
+        if any(who == worker and isinstance(message, Lost) for who, message in self._inbox):
+            return  # it is not heard yet that this worker's pieces are to be given to others
+        if any(who == worker for who in self._waiting.values()):  # it draws
+            answer = self._actors[worker].add.remote(piece)
+            self._added[answer] = piece
+            self._waiting[answer] = worker
+        else:
+            self._draw(worker, piece)
+
+    def _draw(self, worker: int, piece: Piece) -> None:
         draw = self._actors[worker].draw.options(num_returns="streaming")
         self._waiting[draw.remote(piece)] = worker
 
@@ -88,7 +102,11 @@ class RayCrew:
     def close(self) -> None:
         """Ends the actors, whatever they do."""
         actors = list(self._actors.values())
-        self._actors, self._waiting = {}, {}  # first: nobody shall think that they were lost
+        self._actors, self._waiting, self._added = (
+            {},
+            {},
+            {},
+        )  # first: nobody shall think that they were lost
         for actor in actors:
             self._ray.kill(actor)
         self._inbox.clear()
@@ -108,8 +126,15 @@ class RayCrew:
     def _take(self, answer: Any, worker: int) -> None:
         """Takes in what has come of an answer, and the news if no more will."""
         try:
+            messages: list[Message] = []
             if isinstance(answer, self._ray.ObjectRefGenerator):
-                messages: list[Message] = self._ray.get(next(answer))
+                messages = self._ray.get(next(answer))
+            elif answer in self._added:
+                was_added = self._ray.get(answer)
+                del self._waiting[answer]
+                piece = self._added.pop(answer)
+                if not was_added:  # it had just come to the end of the others
+                    self._draw(worker, piece)
             else:
                 messages = [self._ray.get(answer)]
                 del self._waiting[answer]
@@ -152,6 +177,10 @@ class RayWorker:
         quieten()
         self._maker = maker
         self._worker: Worker | None = None
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()  # to draw
+        self._is_drawing = False
+        self._pieces: deque[Piece] = deque()  # that have been added
 
     def begin(self, assignment: Assignment, measures: bool) -> Ready | Lost:
         """See `Worker.begin`; the first call also finds the model."""
@@ -162,17 +191,46 @@ class RayWorker:
         except Exception as error:
             return Lost(as_error(error))
 
+    def add(self, piece: Piece) -> bool:
+        """Adds a piece to those that are being drawn; False if that has come to its end."""
+        with self._lock:
+            if self._is_drawing:
+                self._pieces.append(piece)
+            return self._is_drawing
+
     def draw(self, piece: Piece) -> Iterator[list[Message]]:
         """Samples and figures as they come, some at a time; `Idle` or `Lost` last."""
+        with self._turn:
+            yield from self._draw(piece)
+
+    def _draw(self, piece: Piece) -> Iterator[list[Message]]:
         assert self._worker is not None
         messages: list[Message] = []
+        has_asked = False
+
+        def more(hungry: bool) -> Piece | None:
+            nonlocal has_asked
+            with self._lock:
+                added = self._pieces.popleft() if self._pieces else None
+            if added is None and hungry and not has_asked:
+                messages.append(Hungry())
+            has_asked = added is None and (has_asked or hungry)
+            return added
+
+        self._is_drawing = True
+        following: Piece | None = piece
         sent = time.monotonic()
         try:
-            for sample in self._worker.draw(piece):
-                messages.append(sample)
-                if time.monotonic() - sent >= _BATCH_S:
-                    yield [*messages, Figures(self._worker.stats)]
-                    messages, sent = [], time.monotonic()
+            while following is not None:
+                for sample in self._worker.draw(following, more):
+                    messages.append(sample)
+                    if time.monotonic() - sent >= _BATCH_S:
+                        yield [*messages, Figures(self._worker.stats)]
+                        messages.clear()
+                        sent = time.monotonic()
+                with self._lock:
+                    following = self._pieces.popleft() if self._pieces else None
+                    self._is_drawing = following is not None
             yield [*messages, self._worker.idle()]
         except Exception as error:
             yield [*messages, Lost(as_error(error))]
