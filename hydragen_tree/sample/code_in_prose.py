@@ -21,7 +21,7 @@ from hydragen_tree.sample.python_syntax import (
 )
 
 _TRIES = 24  # ends, or beginnings, of a program in prose that are tried
-_WORDS = re.compile(r"[A-Za-z_][\w.:, ]*$")  # a line of a program may be that too
+_WORDS = re.compile(r"\[?[A-Za-z_][\w.:, ]*\]?$")  # a line of a program may be that too
 _INDENTED = re.compile(r"(?:[ \t]*(?:#[^\r\n]*)?\n)*[ \t]+[^\s#\\]")  # its first statement is
 _INDENTED_PARAGRAPH = re.compile(r"^\S.*\n\n((?:(?: {4}|\t).*\n?|\n)+)", re.MULTILINE)
 _SPAN = re.compile(r"`+")  # what begins and ends code in a line of prose
