@@ -34,13 +34,12 @@ from hydragen_bench import sharpened
 from hydragen_bench.child import run_child
 from hydragen_bench.configs import CONFIGS
 from hydragen_bench.peer_vllm import run_vllm
-from hydragen_bench.sets import POINTS, Point, from_real, made_up, to_json
+from hydragen_bench.sets import POINTS, Point, from_real, made_up, read_prompts, to_json
 from hydragen_bench.table import line
 from hydragen_bench.watch import DeviceWatch
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.loading import find_model, load_tokenizer
-from hydragen_tree.prompt.prompt_lines import read_prompt_lines
-from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
+from hydragen_tree.prompt.prompts import Prompt
 
 STOPS = ("\nclass ", "\ndef ", "\n# ", "\nif ", "\nprint")
 _SEED = 0
@@ -308,7 +307,7 @@ def _job(asked: Asked, model: str) -> tuple[list[str], dict[str, Any]]:
     }
     real: list[Prompt] | None = None
     if asked.prompts is not None:
-        real = _read(asked.prompts, load_tokenizer(source))
+        real = read_prompts(asked.prompts, load_tokenizer(source))
     elif asked.model is not None:  # ids beyond its tokenizer's are no tokens
         vocabulary = min(vocabulary, len(load_tokenizer(source)))
     names, runs = [], []
@@ -320,11 +319,3 @@ def _job(asked: Asked, model: str) -> tuple[list[str], dict[str, Any]]:
             runs.append({**entry, "temperature": temperature})
     job = {"model": model, "repeats": asked.repeats, "cascade": asked.cascade, "runs": runs}
     return names, job
-
-
-def _read(path: Path, tokenizer: Any) -> list[Prompt]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            return prompts_from_sources(read_prompt_lines(lines).prompts, tokenizer)
-    except OSError as error:
-        raise InputError(error.strerror or str(error), setting="prompts", value=path) from None

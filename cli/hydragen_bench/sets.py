@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hydragen_kernels.arrays import Int32
 from hydragen_tree.errors import InputError
-from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.prompt.prompt_lines import read_prompt_lines
+from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
 
 # Lengths of HumanEval's 164 prompts in tokens of SmolLM2: shares of the prompts, and the length
 # that so many have at the most.
@@ -88,3 +90,16 @@ def to_json(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     return [
         {"task_id": p.task_id, "text": p.text, "token_ids": p.token_ids.tolist()} for p in prompts
     ]
+
+
+def read_prompts(path: Path, tokenizer: Any) -> list[Prompt]:
+    """Real prompts from JSON lines.
+
+    Raises:
+        InputError: the file cannot be read, or its lines are broken.
+    """
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return prompts_from_sources(read_prompt_lines(lines).prompts, tokenizer)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), setting="prompts", value=path) from None

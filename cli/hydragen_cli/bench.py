@@ -30,9 +30,10 @@ class Bench(StrEnum):
     tree = "tree"
     run = "run"
     fit = "fit"
+    invariance = "invariance"
 
 
-_ON_CPU = (Bench.cpu, Bench.judge, Bench.fit)
+_ON_CPU = (Bench.cpu, Bench.judge, Bench.fit, Bench.invariance)
 _ONLY = {
     "problem": (Bench.cpu, Bench.judge),
     "architecture": (Bench.decode, Bench.tree, Bench.run),
@@ -41,23 +42,26 @@ _ONLY = {
     "peer-python": (Bench.decode, Bench.run),
     "kv-dtype": (Bench.decode,),
     "full": (Bench.tree,),
-    "model": (Bench.run,),
-    "prompts": (Bench.run,),
-    "samples": (Bench.run,),
+    "model": (Bench.run, Bench.invariance),
+    "prompts": (Bench.run, Bench.invariance),
+    "samples": (Bench.run, Bench.invariance),
     "temperatures": (Bench.run,),
-    "max-tokens": (Bench.run,),
+    "max-tokens": (Bench.run, Bench.invariance),
     "entropy": (Bench.run,),
     "mean-tokens": (Bench.run,),
     "repeats": (Bench.run,),
     "keep-weights": (Bench.run,),
     "weights": (Bench.decode,),
+    "dtype": (Bench.invariance,),
 }
 
 
 def bench(
     name: Annotated[
         Bench,
-        typer.Argument(help="cpu, judge, fit and run need no GPU; the others need a CUDA device."),
+        typer.Argument(
+            help="cpu, judge, fit, run and invariance need no GPU; the others need a CUDA device."
+        ),
     ],
     problem: Annotated[
         Path | None,
@@ -98,23 +102,27 @@ def bench(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="run: a model with weights, not an architecture."),
+        typer.Option(
+            metavar="MODEL",
+            help="run: a model with weights, not an architecture; invariance: not tiny.",
+        ),
     ] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="run: real prompts for --model, JSON lines such as HumanEval.jsonl.",
+            help="run, invariance: real prompts for --model, JSON lines such as HumanEval.jsonl.",
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=1, help="run: of every prompt.")
+        int | None, typer.Option("--samples", "-n", min=1, help="run, invariance: of every prompt.")
     ] = None,
     temperatures: Annotated[
         str | None, typer.Option(metavar="T,...", help="run: 0.8,0.2 if unsaid.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="run: of a sample at the most; 256 if unsaid.")
+        int | None,
+        typer.Option(min=1, help="run: of a sample at the most; 256 if unsaid; invariance: 48."),
     ] = None,
     entropy: Annotated[
         float | None,
@@ -138,6 +146,10 @@ def bench(
     weights: Annotated[
         Literal["fp8"] | None,
         typer.Option(help="decode: of linear layers, if not in bf16; their inputs follow."),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="invariance: of weights and activations, if not as a run has them."),
     ] = None,
     figures: Annotated[
         Path | None,
@@ -173,6 +185,7 @@ def bench(
         "repeats": repeats,
         "keep-weights": keep_weights,
         "weights": weights,
+        "dtype": dtype,
     }
     output = file_or_stdout(output)
     _check(name, given, figures, plot)
@@ -264,7 +277,7 @@ def _versions() -> dict[str, str]:
 def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of one benchmark, which prints its own table."""
     if name in _ON_CPU:
-        return _measure_without_gpu(name, given["problem"])
+        return _measure_without_gpu(name, given)
     python = None
     if given["against"]:
         from hydragen_bench.peer_vllm import find_vllm
@@ -305,17 +318,29 @@ def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _measure_without_gpu(name: Bench, problem: Path | None) -> dict[str, Any]:
+def _measure_without_gpu(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
     from rich.console import Console
+
+    if name is Bench.invariance:
+        from hydragen_bench import invariance
+
+        said = {
+            "model": given["model"],
+            "prompts": given["prompts"],
+            "n": given["samples"],
+            "max_tokens": given["max-tokens"],
+            "dtype": given["dtype"],
+        }
+        return invariance.run(**{key: value for key, value in said.items() if value is not None})
 
     if name is Bench.cpu:
         from hydragen_bench import cpu
 
-        return cpu.run(Console(), problem)
+        return cpu.run(Console(), given["problem"])
     if name is Bench.judge:
         from hydragen_bench import judge
 
-        return judge.run(Console(), problem)
+        return judge.run(Console(), given["problem"])
     from hydragen_bench import fit
 
     return fit.run()

@@ -60,6 +60,7 @@ class Sampler(NotebookView):
         tokenizer: the model's.
         attention, memory_bytes, compiled: as given.
         max_rows: branches in the batch at the most.
+        page_tokens: tokens of a page of keys and values.
         stats: figures of the latest run, live.
     """
 
@@ -86,7 +87,7 @@ class Sampler(NotebookView):
         self.attention = attention
         self.memory_bytes = memory_bytes
         self.compiled = compiled
-        rows, self._page_tokens, self._prefill_tokens = _DEFAULTS.get(
+        rows, self.page_tokens, self._prefill_tokens = _DEFAULTS.get(
             source.device.type, _GPU_DEFAULTS
         )
         if source.device.type == "cuda":
@@ -353,7 +354,7 @@ class Sampler(NotebookView):
     def _levels(self, trie: Trie, settings: SamplingSettings) -> int:
         """Segments on a path at the most, frozen tails included."""
         deepest = max((segment.depth for segment in trie), default=0)
-        return path_levels(deepest + 1, settings.max_tokens, self._page_tokens)
+        return path_levels(deepest + 1, settings.max_tokens, self.page_tokens)
 
     def outline(self, prompts: Sequence[Prompt], n: int, shard: Part | None = None) -> Outline:
         """What a run of n samples a task would share: its trie, and the rows of its batch.
@@ -368,7 +369,7 @@ class Sampler(NotebookView):
 
     def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
         """Room for what the run can use at the most, within the budget."""
-        source, page = self.source, self._page_tokens
+        source, page = self.source, self.page_tokens
         tail = -(-settings.max_tokens // page) + 1
         useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
         budget = self.memory_bytes or kv_budget_bytes(
