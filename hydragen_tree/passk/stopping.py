@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import InputError, Setting
 from hydragen_tree.passk.evidence import EndRule, Evidence, FixedNumber, GroupSequential
 
 FIRST_LOOK = 32  # samples of a problem after which it is first asked whether it needs more
@@ -54,7 +54,10 @@ class Stopping:
             )
         if self.until_solved is not None and self.until_width is not None:
             raise InputError(
-                "is another rule than --until-solved; choose one", setting="until_width"
+                "is another rule than ",
+                Setting("until_solved"),
+                "; choose one",
+                setting="until_width",
             )
 
     @classmethod

@@ -4,7 +4,7 @@ Its tokens are a function of a sample and its place. What it has instead of keys
 whose they are, so that a page that is lost, or somebody else's, is seen where it is read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -84,13 +84,14 @@ class Texts:
             column_tokens = drawn.tokens[:, column]
             self.drawn[sample] += column_tokens[column_tokens >= 0].tolist()
 
-    def finished(self, ended: Ended) -> Iterator[int]:
-        for sample in ended.samples.tolist():
-            right = self.tokens[sample, : self.lengths[sample]].tolist()
-            assert ended.tokens.tolist() == right
-            assert self.drawn[sample] == right
-            self.ended.append(sample)
-            yield sample
+    def finished(self, all_ended: Sequence[Ended]) -> Iterator[int]:
+        for ended in all_ended:
+            for sample in ended.samples.tolist():
+                right = self.tokens[sample, : self.lengths[sample]].tolist()
+                assert ended.tokens.tolist() == right
+                assert self.drawn[sample] == right
+                self.ended.append(sample)
+                yield sample
 
 
 class Memory:

@@ -85,6 +85,7 @@ def run(
             pages_balance(stepper, cache, residency)
             rounds += 1
             assert rounds < 500 + 20 * leaves * n * max_tokens, "the run does not end"
+        list(loop.samples())  # those that have ended in the last round
     assert sorted(texts.ended) == list(range(leaves * n))
     assert cache.free_pages == n_pages
     return True

@@ -78,7 +78,8 @@ print(42)
 def test_exponential_fork_bomb(isolated: Judge, run: Run, assert_well: Check) -> None:
     code = "import os, time\nfor _ in range(8):\n    os.fork()\ntime.sleep(0.5)"
     verdict = run(isolated, code)
-    assert verdict.status in (("RE", "MLE", "WA") if may_fork(isolated) else ("IE",)), verdict
+    ends = ("RE", "MLE", "WA", "TLE")  # TLE where the machine has other work
+    assert verdict.status in (ends if may_fork(isolated) else ("IE",)), verdict
     assert_well(isolated)
 
 

@@ -231,13 +231,18 @@ def test_new_keys_are_stored_without_spills(tmp_path: Path) -> None:
         assert_no_spills(report)
 
 
-@pytest.mark.parametrize("kernel", [_begin_kernel, _end_kernel])
-def test_a_steps_ends_keep_to_their_registers(kernel: Any, tmp_path: Path) -> None:
-    rows = ("tokens", "positions", "lengths", "limits", "drawn", "begun")
-    others = ("pages", "new_lengths", "counters", "chosen", "ring_tokens")
-    types = dict.fromkeys(rows, "*i64") | dict.fromkeys(others, "*i32")
-    types |= dict.fromkeys(("ring_raw", "ring_sampled"), "*fp32")
-    report, _ = machine_code(kernel, types, {"BLOCK": 128}, tmp_path, num_warps=4)
+@pytest.mark.parametrize(
+    ("kernel", "block", "warps"), [(_begin_kernel, 1024, 8), (_end_kernel, 128, 4)]
+)
+def test_a_steps_ends_keep_to_their_registers(
+    kernel: Any, block: int, warps: int, tmp_path: Path
+) -> None:
+    of_rows = ("pages", "sample_rows", "slots", "new_lengths", "counters")
+    types = dict.fromkeys((*of_rows, "queue", "chosen", "ring_tokens"), "*i32")
+    types |= {"state": "*i64", "control": "*i64", "table": "*i16"}
+    logprobs = ("raw_logprobs", "sampled_logprobs", "ring_raw", "ring_sampled")
+    types |= dict.fromkeys(logprobs, "*fp32")
+    report, _ = machine_code(kernel, types, {"BLOCK": block}, tmp_path, num_warps=warps)
     assert_no_spills(report)
 
 
