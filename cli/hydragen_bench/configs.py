@@ -115,14 +115,10 @@ def quantise_weights(model: PreTrainedModel) -> LogitError:
     return measure_logit_error(model, tokens.tolist())
 
 
-def random_model(
-    name: str, compiled: bool, weights: PreTrainedModel | None = None
-) -> tuple[TreeModel, KVShape]:
+def random_model(name: str, weights: PreTrainedModel | None = None) -> tuple[TreeModel, KVShape]:
     """Random weights behind our attention, or these, and the sizes of their cache."""
     config = CONFIGS[name]
     model = TreeModel(random_weights(name) if weights is None else weights)
-    if compiled:
-        model.compile()
     heads = config.num_attention_heads
     shape = KVShape(
         config.num_hidden_layers,

@@ -269,7 +269,6 @@ def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | 
 def run(
     name: str = "llama-3.1-8b",
     points: Sequence[Point] = (),
-    compiled: bool = True,
     in_fp8: bool = False,
     weights_in_fp8: bool = False,
     vllm_python: str | None = None,
@@ -279,7 +278,6 @@ def run(
     Args:
         name: of the architecture.
         points: the batches; none: those of the architecture.
-        compiled: compile the layers.
         in_fp8: keep keys and values in fp8.
         weights_in_fp8: linear layers but the head multiply fp8.
         vllm_python: the Python that has vLLM, to measure that too.
@@ -295,16 +293,15 @@ def run(
     vllm = None
     if vllm_python is not None:  # first: it needs the memory for itself
         vllm = peer_vllm.measure(name, points, vllm_python)
-    how = "compiled" if compiled else "not compiled"
     kept = ", keys and values in fp8" if in_fp8 else ""
     weights = random_weights(name)
     error = quantise_weights(weights) if weights_in_fp8 else None
     rounded = "" if error is None else f" in fp8 ({error.relative:.1%} off in logits)"
-    print(f"{ceilings}; {name}, random weights{rounded}, {how}{kept}; tokens/s")
+    print(f"{ceilings}; {name}, random weights{rounded}{kept}; tokens/s")
     if vllm is not None:
         print(vllm)
     print(HEADING, flush=True)
-    model, shape = random_model(name, compiled, weights)
+    model, shape = random_model(name, weights)
     kv_dtype = FP8 if in_fp8 else None
     rig = Rig(model, shape, int(model.model.config.vocab_size), kv_dtype)
     bare = Rig(WithoutAttention(model.model), shape, rig.vocabulary, kv_dtype)
@@ -319,7 +316,6 @@ def run(
     return {
         **asdict(ceilings),
         "architecture": name,
-        "compiled": compiled,
         "kv_dtype": dtype_name(rig.kv_dtype),
         "weights": dtype_name(rig.heads.dtype if error is None else FP8),
         "logit_error": None if error is None else asdict(error),

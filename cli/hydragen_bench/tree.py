@@ -180,19 +180,18 @@ def measure(rig: Rig, work: Work) -> Iterator[Row]:
     yield way(rows=together, is_tree=True).measure("tree, larger")
 
 
-def run(name: str = "codellama-7b", full: bool = False, compiled: bool = True) -> dict[str, Any]:
+def run(name: str = "codellama-7b", full: bool = False) -> dict[str, Any]:
     """Measures, prints a table and returns its figures.
 
     Args:
         name: of the architecture.
         full: the paper's 120 problems.
-        compiled: compile the layers.
 
     Raises:
         CapacityError: memory does not hold the model and one sample.
     """
     work = Work(ALL_PROBLEMS if full else PROBLEMS)
-    model, shape = random_model(name, compiled)
+    model, shape = random_model(name)
     rig = Rig(model, shape, int(model.model.config.vocab_size))
     print(
         f"{name}, random weights; {work.problems} problems x {work.samples} samples x "

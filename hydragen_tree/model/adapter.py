@@ -168,7 +168,8 @@ def _no_mask(*_: Any, **__: Any) -> None:
 class TreeModel:
     """A causal language model whose attention walks the tree.
 
-    On a GPU products of one input are fused; on a CPU weights are packed. What quantised layers
+    On a GPU products of one input are fused, and so is what lies between a layer's products; on a
+    CPU weights are packed. What quantised layers
     were before, which is kept to compare with, is let go.
 
     Args:

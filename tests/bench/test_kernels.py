@@ -52,7 +52,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small_rig() -> rig.Rig:
-    model, shape = configs.random_model("small", compiled=False)
+    model, shape = configs.random_model("small")
     return rig.Rig(model, shape, 64)
 
 
@@ -82,7 +82,7 @@ def test_choose(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("in_fp8", [False, True])
 def test_decode(in_fp8: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = decode.run("small", [configs.Point(6, 20, 6)], compiled=False, in_fp8=in_fp8)
+    figures = decode.run("small", [configs.Point(6, 20, 6)], in_fp8=in_fp8)
     assert (figures["kv_dtype"] == "float8_e4m3fn") == in_fp8
     (row,) = drawn("decode", figures, tmp_path)
     assert (row["rows"], row["prefix"], row["new_tokens"]) == (6, 20, 6)
@@ -102,7 +102,7 @@ def test_decode(in_fp8: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_decode_with_weights_of_8_bits(capsys: pytest.CaptureFixture[str]) -> None:
     points = [configs.Point(6, 20, 6)]
-    figures = decode.run("small", points, compiled=False, weights_in_fp8=True)
+    figures = decode.run("small", points, weights_in_fp8=True)
     assert figures["weights"] == "float8_e4m3fn"
     assert 0.001 < figures["logit_error"]["relative"] < 0.5
     [row] = figures["rows"]
@@ -128,7 +128,7 @@ def test_all_that_a_run_takes_is_captured_before_it_is_timed() -> None:
 
 def test_too_few_tokens_are_not_timed() -> None:
     with pytest.raises(InputError, match="NEW of at least 4 tokens"):
-        decode.run("small", [configs.Point(6, 20, 3)], compiled=False)
+        decode.run("small", [configs.Point(6, 20, 3)])
 
 
 def test_steps_that_fork_are_counted() -> None:
@@ -176,6 +176,6 @@ def test_every_way_draws_the_set(is_tree: bool) -> None:
 def test_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     less = replace(WORK, problems=2, samples=2)
     monkeypatch.setattr(tree, "Work", lambda problems: less)
-    rows = drawn("tree", tree.run("small", compiled=False), tmp_path)
+    rows = drawn("tree", tree.run("small"), tmp_path)
     assert [row["way"] for row in rows] == ["single level", "tree", "tree, larger"]
     assert all(row["tokens_s"] > 0 and row["error"] < 1e-2 for row in rows)
