@@ -1,6 +1,5 @@
 """What people read, all of it on stderr: stdout belongs to the data."""
 
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
@@ -84,14 +83,6 @@ def show(terminal: "Console", facts: Sequence[tuple[str, str]]) -> None:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """`1 sample`, `2,000 samples`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def size(n_bytes: float) -> str:
-    """`812 B`, `1.5 MiB`."""
-    if n_bytes < 1024:
-        return f"{n_bytes:,.0f} B"
-    power = min(int(math.log(n_bytes, 1024)), 4)
-    return f"{n_bytes / 1024**power:,.1f} {'KMGT'[power - 1]}iB"
 
 
 def duration(seconds: float) -> str:

@@ -6,11 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli import arguments
-from hydragen_cli.console import count, prepare_libraries, show, size
+from hydragen_cli.console import count, prepare_libraries, show
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.outputs import check_outputs, files_of_model
 from hydragen_tree.errors import first_of
 from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.units import size
 
 if TYPE_CHECKING:
     from rich.tree import Tree

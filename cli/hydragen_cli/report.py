@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from hydragen_cli import arguments
-from hydragen_cli.console import note, size
+from hydragen_cli.console import note
 from hydragen_cli.options import config_files
 from hydragen_cli.outputs import check_outputs, refuse_existing
 from hydragen_cli.show import Run
+from hydragen_tree.units import size
 
 
 def report(

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hydragen_cli.console import console, count, duration, note, prepare_libraries, show, size
+from hydragen_cli.console import console, count, duration, note, prepare_libraries, show
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.plan import describe
 from hydragen_tree.errors import InputError
 from hydragen_tree.sample.shard import Shard
 from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.units import size
 
 if TYPE_CHECKING:
     from hydragen_tree.prompt.prompts import Prompt

@@ -9,11 +9,12 @@ import pytest
 from rich.console import Console
 
 from hydragen_cli import progress
-from hydragen_cli.console import count, duration, size
+from hydragen_cli.console import count, duration
 from hydragen_cli.progress import Progress
 from hydragen_tree.sample.records import RunStats
 from hydragen_tree.sample.writer import SampleCounts
 from hydragen_tree.spread.spread_sampler import WorkerState
+from hydragen_tree.units import size
 
 
 def stats_of(done: int, elapsed_s: float = 10.0) -> RunStats:

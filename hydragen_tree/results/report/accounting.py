@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hydragen_tree.results.report.markup import duration, facts, size, table
+from hydragen_tree.results.report.markup import duration, facts, table
 from hydragen_tree.sample.end_conditions import EndConditions
 from hydragen_tree.sample.manifest import Manifest
+from hydragen_tree.units import size
 
 _NO_MANIFEST = "<p>Not known: there is no manifest beside the samples.</p>"
 

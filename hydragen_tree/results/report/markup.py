@@ -1,6 +1,5 @@
 """Small pieces of HTML: text is escaped here, and nowhere else is it forgotten."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -76,14 +75,6 @@ def in_words(verdicts: Mapping[str, int]) -> str:
     """`79 AC, 95 WA`."""
     counts = [f"{verdicts[status]:,} {status}" for status in STATUSES if verdicts.get(status)]
     return ", ".join(counts) or "not judged"
-
-
-def size(n_bytes: float) -> str:
-    """`812 B`, `1.5 MiB`."""
-    if n_bytes < 1024:
-        return f"{n_bytes:,.0f} B"
-    power = min(int(math.log(n_bytes, 1024)), 4)
-    return f"{n_bytes / 1024**power:,.1f} {'KMGT'[power - 1]}iB"
 
 
 def duration(seconds: float) -> str:
