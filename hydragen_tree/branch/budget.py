@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedConfig
 
 from hydragen_tree.branch.prefill import TAIL_LEVELS
 from hydragen_tree.model.fingerprint import stored_bytes
@@ -106,12 +107,26 @@ def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels:
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
     partial = source.shape.merge_bytes // 2
     quantised = max(hidden, inner) * _QUANTISED_BYTES if source.is_quantised else 0
+    experts = _expert_numbers(config)
     prefill = prefill_tokens * (
-        (6 * hidden + 3 * inner) * size + quantised + max(levels, TAIL_LEVELS) * partial
+        (6 * hidden + max(3 * inner, experts)) * size
+        + quantised
+        + max(levels, TAIL_LEVELS) * partial
     )
     row = 3 * int(config.vocab_size) * size + (levels + SPARE_SLOTS) * partial
     decode = padded_rows(rows) * row
     return prefill + decode + _FIXED_BYTES
+
+
+def _expert_numbers(config: PreTrainedConfig) -> int:
+    """Numbers of a token between the products of its experts; none where there are no experts."""
+    names = "num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k"
+    choices = max((getattr(config, name, None) or 0 for name in names), default=0)
+    if not choices:
+        return 0
+    inner = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    widest = max(inner) if isinstance(inner, list) else int(inner)
+    return int(choices) * (3 * widest + int(config.hidden_size))
 
 
 def kv_budget_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:

@@ -168,9 +168,9 @@ def _no_mask(*_: Any, **__: Any) -> None:
 class TreeModel:
     """A causal language model whose attention walks the tree.
 
-    On a GPU products of one input are fused, and so is what lies between a layer's products; on a
-    CPU weights are packed. What quantised layers
-    were before, which is kept to compare with, is let go.
+    On a GPU products of one input are fused, those of experts are grouped, and what lies between a
+    layer's products is fused, too; on a CPU weights are packed. What quantised layers were before,
+    which is kept to compare with, is let go.
 
     Args:
         model: a transformers model; its attention implementation is replaced.
@@ -189,8 +189,10 @@ class TreeModel:
         forget_originals(model)
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
         if model.device.type == "cuda":
-            from hydragen_tree.model.fused_layers import fuse_layers  # imports Triton
+            from hydragen_tree.model.experts import group_experts  # both import Triton
+            from hydragen_tree.model.fused_layers import fuse_layers
 
+            group_experts(model)
             fuse_layers(model)
             fuse_projections(model)
         self.is_compiled = False

@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from hydragen_tree.attention.windows import Window
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.rotary import fixed_tokens
-from hydragen_tree.model.support import kv_shape, layer_windows, unsupported
+from hydragen_tree.model.support import kv_shape, layer_windows, unsupported, why_uncaptured
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,14 @@ class Architecture:
         why_not: why the tree cannot run it, as a clause; None: it runs exactly.
         windows: of the layers that do not see all earlier tokens, each kind of them once.
         fixed_tokens: up to which length it runs; None: any.
+        is_captured: a GPU takes its steps by itself; else the host takes each.
     """
 
     kind: str
     why_not: str | None
     windows: tuple[Window, ...] = ()
     fixed_tokens: int | None = None
+    is_captured: bool = True
 
     def __str__(self) -> str:
         """As it stands in a table."""
@@ -47,6 +49,8 @@ class Architecture:
             else f"windows of {window.tokens:,} tokens"
             for window in self.windows
         ]
+        if not self.is_captured:
+            remarks.append("on a GPU the host takes each step")
         limit = f" up to {self.fixed_tokens:,} tokens" if self.fixed_tokens else ""
         return "; ".join([f"exact{limit}", *remarks])
 
@@ -75,7 +79,7 @@ def architecture(kind: str) -> Architecture:
     except ModelError as error:
         return Architecture(kind, str(error))
     windows = dict.fromkeys(window for window in layer_windows(text) if window)
-    return Architecture(kind, None, tuple(windows), fixed_tokens(text))
+    return Architecture(kind, None, tuple(windows), fixed_tokens(text), not why_uncaptured(text))
 
 
 @contextmanager

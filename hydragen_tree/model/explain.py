@@ -11,6 +11,7 @@ from hydragen_tree.model.dtypes import dtype_name
 from hydragen_tree.model.fp8_linear import multiplies
 from hydragen_tree.model.loading import ModelSource
 from hydragen_tree.model.quantising import quantisable
+from hydragen_tree.model.support import why_uncaptured
 from hydragen_tree.trie.costs import CPU, CUDA, CostModel, costs_file
 
 
@@ -28,7 +29,9 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
         why = "the first that can"
         why += "".join(f"; {name}: {reason}" for name, reason in passed_over(chosen, source.heads))
     steps = "one at a time by the host"
-    if chosen == "triton" and source.device.type == "cuda":
+    if why_stepped := why_uncaptured(source.config):
+        steps += f": {why_stepped}"
+    elif chosen == "triton" and source.device.type == "cuda":
         steps = "CUDA graphs; once no sample can fork with drawing included, in chunks"
     dtypes = dtype_name(source.dtype)
     if source.weights != source.dtype:

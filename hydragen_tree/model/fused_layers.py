@@ -99,9 +99,9 @@ def _norm_like(module: nn.Module, like: Tensor) -> nn.Module | None:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(eps, float):
         return None
-    x = _numbers(like, _PROBES, weight.shape[0])
+    x = numbers(like, _PROBES, weight.shape[0])
     expected = module(x)
-    forms = (form for form in NormForm if _is_same(rms_norm(x, weight, eps, form), expected))
+    forms = (form for form in NormForm if is_same(rms_norm(x, weight, eps, form), expected))
     form = next(forms, None)
     return None if form is None else _Norm(weight, eps, form)
 
@@ -115,12 +115,12 @@ def _gated_like(module: nn.Module, like: Tensor) -> nn.Module | None:
     joined = join_projections([gate, up])
     if joined is None:
         return None
-    one, other = _numbers(like, 2, _PROBES, gate.out_features)
+    one, other = numbers(like, 2, _PROBES, gate.out_features)
     expected = act(one) * other
-    x = _numbers(like, _PROBES, joined.in_features)
+    x = numbers(like, _PROBES, joined.in_features)
     for activation in Activation:
         fused = _GatedLayer(joined, down, activation)
-        is_alike = _is_same(gated(torch.cat([one, other], -1), activation), expected)
+        is_alike = is_same(gated(torch.cat([one, other], -1), activation), expected)
         if is_alike and _is_near(fused(x), module(x)):  # products of other sizes round otherwise
             return fused
     return None
@@ -139,13 +139,13 @@ def _fuse_rotation(code: ModuleType, like: Tensor) -> bool:
     own = getattr(code, _ROTATION)
     if isinstance(own, _Rotation):
         return True
-    q, k = _numbers(like, 1, 3, _PROBES, 16), _numbers(like, 1, 2, _PROBES, 16)
-    cos, sin = _numbers(like, 2, 1, _PROBES, 16)
+    q, k = numbers(like, 1, 3, _PROBES, 16), numbers(like, 1, 2, _PROBES, 16)
+    cos, sin = numbers(like, 2, 1, _PROBES, 16)
     try:
         expected = own(q, k, cos, sin)
     except (TypeError, ValueError, RuntimeError, IndexError):  # it is called in another way
         return False
-    if not all(map(_is_same, rotate(q, k, cos, sin), expected)):
+    if not all(map(is_same, rotate(q, k, cos, sin), expected)):
         return False
     setattr(code, _ROTATION, _Rotation(own))
     return True
@@ -188,13 +188,13 @@ def _takes_one(forward: Callable[..., Any]) -> bool:
     return len(inspect.signature(forward).parameters) == 1
 
 
-def _numbers(like: Tensor, *shape: int) -> Tensor:
+def numbers(like: Tensor, *shape: int) -> Tensor:
     """Random ones, the same for the same shape."""
     generator = torch.Generator(like.device).manual_seed(0)
     return torch.randn(shape, generator=generator, device=like.device).to(like.dtype)
 
 
-def _is_same(found: Tensor, expected: Tensor) -> bool:
+def is_same(found: Tensor, expected: Tensor) -> bool:
     """Whether numbers are the same but for few that are rounded the other way."""
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return False

@@ -36,6 +36,8 @@ _SIZES = (
 )
 # Numbers of tokens, or of blocks of them, that an indexer chooses for every query.
 _CHOSEN = ("index_topk", "index_topk_blocks")
+# Their experts' code asks how many tokens each has, and transformers lets no other take its place.
+_ROUTED_BY_HOST = {"dbrx", "longcat_flash"}
 # What no configuration says.
 _UNLIKE = {
     "bert-generation": "reads in both directions (an encoder)",
@@ -79,6 +81,20 @@ def unsupported(config: PreTrainedConfig, whole: PreTrainedConfig) -> str | None
     if why is None and _class(AutoModelForCausalLM, whole) is None:
         why = f"{whole.model_type} is not a causal language model, though a part of it may be"
     return why
+
+
+def why_uncaptured(config: PreTrainedConfig) -> str | None:
+    """Why a GPU cannot capture a model's steps, so that the host takes each, as a clause.
+
+    Args:
+        config: of the text model; supported.
+
+    Returns:
+        None where steps are captured.
+    """
+    if config.model_type in _ROUTED_BY_HOST:
+        return f"{config.model_type} asks the host how many tokens each expert has"
+    return None
 
 
 def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:

@@ -26,6 +26,7 @@ from hydragen_tree.model.loading import (
     load_weights,
 )
 from hydragen_tree.model.quantising import LogitError, measure_logit_error
+from hydragen_tree.model.support import why_uncaptured
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, longest_sequence, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
@@ -342,8 +343,9 @@ class Sampler(NotebookView):
     def _decoder(
         self, cache: KVCache, records: SampleRecords, levels: int, rows: int
     ) -> "Decoder | None":
-        """Steps the batch on the device; None where the host has to: it must search the texts."""
-        stops = records.stop_table if self.is_fused else None
+        """Steps the batch on the device; None where the host has to, as when it searches texts."""
+        captures = self.is_fused and not why_uncaptured(self.source.config)
+        stops = records.stop_table if captures else None
         if stops is None:
             return None
         from hydragen_tree.branch.decoder import Decoder  # imports Triton

@@ -16,11 +16,13 @@ pytest.importorskip("triton")
         ("kernels/test_attention", ""),
         ("kernels/test_cache", ""),
         ("kernels/test_choose", ""),
+        ("kernels/test_experts", ""),
         ("kernels/test_fp8", ""),
         ("kernels/test_step", ""),
         ("attention/test_tree_attention", "fused"),
         ("attention/test_windows", "fused"),
         ("branch/test_decoder", ""),
+        ("model/test_experts", ""),
         ("bench/test_kernels", ""),
     ],
 )

@@ -19,7 +19,7 @@ _SIZES = {
     "intermediate_size_mlp",
     4: "num_attention_heads n_head n_heads num_experts num_local_experts n_routed_experts "
     "moe_num_experts",
-    1: "n_group topk_group",
+    1: "n_group topk_group first_k_dense_replace",
     2: "num_key_value_heads num_experts_per_tok moe_k moe_topk",
     16: "head_dim qk_rope_head_dim qk_nope_head_dim kv_channels mamba_d_head query_pre_attn_scalar",
     32: "qk_head_dim",

@@ -1,0 +1,67 @@
+"""Experts as grouped products give what transformers' own give."""
+
+import os
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tests.model.shrunken import VOCABULARY, shrunken
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
+if not INTERPRETED and not torch.cuda.is_available():
+    pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
+
+from hydragen_kernels.layers import Activation  # noqa: E402
+from hydragen_tree.model.experts import _ACTIVATION, group_experts  # noqa: E402
+
+# models by the activation that is found for each of their layers of experts
+KINDS: dict[str, set[Activation | None]] = {
+    "deepseek_v2": {Activation.SILU},
+    "deepseek_v3": {Activation.SILU},
+    "ernie4_5_moe": {Activation.SILU},
+    "gemma4_text": {Activation.GELU_TANH},
+    "glm4_moe": {Activation.SILU},
+    "gpt_oss": {None},
+    "granitemoe": {Activation.SILU},
+    "llama": set(),
+    "minimax_m2": {Activation.SILU},
+    "mixtral": {Activation.SILU},
+    "qwen3_moe": {Activation.SILU},
+}
+CHANGES: dict[str, dict[str, object]] = {
+    "gemma4_text": {
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 32,
+    }
+}
+
+
+def model_of(kind: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = shrunken(kind, **CHANGES.get(kind, {}))
+    model = AutoModelForCausalLM.from_config(config, experts_implementation="eager").to(DEVICE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.float().eval()
+
+
+@pytest.mark.filterwarnings("ignore")  # transformers' own, about configurations it makes itself
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_a_grouped_model_is_the_same(kind: str) -> None:
+    model = model_of(kind)
+    tokens = torch.randint(VOCABULARY, (1, 9), device=DEVICE)
+    expected = model(tokens).logits.double()
+    count = group_experts(model)
+    found = model(tokens).logits.double()
+    layers = [one for one in model.modules() if hasattr(one, _ACTIVATION)]
+    assert count == len(layers)
+    assert {getattr(layer, _ACTIVATION) for layer in layers} == KINDS[kind]
+    errors = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert float(errors.max()) < 1e-5
