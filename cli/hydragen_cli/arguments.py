@@ -149,6 +149,16 @@ Weights = Annotated[
         "some 200 rows on, and not exact.",
     ),
 ]
+WeightsMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-memory",
+        metavar="SIZE",
+        rich_help_panel=_MODEL,
+        help="For all weights of a stack, which hydragen stack makes, such as 3GiB: as many of its "
+        "blocks as fit; fewer are further from the model. Default: all.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option("--device", metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, mps, ..."),

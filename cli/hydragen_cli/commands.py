@@ -4,6 +4,7 @@ COMMANDS = {
     "run": "hydragen_cli.run:run",
     "sample": "hydragen_cli.sample:sample",
     "plan": "hydragen_cli.plan:plan",
+    "stack": "hydragen_cli.stack:stack",
     "models": "hydragen_cli.models:models",
     "schema": "hydragen_cli.schema:schema",
     "bench": "hydragen_cli.bench:bench",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydragen_cli import arguments
 from hydragen_cli.console import count, prepare_libraries, show
 from hydragen_cli.inputs import Inputs
+from hydragen_cli.options import parse_bytes
 from hydragen_cli.outputs import check_outputs, files_of_model
 from hydragen_tree.errors import first_of
 from hydragen_tree.settings import SamplingSettings
@@ -40,6 +41,7 @@ def plan(
     dtype: arguments.Dtype = "auto",
     kv_dtype: arguments.KvDtype = "auto",
     weights: arguments.Weights = "auto",
+    weights_memory: arguments.WeightsMemory = None,
     device: arguments.Device = "auto",
     max_rows: arguments.MaxRows = None,
     attention: arguments.Attention = "auto",
@@ -65,6 +67,7 @@ def plan(
         dtype=dtype,
         kv_dtype=kv_dtype,
         weights=weights,
+        weights_memory=parse_bytes("weights_memory", weights_memory),
         device=device,
         max_rows=max_rows,
         attention=attention,

@@ -29,6 +29,9 @@ _NOT_EXACT = (
 _NOT_EXACT_WEIGHTS = (
     "linear layers in 8 bits: weights and inputs are rounded; samples are not exactly the model's"
 )
+_NOT_EXACT_STACK = (
+    "linear layers of a stack: {}, {} of weights in all; samples are not exactly the model's"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class ModelChoice:
     dtype: str
     kv_dtype: str
     weights: str
+    weights_memory: int | None
     device: str
     devices: str | None
     ray: str | None
@@ -75,7 +79,7 @@ def prepare(
     choice: ModelChoice,
     inputs: Inputs,
     n: int,
-    part: Shard | None,
+    shard: Shard | None,
     settings: SamplingSettings,
     *,
     quiet: bool,
@@ -91,11 +95,13 @@ def prepare(
 
     sampler = _sampler(choice, lambda news: note(news, quiet=quiet))
     built = inputs.prompts(sampler.tokenizer, settings.seed)
-    sampler.check(built, settings, n, part)
+    sampler.check(built, settings, n, shard)
     if choice.kv_dtype == "fp8":
         note(_NOT_EXACT, quiet=quiet)
     if sampler.source.is_quantised:
         note(_NOT_EXACT_WEIGHTS, quiet=quiet)
+    if part := sampler.source.stack:
+        note(_NOT_EXACT_STACK.format(part, size(part.n_bytes)), quiet=quiet)
     return sampler, built
 
 
@@ -108,6 +114,7 @@ def _sampler(choice: ModelChoice, say: Callable[[str], None]) -> "Sampler":
         "dtype": choice.dtype,
         "kv_dtype": choice.kv_dtype,
         "weights": choice.weights,
+        "weights_memory": choice.weights_memory,
     }
     of_run: dict[str, Any] = {
         "attention": choice.attention,

@@ -34,8 +34,8 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
     elif chosen == "triton" and source.device.type == "cuda":
         steps = "CUDA graphs; once no sample can fork with drawing included, in chunks"
     dtypes = dtype_name(source.dtype)
-    if source.weights != source.dtype:
-        dtypes += f", linear layers in {dtype_name(source.weights)}"
+    if source.layers_kind:
+        dtypes += f", linear layers in {source.layers_kind}"
     if source.kv_dtype != source.dtype:
         dtypes += f", keys and values in {dtype_name(source.kv_dtype)}"
     origin = "that ship" if cost in (CPU, CUDA) else f"of {costs_file()}"
@@ -69,6 +69,8 @@ def weight_bytes(source: ModelSource) -> dict[torch.dtype, int]:
 
 def _weights(source: ModelSource) -> str:
     """Their bytes on the device, and what becomes of layers in 8 bits."""
+    if source.stack is not None:
+        return f"{source.stack.n_bytes / 1e9:,.2f} GB, {source.stack} of 1 bit a number among them"
     sizes = weight_bytes(source)
     kinds = ", ".join(f"{n / 1e9:,.2f} GB in {dtype_name(kind)}" for kind, n in sizes.items())
     if source.stored.widened_from:

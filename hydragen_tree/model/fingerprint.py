@@ -16,7 +16,7 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
     first and last megabyte: enough to notice another checkpoint without reading tens of gigabytes.
     It is of files alone: what transformers makes of a configuration holds its own version, the
     folder's path, and what loading wrote into it. The dtypes of keys and values and of linear
-    layers are named where they are not that of the rest.
+    layers, or how many blocks of a stack there are, are named where they are not that of the rest.
     """
     digest = hashlib.sha256()
     for file in _model_files(source):
@@ -26,8 +26,9 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
             digest.update(stream.read(1 << 20))
             stream.seek(max(0, size - (1 << 20)))
             digest.update(stream.read(1 << 20))
-    kinds = {"kv_dtype": source.kv_dtype, "weights": source.weights}
-    others = {name: dtype_name(kind) for name, kind in kinds.items() if kind != source.dtype}
+    kv_dtype = dtype_name(source.kv_dtype) if source.kv_dtype != source.dtype else None
+    kinds = {"kv_dtype": kv_dtype, "weights": source.layers_kind}
+    others = {name: kind for name, kind in kinds.items() if kind is not None}
     return {
         "name": source.name,
         "revision": source.revision or "",
@@ -40,6 +41,8 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
 
 def stored_bytes(source: ModelSource) -> int:
     """Size of the model's files: about what its weights take once they are loaded."""
+    if source.stack is not None:
+        return source.stack.n_bytes
     return sum(file.stat().st_size for file in _model_files(source))
 
 

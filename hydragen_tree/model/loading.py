@@ -22,11 +22,12 @@ from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
 from hydragen_tree.model.device import find_device
-from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, refuse_fp8_heads
+from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, dtype_name, refuse_fp8_heads
 from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.quantised_files import StoredWeights, stored_weights
 from hydragen_tree.model.quantising import quantise_layers
 from hydragen_tree.model.rotary import fixed_tokens
+from hydragen_tree.model.stack_files import StackPart, choose_part, load_stack
 from hydragen_tree.model.stored_fp8 import load_stored
 from hydragen_tree.model.support import kv_shape, layer_windows, refuse_unsupported
 from hydragen_tree.model.tiny import MODEL_DIR
@@ -58,6 +59,7 @@ class ModelSource:
             if there is no such length.
         eos_ids: tokens that end a text.
         stored: what the weights are in the files.
+        stack: how much of a stack is loaded; None: the model is none.
     """
 
     name: str
@@ -74,6 +76,14 @@ class ModelSource:
     fixed_tokens: int | None
     eos_ids: frozenset[int]
     stored: StoredWeights
+    stack: StackPart | None
+
+    @property
+    def layers_kind(self) -> str | None:
+        """What linear layers are, if not as the rest: `float8_e4m3fn`, `3 of 8 blocks`."""
+        if self.stack is not None:
+            return str(self.stack)
+        return dtype_name(self.weights) if self.weights != self.dtype else None
 
     @property
     def origin(self) -> dict[str, str | None]:
@@ -128,6 +138,7 @@ def find_model(
     device: str = "auto",
     kv_dtype: str = "auto",
     weights: str = "auto",
+    weights_memory: int | None = None,
 ) -> ModelSource:
     """Reads a model's configuration and refuses what the tree cannot run, without its weights.
 
@@ -138,6 +149,7 @@ def find_model(
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
         kv_dtype: of keys and values: `auto` (like the rest), or `fp8`, which is not exact.
         weights: of linear layers: `auto` (like the rest), or `fp8`, which is not exact.
+        weights_memory: bytes for all weights of a stack; None: all of it.
 
     Raises:
         ModelError: not found, not readable, or of a kind that is not supported.
@@ -152,6 +164,14 @@ def find_model(
     shape = kv_shape(model, config, kv_kind)
     if kv_kind == FP8:
         refuse_fp8_heads(place, shape)
+    if weights_memory is not None and not stored.is_stack:
+        raise InputError(
+            f"{model} is no stack, of which a part could be loaded; `hydragen stack` makes one",
+            setting="weights_memory",
+            value=weights_memory,
+        )
+    if stored.is_stack and weights != "auto":
+        raise InputError(f"{model} is a stack; use auto", setting="weights", value=weights)
     return ModelSource(
         name=model,
         path=path,
@@ -167,6 +187,7 @@ def find_model(
         fixed_tokens=fixed_tokens(config),
         eos_ids=stated_eos(model, path, revision, config),
         stored=stored,
+        stack=choose_part(model, path, kind, weights_memory) if stored.is_stack else None,
     )
 
 
@@ -199,10 +220,9 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
     """
     if source.gguf is None and Path(source.path).is_dir():
         refuse_broken_files(source.name, Path(source.path))
-    is_stored = source.stored.is_fp8
     try:
         with without_reports():
-            model, found = _load_stored(source) if is_stored else _load_plain(source)
+            model, found = _load(source)
     except ModelError:
         raise
     except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
@@ -212,7 +232,8 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
             value=source.name,
         ) from error
     check_loaded(source.name, found)
-    if source.is_quantised and not is_stored and not quantise_layers(model, source.device):
+    rounds = source.is_quantised and not source.stored.is_fp8
+    if rounds and not quantise_layers(model, source.device):
         raise ModelError(
             "has no linear layers that are taken to 8 bits; leave out ",
             Setting("weights"),
@@ -222,7 +243,14 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
     return model.to(source.device)
 
 
-def _load_plain(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _load(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model, and what transformers found in its files."""
+    if source.stack is not None:
+        place = source.name, source.path
+        return load_stack(*place, source.stack, source.dtype, source.device)
+    if source.stored.is_fp8:
+        named = source.name, source.path, source.revision
+        return load_stored(*named, source.dtype, source.device)
     model, found = AutoModelForCausalLM.from_pretrained(
         source.path,
         dtype=source.dtype,
@@ -231,11 +259,6 @@ def _load_plain(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any]]:
         **source.origin,
     )
     return model, found
-
-
-def _load_stored(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any]]:
-    named = source.name, source.path, source.revision
-    return load_stored(*named, source.dtype, source.device)
 
 
 def _read_config(

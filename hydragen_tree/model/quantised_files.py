@@ -1,6 +1,7 @@
 """Checkpoints whose weights are stored in few bits: who reads them is known before one is loaded.
 
-Two kinds of 8 bits are run as they are, without a library more (`stored_fp8`). All others are
+Two kinds of 8 bits are run as they are, without a library more (`stored_fp8`), and so are stacks of
+blocks of one bit a number, which `hydragen stack` writes (`stack_files`). All others are
 transformers' to read, and its libraries have to be there. Where it has nothing that multiplies such
 weights as they are, it widens them to 16 bits or more without a word that would reach a user; that
 is said.
@@ -15,6 +16,7 @@ from transformers.quantizers import AutoHfQuantizer
 
 from hydragen_tree.errors import ModelError, first_line
 from hydragen_tree.model.fp8_linear import BLOCK
+from hydragen_tree.model.stack_files import METHOD
 from hydragen_tree.model.weights import without_reports
 
 _COMPRESSED = "compressed-tensors"
@@ -29,10 +31,12 @@ class StoredWeights(NamedTuple):
         by_blocks: of weights in 8 bits that are run as they are, whether their scales are by
             blocks; None: they are not of that kind.
         widened_from: what they are stored as, where transformers widens them as they are loaded.
+        is_stack: whether linear layers are stacks of blocks, see `stack_files`.
     """
 
     by_blocks: bool | None = None
     widened_from: str | None = None
+    is_stack: bool = False
 
     @property
     def is_fp8(self) -> bool:
@@ -56,6 +60,8 @@ def stored_weights(model: str, config: PreTrainedConfig) -> StoredWeights:
     entries: Mapping[str, Any] = stored if isinstance(stored, Mapping) else stored.to_dict()
     method = entries.get("quant_method")
     kind = str(getattr(method, "value", method))
+    if kind == METHOD:
+        return StoredWeights(is_stack=True)
     if kind in (_COMPRESSED, _FINE_GRAINED):
         other = next(_differences(kind, entries), None)
         if other is None:

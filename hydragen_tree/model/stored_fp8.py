@@ -20,12 +20,12 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.errors import ModelError, first_of
 from hydragen_tree.model.fp8_linear import BLOCK, STEP, Fp8Linear, widen
-from hydragen_tree.model.weights import safetensors_files
+from hydragen_tree.model.weights import plain_config, safetensors_files, with_tensors
 
 _WEIGHT_SCALES = ("weight_scale", "weight_scale_inv")
 _INPUT_SCALES = ("input_scale", "activation_scale")
@@ -76,10 +76,7 @@ def load_stored(
     if not Path(path).is_dir():
         kinds = ["*.safetensors", "*.json"]
         folder = snapshot_download(path, revision=revision, allow_patterns=kinds)
-    config = AutoConfig.from_pretrained(folder)
-    for part in {id(x): x for x in (config, config.get_text_config(decoder=True))}.values():
-        if hasattr(part, "quantization_config"):
-            del part.quantization_config
+    config = plain_config(folder)
     tensors = dict(_tensors(name, Path(folder)))
     layers = _take_layers(name, tensors)
     with torch.device("meta"):
@@ -96,14 +93,7 @@ def load_stored(
     if widened := sorted(layers.keys() - kept.keys()):
         named = first_of(widened)
         _log.warning("%s: %d layers are widened from 8 bits: %s", name, len(widened), named)
-    model, found = type(skeleton).from_pretrained(
-        None,
-        config=config,
-        state_dict=tensors,
-        dtype=dtype,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # named by the caller
-    )
+    model, found = with_tensors(type(skeleton), config, tensors, dtype)
     for layer, stored in kept.items():
         bias = model.get_submodule(layer).bias
         model.set_submodule(layer, _on_device(stored, bias, dtype, device))

@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
 from hydragen_tree.errors import ModelError, first_of
 
 _WHOLE = "model.safetensors"
@@ -62,6 +66,43 @@ def check_loaded(model: str, found: Mapping[str, Any]) -> None:
     if unused := sorted(found["unexpected_keys"]):
         named = first_of(unused)
         _log.warning("%s: tensors in its files that it has no use for: %s", model, named)
+
+
+def plain_config(folder: str) -> PreTrainedConfig:
+    """A directory's configuration, as if its weights were stored in their own dtype."""
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder)
+    for part in {id(x): x for x in (config, config.get_text_config(decoder=True))}.values():
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config
+    return config
+
+
+def with_tensors(
+    kind: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model of tensors that have been read already.
+
+    Args:
+        kind: the model's class.
+        config: its configuration.
+        tensors: by name.
+        dtype: of the model.
+
+    Returns:
+        The model, and what transformers found in the tensors.
+    """
+    model, found = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=dict(tensors),
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # named by who asks
+    )
+    return model, found
 
 
 @contextmanager

@@ -33,12 +33,10 @@ class NotebookView:
 
 def _facts(sampler: _Sampler) -> list[tuple[str, str]]:
     source, stats = sampler.source, sampler.stats
-    dtype, kv_dtype, weights = (
-        str(kind).removeprefix("torch.") for kind in (source.dtype, source.kv_dtype, source.weights)
-    )
+    dtype, kv_dtype = (str(kind).removeprefix("torch.") for kind in (source.dtype, source.kv_dtype))
     model = f"{source.name}, {dtype} on {source.device}"
-    if source.is_quantised:
-        model += f", linear layers in {weights}"
+    if source.layers_kind:
+        model += f", linear layers in {source.layers_kind}"
     memory = "measured" if sampler.memory_bytes is None else f"{sampler.memory_bytes:,} bytes"
     facts = [
         ("model", model),

@@ -108,6 +108,7 @@ class Sampler(NotebookView):
         device: str = "auto",
         kv_dtype: str = "auto",
         weights: str = "auto",
+        weights_memory: int | None = None,
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
@@ -125,6 +126,8 @@ class Sampler(NotebookView):
             weights: of linear layers but the head: `auto` (as the rest), or `fp8`: float8_e4m3fn
                 with a scale for each output channel, their inputs with one for each row. Faster
                 from some 200 rows on; samples are not exactly the model's, see `logit_error`.
+            weights_memory: bytes for all weights of a stack, which `hydragen stack` writes; None:
+                all of it. The fewer, the further samples are from the model's.
             attention: backend, see `tree_attention`.
             memory_bytes: for keys and values; by default measured: half of the free memory of a
                 CPU, on a GPU what weights and a step's own needs leave.
@@ -143,6 +146,7 @@ class Sampler(NotebookView):
             device=device,
             kv_dtype=kv_dtype,
             weights=weights,
+            weights_memory=weights_memory,
         )
         return cls(
             source,
