@@ -18,7 +18,7 @@ from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.sample.shard import Shard
 from hydragen_tree.settings import SamplingSettings
-from hydragen_tree.spread.devices import device_crew, find_devices
+from hydragen_tree.spread.devices import device_crew, find_devices, usual_devices
 from hydragen_tree.spread.spread_sampler import SpreadSampler
 
 if TYPE_CHECKING:  # a run that only samples does not wait for scipy
@@ -52,7 +52,8 @@ def run(
         sampler: the model's.
         devices: draw with a process on each of these: `all` accelerators of this machine, their
             numbers (`0,1,3`), or names (`cpu,cpu`), which may come as a list, too. The sampler's
-            own weights are then not loaded. None: the sampler draws itself.
+            own weights are then not loaded. None: the sampler draws itself, or, where several
+            devices have its model together, on the first of them.
         settings: how to sample.
         done: by task id, sample indices that exist already and are not drawn again.
         shard: draw only these samples; pass@k is then of them.
@@ -71,7 +72,8 @@ def run(
     """
     prompts = prompts_from_sources(problems, sampler.tokenizer, seed=settings.seed)
     with ExitStack() as stack:
-        if devices is not None:
+        is_shared = sampler.source.ranks > 1 and not isinstance(sampler, SpreadSampler)
+        if devices is not None or is_shared:
             sampler = stack.enter_context(_spread(sampler, devices))
         samples = _kept(sampler.sample(prompts, n, settings, done=done, shard=shard), keep)
         if judge is None:
@@ -83,10 +85,12 @@ def run(
         return summarise(_judged(samples, _by_id(problems), judge), ks)
 
 
-def _spread(sampler: Sampler, devices: str | Sequence[str]) -> SpreadSampler:
+def _spread(sampler: Sampler, devices: str | Sequence[str] | None) -> SpreadSampler:
     if isinstance(sampler, SpreadSampler):
         raise InputError("the sampler has workers of its own", setting="devices")
-    return SpreadSampler(sampler, device_crew(sampler, find_devices(devices)))
+    source = sampler.source
+    named = usual_devices(source.device, source.ranks) if devices is None else find_devices(devices)
+    return SpreadSampler(sampler, device_crew(sampler, named))
 
 
 def _kept(samples: Iterable[Sample], keep: Callable[[Sample], None] | None) -> Iterator[Sample]:

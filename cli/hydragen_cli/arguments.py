@@ -192,6 +192,17 @@ RayWorkers = Annotated[
         help="Actors that draw. Default: one a GPU of the cluster, or a processor if it has none.",
     ),
 ]
+TensorParallel = Annotated[
+    int,
+    typer.Option(
+        "--tensor-parallel",
+        metavar="N",
+        min=1,
+        rich_help_panel=_MODEL,
+        help="N devices have the model together, each its part of every layer: for models that are "
+        "too large for one. With --devices, groups of N.",
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(

@@ -52,6 +52,7 @@ class ModelChoice:
     devices: str | None
     ray: str | None
     ray_workers: int | None
+    tensor_parallel: int
     attention: str
     compiled: bool
     memory_bytes: int | None
@@ -69,6 +70,13 @@ class ModelChoice:
             )
         if self.ray_workers is not None and self.ray is None:
             raise InputError("needs --ray", setting="ray_workers", value=self.ray_workers)
+        if self.ray is not None and self.tensor_parallel > 1:
+            raise InputError(
+                "the devices of a model are of one machine, which --ray does not promise; "
+                "choose one",
+                setting="tensor_parallel",
+                value=self.tensor_parallel,
+            )
 
     def without_cluster(self) -> "ModelChoice":
         """The same on this machine alone, for a look at the prompts."""
@@ -115,6 +123,7 @@ def _sampler(choice: ModelChoice, say: Callable[[str], None]) -> "Sampler":
         "kv_dtype": choice.kv_dtype,
         "weights": choice.weights,
         "weights_memory": choice.weights_memory,
+        "tensor_parallel": choice.tensor_parallel,
     }
     of_run: dict[str, Any] = {
         "attention": choice.attention,
@@ -137,7 +146,13 @@ def _sampler(choice: ModelChoice, say: Callable[[str], None]) -> "Sampler":
             choice.model, device=str(devices[0]), **of_model, **of_run
         )
         return SpreadSampler(sampler, device_crew(sampler, devices), say)
-    return Sampler.from_pretrained(choice.model, device=choice.device, **of_model, **of_run)
+    sampler = Sampler.from_pretrained(choice.model, device=choice.device, **of_model, **of_run)
+    if choice.tensor_parallel > 1:
+        from hydragen_tree.spread.devices import device_crew, usual_devices
+
+        devices = usual_devices(sampler.source.device, choice.tensor_parallel)
+        return SpreadSampler(sampler, device_crew(sampler, devices), say)
+    return sampler
 
 
 def rehearse(

@@ -84,7 +84,7 @@ def batch_rows(source: ModelSource, memory_bytes: int) -> int:
     """
     logits = 3 * int(source.config.vocab_size) * source.dtype.itemsize
     row = _USUAL_TOKENS * source.shape.token_bytes + logits
-    fits = int((1 - _KEPT_SHARE) * (memory_bytes - stored_bytes(source))) // row
+    fits = int((1 - _KEPT_SHARE) * (memory_bytes - stored_bytes(source) // source.ranks)) // row
     return min(max(1 << max(fits.bit_length() - 1, 0), _FEWEST_ROWS), _MOST_ROWS)
 
 

@@ -153,7 +153,8 @@ class Decoder:
             longest: tokens that any tail may have after the chunk.
             forks: rows may carry several samples.
         """
-        return self._graphs.choose(rows, longest, forks)
+        # by measured times, which are each rank's own
+        return self.model.ranks.agree(lambda: self._graphs.choose(rows, longest, forks))
 
     @torch.inference_mode()
     def launch(

@@ -23,6 +23,7 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import compile_layers
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
+from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.model.rotary import fix_frequencies
 from hydragen_tree.model.support import LayerHeads, layer_heads, layer_windows
 
@@ -175,12 +176,13 @@ class TreeModel:
     Args:
         model: a transformers model; its attention implementation is replaced.
         backend: attention backend, see `tree_attention`.
+        ranks: those that have the model together; it is this one's part.
 
     Attributes:
         is_compiled: whether `compile` has been called.
     """
 
-    def __init__(self, model: PreTrainedModel, backend: str = "auto") -> None:
+    def __init__(self, model: PreTrainedModel, backend: str = "auto", ranks: Ranks = ALONE) -> None:
         AttentionInterface.register(IMPLEMENTATION, _attention)
         AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
         model.set_attn_implementation(IMPLEMENTATION)
@@ -198,6 +200,7 @@ class TreeModel:
         self.is_compiled = False
         self.model = model
         self.backend = backend
+        self.ranks = ranks
         text = model.config.get_text_config(decoder=True)
         self._windows, self._heads = layer_windows(text), layer_heads(text)
         # A mask with four dimensions is taken as it is; without one, models look at the positions

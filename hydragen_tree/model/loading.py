@@ -26,10 +26,12 @@ from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, dtype_name, ref
 from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.quantised_files import StoredWeights, stored_weights
 from hydragen_tree.model.quantising import quantise_layers
+from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.model.rotary import fixed_tokens
 from hydragen_tree.model.stack_files import StackPart, choose_part, load_stack
 from hydragen_tree.model.stored_fp8 import load_stored
 from hydragen_tree.model.support import kv_shape, layer_windows, refuse_unsupported
+from hydragen_tree.model.tensor_parallel import load_part, rank_config, refuse_to_split
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
 from hydragen_tree.shape import KVShape
@@ -60,6 +62,7 @@ class ModelSource:
         eos_ids: tokens that end a text.
         stored: what the weights are in the files.
         stack: how much of a stack is loaded; None: the model is none.
+        ranks: processes that have the model together; configuration and sizes are of one's part.
     """
 
     name: str
@@ -76,7 +79,8 @@ class ModelSource:
     fixed_tokens: int | None
     eos_ids: frozenset[int]
     stored: StoredWeights
-    stack: StackPart | None
+    stack: StackPart | None = None
+    ranks: int = 1
 
     @property
     def layers_kind(self) -> str | None:
@@ -139,6 +143,7 @@ def find_model(
     kv_dtype: str = "auto",
     weights: str = "auto",
     weights_memory: int | None = None,
+    tensor_parallel: int = 1,
 ) -> ModelSource:
     """Reads a model's configuration and refuses what the tree cannot run, without its weights.
 
@@ -150,13 +155,15 @@ def find_model(
         kv_dtype: of keys and values: `auto` (like the rest), or `fp8`, which is not exact.
         weights: of linear layers: `auto` (like the rest), or `fp8`, which is not exact.
         weights_memory: bytes for all weights of a stack; None: all of it.
+        tensor_parallel: devices that have the model together.
 
     Raises:
         ModelError: not found, not readable, or of a kind that is not supported.
-        InputError: a device or type there is not, or not for this model.
+        InputError: a device or type there is not, or not for this model; or it cannot be split.
     """
     path, gguf = _locate(model, revision)
-    config, stored = _read_config(model, path, _origin(revision, gguf))
+    whole, stored = _read_config(model, path, _origin(revision, gguf))
+    config = rank_config(model, whole, tensor_parallel)
     place = find_device(device)
     named = getattr(config, "dtype", None)
     kind = asked_dtype(dtype, named if isinstance(named, torch.dtype) else torch.float32, place)
@@ -172,6 +179,9 @@ def find_model(
         )
     if stored.is_stack and weights != "auto":
         raise InputError(f"{model} is a stack; use auto", setting="weights", value=weights)
+    linear = auto_or_fp8("weights", "fp8" if stored.is_fp8 else weights, kind, place)
+    if tensor_parallel > 1:
+        refuse_to_split(tensor_parallel, gguf, stored, linear, place)
     return ModelSource(
         name=model,
         path=path,
@@ -180,7 +190,7 @@ def find_model(
         config=config,
         shape=shape,
         dtype=kind,
-        weights=auto_or_fp8("weights", "fp8" if stored.is_fp8 else weights, kind, place),
+        weights=linear,
         kv_dtype=kv_kind,
         device=place,
         context_tokens=int(getattr(config, "max_position_embeddings", 0) or 1 << 62),
@@ -188,6 +198,7 @@ def find_model(
         eos_ids=stated_eos(model, path, revision, config),
         stored=stored,
         stack=choose_part(model, path, kind, weights_memory) if stored.is_stack else None,
+        ranks=tensor_parallel,
     )
 
 
@@ -207,22 +218,35 @@ def load_tokenizer(source: ModelSource) -> Any:
         ) from None
 
 
-def load_weights(source: ModelSource) -> PreTrainedModel:
+def load_weights(source: ModelSource, ranks: Ranks = ALONE) -> PreTrainedModel:
     """Loads the weights and moves them to the device.
 
     They pass through the host's memory: transformers puts them elsewhere only with a package more
     (accelerate). Layers that are quantised keep their weights of before, in the host's memory, to
     be compared with.
 
+    Args:
+        source: the model.
+        ranks: those that have it together, as many as `source` says.
+
     Raises:
         ModelError: files are missing or broken, or tensors are missing in them, or have other
             sizes; or there is nothing to quantise.
+        InputError: this process is to have it alone, and it is one's part of several.
     """
+    if source.ranks != ranks.size:
+        raise InputError(
+            "a process for each part of the model draws, not this one; give ",
+            Setting("devices"),
+            ", or a sampler that is spread over them",
+            setting="tensor_parallel",
+            value=source.ranks,
+        )
     if source.gguf is None and Path(source.path).is_dir():
         refuse_broken_files(source.name, Path(source.path))
     try:
         with without_reports():
-            model, found = _load(source)
+            model, found = _load(source, ranks)
     except ModelError:
         raise
     except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
@@ -243,13 +267,15 @@ def load_weights(source: ModelSource) -> PreTrainedModel:
     return model.to(source.device)
 
 
-def _load(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _load(source: ModelSource, ranks: Ranks) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model, and what transformers found in its files."""
+    named = source.name, source.path, source.revision
+    if ranks.size > 1:
+        return load_part(*named, source.config, source.dtype, source.device, ranks)
     if source.stack is not None:
         place = source.name, source.path
         return load_stack(*place, source.stack, source.dtype, source.device)
     if source.stored.is_fp8:
-        named = source.name, source.path, source.revision
         return load_stored(*named, source.dtype, source.device)
     model, found = AutoModelForCausalLM.from_pretrained(
         source.path,

@@ -88,4 +88,4 @@ def assemble(
         max_rows,
         settings.temperature == 0.0,
     )
-    return Loop(admission, stepper, residency, prefill, cache, records, stats)
+    return Loop(admission, stepper, residency, prefill, cache, records, stats, model.ranks)

@@ -120,6 +120,14 @@ class Programs:
         return programs
 
 
+class NoPrograms(Programs):
+    """Finds none: for a rank whose samples nobody reads."""
+
+    def find(self, answers: Sequence[Answer]) -> list[str]:
+        """Nothing for each answer."""
+        return [""] * len(answers)
+
+
 def workers_for(device: str, n_samples: int) -> int:
     """How many workers pay in a run.
 

@@ -19,6 +19,7 @@ from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Ended, Progress, Stepper, Waiting
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
 
@@ -34,6 +35,7 @@ class Loop:
         cache: where their keys and values are.
         records: the samples.
         stats: filled while running.
+        ranks: those that run the same loop, each on its part of the model.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class Loop:
         cache: KVCache,
         records: SampleRecords,
         stats: RunStats,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.admission, self.stepper = admission, stepper
         self.residency, self.prefill = residency, prefill
         self.cache, self.records, self.stats = cache, records, stats
+        self._ranks = ranks
         self._ended: list[Ended] = []  # in the last round
 
     def samples(self, more: Callable[[int], list[Waiting]] | None = None) -> Iterator[Sample]:
@@ -80,6 +84,7 @@ class Loop:
         self.stepper.launch()
         yield from self.records.finished(self._ended)
         progress = self.stepper.step()
+        self._ranks.check_same(progress.drawn.tokens)
         self.records.add(progress.samples, progress.drawn)
         self._count(progress)
         self._ended = progress.ended

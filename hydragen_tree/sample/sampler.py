@@ -19,20 +19,16 @@ from hydragen_tree.errors import CapacityError, InputError, Setting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.fingerprint import fingerprint
-from hydragen_tree.model.loading import (
-    ModelSource,
-    find_model,
-    load_tokenizer,
-    load_weights,
-)
+from hydragen_tree.model.loading import ModelSource, find_model, load_tokenizer, load_weights
 from hydragen_tree.model.quantising import LogitError, measure_logit_error
+from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.model.support import why_uncaptured
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, longest_sequence, prompts_from_sources
 from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
 from hydragen_tree.sample.feeding import Feed, fed_samples
-from hydragen_tree.sample.finishing import Programs, workers_for
+from hydragen_tree.sample.finishing import NoPrograms, Programs, workers_for
 from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.notebook import NotebookView
 from hydragen_tree.sample.records import RunStats, SampleRecords
@@ -73,6 +69,7 @@ class Sampler(NotebookView):
         memory_bytes: int | None = None,
         max_rows: int | None = None,
         compiled: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
             raise InputError(
@@ -88,6 +85,7 @@ class Sampler(NotebookView):
         self.attention = attention
         self.memory_bytes = memory_bytes
         self.compiled = compiled
+        self._ranks = ranks
         rows, self.page_tokens, self._prefill_tokens = _DEFAULTS.get(
             source.device.type, _GPU_DEFAULTS
         )
@@ -109,6 +107,7 @@ class Sampler(NotebookView):
         kv_dtype: str = "auto",
         weights: str = "auto",
         weights_memory: int | None = None,
+        tensor_parallel: int = 1,
         attention: str = "auto",
         memory_bytes: int | None = None,
         max_rows: int | None = None,
@@ -128,6 +127,8 @@ class Sampler(NotebookView):
                 from some 200 rows on; samples are not exactly the model's, see `logit_error`.
             weights_memory: bytes for all weights of a stack, which `hydragen stack` writes; None:
                 all of it. The fewer, the further samples are from the model's.
+            tensor_parallel: devices that have the model together. Such a sampler does not draw
+                itself: `run` does, or a `SpreadSampler`, with a process for each.
             attention: backend, see `tree_attention`.
             memory_bytes: for keys and values; by default measured: half of the free memory of a
                 CPU, on a GPU what weights and a step's own needs leave.
@@ -147,6 +148,7 @@ class Sampler(NotebookView):
             kv_dtype=kv_dtype,
             weights=weights,
             weights_memory=weights_memory,
+            tensor_parallel=tensor_parallel,
         )
         return cls(
             source,
@@ -165,7 +167,8 @@ class Sampler(NotebookView):
     def model(self) -> TreeModel:
         """The adapted model; loads the weights on first use."""
         if self._model is None:
-            self._model = TreeModel(load_weights(self.source), self.attention)
+            weights = load_weights(self.source, self._ranks)
+            self._model = TreeModel(weights, self.attention, self._ranks)
         return self._model
 
     def logit_error(self, prompt: Prompt) -> LogitError | None:
@@ -283,7 +286,8 @@ class Sampler(NotebookView):
         n_left = sum(map(len, ranges.values())) - sum(map(len, done.values()))
         outline = self.outline(prompts, n, shard)
         # its processes start while the model loads
-        with Programs(workers_for(self.source.device.type, n_left)) as programs:
+        helpers = workers_for(self.source.device.type, n_left)
+        with Programs(helpers) if self._ranks.leads else NoPrograms() as programs:
             model = self.model  # before the arena: what the weights leave is measured
             model.prepare(longest_sequence(prompts, settings.max_tokens))
             if self.compiled and model.device.type == "cuda":
@@ -378,8 +382,8 @@ class Sampler(NotebookView):
         source, page = self.source, self.page_tokens
         tail = -(-settings.max_tokens // page) + 1
         useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
-        budget = self.memory_bytes or kv_budget_bytes(
-            source, self._prefill_tokens, rows, self._levels(trie, settings)
+        budget = self.memory_bytes or self._ranks.least(
+            kv_budget_bytes(source, self._prefill_tokens, rows, self._levels(trie, settings))
         )
         page_bytes = page * source.shape.token_bytes
         n_pages = min(useful, budget // page_bytes)

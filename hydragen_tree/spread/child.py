@@ -76,17 +76,22 @@ def _serve(line: _Line) -> None:
     import torch
 
     from hydragen_tree.spread.work_list import Piece
-    from hydragen_tree.spread.worker import Hungry, Worker
+    from hydragen_tree.spread.worker import Hungry, Place, Worker
 
-    maker, threads = line.receive()
+    place: Place = line.receive()
     line.listen()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    worker = Worker(maker)
-    threading.Thread(target=_report, args=(line, worker), daemon=True).start()
+    if place.threads is not None:
+        torch.set_num_threads(place.threads)
+    sampler, ranks = place.maker(ranks=place.ranks), place.ranks
+    ranks.join(sampler.source.device)
+    worker = Worker(sampler)
     has_asked = False
 
-    def more(hungry: bool) -> Piece | None:
+    def say(message: object) -> None:
+        if ranks.leads:
+            line.send(message)
+
+    def next_piece(hungry: bool) -> Piece | None:
         nonlocal has_asked
         if not line.inbox.empty():  # while it draws, nothing else comes than pieces
             has_asked = False
@@ -97,15 +102,19 @@ def _serve(line: _Line) -> None:
             line.send(Hungry())
         return None
 
+    if ranks.leads:
+        threading.Thread(target=_report, args=(line, worker), daemon=True).start()
     while True:
-        message = line.inbox.get()
+        message = ranks.agree(line.inbox.get)
         if isinstance(message, Piece):
             has_asked = False
-            for sample in worker.draw(message, more):
-                line.send(sample)
-            line.send(worker.idle())
+            for sample in worker.draw(
+                message, lambda hungry: ranks.agree(lambda: next_piece(hungry))
+            ):
+                say(sample)
+            say(worker.idle())
         else:
-            line.send(worker.begin(message))
+            say(worker.begin(message))
 
 
 def _report(line: _Line, worker: "Worker") -> None:

@@ -50,15 +50,39 @@ def find_devices(names: str | Sequence[str]) -> list[torch.device]:
     return devices
 
 
+def usual_devices(device: torch.device, ranks: int) -> list[torch.device]:
+    """The devices of one model that as many have together, where the user names none.
+
+    Args:
+        device: the one of their kind that was chosen.
+        ranks: how many they are.
+
+    Raises:
+        InputError: there are not so many.
+    """
+    if device.type == "cpu":
+        return [device] * ranks
+    there = torch.accelerator.device_count()
+    if there < ranks:
+        raise InputError(
+            f"expected at most {there}, the devices that are here",
+            setting="tensor_parallel",
+            value=ranks,
+        )
+    return [torch.device(device.type, number) for number in range(ranks)]
+
+
 def device_crew(sampler: Sampler, devices: Sequence[torch.device]) -> ProcessCrew:
     """A process for each device, with a sampler like the one given.
+
+    Where several devices have a model together, so many that follow each other are a worker.
 
     Args:
         sampler: of a device of the same kind.
         devices: where the processes compute.
 
     Raises:
-        InputError: the devices are of another kind than the sampler's.
+        InputError: the devices are of another kind than the sampler's, or do not make whole groups.
     """
     kind = sampler.source.device.type
     if any(device.type != kind for device in devices):
@@ -67,23 +91,34 @@ def device_crew(sampler: Sampler, devices: Sequence[torch.device]) -> ProcessCre
             setting="devices",
             value=",".join(map(str, devices)),
         )
+    ranks = sampler.source.ranks
+    if len(devices) % ranks:
+        raise InputError(
+            f"expected a divisor of the number of devices, {len(devices)}",
+            setting="tensor_parallel",
+            value=ranks,
+        )
     memory_bytes, threads = sampler.memory_bytes, None
     if kind == "cpu":  # which they share
         memory_bytes = memory_bytes or free_memory_bytes(sampler.source.device) // len(devices)
         threads = max(1, torch.get_num_threads() // len(devices))
-    makers: dict[str, SamplerMaker] = {}
-    for device in devices:
-        name = str(device)
+    makers: dict[str, list[SamplerMaker]] = {}
+    for first in range(0, len(devices), ranks):
+        group = devices[first : first + ranks]
+        name = " + ".join(map(str, group))
         if kind == "cpu":
             name = f"cpu {len(makers) + 1}"
-        makers[name] = partial(
-            Sampler,
-            replace(sampler.source, device=device),
-            attention=sampler.attention,
-            memory_bytes=memory_bytes,
-            max_rows=sampler.max_rows,
-            compiled=sampler.compiled,
-        )
+        makers[name] = [
+            partial(
+                Sampler,
+                replace(sampler.source, device=device),
+                attention=sampler.attention,
+                memory_bytes=memory_bytes,
+                max_rows=sampler.max_rows,
+                compiled=sampler.compiled,
+            )
+            for device in group
+        ]
     return ProcessCrew(makers, threads)
 
 

@@ -186,7 +186,7 @@ class RayWorker:
         """See `Worker.begin`; the first call also finds the model."""
         try:
             if self._worker is None:
-                self._worker = Worker(self._maker)
+                self._worker = Worker(self._maker())
             return self._worker.begin(replace(assignment, measures=measures))
         except Exception as error:
             return Lost(as_error(error))

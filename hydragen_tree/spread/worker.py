@@ -9,12 +9,14 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_tree.errors import HydragenError, first_line
 from hydragen_tree.model.quantising import LogitError
+from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.records import RunStats
 from hydragen_tree.sample.sample import Sample
@@ -26,7 +28,27 @@ from hydragen_tree.spread.work_list import Piece
 
 _HUNGRY_SHARE = 4  # a worker asks for more when fewer samples wait than a quarter of its rows
 
-SamplerMaker = Callable[[], Sampler]  # called where the worker is
+
+class SamplerMaker(Protocol):
+    """Makes a worker's sampler; called where the worker is."""
+
+    def __call__(self, *, ranks: Ranks = ALONE) -> Sampler:
+        """The sampler of one of the ranks that the worker has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a process has to know to begin with.
+
+    Attributes:
+        maker: makes its sampler.
+        threads: that torch uses; None: as many as it likes.
+        ranks: its own among the worker's processes.
+    """
+
+    maker: SamplerMaker
+    threads: int | None
+    ranks: Ranks
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -110,14 +132,14 @@ class Worker:
     """Draws pieces of a run.
 
     Args:
-        make_sampler: makes the model's.
+        sampler: the model's.
 
     Attributes:
         n_pieces: pieces taken in this run.
     """
 
-    def __init__(self, make_sampler: SamplerMaker) -> None:
-        self._sampler = make_sampler()
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
         self.n_pieces = 0
         # Figures of the pieces that are done, and those of the last of them.
         self._counted = RunStats(), self._sampler.stats

@@ -79,6 +79,15 @@ def test_stopped_and_resumed_with_other_numbers_of_devices(cli: Cli, home: Path)
     assert "workers" not in sessions[-1]["figures"]
 
 
+def test_two_ranks_write_the_same_file(cli: Cli) -> None:
+    for name, args in [("whole", []), ("parts", ["--tensor-parallel", "2", "--device", "cpu"])]:
+        few = ["doubles.yaml", "-n", "6", "--max-tokens", "12", "-t", "1", "-o", f"{name}.jsonl"]
+        code, _, err = cli("sample", *few, "--quiet", *args)
+        assert code == 0, err
+    lines, whole = (Path(name).read_text().splitlines() for name in ("parts.jsonl", "whole.jsonl"))
+    assert_same_samples(lines, whole)
+
+
 def test_full_disk(cli: Cli) -> None:
     code, _, err = cli("sample", *RUN, "--devices", "cpu", "-o", "/dev/full", "--quiet")
     assert code == 1
@@ -103,6 +112,8 @@ def test_closed_pipe_ends_quietly(home: Path) -> None:
         (["--devices", "cpu", "--device", "cpu"], "--devices cpu: says where, as --device does"),
         (["--devices", "nonsense"], "--devices nonsense: "),
         (["--devices", "99"], "--devices 99: "),
+        (["--tensor-parallel", "8"], "--tensor-parallel 8: num_key_value_heads of tiny is 4"),
+        (["--tensor-parallel", "2", "--ray", "local"], "--tensor-parallel 2: the devices of a"),
     ],
 )
 def test_bad_input(cli: Cli, home: Path, args: list[str], message: str) -> None:
