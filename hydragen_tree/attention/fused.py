@@ -10,9 +10,9 @@ Importing this module imports Triton.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from hydragen_kernels.inputs import to_device
 from hydragen_kernels.segment import segment_attention
 from hydragen_kernels.segment_tiles import SegmentTiles
 from hydragen_kernels.tail import tail_attention
@@ -46,8 +46,8 @@ class DeviceTails:
             page_tokens, lengths = plan.tails.page_tokens, plan.tails.lengths
             pages = plan.tails.pages.clip(min=0)
         return cls(
-            pages=torch.from_numpy(pages.astype(np.int32)).to(heads.device),
-            lengths=torch.from_numpy(lengths.astype(np.int32)).to(heads.device),
+            pages=to_device(pages.astype(np.int32), heads.device),
+            lengths=to_device(lengths.astype(np.int32), heads.device),
             page_tokens=page_tokens,
             splits=heads.splits(rows, int(lengths.max(initial=0))),
         )

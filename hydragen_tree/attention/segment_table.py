@@ -17,6 +17,7 @@ class SegmentTable:
         depth: `[capacity]` int32.
         n_tokens: `[capacity]` int32.
         slot: `[capacity]` int64, first slot, or -1 while not in the cache.
+        n_computed: `[capacity]` int32, tokens from the first on whose keys and values are there.
     """
 
     def __init__(self, parent: Int32, depth: Int32, n_tokens: Int32) -> None:
@@ -25,17 +26,18 @@ class SegmentTable:
         self.depth = depth.astype(np.int32)
         self.n_tokens = n_tokens.astype(np.int32)
         self.slot = np.full(parent.size, -1, np.int64)
+        self.n_computed = np.zeros(parent.size, np.int32)
 
     def add(self, parent: int, n_tokens: int, slot: int) -> int:
-        """Appends a segment below `parent`; returns its number."""
+        """Appends a segment below `parent` that is computed; returns its number."""
         if self.size == self.parent.size:
-            for name in ("parent", "depth", "n_tokens", "slot"):
+            for name in ("parent", "depth", "n_tokens", "slot", "n_computed"):
                 old = getattr(self, name)
                 setattr(self, name, np.concatenate([old, np.empty(max(64, old.size), old.dtype)]))
         index = self.size
         self.parent[index] = parent
         self.depth[index] = self.depth[parent] + 1
-        self.n_tokens[index] = n_tokens
+        self.n_tokens[index] = self.n_computed[index] = n_tokens
         self.slot[index] = slot
         self.size += 1
         return index

@@ -4,10 +4,15 @@ The batch is bounded in rows and in pages. What does not fit waits as bare token
 is computed when its turn comes, so that the number of samples is bounded by neither. Waiting
 branches are a stack: those that were put back are taken first, since their past is computed last.
 
+Prompts of the branches that are next are computed before there is room for them, a few tokens
+between one round of steps and the next. So rows that end are followed at once by others, and no row
+waits long for a prompt that is not its own.
+
 Two things must hold at any time, or a run could stall:
 
 - A batch that is empty takes any branch, whatever must be given up for it.
-- Rows that grow find their pages, or the stepper puts the last ones back; one row always fits.
+- Rows that grow find their pages: first prompts that no row needs yet are given up, then the
+  stepper puts the last rows back; one row always fits.
 """
 
 from dataclasses import replace
@@ -18,11 +23,16 @@ from torch import Tensor
 from hydragen_kernels.arrays import Int32
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
-from hydragen_tree.branch.stepper import Admitted, Stepper, Waiting
+from hydragen_tree.branch.stepper import Admitted, Progress, Stepper, Waiting
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.trie.trie import Trie
 
-_WORTHWHILE_SHARE = 8  # admitting is worth its prefill pass for an eighth of the rows
+_WORTHWHILE_SHARE = 8  # an eighth of the rows is worth the work of admitting
+_FULL = 0.75  # of the rows in use: a batch whose steps are not held up
+_AHEAD_SHARE = 4  # prompts are computed ahead for a quarter of the rows
+# Prompt tokens that take no longer than a step of one row: it reads all weights, and waits for
+# memory meanwhile, on a GPU far longer than on a CPU.
+_FREE_TOKENS, _FREE_TOKENS_CPU = 256, 16
 
 
 class Admission:
@@ -54,6 +64,8 @@ class Admission:
         self._residency, self._prefill, self._cache = residency, prefill, cache
         self._max_rows, self._greedy = max_rows, greedy
         self._start = np.array([trie.end(leaf) for leaf in trie.leaf_segments.tolist()], np.int32)
+        self._logits: dict[int, Tensor] = {}  # after prompts, by leaf, while branches wait for them
+        self._affordable = 0  # tokens to compute until the next round of steps
 
     @property
     def has_waiting(self) -> bool:
@@ -69,65 +81,158 @@ class Admission:
         """Takes more branches, to be admitted after all that wait; the first one last."""
         self._waiting[:0] = branches
 
-    def is_worthwhile(self) -> bool:
-        """Whether a branch waits that would fit, and there is room enough to be worth the work."""
-        if not self._stepper.n_samples:
-            return self.has_waiting
-        room = self._room()
-        return room >= self._least_room() and self._next(room, first=False) is not None
+    # -- prompts, ahead of the rows ------------------------------------------------------------
+
+    def prefetch(self) -> None:
+        """Computes prompts of the branches that are next, as far as memory and time allow.
+
+        For as many rows as may soon be free, and in no more time than a round of steps takes.
+        """
+        segments: dict[int, None] = {}
+        ahead, wanted = 0, max(self._room(), self._max_rows // _AHEAD_SHARE)
+        for branch in reversed(self._waiting):
+            if ahead >= wanted:
+                break
+            missing = self._residency.missing(branch.leaf)
+            part = self._part(branch, wanted - ahead)
+            if missing and not (self._fits(part) and self._residency.place(missing)):
+                break
+            segments.update(dict.fromkeys(self._lacking(branch)))
+            ahead += self._rows_of(part.samples.size, 1)
+        self._compute(list(segments), self._affordable)
+
+    def follow(self, progress: Progress) -> None:
+        """Takes back branches that found no room, and gives up segments that nobody needs."""
+        self._affordable = self._tokens_beside(progress)
+        self._waiting += progress.parked[::-1]
+        if progress.ended or progress.parked:
+            self._evict_unused([branch.leaf for branch in self._waiting])
+
+    def _tokens_beside(self, progress: Progress) -> int:
+        """Tokens that may be computed between a round of steps and the next.
+
+        As many as rows were computed in the round, or as a step computes in the time in which it
+        reads the weights: so a round takes about twice as long as its steps, at the most. Where
+        prompts do not keep up with rows that end, a whole pass: empty rows cost more than a wait.
+        """
+        if self._stepper.n_samples < _FULL * self._max_rows:
+            return self._prefill.max_tokens
+        is_cpu = self._cache.keys.device.type == "cpu"
+        steps: int = progress.drawn.tokens.shape[0]
+        return max(progress.rows, steps * (_FREE_TOKENS_CPU if is_cpu else _FREE_TOKENS))
+
+    def give_up_prefetched(self) -> None:
+        """Gives up what is computed of prompts that no row has needed yet."""
+        self._evict_unused([branch.leaf for branch in self._waiting if branch.drawn.size])
+
+    def _lacking(self, branch: Waiting) -> list[int]:
+        """Segments on a branch's path, placed, that have to be computed before it can enter.
+
+        The last token of a prompt is computed again where its logits are gone.
+        """
+        lacking, table = self._residency.uncomputed(branch.leaf), self._residency.table
+        if not lacking and not branch.drawn.size and branch.leaf not in self._logits:
+            lacking = [int(self._trie.leaf_segments[branch.leaf])]
+            table.n_computed[lacking] -= 1
+        return lacking
+
+    def _compute(self, segments: list[int], tokens: int) -> None:
+        """Computes placed segments as far as so many tokens go, and keeps prompts' logits."""
+        if segments:
+            for segment, logits in self._prefill.advance(segments, tokens).items():
+                leaf = int(np.searchsorted(self._trie.leaf_segments, segment))
+                self._logits[leaf] = logits
+
+    def _is_ready(self, branch: Waiting) -> bool:
+        """Whether a branch's path is computed, and what its first token is drawn from is there."""
+        segment, table = self._trie.leaf_segments[branch.leaf], self._residency.table
+        is_computed = table.n_computed[segment] == table.n_tokens[segment]
+        return bool(is_computed) and (branch.drawn.size > 0 or branch.leaf in self._logits)
+
+    # -- rows ----------------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """Fills the batch from the waiting branches, as far as rows and pages allow."""
+        """Takes waiting branches into the batch whose prompts are computed.
+
+        As far as rows and pages allow, and if it is worth the work; into an empty batch at least
+        one.
+        """
+        if not self._waiting:
+            return
+        first, room = not self._stepper.n_samples, self._room()
+        if first:
+            self._open()
+        elif room < self._least_room():
+            return
         admitted: list[tuple[Waiting, Int32, int]] = []
-        new_segments: list[int] = []
-        room = self._room()
-        while True:
-            first = not self._stepper.n_samples and not admitted
-            branch = self._next(room, first)
-            if branch is None:
-                break
-            if first:
-                self._make_way(branch.leaf)
-            missing = self._residency.missing(branch.leaf)
+        while (branch := self._next(room, first)) is not None:
             tail = max(0, branch.drawn.size - 1)
-            if not self._residency.place(missing):
-                if not first:
-                    break
-                missing = self._residency.place_alone(branch.leaf)
-            pages = self._cache.take(self._cache.pages_for(tail))
+            if tail > self._affordable and not first:
+                break
+            admitted.append((branch, self._cache.take(self._cache.pages_for(tail)), tail))
             self._take(branch)
-            admitted.append((branch, pages, tail))
-            new_segments += missing
+            self._affordable -= tail
             room -= self._rows_of(branch.samples.size, 1)
-        self._compute(admitted, new_segments)
+            first = False
+        if admitted:
+            self._enter(admitted)
 
-    def _make_way(self, leaf: int) -> None:
-        """Gives up other paths if a branch of this leaf may not come to its end beside them."""
-        cache, residency = self._cache, self._residency
-        need = residency.pages_missing(leaf) + cache.pages_for(self._stepper.max_tokens) + 1
-        if cache.free_pages < need:
-            residency.evict_unused(self._trie.leaf_segments[[leaf]].astype(np.int32))
+    def _open(self) -> None:
+        """Computes the next branch's path, which an empty batch waits for, and others with it."""
+        branch, cache, residency = self._waiting[-1], self._cache, self._residency
+        need = residency.pages_missing(branch.leaf)
+        if cache.free_pages < need + cache.pages_for(self._stepper.max_tokens) + 1:
+            # it may not come to its end beside the paths of others
+            self._evict_unused([branch.leaf])
+        if not residency.place(residency.missing(branch.leaf)):
+            residency.place_alone(branch.leaf)
+            self._forget_logits()
+        own = self._lacking(branch)
+        self._compute(own, int(residency.table.n_tokens[own].sum()))
+        self._affordable = self._prefill.max_tokens
+        if not branch.drawn.size:  # else its tail needs the pages
+            self.prefetch()
 
-    def put_back(self, branches: list[Waiting]) -> None:
-        """Takes back branches that found no room, in the order of the batch."""
-        self._waiting += branches[::-1]
+    def _evict_unused(self, leaves: list[int]) -> None:
+        """Gives up segments that no row is below, and none of these leaves."""
+        below = self._trie.leaf_segments[np.unique(np.array(leaves, np.int64))]
+        self._residency.evict_unused(np.append(self._stepper.segments, below).astype(np.int32))
+        self._forget_logits()
 
-    def evict_unused(self) -> None:
-        """Gives up segments that no row, and no waiting branch, is below."""
-        leaves = np.unique([branch.leaf for branch in self._waiting]).astype(np.int32)
-        below = np.append(self._stepper.segments, self._trie.leaf_segments[leaves])
-        self._residency.evict_unused(below)
+    def _forget_logits(self) -> None:
+        """Gives up logits of prompts that are given up, or that nobody draws from any more."""
+        if self._logits:
+            slots, segments = self._residency.table.slot, self._trie.leaf_segments
+            wanted = {branch.leaf for branch in self._waiting if not branch.drawn.size}
+            for leaf in list(self._logits):
+                if leaf not in wanted or slots[segments[leaf]] < 0:
+                    del self._logits[leaf]
 
     def _room(self) -> int:
         """Rows that the batch's samples will leave free."""
         return self._max_rows - self._rows_of(self._stepper.n_samples, self._stepper.n_rows)
 
     def _least_room(self) -> int:
-        return max(1, self._max_rows // _WORTHWHILE_SHARE)
+        """Rows for which it is worth admitting anything: all that wait need no more.
+
+        A device draws first tokens in a chunk of their own; on the host one branch is enough.
+        """
+        least, rows = max(1, self._max_rows // _WORTHWHILE_SHARE), 0
+        for branch in reversed(self._waiting):
+            rows += self._rows_of(branch.samples.size, 1)
+            if rows >= least or not self._stepper.is_ahead:
+                break
+        return min(least, rows)
 
     def _rows_of(self, samples: int, rows: int) -> int:
         """Rows that samples will spread over: one each, unless nothing is left to chance."""
         return rows if self._greedy else samples
+
+    def _part(self, branch: Waiting, room: int) -> Waiting:
+        """As many of a branch's samples as there is room for."""
+        if self._rows_of(branch.samples.size, 1) > room:
+            return replace(branch, samples=branch.samples[:room])
+        return branch
 
     def _next(self, room: int, first: bool) -> Waiting | None:
         """The waiting branch that fits next, or as many of its samples as there is room for.
@@ -142,10 +247,12 @@ class Admission:
         if first:
             most = branch.samples.size if self._greedy else self._stepper.max_samples
             return replace(branch, samples=branch.samples[:most])
-        if self._rows_of(branch.samples.size, 1) > room:
-            if room < self._least_room():
-                return None
-            branch = replace(branch, samples=branch.samples[:room])
+        if not self._is_ready(branch):
+            return None
+        least = max(1, self._max_rows // _WORTHWHILE_SHARE)
+        if room < min(self._rows_of(branch.samples.size, 1), least):
+            return None
+        branch = self._part(branch, room)
         return branch if self._fits(branch) else None
 
     def _fits(self, branch: Waiting) -> bool:
@@ -168,23 +275,20 @@ class Admission:
         if rest.size:
             self._waiting.append(replace(whole, samples=rest))
 
-    def _compute(self, admitted: list[tuple[Waiting, Int32, int]], segments: list[int]) -> None:
-        """Computes what admitted branches lack, and makes rows of them."""
-        leaf_segments = self._trie.leaf_segments
-        ends = {int(segment): leaf for leaf, segment in enumerate(leaf_segments)}
-        logits = self._prefill.segments(segments)
-        fresh = {ends[segment]: row for segment, row in logits.items()}
-        new, back = [], []
-        for branch, pages, tail in admitted:
-            leaf, segment = branch.leaf, int(leaf_segments[branch.leaf])
-            first: Tensor | None = None
-            if not branch.drawn.size:
-                if leaf not in fresh:  # resident since an earlier admission, whose logits are gone
-                    fresh[leaf] = self._prefill.segments([segment])[segment]
-                first = fresh[leaf]
-            new.append(Admitted(branch, segment, int(self._start[leaf]), pages, tail, first))
-            if tail:
-                back.append(new[-1])
+    def _enter(self, admitted: list[tuple[Waiting, Int32, int]]) -> None:
+        """Makes rows of branches; tails of those that come back are computed."""
+        new = [
+            Admitted(
+                branch,
+                int(self._trie.leaf_segments[branch.leaf]),
+                int(self._start[branch.leaf]),
+                pages,
+                tail,
+                None if branch.drawn.size else self._logits[branch.leaf],
+            )
+            for branch, pages, tail in admitted
+        ]
+        back = [one for one in new if one.tail]
         if back:
             table = np.full((len(back), max(one.pages.size for one in back)), -1, np.int32)
             for row, one in zip(table, back, strict=True):
@@ -196,3 +300,4 @@ class Admission:
                 np.array([one.start for one in back], np.int32),
             )
         self._stepper.admit(new)
+        self._forget_logits()

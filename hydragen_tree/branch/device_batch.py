@@ -15,6 +15,7 @@ from torch import Tensor
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import BatchState, Control, RowState
 from hydragen_kernels.fork import Groups, first_rows
+from hydragen_kernels.inputs import to_device
 
 DEAD = -1  # the stop state of a row that is none
 
@@ -152,9 +153,4 @@ class DeviceBatch:
         self.control.rows.copy_(count)
 
     def _sent(self, array: NDArray[np.generic]) -> Tensor:
-        """An array on the device, behind what runs there."""
-        source = torch.from_numpy(np.ascontiguousarray(array))
-        device = self.state.rows.device
-        if device.type == "cuda":
-            source = source.pin_memory()
-        return source.to(device, non_blocking=True)
+        return to_device(array, self.state.rows.device)

@@ -118,7 +118,7 @@ class DeviceStepper:
         self._left: list[NDArray[np.int64]] = []  # slots whose samples the device still has
         self._computed = 0
         self._lacked_pages = False  # the last chunk taken, though there may have been some to give
-        self._is_short = False  # of pages; nothing is launched until the reason is gone
+        self._is_short = False  # there were none to give, and no row has left since
 
     # -- what admission asks -----------------------------------------------------------------
 
@@ -154,6 +154,11 @@ class DeviceStepper:
             return 0
         return self._cache.free_pages + self._pages.waiting - self._rows
 
+    @property
+    def lacks_pages(self) -> bool:
+        """See `Stepper`; nothing is launched meanwhile."""
+        return self._is_short and not self._cache.free_pages
+
     def admit(self, new: list[Admitted]) -> None:
         """See `Stepper`: a slot for each sample, or for all of a row that cannot part."""
         for admitted in new:
@@ -184,7 +189,7 @@ class DeviceStepper:
 
     def step(self) -> Progress:
         """See `Stepper`: what the oldest chunk has drawn; waits for it, and launches others."""
-        if self._is_short and not self._flights:
+        if self.lacks_pages and not self._flights:
             progress = parked(self._park())
             self._settle_if_empty()
             return progress
@@ -196,7 +201,7 @@ class DeviceStepper:
 
     def _may_launch(self) -> bool:
         """Whether a chunk can follow those in flight: not while their rows are anybody's guess."""
-        if self._is_short or len(self._flights) == IN_FLIGHT:
+        if self.lacks_pages or len(self._flights) == IN_FLIGHT:
             return False
         return not self._flights or (self._forecast.is_steady and not self._flights[-1].opens)
 
@@ -351,8 +356,7 @@ class DeviceStepper:
         stuck = chunk.number("stuck")
         if not flight.opens:
             self._forecast.seen(flight.known_rows, alive.size, stuck == TOO_MANY_ROWS)
-        self._lacked_pages = stuck == TOO_FEW_PAGES
-        self._is_short = self._lacked_pages and not self._cache.free_pages
+        self._lacked_pages = self._is_short = stuck == TOO_FEW_PAGES
 
     def _park(self) -> list[Waiting]:
         """Makes room for other rows' pages: the last rows leave, to be computed again.

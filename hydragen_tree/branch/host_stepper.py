@@ -85,6 +85,11 @@ class HostStepper:
         """See `Stepper`."""
         return self._cache.free_pages - self._batch.size
 
+    @property
+    def lacks_pages(self) -> bool:
+        """See `Stepper`."""
+        return self._batch.pages_due(self._cache.page_tokens).size > self._cache.free_pages
+
     def admit(self, new: list[Admitted]) -> None:
         """See `Stepper`."""
         for admitted in new:
@@ -101,7 +106,7 @@ class HostStepper:
     def step(self) -> Progress:
         """See `Stepper`: one token of every sample."""
         batch = self._batch
-        if batch.pages_due(self._cache.page_tokens).size > self._cache.free_pages:
+        if self.lacks_pages:
             return parked(self._park())
         rows, samples = batch.size, batch.samples
         logits = self._logits()

@@ -1,24 +1,28 @@
 """Prefill: tokens that are given, not drawn, through the model into the cache.
 
 They are the segments of prompts, and the tails of branches that come back into the batch. A pass
-packs what belongs together, at most so many tokens: pieces of the segments of one level, which see
-their ancestors whole and themselves causally, or pieces of tails.
+packs what belongs together, at most so many tokens: pieces of segments whose ancestors are there,
+which see those whole and themselves causally, or pieces of tails.
+
+A GPU takes passes behind the steps that it has been given: nothing here waits for it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
+from hydragen_kernels.inputs import to_device
 from hydragen_kernels.items import Item, item_columns, item_table
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.trie.trie import Trie
+
+_Piece = tuple[int, int, int]  # of a segment, its tokens start .. stop - 1
 
 TAIL_LEVELS = 8  # pages of tails that a full prefill pass may have; longer ones take more passes
 
@@ -34,6 +38,7 @@ class Prefill:
         max_tokens: tokens of one pass at the most.
 
     Attributes:
+        max_tokens: as given.
         computed_tokens: tokens that went through the model, repeats counted.
     """
 
@@ -41,61 +46,78 @@ class Prefill:
         self, model: TreeModel, trie: Trie, table: SegmentTable, cache: KVCache, max_tokens: int
     ) -> None:
         self._model, self._trie, self._table, self._cache = model, trie, table, cache
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
         self.computed_tokens = 0
 
-    def segments(self, segments: list[int]) -> dict[int, Tensor]:
-        """Computes placed segments, level by level.
+    def segments(self, segments: Sequence[int]) -> dict[int, Tensor]:
+        """Computes placed segments to their end.
 
         Args:
-            segments: numbers of the segments; parents are resident or among them.
+            segments: their numbers; what is above them is computed, or among them.
 
         Returns:
             Logits `[vocabulary]` after each segment that ends a prompt.
         """
+        return self.advance(segments, int(self._table.n_tokens[segments].sum()))
+
+    def advance(self, segments: Sequence[int], tokens: int) -> dict[int, Tensor]:
+        """Computes what placed segments lack, as far as so many tokens go.
+
+        Args:
+            segments: see `segments`; the first ones first.
+            tokens: at the most.
+
+        Returns:
+            Logits `[vocabulary]` after each segment that ends a prompt and has come to its end.
+        """
         logits: dict[int, Tensor] = {}
-        for pack in self._packs(segments):
-            index = np.array([segment for segment, _, _ in pack], np.int32)
-            counts = np.array([stop - start for _, start, stop in pack], np.int32)
-            items = [self._table.path_items(self._table.parent[index], counts)]
-            first, tokens, positions, slots = 0, [], [], []
-            for (number, start, stop), count in zip(pack, counts.tolist(), strict=True):
-                segment, slot = self._trie.segments[number], int(self._table.slot[number])
-                depth = segment.depth
-                own = [Item(first, count, slot, start, causal=0, level=depth)] if start else []
-                own.append(Item(first, count, slot + start, count, causal=1, level=depth + 1))
-                items.append(item_table(own))
-                tokens.append(segment.tokens[start:stop])
-                positions.append(segment.start + np.arange(start, stop))
-                slots.append(slot + np.arange(start, stop))
-                first += count
-            ends = [
-                (number, int(last) - 1)
-                for (number, _, stop), last in zip(pack, np.cumsum(counts), strict=True)
-                if self._trie.segments[number].ends_prompt and stop == self._table.n_tokens[number]
-            ]
-            out = self._forward(tokens, positions, slots, [last for _, last in ends], items)
-            logits.update({number: row for (number, _), row in zip(ends, out, strict=True)})
+        left = list(segments)
+        while left and (pack := self._pack(left, min(tokens, self.max_tokens))):
+            logits.update(self._compute(pack))
+            tokens -= sum(stop - start for _, start, stop in pack)
+            left = [number for number in left if not self._is_computed(number)]
         return logits
 
-    def _packs(self, segments: list[int]) -> Iterator[list[tuple[int, int, int]]]:
-        """Pieces (segment, start, stop) of one level each, at most `prefill_tokens` together."""
-        depths = self._table.depth[segments]
-        for depth in np.unique(depths):
-            pack: list[tuple[int, int, int]] = []
-            room = self._max_tokens
-            for number in sorted(np.array(segments)[depths == depth].tolist()):
-                start, size = 0, int(self._table.n_tokens[number])
-                while start < size:
-                    stop = min(size, start + room)
-                    pack.append((number, start, stop))
-                    room -= stop - start
-                    start = stop
-                    if room == 0:
-                        yield pack
-                        pack, room = [], self._max_tokens
-            if pack:
-                yield pack
+    def _is_computed(self, segment: int) -> bool:
+        return bool(self._table.n_computed[segment] == self._table.n_tokens[segment])
+
+    def _pack(self, segments: Sequence[int], room: int) -> list[_Piece]:
+        """The pieces of one pass: none of them is above another."""
+        pack: list[_Piece] = []
+        for number in segments:
+            if room <= 0:
+                break
+            parent, start = int(self._table.parent[number]), int(self._table.n_computed[number])
+            if parent < 0 or self._is_computed(parent):
+                stop = min(int(self._table.n_tokens[number]), start + room)
+                pack.append((number, start, stop))
+                room -= stop - start
+        return sorted(pack)  # depth-first: those below one segment meet it in one product
+
+    def _compute(self, pack: list[_Piece]) -> dict[int, Tensor]:
+        """One pass; logits after segments that end a prompt and come to their end in it."""
+        index = np.array([segment for segment, _, _ in pack], np.int32)
+        counts = np.array([stop - start for _, start, stop in pack], np.int32)
+        items = [self._table.path_items(self._table.parent[index], counts)]
+        first, tokens, positions, slots = 0, [], [], []
+        for (number, start, stop), count in zip(pack, counts.tolist(), strict=True):
+            segment, slot = self._trie.segments[number], int(self._table.slot[number])
+            depth = segment.depth
+            own = [Item(first, count, slot, start, causal=0, level=depth)] if start else []
+            own.append(Item(first, count, slot + start, count, causal=1, level=depth + 1))
+            items.append(item_table(own))
+            tokens.append(segment.tokens[start:stop])
+            positions.append(segment.start + np.arange(start, stop))
+            slots.append(slot + np.arange(start, stop))
+            first += count
+            self._table.n_computed[number] = stop
+        ends = [
+            (number, int(last) - 1)
+            for (number, _, _), last in zip(pack, np.cumsum(counts), strict=True)
+            if self._trie.segments[number].ends_prompt and self._is_computed(number)
+        ]
+        out = self._forward(tokens, positions, slots, [last for _, last in ends], items)
+        return {number: row for (number, _), row in zip(ends, out, strict=True)}
 
     def tails(self, segments: Int32, tails: list[Int32], pages: Int32, starts: Int32) -> None:
         """Computes the tails of branches that come back into the batch.
@@ -132,7 +154,7 @@ class Prefill:
             start = 0
             while start < length:
                 levels = max(deepest, self._cache.pages_for(length))
-                room = self._max_tokens * TAIL_LEVELS // levels - total
+                room = self.max_tokens * TAIL_LEVELS // levels - total
                 stop = min(length, start + max(size, room // size * size))
                 if pack and (room < size or stop < length):
                     yield pack
@@ -208,7 +230,7 @@ def forward(
     """
 
     def move(array: NDArray[np.int64] | Int32) -> Tensor:
-        return torch.from_numpy(array.astype(np.int64)).to(model.device)
+        return to_device(array.astype(np.int64), model.device)
 
     return model.forward(
         move(tokens), move(positions), move(slots), move(keep), cache, model.attend(plan, backend)

@@ -1,8 +1,9 @@
 """Which segments of the tree are in the cache, and where.
 
 A segment is *resident* while its keys and values have slots. Segments of prompts are placed when
-a branch below them is admitted, and given up when no row and no waiting branch needs them; frozen
-tails become segments here, and are given up the same way. What was given up is computed again.
+the turn of a branch below them comes near, computed piece by piece, and given up when no row and no
+waiting branch needs them; frozen tails become segments here, and are given up the same way. What
+was given up is computed again.
 """
 
 import numpy as np
@@ -42,6 +43,15 @@ class Residency:
             segment = int(self.table.parent[segment])
         return missing[::-1]
 
+    def uncomputed(self, leaf: int) -> list[int]:
+        """Segments on a leaf's path that are not computed to their end, from the root."""
+        table, found = self.table, []
+        segment = int(self._trie.leaf_segments[leaf])
+        while segment >= 0 and table.n_computed[segment] < table.n_tokens[segment]:
+            found.append(segment)
+            segment = int(table.parent[segment])  # above a computed one all are
+        return found[::-1]
+
     def pages_missing(self, leaf: int) -> int:
         """Pages that `place` would take for a leaf's path."""
         sizes = self.table.n_tokens[self.missing(leaf)].tolist()
@@ -60,11 +70,8 @@ class Residency:
             placed.append(index)
         return True
 
-    def place_alone(self, leaf: int) -> list[int]:
+    def place_alone(self, leaf: int) -> None:
         """Places a leaf's path when nothing else is needed: all that is in its way is given up.
-
-        Returns:
-            The segments that have to be computed, from the root.
 
         Raises:
             CapacityError: not even so does it fit, which `check_capacity` rules out.
@@ -72,9 +79,8 @@ class Residency:
         own = self._trie.leaf_segments[[leaf]].astype(np.int32)
         for keep in (own, np.empty(0, np.int32)):  # what is resident of the path may be in the way
             self.evict_unused(keep)
-            missing = self.missing(leaf)
-            if self.place(missing):
-                return missing
+            if self.place(self.missing(leaf)):
+                return
         raise CapacityError("a path that fits into the cache found no room in it")
 
     def freeze(self, segment: int, pages: Int32, n_tokens: int) -> int | None:
@@ -88,7 +94,7 @@ class Residency:
     def evict(self, segment: int) -> None:
         """Gives up a segment's slots."""
         self._cache.release_run(int(self.table.slot[segment]), int(self.table.n_tokens[segment]))
-        self.table.slot[segment] = -1
+        self.table.slot[segment], self.table.n_computed[segment] = -1, 0
 
     def evict_unused(self, segments: Int32) -> None:
         """Gives up every resident segment that is not on the path of one of these."""

@@ -147,6 +147,11 @@ class Stepper(Protocol):
         """Free pages beyond those that the rows need for their next token."""
         ...
 
+    @property
+    def lacks_pages(self) -> bool:
+        """Whether `step` will put branches back, unless pages are given up for their rows."""
+        ...
+
     def admit(self, new: list[Admitted]) -> None:
         """Takes branches in."""
         ...

@@ -1,16 +1,21 @@
 """The loop: waiting branches in, finished samples out.
 
     while branches are live or waiting:
-        admit     waiting branches into the batch, their missing keys and values computed
+        admit     waiting branches into the batch, those whose prompts are computed
         launch    the next steps, where a device takes them
+        prefetch  prompts of the branches that are next, in no more time than the steps take
         finish    the samples that have ended before: text and program, one record each
         step      the rows through the model, a token drawn for every sample; rows fork, samples end
 
 How steps are taken, one by one by the host or many at once by a device, is the stepper's business.
-Samples are finished while a device works on the next steps.
+A device computes prompts behind the steps that it was given, and works on while samples are
+finished.
 """
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 
@@ -79,24 +84,31 @@ class Loop:
 
         Yields the samples that have ended in the round before.
         """
-        if self.admission.is_worthwhile():
+        stats = self.stats
+        with _timed(stats, "admission_s"):
             self.admission.admit()
-        self.stepper.launch()
+        with _timed(stats, "stepping_s"):
+            self.stepper.launch()
+        with _timed(stats, "admission_s"):
+            self.admission.prefetch()
         yield from self.records.finished(self._ended)
-        progress = self.stepper.step()
+        if self.stepper.lacks_pages:
+            self.admission.give_up_prefetched()
+        with _timed(stats, "stepping_s"):
+            progress = self.stepper.step()
         self._ranks.check_same(progress.drawn.tokens)
         self.records.add(progress.samples, progress.drawn)
         self._count(progress)
         self._ended = progress.ended
-        self.admission.put_back(progress.parked)
-        if progress.ended or progress.parked:
-            self.admission.evict_unused()
+        with _timed(stats, "admission_s"):
+            self.admission.follow(progress)
         self._update_stats()
 
     def _count(self, progress: Progress) -> None:
         """Adds up what was computed; a step in which nothing was drawn is none."""
         steps = int(np.count_nonzero((progress.drawn.tokens >= 0).any(axis=1)))
         self.stats.rows_computed += progress.rows
+        self.stats.rows_parked += len(progress.parked)
         if self.stepper.is_ahead:
             self.stats.steps_device += steps
         else:
@@ -108,3 +120,11 @@ class Loop:
         stats.samples_live, stats.rows_live = self.stepper.n_samples, self.stepper.n_rows
         stats.prefilled_tokens = self.prefill.computed_tokens
         stats.kv_bytes_peak = cache.peak_pages * cache.page_bytes
+
+
+@contextmanager
+def _timed(stats: RunStats, name: Literal["admission_s", "stepping_s"]) -> Iterator[None]:
+    """Adds the seconds of a block to a figure."""
+    started = time.perf_counter()
+    yield
+    setattr(stats, name, getattr(stats, name) + time.perf_counter() - started)

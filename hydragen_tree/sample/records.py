@@ -39,6 +39,10 @@ class RunStats:
         kv_bytes_peak: most bytes of keys and values in use.
         steps_host: steps whose ends and forks the host worked out before it took another.
         steps_device: steps that a device took ahead of the host.
+        rows_parked: rows that had to leave the batch, to be computed again.
+        admission_s: seconds of the host for prompts and for rows that come; a GPU computes prompts
+            later, behind its steps.
+        stepping_s: seconds of the host for steps, and those it waited for them.
         started: `time.perf_counter()` when the weights were there and sampling began.
     """
 
@@ -54,6 +58,9 @@ class RunStats:
     kv_bytes_peak: int = 0
     steps_host: int = 0
     steps_device: int = 0
+    rows_parked: int = 0
+    admission_s: float = 0.0
+    stepping_s: float = 0.0
     started: float = 0.0
 
     @property

@@ -1,6 +1,8 @@
 """Checks the launchers share: a wrong call fails with a message before a kernel reads memory."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 FP8 = torch.float8_e4m3fn  # what keys and values may be instead
@@ -117,3 +119,11 @@ def check_contiguous(
 def movable(x: torch.Tensor) -> torch.Tensor:
     """The same memory in a type that torch can index everywhere: fp8 as bytes."""
     return x.view(torch.uint8) if x.dtype.itemsize == 1 else x
+
+
+def to_device(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """An array on a device; a GPU takes it behind what it has been given, and is not waited for."""
+    source = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        source = source.pin_memory()
+    return source.to(device, non_blocking=True)

@@ -5,6 +5,7 @@ whose they are, so that a page that is lost, or somebody else's, is seen where i
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from hydragen_kernels.batch_state import BatchState, Ring, RowState
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_rows
+from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.decoder import IN_FLIGHT, Chunk
 from hydragen_tree.branch.device_batch import DeviceBatch
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.graphs import Choice, Graphs
+from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.model.cache import KVCache
@@ -94,18 +97,24 @@ class Texts:
                 yield sample
 
 
-class Memory:
+class Memory(Prefill):
     """What pages hold, and a prefill that fills them."""
 
-    computed_tokens = 0
-
-    def __init__(self, trie: Trie) -> None:
+    def __init__(self, trie: Trie, table: SegmentTable, max_tokens: int = 8) -> None:
+        no_model: Any = None
+        super().__init__(no_model, trie, table, no_model, max_tokens)
         self.trie = trie
         self.slots: dict[int, tuple[int, int]] = {}  # place in the text, and token
 
-    def segments(self, segments: list[int]) -> dict[int, torch.Tensor]:
-        ends = [one for one in segments if self.trie.segments[one].ends_prompt]
-        return {segment: torch.full((8,), float(segment)) for segment in ends}
+    def _compute(self, pack: list[tuple[int, int, int]]) -> dict[int, torch.Tensor]:
+        logits = {}
+        for segment, start, stop in pack:
+            assert self._table.slot[segment] >= 0
+            assert self._table.n_computed[segment] == start
+            self._table.n_computed[segment] = stop
+            if stop == self._table.n_tokens[segment] and self.trie.segments[segment].ends_prompt:
+                logits[segment] = torch.full((8,), float(segment))
+        return logits
 
     def tails(
         self, segments: np.ndarray, tokens: list[np.ndarray], pages: np.ndarray, starts: np.ndarray
@@ -275,6 +284,7 @@ class Ahead:
             path, segment = set(), int(trie.leaf_segments[leaf])
             while segment >= 0:
                 path.add((int(table.slot[segment]), int(table.n_tokens[segment])))
+                assert table.n_computed[segment] == table.n_tokens[segment], "not computed yet"
                 segment = int(table.parent[segment])
             assert met == path, "a row meets other segments than its prompt's"
         return fits

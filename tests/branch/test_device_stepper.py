@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("triton")
@@ -43,6 +43,7 @@ def run(
     p_end: float,
     greedy: bool,
     chunk: int,
+    pass_tokens: int,
     least_rows: int,
     seed: int,
 ) -> bool:
@@ -61,7 +62,7 @@ def run(
 
     of_text = leaf_of if greedy else int
     texts = Texts(leaves * n, of_text, max_tokens, vocabulary, together, p_end, seed)
-    memory = Memory(trie)
+    memory = Memory(trie, residency.table, pass_tokens)
     decoder: Any = Ahead(texts, memory, cache, residency, max_rows, max_tokens)
     decoder.leaf_of = leaf_of
     options = SamplingSettings(temperature=0.0 if greedy else 1.0, max_tokens=max_tokens)
@@ -91,7 +92,7 @@ def run(
     return True
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, phases=[Phase.explicit, Phase.generate])
 @given(
     prompts=st.integers(1, 4),
     n=st.integers(1, 12),
@@ -103,6 +104,7 @@ def run(
     p_end=st.sampled_from([0.0, 0.05, 0.3]),
     greedy=st.sampled_from([False, False, False, True]),
     chunk=st.integers(1, 8),
+    pass_tokens=st.sampled_from([1, 3, 8, 100]),
     least_rows=st.sampled_from([1, 2, 64]),
     seed=st.integers(0, 2**32),
 )
@@ -117,6 +119,7 @@ def run(
     p_end=0.0,
     greedy=False,
     chunk=2,
+    pass_tokens=8,
     least_rows=2,
     seed=1953744977,
 )
@@ -131,6 +134,7 @@ def run(
     p_end=0.05,
     greedy=False,
     chunk=1,
+    pass_tokens=8,
     least_rows=2,
     seed=1578828202,
 )
@@ -145,6 +149,7 @@ def run(
     p_end=0.1,
     greedy=False,
     chunk=1,
+    pass_tokens=8,
     least_rows=64,
     seed=987925197,
 )
@@ -159,6 +164,7 @@ def run(
     p_end=0.3,
     greedy=False,
     chunk=8,
+    pass_tokens=8,
     least_rows=64,
     seed=4143639662,
 )

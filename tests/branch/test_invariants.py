@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hydragen_kernels.drawn import Drawn
+from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch import host_stepper
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
+from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Progress, Waiting
 from hydragen_tree.errors import CapacityError
@@ -36,15 +38,25 @@ EAGER = CostModel("eager", bandwidth=1.0, item_s=0.0)  # sharing two tokens pays
 PROMPTS = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 6, 7], [1, 2, 3], [9] * 9]
 
 
-class GivenLogits:
-    """Stands in for a prefill: the logits after a prompt are its segment's number."""
+class GivenLogits(Prefill):
+    """A prefill without a model: the logits after a prompt are its segment's number."""
 
-    def __init__(self, trie: Trie) -> None:
-        self.trie = trie
+    def __init__(self, trie: Trie, table: SegmentTable, max_tokens: int) -> None:
+        no_model: Any = None
+        super().__init__(no_model, trie, table, no_model, max_tokens)
 
-    def segments(self, segments: list[int]) -> dict[int, torch.Tensor]:
-        ends = [one for one in segments if self.trie.segments[one].ends_prompt]
-        return {segment: torch.full((8,), float(segment)) for segment in ends}
+    def _compute(self, pack: list[tuple[int, int, int]]) -> dict[int, torch.Tensor]:
+        logits = {}
+        for segment, start, stop in pack:
+            above = self._table.parent[segment]
+            assert above < 0 or self._table.n_computed[above] == self._table.n_tokens[above]
+            assert self._table.slot[segment] >= 0
+            assert self._table.n_computed[segment] == start < stop
+            self._table.n_computed[segment] = stop
+            self.computed_tokens += stop - start
+            if stop == self._table.n_tokens[segment] and self._trie.segments[segment].ends_prompt:
+                logits[segment] = torch.full((8,), float(segment))
+        return logits
 
     def tails(self, *_: Any) -> None:
         pass
@@ -75,6 +87,7 @@ class Books:
     max_rows: int
     max_tokens: int
     samples_a_leaf: int
+    pass_tokens: int = 8
 
     def __post_init__(self) -> None:
         self.trie = Trie.build(np.array(p, np.int32) for p in PROMPTS)
@@ -95,7 +108,7 @@ class Books:
         table, no_model = self.residency.table, None
         parts: Any = self.batch, no_model, cache, table, freezing, keys, settings
         self.stepper = HostStepper(*parts, self.max_rows, self.ends)
-        prefill: Any = GivenLogits(self.trie)
+        prefill = GivenLogits(self.trie, table, self.pass_tokens)
         around = self.trie, self.residency, prefill, cache, self.max_rows, False
         self.admission = Admission(self.waiting, self.stepper, *around)
         self.ended: list[int] = []
@@ -134,6 +147,9 @@ class Books:
         assert np.unique(own).size == own.size, "two rows would write to one page"
         hung = table.live(batch.segment)
         assert (table.slot[: table.size][hung] >= 0).all(), "a row reads a segment that is gone"
+        is_computed = (table.n_computed == table.n_tokens)[: table.size]
+        assert is_computed[hung].all(), "a row reads a segment that is not computed"
+        assert not table.n_computed[: table.size][table.slot[: table.size] < 0].any()
         for row in range(batch.size):
             on_path = int(batch.n_drawn[row] - (batch.n_drawn[row] > 0))
             frozen = self._frozen_tokens(int(batch.segment[row]), int(batch.leaf[row]))
@@ -150,10 +166,14 @@ class Books:
     def step(self, rng: np.random.Generator, spread: int, p_end: float) -> None:
         """One round of the loop with random tokens and ends."""
         batch, histories = self.batch, self.histories()
-        if self.admission.is_worthwhile():
-            self.admission.admit()
+        self.admission.admit()
+        self.check()
+        histories = self.histories()
+        self.admission.prefetch()
+        self.check()
+        if self.stepper.lacks_pages:
+            self.admission.give_up_prefetched()
             self.check()
-            histories = self.histories()
         self.ends.rng, self.ends.p_end = rng, p_end
         progress = self.with_tokens(rng, spread, self.stepper.step)
         for column, sample in enumerate(progress.samples.tolist()):
@@ -165,9 +185,7 @@ class Books:
         for branch in progress.parked:
             for sample in branch.samples.tolist():
                 assert branch.drawn.tolist() == histories.pop(sample)
-        self.admission.put_back(progress.parked)
-        self.check()
-        self.admission.evict_unused()
+        self.admission.follow(progress)
         self.check()
         assert self.histories() == histories
         assert (batch.stops == batch.n_drawn).all(), "a row has another's stop state"
@@ -205,6 +223,7 @@ class Books:
     samples_a_leaf=st.integers(1, 6),
     spread=st.integers(1, 3),
     p_end=st.sampled_from([0.0, 0.05, 0.4]),
+    pass_tokens=st.sampled_from([1, 3, 8, 100]),
 )
 def test_books_balance_after_every_operation(
     seed: int,
@@ -214,8 +233,9 @@ def test_books_balance_after_every_operation(
     samples_a_leaf: int,
     spread: int,
     p_end: float,
+    pass_tokens: int,
 ) -> None:
-    books = Books(n_pages, max_rows, max_tokens, samples_a_leaf)
+    books = Books(n_pages, max_rows, max_tokens, samples_a_leaf, pass_tokens)
     try:
         books.residency.check_capacity(max_tokens)
     except CapacityError:
