@@ -303,7 +303,8 @@ def run(
     print(HEADING, flush=True)
     model, shape = random_model(name, weights)
     kv_dtype = FP8 if in_fp8 else None
-    rig = Rig(model, shape, int(model.model.config.vocab_size), kv_dtype)
+    logit_error = None if error is None else error.relative
+    rig = Rig(model, shape, int(model.model.config.vocab_size), kv_dtype, logit_error)
     bare = Rig(WithoutAttention(model.model), shape, rig.vocabulary, kv_dtype)
     result: list[Row] = []
     for point in points:

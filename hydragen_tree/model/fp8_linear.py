@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hydragen_kernels.inputs import FP8
+from hydragen_kernels.quantise import quantise_groups
 from hydragen_kernels.reference import narrow
 
 BLOCK = 128  # channels and inputs that share a scale, where weights are scaled by blocks
@@ -59,9 +60,9 @@ def quantise(x: Tensor, group: int) -> Quantised:
         group: divides the width.
     """
     groups = x.unflatten(1, (-1, group))
-    largest = groups.abs().amax(2).float().clamp(min=_LEAST)
-    numbers = narrow(groups.float() * (LARGEST / largest)[:, :, None], FP8)
-    return Quantised(numbers.flatten(1), largest / LARGEST)
+    scale = groups.abs().amax(2).float().clamp(min=_LEAST) * (1.0 / LARGEST)
+    numbers = narrow(groups.float() * scale.reciprocal()[:, :, None], FP8)
+    return Quantised(numbers.flatten(1), scale)
 
 
 def widen_blocks(numbers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -144,7 +145,7 @@ class Fp8Linear(nn.Module):
 
     def _quantise(self, rows: Tensor) -> Quantised:
         if self.input_scale is None:
-            return quantise(rows, BLOCK if self.by_blocks else self.in_features)
+            return Quantised(*_quantise(rows, BLOCK if self.by_blocks else self.in_features))
         scale = self.input_scale.expand(rows.shape[0], 1).contiguous()
         return Quantised(narrow(rows.float() / self.input_scale, FP8), scale)
 
@@ -221,8 +222,22 @@ def _is_right_by_blocks(device: torch.device) -> bool:
     return bool((found - expected).norm() <= _TOLERANCE * expected.norm())
 
 
-# The compiler sees one opaque operation: left to itself it tries kernels of its own for the first
-# number of rows that it meets, and then keeps one for all.
+# The compiler sees opaque operations: left to itself it tries kernels of its own for the first
+# number of rows that it meets, and then keeps one for all; and it divides in another way.
+@torch.library.custom_op("hydragen::fp8_quantise", mutates_args=())
+def _quantise(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """As of `quantise`, on a GPU in one launch."""
+    numbers, scale = quantise_groups(x, group) if x.is_cuda else quantise(x, group)
+    return numbers, scale
+
+
+@_quantise.register_fake
+def _(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    rows, width = x.shape
+    scale = x.new_empty((rows, width // group), dtype=torch.float32)
+    return x.new_empty((rows, width), dtype=FP8), scale
+
+
 @torch.library.custom_op("hydragen::fp8_product", mutates_args=())
 def _product(numbers: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
     """`[rows, in]` and `[out, in]` to `[rows, out]` bfloat16; scales by rows or by blocks."""

@@ -330,7 +330,7 @@ class Sampler(NotebookView):
             cost=self.cost,
             max_rows=self.max_rows,
             prefill_tokens=self._prefill_tokens,
-            decoder=self._decoder(cache, records, self._levels(trie, settings), rows),
+            decoder=self._decoder(cache, records, _depth(trie), rows),
             waiting=waiting,
         )
 
@@ -349,7 +349,7 @@ class Sampler(NotebookView):
         return self.backend == "triton"
 
     def _decoder(
-        self, cache: KVCache, records: SampleRecords, levels: int, rows: int
+        self, cache: KVCache, records: SampleRecords, depth: int, rows: int
     ) -> "Decoder | None":
         """Steps the batch on the device; None where the host has to, as when it searches texts."""
         captures = self.is_fused and not why_uncaptured(self.source.config)
@@ -359,12 +359,7 @@ class Sampler(NotebookView):
         from hydragen_tree.branch.decoder import Decoder  # imports Triton
 
         heads = self.source.heads
-        return Decoder(self.model, cache, heads, records.settings, stops, rows, levels)
-
-    def _levels(self, trie: Trie, settings: SamplingSettings) -> int:
-        """Segments on a path at the most, frozen tails included."""
-        deepest = max((segment.depth for segment in trie), default=0)
-        return path_levels(deepest + 1, settings.max_tokens, self.page_tokens)
+        return Decoder(self.model, cache, heads, records.settings, stops, rows, depth)
 
     def outline(self, prompts: Sequence[Prompt], n: int, shard: Part | None = None) -> Outline:
         """What a run of n samples a task would share: its trie, and the rows of its batch.
@@ -382,8 +377,9 @@ class Sampler(NotebookView):
         source, page = self.source, self.page_tokens
         tail = -(-settings.max_tokens // page) + 1
         useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
+        levels = path_levels(_depth(trie), settings.max_tokens, page)
         budget = self.memory_bytes or self._ranks.least(
-            kv_budget_bytes(source, self._prefill_tokens, rows, self._levels(trie, settings))
+            kv_budget_bytes(source, self._prefill_tokens, rows, levels)
         )
         page_bytes = page * source.shape.token_bytes
         n_pages = min(useful, budget // page_bytes)
@@ -394,3 +390,8 @@ class Sampler(NotebookView):
                 value=f"{budget} bytes",
             )
         return KVCache(source.shape, n_pages, page, source.kv_dtype, source.device, self.is_fused)
+
+
+def _depth(trie: Trie) -> int:
+    """Segments of a prompt at the most."""
+    return max((segment.depth for segment in trie), default=0) + 1

@@ -23,6 +23,8 @@ import triton.language as tl  # noqa: E402
 
 from hydragen_kernels.append import append  # noqa: E402
 from hydragen_kernels.fp8 import e4m3_bits, readable, widen  # noqa: E402
+from hydragen_kernels.quantise import quantise_groups  # noqa: E402
+from hydragen_tree.model.fp8_linear import quantise  # noqa: E402
 
 
 @triton.jit
@@ -112,3 +114,29 @@ def test_an_arena_of_two_types_is_refused() -> None:
     slots = torch.zeros(1, dtype=torch.int32, device=DEVICE)
     with pytest.raises(ValueError, match="arena of one dtype"):
         append(keys.to(FP8), values, k, k, slots)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "width", "group"), [(1, 64, 64), (5, 384, 128), (3, 1808, 1808), (2, 9000, 9000)]
+)
+def test_groups_are_quantised_as_torch_does_it(
+    rows: int, width: int, group: int, dtype: torch.dtype
+) -> None:
+    """To the bit, a group of zeros included."""
+    if INTERPRETED and dtype == torch.bfloat16:
+        pytest.skip("the interpreter holds bf16 as uint16")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, width, generator=generator) * torch.logspace(-2, 2, rows)[:, None]
+    x[-1, :group] = 0.0
+    x = x.to(DEVICE, dtype)
+    numbers, scale = quantise_groups(x, group)
+    expected = quantise(x, group)
+    assert torch.equal(scale, expected.scale)
+    assert torch.equal(numbers.view(torch.uint8), expected.numbers.view(torch.uint8))
+
+
+def test_no_rows_are_quantised() -> None:
+    numbers, scale = quantise_groups(torch.empty(0, 64, device=DEVICE), 64)
+    assert numbers.shape == (0, 64)
+    assert scale.shape == (0, 1)
