@@ -83,6 +83,8 @@ def _serve(line: _Line) -> None:
     if place.threads is not None:
         torch.set_num_threads(place.threads)
     sampler, ranks = place.maker(ranks=place.ranks), place.ranks
+    if sampler.source.device.type == "cuda":
+        torch.cuda.set_device(sampler.source.device)  # kernels start on the current one
     ranks.join(sampler.source.device)
     worker = Worker(sampler)
     has_asked = False
