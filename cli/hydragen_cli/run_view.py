@@ -30,7 +30,7 @@ class RunView(Progress):
         board: what became of every problem.
         total: how many samples the whole run has, at the most.
         n: samples of a problem, at the most.
-        in_rounds: a problem may be ended before that, and the sampler's figures are of a round.
+        in_rounds: a problem may be ended before that; the sampler knows of what it was given.
         budget_s: seconds after which sampling ends.
         quiet: show nothing.
     """
@@ -97,7 +97,7 @@ class RunView(Progress):
         return [f"{at_most}{duration(rest_s)} left"] if rest_s else []
 
     def _rest_of_rounds_s(self, stats: "RunStats") -> float:
-        """Seconds left if no problem is ended any more; the sampler knows of its round alone."""
+        """Seconds left if no problem is ended any more; the sampler knows of a part alone."""
         usual = self._tally.tokens / self._tally.samples
         missing = (self._total() - self._board.drawn) * usual
         return missing / stats.tokens_sampled * stats.elapsed_s

@@ -65,7 +65,7 @@ class Loop:
 
         Args:
             more: asked before every round for further branches, with the number of samples that
-                wait; the run ends when nothing is left and nothing more comes.
+                wait; the run ends when every sample has been taken and nothing more comes.
 
         Raises:
             CapacityError: not even one branch fits to its end.
@@ -74,10 +74,13 @@ class Loop:
         while True:
             if more is not None:
                 self.admission.add(more(self.admission.n_waiting))
-            if not (self.stepper.n_samples or self.admission.has_waiting):
-                break
-            yield from self.step()
-        yield from self.records.finished(self._ended)
+            if self.stepper.n_samples or self.admission.has_waiting:
+                yield from self.step()
+            elif self._ended:
+                ended, self._ended = self._ended, []
+                yield from self.records.finished(ended)
+            else:
+                return
 
     def step(self) -> Iterator[Sample]:
         """One round: as many steps as the stepper takes at a time.

@@ -6,8 +6,7 @@ reads the file from its beginning and passes over what has a verdict.
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydragen_tree.judge.grading import Grading
@@ -41,19 +40,6 @@ class JudgeThread:
         """Raises what made the judge fail, if it has."""
         if self._failure is not None:
             raise self._failure
-
-    def catch_up(self, is_judged: Callable[[], bool]) -> None:
-        """Waits until the judge is done with what stands in the file now.
-
-        Args:
-            is_judged: whether it is.
-        """
-        if is_judged():
-            return
-        self.start()
-        while not is_judged():
-            self.check()
-            time.sleep(_POLL_S)
 
     def finish(self) -> None:
         """Waits until all of the file is judged; nothing may be added to it any more."""

@@ -9,10 +9,8 @@
 Whatever ends a run, the same call goes on with it: samples that stand in the folder are not drawn
 again, and those that have a verdict are not judged again.
 
-Where verdicts decide how many samples a problem gets, samples are drawn in rounds: 32 of every
-problem, then up to 64, 128, ... of those that the verdicts so far have not ended. So which samples
-are drawn does not depend on how fast the judge is, and the batch is left to the problems that need
-it.
+Where verdicts decide how many samples a problem gets, samples are drawn in rounds, see `rounds.py`:
+the batch is left to the problems that need it.
 """
 
 import json
@@ -22,6 +20,9 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hydragen_tree.errors import InputError, OutputError
 from hydragen_tree.files import write_text
@@ -38,14 +39,14 @@ from hydragen_tree.results.results import Results
 from hydragen_tree.sample.lines import SampleLine
 from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.sampler import Sampler
-from hydragen_tree.sample.session import add_figures, session_figures
+from hydragen_tree.sample.session import session_figures
 from hydragen_tree.sample.writer import SampleWriter
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.solving.board import Board
 from hydragen_tree.solving.folder import RunFolder
 from hydragen_tree.solving.following import JudgeThread
+from hydragen_tree.solving.rounds import Rounds
 from hydragen_tree.solving.savings import count_savings
-from hydragen_tree.spread.spread_sampler import SpreadSampler
 
 _USUAL = SamplingSettings()
 
@@ -141,7 +142,6 @@ class Solving:
         writer: of the samples.
         grading: of their programs.
         session: figures of what was drawn by `run`; None where nothing was.
-        is_out_of_time: the budget has ended `run`.
         figures: how far the run is, as plain JSON types, as of `finish`.
 
     Raises:
@@ -169,9 +169,8 @@ class Solving:
         self.folder, self.board = folder, Board(problem.id for problem in problems)
         self._sampler, self._settings, self._prompts = sampler, settings, prompts
         self._rule, self._language = rule, language
-        self._ended: set[str] = set()
+        self._rounds: Rounds | None = None
         self.session: dict[str, Any] | None = None
-        self.is_out_of_time = False
         self.figures: dict[str, Any] = {}
         by_rule = {key: value for key, value in rule.to_json().items() if key != "n"}
         with ExitStack() as files:
@@ -216,22 +215,21 @@ class Solving:
             OutputError: a file cannot be written; every earlier line is intact.
         """
         deadline = None if budget_s is None else time.monotonic() + budget_s
-        # with a limit of time, too, every problem is to have as many samples as the others
-        in_rounds = self._rule.looks_at_verdicts or deadline is not None
-        with ExitStack() as stack:
-            if in_rounds and isinstance(self._sampler, SpreadSampler):
-                stack.enter_context(self._sampler)  # its workers stay for the next round
-            judging = stack.enter_context(
-                JudgeThread(self.grading, self.folder.samples, self._language)
-            )
+        with JudgeThread(self.grading, self.folder.samples, self._language) as judging:
             if self.writer.tally.samples:
                 judging.start()  # while the model loads
-            for size in self._rule.looks() if in_rounds else (self._rule.n,):
-                if self._rule.looks_at_verdicts:
-                    judging.catch_up(self._is_all_judged)
-                    self._ended = {t for t in self.board.problems if self.board.is_met(t)}
-                if not self.is_out_of_time:
-                    self._draw_up_to(size, judging, held, deadline)
+            self._rounds = rounds = Rounds(
+                self._rule,
+                self.board,
+                self.writer.done,
+                deadline=deadline,
+                # with a limit of time, too, every problem is to have as many samples as the others
+                in_rounds=self._rule.looks_at_verdicts or deadline is not None,
+                enough=self._sampler.max_rows,
+                is_all_judged=self._is_all_judged,
+                wait=judging.check,
+            )
+            self._draw(rounds, judging, held, deadline)
             with held():
                 self._end_session()
             judging.finish()
@@ -241,36 +239,43 @@ class Solving:
         without_line = faults.total() - faults["infrastructure errors"]
         return self.board.judged + without_line >= self.board.drawn
 
-    def _draw_up_to(
+    def _draw(
         self,
-        size: int,
+        rounds: Rounds,
         judging: JudgeThread,
         held: Callable[[], AbstractContextManager[None]],
         deadline: float | None,
     ) -> None:
-        """Draws what the problems that are not ended lack of their first `size` samples."""
-        done = {
-            task_id: {index for index in self.writer.done.get(task_id, ()) if index < size}
-            for task_id in self.board.problems
-            if task_id not in self._ended
-        }
-        done = {task_id: indices for task_id, indices in done.items() if len(indices) < size}
-        prompts = [prompt for prompt in self._prompts if prompt.task_id in done]
-        if not prompts:
+        """Draws what the rounds give, in one run."""
+        if (first := rounds.give(0)) is None:
             return
-        for sample in self._sampler.sample(prompts, size, self._settings, done=done):
+        given = [first]  # before the model was loaded
+
+        def feed(n_waiting: int) -> Mapping[str, NDArray[np.int64]] | None:
+            return given.pop() if given else rounds.give(n_waiting)
+
+        tasks = {*rounds.open, *first}
+        prompts = [prompt for prompt in self._prompts if prompt.task_id in tasks]
+        n, done = self._rule.n, self.writer.done
+        done = {task_id: {*indices} for task_id, indices in done.items() if task_id in tasks}
+        for sample in self._sampler.sample(prompts, n, self._settings, done=done, feed=feed):
             with held():
                 if not self.writer.tally.samples:
                     self._verdicts.finish()  # those of samples that are given up go first
                 self.writer.write(sample)
                 self.board.drew(sample.task_id)
+            rounds.came(sample.task_id)
             judging.start()
             judging.check()
             if deadline is not None and time.monotonic() > deadline:
-                self.is_out_of_time = True
+                rounds.is_out_of_time = True
                 break
-        figures = session_figures(self._sampler, self._prompts[0])
-        self.session = add_figures(self.session, figures) if self.session else figures
+        self.session = session_figures(self._sampler, self._prompts[0])
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the budget has ended `run`."""
+        return self._rounds is not None and self._rounds.is_out_of_time
 
     def _end_session(self) -> None:
         """Keeps the session's figures, and the run's where no more samples are to come."""
@@ -334,8 +339,9 @@ class Solving:
     @property
     def most_samples(self) -> int:
         """How many samples the run has at its end, if no further problem is ended by its rule."""
+        ended = self._rounds.ended if self._rounds is not None else ()
         return sum(
-            problem.drawn if task_id in self._ended else self._rule.n
+            problem.drawn if task_id in ended else self._rule.n
             for task_id, problem in self.board.problems.items()
         )
 

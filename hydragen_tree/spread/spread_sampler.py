@@ -1,6 +1,7 @@
 """A sampler whose samples are drawn by several workers.
 
     while samples are missing:
+        feed      samples into the work list, where they are given in the course of the run
         give      pieces of the work list to the workers that have nothing to do, or soon will
         receive   samples, which are yielded; figures; the news that a worker is lost
         give back what a lost worker has not drawn
@@ -14,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from hydragen_tree.errors import HydragenError, InputError, Setting
+from hydragen_tree.errors import HydragenError, Setting
 from hydragen_tree.model.quantising import LogitError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.feeding import Feed
@@ -24,7 +25,7 @@ from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.sample.shard import Part, sample_ranges
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.spread.figures import side_by_side
-from hydragen_tree.spread.work_list import Piece, WorkList
+from hydragen_tree.spread.work_list import Piece, WorkList, missing_samples
 from hydragen_tree.spread.worker import Assignment, Figures, Hungry, Idle, Lost, Message, Ready
 
 
@@ -143,22 +144,26 @@ class SpreadSampler(Sampler):
         shard: Part | None,
         feed: Feed | None,
     ) -> Iterator[Sample]:
-        if feed is not None:
-            raise InputError("workers are fed from a list of their own", setting="feed")
+        ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
         work = WorkList(
             prompts,
-            sample_ranges((prompt.task_id for prompt in prompts), n, shard),
-            done,
+            ranges,
             workers=len(self.workers),
             max_tokens=settings.max_tokens,
             max_rows=self.max_rows,
         )
+        if feed is None:
+            work.add(missing_samples(ranges, done))
         self.workers[:] = [WorkerState(name) for name in self._crew.names]
         self.stats = RunStats(started=time.perf_counter())
         self._n_runs += 1
         try:
             self._crew.begin(Assignment(prompts, n, settings, shard, self._n_runs))
-            while self._is_drawing or not work.is_finished:
+            while True:
+                if feed is not None:
+                    work.add(feed(work.n_waiting) or {})
+                if work.is_finished and not self._is_drawing:
+                    break
                 self._give(work)
                 if all(worker.doing == "lost" for worker in self.workers):
                     raise _all_lost(self.workers)

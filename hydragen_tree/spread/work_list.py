@@ -1,5 +1,6 @@
 """The samples of a run that nobody has drawn yet, handed out in pieces.
 
+    add        samples that are to be drawn
     take       a piece of what is left, for a worker that has nothing to do
     finished   a sample has come; the same one may come twice, and counts once
     give_back  what a lost worker has not drawn of its piece is there for the others again
@@ -40,19 +41,37 @@ class Piece:
         return sum(own.size for own in self.indices.values())
 
 
+def missing_samples(
+    ranges: Mapping[str, range], done: Mapping[str, Collection[int]]
+) -> dict[str, NDArray[np.int64]]:
+    """By task id, the samples of a run that do not exist yet.
+
+    Args:
+        ranges: by task id, the run's sample indices.
+        done: by task id, those that exist already.
+    """
+    missing: dict[str, NDArray[np.int64]] = {}
+    for task, whole in ranges.items():
+        own = np.arange(whole.start, whole.stop, dtype=np.int64)
+        if there := done.get(task):
+            own = own[~np.isin(own, np.fromiter(there, np.int64))]
+        if own.size:
+            missing[task] = own
+    return missing
+
+
 class WorkList:
     """What is left of a run.
 
     Args:
         prompts: of the run, in the order in which they are to be drawn.
-        ranges: by task id, the run's sample indices.
-        done: by task id, those that exist already.
+        ranges: by task id, the run's sample indices, of which some or all are added.
         workers: how many the pieces are for.
         max_tokens: of a sample.
         max_rows: of a worker's batch.
 
     Attributes:
-        n_samples: how many there were to draw.
+        n_samples: how many there are to draw.
         n_finished: how many of them have come.
     """
 
@@ -60,7 +79,6 @@ class WorkList:
         self,
         prompts: Sequence[Prompt],
         ranges: Mapping[str, range],
-        done: Mapping[str, Collection[int]],
         *,
         workers: int,
         max_tokens: int,
@@ -75,19 +93,23 @@ class WorkList:
             if prompt.task_id in ranges:
                 self._prompt_tokens[prompt.task_id] += len(prompt.token_ids)
         self._waiting: dict[str, NDArray[np.int64]] = {}
-        for task in dict.fromkeys(prompt.task_id for prompt in prompts):
-            if task not in ranges:
-                continue
-            own = np.arange(ranges[task].start, ranges[task].stop, dtype=np.int64)
-            if there := done.get(task):
-                own = own[~np.isin(own, np.fromiter(there, np.int64))]
-            if own.size:
-                self._waiting[task] = own
-        self.n_samples = sum(own.size for own in self._waiting.values())
+        self.n_samples = 0
         self.n_finished = 0
         self._drawn: dict[str, tuple[int, int]] = {}  # samples and tokens that have come
         self._all_drawn = (0, 0)
         self._taken_in_round = 0
+
+    def add(self, indices: Mapping[str, NDArray[np.int64]]) -> None:
+        """Takes samples that are to be drawn, after all that wait; ascending, and none twice."""
+        for task, own in indices.items():
+            before = self._waiting.get(task)
+            self._waiting[task] = own if before is None else np.union1d(before, own)
+            self.n_samples += own.size
+
+    @property
+    def n_waiting(self) -> int:
+        """Samples that no worker has."""
+        return sum(own.size for own in self._waiting.values())
 
     @property
     def is_finished(self) -> bool:
@@ -102,8 +124,7 @@ class WorkList:
         share = _SHARE_OF_A_ROUND / self._workers  # of what was left when the round began
         share_of_rest = share / (1 - self._taken_in_round * share)
         self._taken_in_round = (self._taken_in_round + 1) % self._workers
-        waiting = sum(own.size for own in self._waiting.values())
-        least = min(self._least_samples, -(-waiting // self._workers))
+        least = min(self._least_samples, -(-self.n_waiting // self._workers))
         return self._cut(work * share_of_rest, least)
 
     def finished(self, sample: Sample) -> bool:

@@ -23,6 +23,7 @@ from hydragen_tree.prompt.prompts import build_prompts
 from hydragen_tree.results.comparison import compare_runs
 from hydragen_tree.results.overview import Overview
 from hydragen_tree.results.results import Results
+from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
@@ -181,11 +182,20 @@ SHORT = SamplingSettings(max_tokens=10, temperature=1.0)
 
 
 def test_solved_problems_leave_the_batch_to_the_others(
-    own_home: Path, sampler: Sampler, judge: Judge, sometimes_and_never: list[Problem]
+    own_home: Path,
+    sampler: Sampler,
+    judge: Judge,
+    sometimes_and_never: list[Problem],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    samples = Loop.samples
     given: Any = {"sampler": sampler, "judge": judge, "settings": SHORT}
     fixed = run_and_judge(sometimes_and_never, 70, "fixed", **given)
-    summary = run_and_judge(sometimes_and_never, 70, "run", until_solved=3, **given)
+    loops: list[Loop] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "samples", lambda *args: loops.append(args[0]) or samples(*args))
+        summary = run_and_judge(sometimes_and_never, 70, "run", until_solved=3, **given)
+    assert len(loops) == 1  # for all rounds
     drawn = completions(own_home / "run" / "samples.jsonl")
     assert Counter(task_id for task_id, _ in drawn) == {"sometimes": 32, "never": 70}
     all_of = completions(own_home / "fixed" / "samples.jsonl")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.sample import Sample
-from hydragen_tree.spread.work_list import Piece, WorkList
+from hydragen_tree.spread.work_list import Piece, WorkList, missing_samples
 
 
 def prompt(task: str, tokens: int = 10) -> Prompt:
@@ -17,11 +17,17 @@ def prompt(task: str, tokens: int = 10) -> Prompt:
 def work_list(tasks: dict[str, range], **options: int) -> WorkList:
     usual = {"workers": 2, "max_tokens": 100, "max_rows": 8}
     prompts = [prompt(task) for task in tasks]
-    return WorkList(prompts, tasks, {}, **{**usual, **options})
+    work = WorkList(prompts, tasks, **{**usual, **options})
+    work.add(missing_samples(tasks, {}))
+    return work
 
 
 def names_of(piece: Piece) -> list[tuple[str, int]]:
     return [(task, int(index)) for task, own in piece.indices.items() for index in own]
+
+
+def size_of(indices: dict[str, np.ndarray]) -> int:
+    return sum(own.size for own in indices.values())
 
 
 def sample(task: str, index: int, n_tokens: int = 7) -> Sample:
@@ -41,11 +47,17 @@ def test_every_sample_is_drawn_once(
     ranges = {f"t{i}": range(i, i + size) for i, size in enumerate(sizes)}
     done = {task: {i for i in own if i % modulus == 1} for task, own in ranges.items()}
     prompts = [prompt(task, 3) for task in ranges]
-    work = WorkList(prompts, ranges, done, workers=workers, max_tokens=20, max_rows=max_rows)
+    work = WorkList(prompts, ranges, workers=workers, max_tokens=20, max_rows=max_rows)
+    pieces = [{task: own} for task, own in missing_samples(ranges, done).items()]
+    for indices in pieces[::2]:
+        work.add(indices)
+    later = pieces[1::2]
     missing = {(task, i) for task, own in ranges.items() for i in own if i not in done[task]}
-    assert work.n_samples == len(missing)
+    assert work.n_waiting == work.n_samples == len(missing) - sum(map(size_of, later))
     drawn: list[tuple[str, int]] = []
-    while not work.is_finished:
+    while later or not work.is_finished:
+        if later:
+            work.add(later.pop())
         piece = work.take()
         assert piece is not None
         names = names_of(piece)
@@ -58,6 +70,7 @@ def test_every_sample_is_drawn_once(
             drawn.append(name)
         assert work.give_back(piece) == len(names[lives_for:])
     assert work.take() is None
+    assert work.n_samples == len(missing)
     assert sorted(drawn) == sorted(missing)
 
 
