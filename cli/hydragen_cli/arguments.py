@@ -236,6 +236,23 @@ Explain = Annotated[
         "--explain", help="Also say which attention code the device would run, and by what costs."
     ),
 ]
+DeviceCount = Annotated[
+    int | None,
+    typer.Option(
+        "--devices",
+        metavar="N",
+        help="Also estimate the run on so many devices: time, memory, pieces, idle time.",
+    ),
+]
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        "--like",
+        metavar="SAMPLES",
+        help="With --devices: go by the speed and the lengths of this earlier run, of the same "
+        "model on a device of the same kind. Default: measured constants.",
+    ),
+]
 Compile = Annotated[
     bool,
     typer.Option(

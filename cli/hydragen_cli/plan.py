@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from hydragen_cli import arguments
 from hydragen_cli.console import count, prepare_libraries, show
+from hydragen_cli.estimate import estimated
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.options import parse_bytes
 from hydragen_cli.outputs import check_outputs, files_of_model
-from hydragen_tree.errors import first_of
+from hydragen_tree.errors import InputError, first_of
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.units import size
 
@@ -46,13 +47,20 @@ def plan(
     max_rows: arguments.MaxRows = None,
     attention: arguments.Attention = "auto",
     explain: arguments.Explain = False,
+    devices: arguments.DeviceCount = None,
+    tensor_parallel: arguments.TensorParallel = 1,
+    max_tokens: arguments.MaxTokens = _DEFAULT.max_tokens,
+    like: arguments.Like = None,
     as_json: arguments.AsJson = False,
     config: arguments.Config = None,
 ) -> None:
     """Draw the trie of the prompts: what is shared, what is folded, what that saves.
 
-    Reads the model's configuration and tokenizer, never its weights.
+    Reads the model's configuration and tokenizer, never its weights. With --devices N it also
+    estimates the run on N devices: time, memory, pieces, idle time.
     """
+    if devices is None and like is not None:
+        raise InputError("is what --devices goes by; give both", setting="like", value=like)
     inputs = Inputs.read(problems, prompts, chat, chat_option, variants)
     check_outputs({}, [*inputs.paths(), *files_of_model(model)])
 
@@ -69,6 +77,7 @@ def plan(
         weights=weights,
         weights_memory=parse_bytes("weights_memory", weights_memory),
         device=device,
+        tensor_parallel=tensor_parallel,
         max_rows=max_rows,
         attention=attention,
     )
@@ -77,8 +86,14 @@ def plan(
     facts = explanation(sampler.source, attention, sampler.cost) if explain else []
     if explain:
         facts.append(("ends", str(sampler.ends(built))))
+    many: list[tuple[str, str]] = []
+    estimate = None
+    if devices is not None:
+        many, estimate = estimated(sampler, outline, devices, max_tokens, like)
     if as_json:
         record = outline.record()
+        if estimate is not None:
+            record["estimate"] = estimate
         if explain:
             record["explanation"] = dict(facts)
         print(json.dumps(record, indent=1))
@@ -89,8 +104,8 @@ def plan(
     console = Console(file=sys.stdout, highlight=False, emoji=False)
     console.print(draw_tree(outline, sampler.tokenizer))
     show(console, describe(outline))
-    if explain:
-        show(console, facts)
+    for more in filter(None, (facts, many)):
+        show(console, more)
 
 
 def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":

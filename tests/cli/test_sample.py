@@ -272,6 +272,13 @@ def test_plan(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     named = [prompt for segment in plan["segments"] for prompt in segment["prompts"]]
     assert sorted(prompt["variant"] for prompt in named) == [0, 1]
 
+    code, out, _ = cli("plan", "doubles.yaml", "-n", "50", "--device", "cpu", "--devices", "4")
+    assert code == 0
+    assert "4 devices, a batch of 256 rows at most on each" in out
+    assert "--shard 1/4 and so on: 12 or 13 samples each" in out
+    code, _, err = cli("plan", "doubles.yaml", "--devices", "3", "--tensor-parallel", "2")
+    assert (code, err) == (2, "hydragen: --devices 3: expected a multiple of 2\n")
+
     monkeypatch.setenv("COLUMNS", "60")
     code, out, _ = cli("plan", "doubles.yaml", "-n", "50")
     assert code == 0
