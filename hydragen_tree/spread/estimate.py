@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hydragen_tree.sample.shard import sample_ranges
 from hydragen_tree.spread.pace import Pace
-from hydragen_tree.spread.work_list import WorkList
+from hydragen_tree.spread.work_list import WorkList, missing_samples
 from hydragen_tree.trie.outline import Outline
 
 _FOLLOWED = 100_000  # samples of a worker at the most; those before them are drawn at full speed
@@ -111,8 +111,9 @@ def _drawn(outline: Outline, workers: int, max_tokens: int, max_rows: int, pace:
     tasks = [prompt.task_id for prompt in outline.prompts]
     ranges = sample_ranges(tasks, outline.n, None)
     work = WorkList(
-        outline.prompts, ranges, {}, workers=workers, max_tokens=max_tokens, max_rows=max_rows
+        outline.prompts, ranges, workers=workers, max_tokens=max_tokens, max_rows=max_rows
     )
+    work.add(missing_samples(ranges, {}))
     distinct = outline.exact.n_tokens / len(ranges)  # prompt tokens of a task, shared ones apart
     pieces, n_tasks = 0, 0
     while (piece := work.take()) is not None:
