@@ -69,6 +69,10 @@ class Schedule:
         starts: `[programs + 1]` int32; program p does tiles `starts[p]` to `starts[p + 1] - 1`.
         counts: `[tokens]` int32, partial slots each query row owns.
         ranges: `[n, 2]` int32, where the queries of each tile's item begin and end.
+        pieces: `[pieces, fields]` int32, of an ordered schedule, columns
+            `ordered_schedule.PIECE_FIELDS`.
+        prefixes: `[2, tokens]` int32, of an ordered schedule: keys that each row meets before its
+            tail, and the slot of the incomplete group at their end.
     """
 
     config: TileConfig
@@ -77,6 +81,8 @@ class Schedule:
     starts: Int32
     counts: Int32
     ranges: Int32
+    pieces: Int32 | None = None
+    prefixes: Int32 | None = None
 
     @property
     def partial_slots(self) -> int:
@@ -155,7 +161,7 @@ def schedule_segments(
     Raises:
         ValueError: the items break the rules above, or need more slots than allowed.
     """
-    items = _checked(items, tokens)
+    items = checked_items(items, tokens)
     if kv_heads < 1 or q_heads % kv_heads:
         raise ValueError(f"q_heads: expected a multiple of kv_heads {kv_heads}, got {q_heads}")
     group = q_heads // kv_heads
@@ -190,11 +196,11 @@ def schedule_segments(
             break
     assert best is not None  # the first candidate was taken, or refused above
     tiles, costs, counts, ranges = best
-    order, starts = _deal(costs, programs)
+    order, starts = deal(costs, programs)
     return Schedule(config, span, tiles[order], starts, counts, ranges[order])
 
 
-def _checked(items: Int32, tokens: int) -> Int32:
+def checked_items(items: Int32, tokens: int) -> Int32:
     """Return the items that have work, level by level."""
     items = np.asarray(items, dtype=np.int32)
     if items.ndim != 2 or items.shape[1] != WIDTH:
@@ -313,7 +319,7 @@ def _busiest_ns(costs: FloatArray, programs: int) -> float:
     return float(table.sum(axis=0).max(initial=0.0))
 
 
-def _deal(costs: FloatArray, programs: int) -> tuple[npt.NDArray[np.int64], Int32]:
+def deal(costs: FloatArray, programs: int) -> tuple[npt.NDArray[np.int64], Int32]:
     """Give the tiles, longest first, each to the program with the least work so far.
 
     Returns:

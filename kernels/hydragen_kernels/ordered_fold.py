@@ -1,0 +1,119 @@
+"""Soft-max sums that do not depend on where they are interrupted: what ordered kernels share.
+
+A state of some keys is (peak, mass, acc):
+
+    out = acc / mass,   mass = sum 2^(s - peak),   acc = sum 2^(s - peak) v,   s = score log2(e)
+
+with an *integer* peak, the running maximum rounded up. Then a change of peak scales mass and acc by
+a power of two, which rounds nothing, and a weight has the same digits under any peak. So it does
+not matter after how many keys the peak is looked at. Mass and acc take in keys by the same
+instructions, in ascending order: 16 keys each in bf16, 8 in tf32, single ones in fp32. A state is
+thus a function of its keys' order alone: of no tile's size, of no other row.
+
+In 16 bits s is rounded to a multiple of 2^-13 by adding it to a number so large that nothing finer
+is left: then s - peak is exact, and its weight has the same digits whatever the peak. Peaks are
+kept with that number added. With fp16 values, weights are in tf32, which has fp16's digits and
+fp32's range: in fp16 small weights would lose digits, as many as the peak has them lose.
+
+All of it holds down to weights of 2^-126 of the greatest.
+"""
+
+import triton
+import triton.language as tl
+
+from hydragen_kernels.segment import soft_cap
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+# 1.5 2^23 2^-13: from 2^10 to 2^11, numbers of fp32 are 2^-13 apart
+_GRID = tl.constexpr(1536.0)
+NO_KEYS = tl.constexpr(-1.2676506002282294e30)  # the peak of no keys: any other is greater
+
+
+@triton.jit
+def no_keys(ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
+    """The state of no keys; a mass is kept 16 times, as the tensor cores give it."""
+    return (
+        tl.full([ROWS], NO_KEYS, tl.float32),
+        tl.zeros([ROWS, 16], tl.float32),
+        tl.zeros([ROWS, BLOCK_D], tl.float32),
+    )
+
+
+@triton.jit
+def _levels(scores, scale, cap, CAPPED: tl.constexpr, FINE: tl.constexpr):
+    """Scores in powers of two, where they are compared with peaks."""
+    factor = scale * _LOG2_E
+    if CAPPED:
+        scores = soft_cap(scores * scale, cap)
+        factor = _LOG2_E
+    if FINE:
+        return scores * factor
+    return tl.fma(scores, tl.zeros_like(scores) + factor, tl.full(scores.shape, _GRID, tl.float32))
+
+
+@triton.jit
+def _weights(levels, peak, FINE: tl.constexpr):
+    """2^(level - peak), the digits of which do not depend on the peak."""
+    if FINE:  # the fraction alone decides on the digits
+        finite = tl.maximum(levels, peak - 256.0)  # which weighs nothing either
+        whole = tl.floor(finite)
+        weights = tl.exp2(finite - whole) * tl.exp2(whole - peak)
+        return tl.where(levels == float("-inf"), 0.0, weights)
+    return tl.exp2(levels - peak)
+
+
+@triton.jit
+def fold_keys(
+    peak,
+    mass,
+    acc,
+    q,
+    k,
+    v,
+    visible,
+    scale,
+    cap,
+    CAPPED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Fold keys `[KEYS, BLOCK_D]` into the state of rows `[ROWS, BLOCK_D]`.
+
+    Args:
+        visible: `[ROWS, KEYS]`, or None: all. Values of keys that nobody sees are finite.
+        PRECISION: "ieee" in fp32, else "tf32".
+    """
+    FINE: tl.constexpr = PRECISION == "ieee"
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    levels = _levels(scores, scale, cap, CAPPED, FINE)
+    if visible is not None:
+        levels = tl.where(visible, levels, float("-inf"))
+    new_peak = tl.maximum(peak, tl.ceil(tl.max(levels, 1)))
+    weights = _weights(levels, new_peak[:, None], FINE)
+    decay = tl.exp2(peak - new_peak)
+    if v.dtype == tl.float16:
+        v = v.to(tl.float32)
+        bits = weights.to(tl.uint32, bitcast=True) + 0x1000
+        weights = (bits & 0xFFFFE000).to(tl.float32, bitcast=True)  # tf32, rounded
+    weights = weights.to(v.dtype)
+    ones = tl.full([v.shape[0], 16], 1.0, v.dtype)
+    mass = tl.dot(weights, ones, mass * decay[:, None], input_precision=PRECISION)
+    acc = tl.dot(weights, v, acc * decay[:, None], input_precision=PRECISION)
+    return new_peak, mass, acc
+
+
+@triton.jit
+def add_states(peak, mass, acc, other_peak, other_mass, other_acc):
+    """The state of the keys of both, rounded once; masses `[ROWS, 16]` or `[ROWS, 1]`."""
+    new_peak = tl.maximum(peak, other_peak)
+    own, other = tl.exp2(peak - new_peak)[:, None], tl.exp2(other_peak - new_peak)[:, None]
+    return new_peak, mass * own + other_mass * other, acc * own + other_acc * other
+
+
+@triton.jit
+def add_sink(peak, mass, acc, sink, PRECISION: tl.constexpr):
+    """The state with one more score `[ROWS]` that has no value."""
+    FINE: tl.constexpr = PRECISION == "ieee"
+    level = _levels(sink.to(tl.float32), 1.0, 1.0, False, FINE)
+    sink_peak = tl.maximum(tl.ceil(level), NO_KEYS)
+    weight = _weights(level, sink_peak, FINE)
+    return add_states(peak, mass, acc, sink_peak, weight[:, None], tl.zeros_like(acc))

@@ -1,0 +1,256 @@
+"""Attention of packed queries over shared segments, in one order of summation; one launch.
+
+What `segment.py` computes, but as states (see `ordered_fold`) of chunks at absolute positions, for
+`ordered_tail` to go on with. Tiles, their programs and their rows are those of `segment.py`; a
+tile's keys are pieces of segments, as `ordered_schedule` lists them.
+
+Bound: as of `segment.py`. A tile that adds up several chunks holds two accumulators.
+"""
+
+import os
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from hydragen_kernels.fp8 import readable, widen
+from hydragen_kernels.inputs import check_attention_inputs
+from hydragen_kernels.ordered_fold import add_states, fold_keys, no_keys
+from hydragen_kernels.ordered_schedule import PIECE_FIELDS, WRITES_OPEN, WRITES_SUM
+from hydragen_kernels.segment_tiles import SegmentTiles
+from hydragen_kernels.tiles import load_tile, tile_rows
+
+# A product that is rounded before it is added must be so in every form of the kernel.
+AS_WRITTEN = {} if os.environ.get("TRITON_INTERPRET") == "1" else {"enable_fp_fusion": False}
+_PIECE_SIZE = tl.constexpr(len(PIECE_FIELDS))
+_WRITES_SUM, _WRITES_OPEN = tl.constexpr(WRITES_SUM), tl.constexpr(WRITES_OPEN)
+
+
+class States(NamedTuple):
+    """Partial slots of every row; fp32.
+
+    Attributes:
+        peak: `[slots, tokens, q_heads]`.
+        mass: `[slots, tokens, q_heads]`.
+        acc: `[slots, tokens, q_heads, head_dim]`.
+    """
+
+    peak: Tensor
+    mass: Tensor
+    acc: Tensor
+
+    @classmethod
+    def cut(cls, memory: Tensor, slots: int, tokens: int, q_heads: int, head_dim: int) -> "States":
+        """Those that lie in fp32 memory, one behind the other."""
+        size = slots * tokens * q_heads
+        peak, mass, acc = memory[: size * (head_dim + 2)].split([size, size, size * head_dim])
+        shape = slots, tokens, q_heads
+        return cls(peak.view(shape), mass.view(shape), acc.view(*shape, head_dim))
+
+    @classmethod
+    def empty(
+        cls, slots: int, tokens: int, q_heads: int, head_dim: int, device: torch.device | str
+    ) -> "States":
+        """New ones, not written."""
+        size = slots * tokens * q_heads * (head_dim + 2)
+        memory = torch.empty(size, dtype=torch.float32, device=device)
+        return cls.cut(memory, slots, tokens, q_heads, head_dim)
+
+
+@triton.jit
+def _fold_piece(
+    peak,
+    mass,
+    acc,
+    q,
+    keys,
+    values,
+    kv_head,
+    slot,
+    first,
+    end,
+    count,
+    limits,
+    scale,
+    cap,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    CAPPED: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Fold keys first .. end - 1 of a piece; masked, a row sees those before its limit."""
+    cols = tl.arange(0, BLOCK_K)
+    for start in range(first, end, BLOCK_K):
+        k = widen(keys.load([kv_head, slot + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype)
+        v = widen(values.load([kv_head, slot + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype)
+        visible = None
+        if MASKED:
+            visible = (start + cols)[None, :] < limits[:, None]
+            v = tl.where((start + cols < count)[:, None], v, 0.0)  # beyond lies anything, NaN too
+        peak, mass, acc = fold_keys(
+            peak, mass, acc, q, k, v, visible, scale, cap, CAPPED, PRECISION
+        )
+    return peak, mass, acc
+
+
+@triton.jit
+def _store_state(state, slot, strides, token, head, dims, is_row, is_element, peak, mass, acc):
+    """Write a state of rows into a partial slot."""
+    peaks, masses, accs = state
+    stride_s, stride_t, stride_as, stride_at, stride_ah = strides
+    place = slot * stride_s + token * stride_t + head
+    tl.store(peaks + place, peak, mask=is_row)
+    tl.store(masses + place, tl.max(mass, 1), mask=is_row)  # all the same
+    place = (slot * stride_as + token * stride_at + head * stride_ah)[:, None] + dims[None, :]
+    tl.store(accs + place, acc, mask=is_element)
+
+
+@triton.jit
+def _ordered_segment_kernel(
+    queries,
+    keys,
+    values,
+    tiles,
+    pieces,
+    starts,
+    peaks,
+    masses,
+    accs,
+    stride_qt,
+    stride_qh,
+    stride_s,
+    stride_t,
+    stride_as,
+    stride_at,
+    stride_ah,
+    scale,
+    cap,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    CAPPED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    program = tl.program_id(0)
+    rows = tl.arange(0, BLOCK_Q)
+    dims = tl.arange(0, BLOCK_D)
+    memory = (peaks, masses, accs)
+    strides = (stride_s, stride_t, stride_as, stride_at, stride_ah)
+    for tile in range(tl.load(starts + program), tl.load(starts + program + 1)):
+        q0, n_q, piece0, n_pieces, kv_head, slot, writes = load_tile(tiles, tile)
+        token, head, is_row = tile_rows(rows, q0, n_q, kv_head, GROUP)
+        is_element = is_row[:, None] & (dims < HEAD_DIM)[None, :]
+        q_ptr = queries + (token * stride_qt + head * stride_qh)[:, None] + dims[None, :]
+        q = tl.load(q_ptr, mask=is_element, other=0.0)  # [BLOCK_Q, BLOCK_D]
+        sum_peak, sum_mass, sum_acc = no_keys(BLOCK_Q, BLOCK_D)
+        peak, mass, acc = no_keys(BLOCK_Q, BLOCK_D)
+        for piece in range(piece0, piece0 + n_pieces):
+            record = pieces + piece * _PIECE_SIZE
+            first, count = tl.load(record), tl.load(record + 1)
+            reach, closes = tl.load(record + 2), tl.load(record + 3)
+            limits = tl.minimum(reach + rows // GROUP + 1, count)
+            seen_by_all = tl.maximum(tl.minimum(reach + 1, count), 0) // BLOCK_K * BLOCK_K
+            peak, mass, acc = _fold_piece(
+                peak, mass, acc, q, keys, values, kv_head, first,
+                0, seen_by_all, count, limits, scale, cap,
+                BLOCK_K, BLOCK_D, CAPPED, False, PRECISION,
+            )  # fmt: skip
+            peak, mass, acc = _fold_piece(
+                peak, mass, acc, q, keys, values, kv_head, first,
+                seen_by_all, count, count, limits, scale, cap,
+                BLOCK_K, BLOCK_D, CAPPED, True, PRECISION,
+            )  # fmt: skip
+            if closes != 0:
+                sum_peak, sum_mass, sum_acc = add_states(
+                    sum_peak, sum_mass, sum_acc, peak, mass, acc
+                )
+                peak, mass, acc = no_keys(BLOCK_Q, BLOCK_D)
+        if writes & _WRITES_SUM:
+            _store_state(
+                memory, slot, strides, token, head, dims, is_row, is_element,
+                sum_peak, sum_mass, sum_acc,
+            )  # fmt: skip
+            slot += 1
+        if writes & _WRITES_OPEN:
+            _store_state(
+                memory, slot, strides, token, head, dims, is_row, is_element, peak, mass, acc
+            )
+
+
+def ordered_segments(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tables: SegmentTiles,
+    states: States,
+    *,
+    scale: float,
+    softcap: float | None = None,
+) -> None:
+    """Write every row's states over the scheduled segments.
+
+    Slots `0 .. tables.counts[row] - 1` of a row are written, the others left alone.
+
+    Args:
+        queries: `[tokens, q_heads, head_dim]` fp16, bf16 or fp32; last dimension contiguous.
+        keys: `[kv_heads, slots, head_dim]`, same dtype or fp8; last dimension contiguous.
+        values: like `keys`.
+        tables: an ordered schedule.
+        states: written.
+        scale: factor of the scores, positive.
+        softcap: bound c of scores -> c tanh(scores / c), or None.
+
+    Raises:
+        ValueError: shapes, dtypes or strides do not fit together.
+    """
+    group = check_attention_inputs(queries, keys, values, scale, softcap)
+    check_states(states, *queries.shape)
+    if tables.pieces is None:
+        raise ValueError("tables: expected those of an ordered schedule")
+    config = tables.config
+    block_d = max(16, triton.next_power_of_2(queries.shape[2]))
+    block = [1, config.block_k, block_d]
+    _ordered_segment_kernel[(len(tables.starts) - 1,)](
+        queries,
+        TensorDescriptor.from_tensor(readable(keys), block),
+        TensorDescriptor.from_tensor(readable(values), block),
+        tables.tiles,
+        tables.pieces,
+        tables.starts,
+        *states,
+        *queries.stride()[:2],
+        *states.peak.stride()[:2],
+        *states.acc.stride()[:3],
+        scale,
+        softcap or 1.0,
+        GROUP=group,
+        HEAD_DIM=queries.shape[2],
+        BLOCK_Q=config.block_q,
+        BLOCK_K=config.block_k,
+        BLOCK_D=block_d,
+        CAPPED=softcap is not None,
+        PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        **AS_WRITTEN,
+    )
+
+
+def check_states(states: States, tokens: int, q_heads: int, head_dim: int) -> None:
+    """Check partial slots against the rows they belong to.
+
+    Raises:
+        ValueError: a shape, dtype or stride is wrong.
+    """
+    expected = [states.peak.shape[0], tokens, q_heads, head_dim]
+    shapes = [list(x.shape) for x in states]
+    if shapes != [expected[:3], expected[:3], expected]:
+        raise ValueError(f"expected states {expected[:3]} twice and {expected}, got {shapes}")
+    if any(x.dtype != torch.float32 or x.stride(-1) != 1 for x in states):
+        raise ValueError("expected states of fp32, their last dimension contiguous")

@@ -1,0 +1,292 @@
+"""Kernels of one order of summation: against float64, and, on a GPU, bit for bit across shapes."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
+if not INTERPRETED and not torch.cuda.is_available():
+    pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
+
+from hydragen_kernels import ordered_matmul as matmul_module  # noqa: E402
+from hydragen_kernels import ordered_schedule, ordered_tail  # noqa: E402
+from hydragen_kernels.items import Item, item_table  # noqa: E402
+from hydragen_kernels.ordered_matmul import Tiles, ordered_matmul, product  # noqa: E402
+from hydragen_kernels.ordered_schedule import schedule_ordered  # noqa: E402
+from hydragen_kernels.ordered_segment import States, ordered_segments  # noqa: E402
+from hydragen_kernels.ordered_tail import ordered_tails  # noqa: E402
+from hydragen_kernels.schedule import TileConfig  # noqa: E402
+from hydragen_kernels.segment_tiles import SegmentTiles  # noqa: E402
+
+# arithmetic in bf16 is garbage in the interpreter, which holds it as uint16
+DTYPES = [torch.float16, torch.float32] + ([] if INTERPRETED else [torch.bfloat16])
+TOLERANCES = {torch.float32: 3e-6, torch.float16: 6e-4, torch.bfloat16: 4e-3}
+PAGE = 16
+
+
+def numbers(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+def worst_row(found: Tensor, expected: Tensor) -> float:
+    """The greatest relative error of a row, by the Euclidean norm."""
+    difference = (found.double() - expected.double()).norm(dim=-1)
+    return float((difference / expected.double().norm(dim=-1).clamp(min=1e-9)).max())
+
+
+@pytest.fixture
+def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks so short that small inputs have several."""
+    monkeypatch.setattr(ordered_schedule, "CHUNK", 64)
+    monkeypatch.setattr(ordered_tail, "CHUNK", 64)
+    monkeypatch.setattr(matmul_module, "CHUNK", 64)
+
+
+# -- products ------------------------------------------------------------------------------------
+
+TILINGS = [
+    Tiles(16, 32, 32, 4, 2, swapped=True),
+    Tiles(16, 32, 32, 4, 2, swapped=True, split=True),
+    Tiles(32, 16, 64, 4, 2),
+    Tiles(64, 64, 32, 4, 2, split=True),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("tiles", TILINGS, ids=str)
+@pytest.mark.parametrize(
+    ("rows", "columns", "k"), [(1, 8, 16), (3, 40, 64), (70, 33, 136), (0, 8, 16), (5, 1, 200)]
+)
+def test_products(
+    dtype: torch.dtype, tiles: Tiles, rows: int, columns: int, k: int, short_chunks: None
+) -> None:
+    x, weight = numbers(rows, k, dtype=dtype), numbers(columns, k, dtype=dtype, seed=1)
+    for bias in (None, numbers(columns, dtype=dtype, seed=2)):
+        found = product(x, weight, bias, tiles)
+        expected = x.double() @ weight.double().T + (0.0 if bias is None else bias.double())
+        assert found.shape == expected.shape
+        if rows:
+            assert worst_row(found, expected) < TOLERANCES[dtype]
+
+
+def test_a_product_of_a_view() -> None:
+    x = numbers(2, 3, 24, dtype=torch.float32)[..., 4:20]
+    weight = numbers(9, 16, dtype=torch.float32, seed=1)
+    found = ordered_matmul(x, weight)
+    assert found.shape == (2, 3, 9)
+    assert worst_row(found, x.double() @ weight.double().T) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "said"),
+    [
+        ((2, 16), (4, 8), "expected x"),
+        ((2, 6), (4, 6), "aligned to 16 bytes"),
+    ],
+)
+def test_products_that_do_not_fit(x: tuple[int, int], weight: tuple[int, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ordered_matmul(numbers(*x, dtype=torch.float32), numbers(*weight, dtype=torch.float32))
+
+
+# -- attention -----------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A tree of items, with the fields of `Item`, and the length of each row's tail."""
+
+    items: list[tuple[int, int, int, int, int, int]]
+    tails: list[int]
+    q_heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 64
+    softcap: float | None = None
+    peaked: float = 1.0
+    sinks: bool = False
+
+
+CASES = {
+    "one row": Case([(0, 1, 3, 37, 0, 0)], [5]),
+    "no prefix": Case([], [1, 70, 130]),
+    "no keys before the tail's group": Case([(0, 2, 0, 15, 0, 0)], [1, 2]),
+    "a whole chunk": Case([(0, 2, 0, 64, 0, 0)], [1, 64]),
+    "tree": Case(
+        [
+            *[(0, 9, 2, 80, 0, 0), (0, 4, 90, 33, 0, 1), (4, 1, 130, 5, 0, 1)],
+            *[(5, 3, 140, 64, 0, 1), (5, 2, 210, 17, 0, 2)],
+        ],
+        [1, 2, 3, 40, 16, 17, 100, 8, 1],
+    ),
+    "many rows": Case([(0, 40, 1, 150, 0, 0)], [1 + i % 20 for i in range(40)]),
+    "no groups of heads": Case([(0, 3, 0, 70, 0, 0)], [3, 1, 9], q_heads=2),
+    "head of 80": Case([(0, 3, 0, 70, 0, 0)], [3, 1, 9], head_dim=80),
+    "soft cap": Case([(0, 3, 0, 70, 0, 0)], [3, 1, 9], softcap=20.0, peaked=30.0),
+    "peaked scores": Case([(0, 3, 0, 200, 0, 0)], [3, 1, 90], peaked=40.0),
+    "sinks": Case([(0, 2, 0, 70, 0, 0)], [3, 1], sinks=True),
+    "prefill": Case([(0, 70, 0, 70, 1, 0)], []),
+    "prefill below a prefix": Case(
+        [(0, 110, 0, 96, 0, 0), (0, 13, 96, 13, 1, 1), (13, 97, 112, 97, 1, 1)], []
+    ),
+}
+
+
+class Inputs(NamedTuple):
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    pages: Tensor
+    lengths: Tensor
+    sinks: Tensor | None
+
+
+def random_inputs(case: Case, dtype: torch.dtype) -> Inputs:
+    """Queries, an arena in which slots that nobody reads hold NaN, and the tails' pages."""
+    items = [Item(*item) for item in case.items]
+    rows = len(case.tails) or max(item.query_stop for item in items)
+    lengths = case.tails or [0] * rows
+    below = max([item.slot_stop for item in items], default=0)
+    first = -(-below // PAGE)
+    width = max(1, *(-(-n // PAGE) for n in lengths))
+    pages = first + torch.randperm(rows * width).view(rows, width)
+    arena = torch.full((2, case.kv_heads, (first + rows * width) * PAGE, case.head_dim), torch.nan)
+    used = torch.zeros(arena.shape[2], dtype=torch.bool)
+    for item in items:
+        used[item.slot_start : item.slot_stop] = True
+    for row, n in enumerate(lengths):
+        used[slots_of(pages[row], n)] = True
+    arena[:, :, used] = torch.randn(2, case.kv_heads, int(used.sum()), case.head_dim)
+    queries = case.peaked * torch.randn(rows, case.q_heads, case.head_dim)
+    sinks = torch.randn(case.q_heads).to(DEVICE) if case.sinks else None
+    keys, values = arena.to(DEVICE, dtype)
+    where = pages.to(DEVICE, torch.int32), torch.tensor(lengths, dtype=torch.int32, device=DEVICE)
+    return Inputs(queries.to(DEVICE, dtype), keys, values, *where, sinks)
+
+
+def slots_of(pages: Tensor, n: int) -> Tensor:
+    at = torch.arange(n)
+    return pages.cpu()[at // PAGE] * PAGE + at % PAGE
+
+
+def found_by_kernels(case: Case, inputs: Inputs, config: TileConfig, programs: int = 3) -> Tensor:
+    rows = len(inputs.queries)
+    schedule = schedule_ordered(
+        item_table(Item(*item) for item in case.items),
+        rows,
+        q_heads=case.q_heads,
+        kv_heads=case.kv_heads,
+        head_dim=case.head_dim,
+        multiprocessors=programs,
+        config=config,
+        has_tails=bool(case.tails),
+    )
+    tables = SegmentTiles(schedule, DEVICE)
+    states = States.empty(
+        max(1, schedule.partial_slots), rows, case.q_heads, case.head_dim, DEVICE
+    )
+    for part in states:
+        part.fill_(torch.nan)
+    how = {"scale": case.head_dim**-0.5, "softcap": case.softcap}
+    arena = inputs.keys, inputs.values
+    ordered_segments(inputs.queries, *arena, tables, states, **how)
+    return ordered_tails(
+        inputs.queries,
+        *arena,
+        inputs.pages,
+        inputs.lengths,
+        PAGE,
+        *tables.prefixes,
+        states,
+        tables.counts,
+        sinks=inputs.sinks,
+        **how,
+    )
+
+
+def expected_in_float64(case: Case, inputs: Inputs) -> Tensor:
+    rows = []
+    for row, query in enumerate(inputs.queries.double()):
+        slots = []
+        for item in (Item(*one) for one in case.items):
+            if item.query_start <= row < item.query_stop:
+                seen = row - item.query_start + 1 if item.causal else item.slot_count
+                slots.append(torch.arange(item.slot_start, item.slot_start + seen))
+        slots.append(slots_of(inputs.pages[row], int(inputs.lengths[row])))
+        at = torch.cat(slots).to(DEVICE)
+        group = case.q_heads // case.kv_heads
+        keys, values = (
+            x[:, at].double().repeat_interleave(group, 0) for x in (inputs.keys, inputs.values)
+        )
+        scores = torch.einsum("hd,hkd->hk", query, keys) * case.head_dim**-0.5
+        if case.softcap is not None:
+            scores = case.softcap * torch.tanh(scores / case.softcap)
+        if inputs.sinks is not None:
+            scores = torch.cat([scores, inputs.sinks.double()[:, None]], 1)
+            values = torch.nn.functional.pad(values, (0, 0, 0, 1))
+        weights = scores.softmax(1) if scores.shape[1] else scores
+        rows.append(torch.einsum("hk,hkd->hd", weights, values))
+    return torch.stack(rows)
+
+
+CONFIGS = [TileConfig(16, 16, 4, 2, 1), TileConfig(32, 64, 4, 2, 1)]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp2")  # of soft_cap, meant
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda one: f"{one.block_q}x{one.block_k}")
+@pytest.mark.parametrize("name", CASES)
+def test_attention(name: str, config: TileConfig, dtype: torch.dtype, short_chunks: None) -> None:
+    case = CASES[name]
+    torch.manual_seed(len(name))
+    inputs = random_inputs(case, dtype)
+    found = found_by_kernels(case, inputs, config)
+    assert found.dtype == dtype
+    # scores have an absolute error of 2^-14 by their grid, and with it weights a relative one
+    bound = TOLERANCES[dtype] * (2.0 if case.peaked > 1 else 1.0)
+    assert worst_row(found, expected_in_float64(case, inputs)) < bound
+
+
+def test_rows_that_meet_nothing() -> None:
+    case = Case([(1, 1, 0, 20, 0, 0)], [0, 3, 0])
+    inputs = random_inputs(case, torch.float32)
+    found = found_by_kernels(case, inputs, CONFIGS[0])
+    assert not found[0].any()
+    assert not found[2].any()
+
+
+# -- the schedule --------------------------------------------------------------------------------
+
+
+def ordered_tiles(items: list[tuple[int, int, int, int, int, int]], tokens: int, **how: int):
+    return schedule_ordered(
+        item_table(Item(*item) for item in items),
+        tokens,
+        q_heads=4,
+        kv_heads=2,
+        head_dim=64,
+        config=CONFIGS[0],
+        **how,
+    )
+
+
+def test_segments_begin_with_a_group() -> None:
+    with pytest.raises(ValueError, match="multiple of 16"):
+        ordered_tiles([(0, 2, 0, 17, 0, 0), (0, 1, 20, 5, 0, 1)], 2)
+
+
+def test_few_partials_where_there_is_little_room(short_chunks: None) -> None:
+    items = [(0, 2, 0, 160, 0, 0), (0, 1, 160, 500, 0, 1), (1, 1, 700, 500, 0, 1)]
+    assert ordered_tiles(items, 2, multiprocessors=100).partial_slots == 11
+    assert ordered_tiles(items, 2, multiprocessors=100, max_partial_slots=2).partial_slots == 2
+
+
+def test_first_chunks_are_added_up_where_tiles_are_many(short_chunks: None) -> None:
+    schedule = ordered_tiles([(0, 64, 0, 64 * 10 + 32, 0, 0)], 64, multiprocessors=4)
+    assert schedule.partial_slots == 2
+    assert np.all(schedule.counts == 2)
+    assert np.all(schedule.prefixes[0] == 672)
