@@ -64,6 +64,11 @@ class Backend(ABC):
     def why_not(self, heads: Heads) -> str | None:
         """Why it cannot serve these heads, as a clause without a subject; None if it can."""
 
+    def key_group(self, heads: Heads) -> int:
+        """Keys that it takes in together: segments may end at multiples of so many tokens of a
+        sequence, but for the last one of a path."""
+        return 1
+
     @abstractmethod
     def prepare(self, plan: Plan, heads: Heads) -> Prepared:
         """Makes ready what depends on the plan alone, for heads that `why_not` lets pass."""

@@ -13,6 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from hydragen_kernels.inputs import to_device
+from hydragen_kernels.ordered_segment import States, ordered_segments
+from hydragen_kernels.ordered_tail import ordered_tails
 from hydragen_kernels.segment import segment_attention
 from hydragen_kernels.segment_tiles import SegmentTiles
 from hydragen_kernels.tail import tail_attention
@@ -123,4 +125,51 @@ class FusedPlan:
             softcap=softcap,
             sinks=sinks,
             view=view,
+        )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OrderedPlan:
+    """A plan on the device whose sums have one order. Layers use it one after the other.
+
+    Attributes:
+        segments: tiles of all segments, of an ordered schedule.
+        states: room for those of every row.
+        tails: every row's tail.
+    """
+
+    segments: SegmentTiles
+    states: States
+    tails: DeviceTails
+
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        softcap: float | None,
+        sinks: Tensor | None,
+        view: WindowView | None = None,
+    ) -> Tensor:
+        """As of `hydragen_tree.attention.backend.Attend`; `view` is None."""
+        rows, segments, tails = queries.shape[0], self.segments, self.tails
+        ordered_segments(
+            *(queries, keys, values, segments, self.states), scale=scale, softcap=softcap
+        )
+        return ordered_tails(
+            queries,
+            keys,
+            values,
+            tails.pages,
+            tails.lengths,
+            tails.page_tokens,
+            *segments.prefixes[:, :rows],
+            self.states,
+            segments.counts[:rows],
+            scale=scale,
+            softcap=softcap,
+            sinks=sinks,
         )

@@ -1,13 +1,18 @@
 """What a backend must know of a model's attention, and of the device it runs on."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.schedule import Schedule, TileConfig, schedule_segments
+from hydragen_kernels.ordered_schedule import schedule_ordered
+from hydragen_kernels.schedule import Schedule, TileConfig, schedule_segments, tile_config
 from hydragen_tree.shape import KVShape
+
+if TYPE_CHECKING:
+    from hydragen_kernels.ordered_segment import States
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class Heads:
         kv_dtype: of keys and values, where it is another.
         is_capped: whether scores are soft-capped (Gemma 2).
         is_windowed: whether any layer sees the last tokens only (`attention.windows`).
+        is_ordered: attention sums in one order, whatever shares the step (`ordered_triton`).
     """
 
     q_heads: int
@@ -33,6 +39,7 @@ class Heads:
     kv_dtype: torch.dtype | None = None
     is_capped: bool = False
     is_windowed: bool = False
+    is_ordered: bool = False
 
     @classmethod
     def of(
@@ -68,12 +75,14 @@ class Heads:
 
     @property
     def partial_bytes(self) -> int:
-        """One query row's partial: fp32 output and log-sum-exp of every head."""
-        return 4 * self.q_heads * (self.head_dim + 1)
+        """One query row's partial: fp32 output and log-sum-exp of every head, or a state's."""
+        return 4 * self.q_heads * (self.head_dim + (2 if self.is_ordered else 1))
 
     @property
     def tiles(self) -> TileConfig:
         """The segment kernel's tiles, and with them its form. Imports Triton."""
+        if self.is_ordered:
+            return tile_config(self.head_dim, self.dtype.itemsize, self.group)
         from hydragen_kernels.segment import best_config
 
         return best_config(
@@ -85,8 +94,34 @@ class Heads:
             is_windowed=self.is_windowed,
         )
 
-    def schedule(self, items: Int32, n_queries: int, max_partial_slots: int | None) -> Schedule:
-        """Cuts a plan's items into the tiles of one launch. Imports Triton."""
+    def schedule(
+        self,
+        items: Int32,
+        n_queries: int,
+        max_partial_slots: int | None,
+        *,
+        has_tails: bool = True,
+    ) -> Schedule:
+        """Cuts a plan's items into the tiles of one launch. Imports Triton.
+
+        Args:
+            items: of the plan.
+            n_queries: its queries.
+            max_partial_slots: bound on the partials of a query; None: none.
+            has_tails: queries go on in tails of their own.
+        """
+        if self.is_ordered:
+            return schedule_ordered(
+                items,
+                n_queries,
+                q_heads=self.q_heads,
+                kv_heads=self.kv_heads,
+                head_dim=self.head_dim,
+                multiprocessors=self.multiprocessors,
+                max_partial_slots=max_partial_slots,
+                config=self.tiles,
+                has_tails=has_tails,
+            )
         return schedule_segments(
             items,
             n_queries,
@@ -101,6 +136,8 @@ class Heads:
 
     def splits(self, rows: int, longest: int) -> int:
         """Programs that share a tail of `longest` tokens, when `rows` alone are too few."""
+        if self.is_ordered:
+            return 1
         from hydragen_kernels.tail import tail_splits
 
         return tail_splits(rows, self.kv_heads, longest, self.multiprocessors, self.group)
@@ -110,3 +147,9 @@ class Heads:
         size = (slots, rows, self.q_heads)
         out = torch.empty(*size, self.head_dim, dtype=torch.float32, device=self.device)
         return out, torch.empty(size, dtype=torch.float32, device=self.device)
+
+    def states(self, slots: int, rows: int) -> "States":
+        """Room for every row's states, where attention is ordered. Imports Triton."""
+        from hydragen_kernels.ordered_segment import States
+
+        return States.empty(slots, rows, self.q_heads, self.head_dim, self.device)

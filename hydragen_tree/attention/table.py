@@ -30,6 +30,8 @@ TABLE = (
     # attention was slower than our kernel wherever both were measured
     # (benchmarks/attention-h200.json, `segment_kernel`).
     Entry("flash", "GPU", "flash_backend.FlashBackend"),
+    # What the batch-invariant mode takes.
+    Entry("ordered", "one order of summation", "ordered_triton.OrderedTritonBackend"),
     Entry("reference", "plain and slow", "reference_backend.ReferenceBackend"),
 )
 BACKENDS = ("auto", *(entry.name for entry in TABLE))

@@ -29,9 +29,10 @@ from hydragen_kernels.copy import copy_pages
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_table
+from hydragen_kernels.ordered_segment import States
 from hydragen_kernels.segment_tiles import SegmentTiles
 from hydragen_kernels.step import begin_step, end_step
-from hydragen_tree.attention.fused import DeviceTails, FusedPlan
+from hydragen_tree.attention.fused import DeviceTails, FusedPlan, OrderedPlan
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.branch.budget import SPARE_SLOTS, padded_rows
 from hydragen_tree.branch.device_batch import DeviceBatch
@@ -136,11 +137,11 @@ class Decoder:
         n = int(edges[-1])
         most = padded_rows(max(n, rows))
         schedule = self.heads.schedule(items, n, self._partial_slots(most))
-        if len(schedule.tiles) > len(self._tables.tiles):
+        if not self._tables.has_room(schedule):
             self._graphs.clear()  # they know the old tables' place
             if self._captured:  # a pool that no graph uses any more cannot be used again
                 self._pool = torch.cuda.graph_pool_handle()
-            capacity = 2 * len(schedule.tiles)
+            capacity = 2 * max(len(schedule.tiles), len(self._tables.tiles))
             self._tables = SegmentTiles(schedule, self.heads.device, capacity, self.room)
         self._tables.load(schedule, edges)
         return most
@@ -251,7 +252,11 @@ class Decoder:
         batch, size = self.batch.state.first(graph.rows), self.cache.page_tokens
         inputs = begin_step(batch, size)
         tails = DeviceTails(batch.pages, inputs.lengths, size, graph.splits)
-        plan = FusedPlan(self._tables, self._partial_views(graph.rows), tails)
+        plan: FusedPlan | OrderedPlan
+        if self.heads.is_ordered:
+            plan = OrderedPlan(self._tables, self._state_views(graph.rows), tails)
+        else:
+            plan = FusedPlan(self._tables, self._partial_views(graph.rows), tails)
         named = batch.named
         logits = self.model.forward(
             named.tokens, named.positions, inputs.slots, None, self.cache, plan.attend
@@ -313,6 +318,11 @@ class Decoder:
         out = self._partials[: size * heads.head_dim].view(slots, rows, -1, heads.head_dim)
         lse = self._partials[size * heads.head_dim :][:size].view(slots, rows, -1)
         return out, lse
+
+    def _state_views(self, rows: int) -> States:
+        """The same buffer, cut for the states of `rows` rows."""
+        heads, slots = self.heads, self._partial_slots(rows)
+        return States.cut(self._partials, slots, rows, heads.q_heads, heads.head_dim)
 
     def _now(self) -> torch.cuda.Event | None:
         """When the device will have come to what follows."""

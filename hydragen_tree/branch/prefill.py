@@ -16,7 +16,7 @@ from torch import Tensor
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.inputs import to_device
 from hydragen_kernels.items import Item, item_columns, item_table
-from hydragen_tree.attention.plan import Plan
+from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -36,6 +36,8 @@ class Prefill:
         table: where segments lie; those to compute are placed.
         cache: where keys and values go.
         max_tokens: tokens of one pass at the most.
+        key_group: keys that attention takes in together, see `Backend.key_group`: where segments
+            are cut, and, where there are several, how tails are computed.
 
     Attributes:
         max_tokens: as given.
@@ -43,10 +45,16 @@ class Prefill:
     """
 
     def __init__(
-        self, model: TreeModel, trie: Trie, table: SegmentTable, cache: KVCache, max_tokens: int
+        self,
+        model: TreeModel,
+        trie: Trie,
+        table: SegmentTable,
+        cache: KVCache,
+        max_tokens: int,
+        key_group: int = 1,
     ) -> None:
         self._model, self._trie, self._table, self._cache = model, trie, table, cache
-        self.max_tokens = max_tokens
+        self.max_tokens, self._key_group = max_tokens, key_group
         self.computed_tokens = 0
 
     def segments(self, segments: Sequence[int]) -> dict[int, Tensor]:
@@ -89,9 +97,13 @@ class Prefill:
                 break
             parent, start = int(self._table.parent[number]), int(self._table.n_computed[number])
             if parent < 0 or self._is_computed(parent):
-                stop = min(int(self._table.n_tokens[number]), start + room)
-                pack.append((number, start, stop))
-                room -= stop - start
+                size = int(self._table.n_tokens[number])
+                stop = min(size, start + room)
+                if stop < size:  # the rest begins with a group of keys
+                    stop -= stop % self._key_group
+                if start < stop:
+                    pack.append((number, start, stop))
+                    room -= stop - start
         return sorted(pack)  # depth-first: those below one segment meet it in one product
 
     def _compute(self, pack: list[_Piece]) -> dict[int, Tensor]:
@@ -128,6 +140,9 @@ class Prefill:
             pages: `[rows, max_pages]` pages taken for them.
             starts: `[rows]` position of each tail's first token.
         """
+        if self._key_group > 1:
+            self._tails_as_rows(segments, tails, pages, starts)
+            return
         for pack in self._tail_packs([tail.size for tail in tails]):
             counts = np.array([stop - start for _, start, stop in pack], np.int32)
             items = [self._table.path_items(segments[[row for row, _, _ in pack]], counts)]
@@ -141,6 +156,30 @@ class Prefill:
                 slots.append(self._tail_slots(pages[row], offsets))
                 first += stop - start
             self._forward(tokens, positions, slots, [], items)
+
+    def _tails_as_rows(
+        self, segments: Int32, tails: list[Int32], pages: Int32, starts: Int32
+    ) -> None:
+        """`tails`, each token a row of its own with the tail up to it: as decode steps have it."""
+        sizes = np.array([tail.size for tail in tails])
+        row = np.repeat(np.arange(sizes.size), sizes)
+        offset = np.arange(row.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        tokens = np.concatenate(tails)
+        size = self._cache.page_tokens
+        slots = pages[row, offset // size].astype(np.int64) * size + offset % size
+        for at in range(0, row.size, self.max_tokens):
+            own = slice(at, at + self.max_tokens)
+            of = row[own]
+            items = self._table.path_items(segments[of], np.ones_like(segments[of]))
+            lengths = (offset[own] + 1).astype(np.int32)
+            self._forward(
+                [tokens[own]],
+                [starts[of] + offset[own]],
+                [slots[own]],
+                [],
+                [items],
+                Tails(pages[of], lengths, size),
+            )
 
     def _tail_packs(self, sizes: list[int]) -> Iterator[list[tuple[int, int, int]]]:
         """Pieces (row, start, stop) of one pass each; they start with a page.
@@ -195,13 +234,14 @@ class Prefill:
         slots: list[NDArray[np.int64]],
         keep: list[int],
         items: list[Int32],
+        tails: Tails | None = None,
     ) -> Tensor:
         table = np.concatenate(items)
         table = table[np.argsort(item_columns(table).level, kind="stable")]
         packed = np.concatenate(tokens)
         self.computed_tokens += packed.size
         kept = np.array(keep, np.int64)
-        plan = Plan(packed.size, table)
+        plan = Plan(packed.size, table, tails)
         return forward(
             self._model,
             self._cache,

@@ -45,6 +45,7 @@ def assemble(
     decoder: "Decoder | None" = None,
     waiting: list[Waiting] | None = None,
     prefill_class: type[Prefill] = Prefill,
+    key_group: int = 1,
 ) -> Loop:
     """A run that is ready to start.
 
@@ -62,12 +63,13 @@ def assemble(
         decoder: steps rows on a GPU, if there is one.
         waiting: the branches to draw, first one last; by default one a leaf with all its samples.
         prefill_class: computes segments and tails.
+        key_group: keys that attention takes in together, see `Backend.key_group`.
     """
     residency = Residency(trie, cache)
     table = residency.table
     ends = trie.leaf_segments[trie.prompt_leaves[np.unique(records.prompt)]]
     stats.prompt_tokens = int(table.n_tokens[table.live(ends)].sum())
-    prefill = prefill_class(model, trie, table, cache, prefill_tokens)
+    prefill = prefill_class(model, trie, table, cache, prefill_tokens, key_group)
     stepper: Stepper
     if decoder is None:
         batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))

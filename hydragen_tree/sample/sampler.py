@@ -8,11 +8,13 @@ for sample in sampler.sample(["def add(a, b):"], n=100):
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from hydragen_tree.attention.table import choose
+from hydragen_tree.attention.table import backend, choose
+from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels
 from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import CapacityError, InputError, Setting
@@ -332,6 +334,7 @@ class Sampler(NotebookView):
             prefill_tokens=self._prefill_tokens,
             decoder=self._decoder(cache, records, _depth(trie), rows),
             waiting=waiting,
+            key_group=self.key_group,
         )
 
     @property
@@ -346,7 +349,14 @@ class Sampler(NotebookView):
     @property
     def is_fused(self) -> bool:
         """Whether attention runs in Triton's kernels, and with it the whole decode step."""
+        if self.backend == "ordered":
+            return self.source.device.type == "cuda" or is_interpreting()
         return self.backend == "triton"
+
+    @property
+    def key_group(self) -> int:
+        """Tokens that segments of the trie never part."""
+        return backend(self.backend).key_group(self.source.heads)
 
     def _decoder(
         self, cache: KVCache, records: SampleRecords, depth: int, rows: int
@@ -358,7 +368,7 @@ class Sampler(NotebookView):
             return None
         from hydragen_tree.branch.decoder import Decoder  # imports Triton
 
-        heads = self.source.heads
+        heads = replace(self.source.heads, is_ordered=self.backend == "ordered")
         return Decoder(self.model, cache, heads, records.settings, stops, rows, depth)
 
     def outline(self, prompts: Sequence[Prompt], n: int, shard: Part | None = None) -> Outline:
@@ -370,7 +380,7 @@ class Sampler(NotebookView):
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
         own = [prompt for prompt in prompts if prompt.task_id in ranges]
         most = min(self.max_rows, sum(map(len, ranges.values())))
-        return Outline.draw(own, n, self.source.shape, self.cost, most)
+        return Outline.draw(own, n, self.source.shape, self.cost, most, self.key_group)
 
     def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
         """Room for what the run can use at the most, within the budget."""

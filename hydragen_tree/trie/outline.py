@@ -66,7 +66,13 @@ class Outline:
 
     @classmethod
     def draw(
-        cls, prompts: Sequence[Prompt], n: int, shape: KVShape, cost: CostModel, max_rows: int
+        cls,
+        prompts: Sequence[Prompt],
+        n: int,
+        shape: KVShape,
+        cost: CostModel,
+        max_rows: int,
+        key_group: int = 1,
     ) -> "Outline":
         """Builds and folds the trie as a run of `n` samples a task would.
 
@@ -76,8 +82,9 @@ class Outline:
             shape: sizes of the model's keys and values.
             cost: the device's constants.
             max_rows: rows of the batch at the most.
+            key_group: tokens that stay together, see `Backend.key_group`.
         """
-        exact = Trie.build(prompt.token_ids for prompt in prompts)
+        exact = Trie.build((prompt.token_ids for prompt in prompts), key_group)
         rows = min(n * len({prompt.task_id for prompt in prompts}), max_rows)
         trie, folds = fold(exact, shape, cost, rows / len(exact.leaf_segments))
         below = _rows_below(trie, rows)

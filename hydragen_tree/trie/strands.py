@@ -98,6 +98,38 @@ class Strand:
         self._size = size
 
 
+class Groups:
+    """Groups of tokens by number, so that a tree of the numbers parts between groups only.
+
+    Args:
+        size: tokens of a group; 1 leaves tokens as they are.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._numbers: dict[bytes, int] = {}
+        self._groups: list[Int32] = []
+
+    def numbers(self, tokens: Int32) -> Int32:
+        """The number of each group `[groups]`; the last one may have fewer tokens."""
+        if self._size == 1:
+            return tokens
+        starts = range(0, tokens.size, self._size)
+        return np.array([self._number(tokens[at : at + self._size]) for at in starts], np.int32)
+
+    def tokens(self, numbers: Int32) -> Int32:
+        """The tokens of groups, one after the other."""
+        if self._size == 1:
+            return numbers
+        return np.concatenate([self._groups[number] for number in numbers.tolist()])
+
+    def _number(self, group: Int32) -> int:
+        number = self._numbers.setdefault(group.tobytes(), len(self._groups))
+        if number == len(self._groups):
+            self._groups.append(group.copy())
+        return number
+
+
 def walk(top: Strand) -> tuple[list[Int32], list[int], list[int]]:
     """The radix tree's nodes, depth-first, children in the order in which prompts brought them.
 

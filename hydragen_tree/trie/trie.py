@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
 from hydragen_tree.errors import InputError
-from hydragen_tree.trie.strands import Strand, walk
+from hydragen_tree.trie.strands import Groups, Strand, walk
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,28 +65,34 @@ class Trie:
         self.prompt_leaves = prompt_leaves
 
     @classmethod
-    def build(cls, prompts: Iterable[Sequence[int] | Int32]) -> "Trie":
+    def build(cls, prompts: Iterable[Sequence[int] | Int32], group: int = 1) -> "Trie":
         """Builds the trie of any number of token lists: duplicates, prefixes, several roots.
 
         Args:
             prompts: token ids, each prompt a sequence or a 1-D integer array. An iterator is
                 read once, so the prompts need never be in memory together.
+            group: tokens that only stay together: segments part at multiples of so many, and what
+                a prompt has behind the last multiple is in its leaf.
 
         Raises:
             InputError: there is no prompt, or an empty one.
         """
         top = Strand(np.empty(0, np.int32))
+        groups = Groups(group)
         prompt_ends: list[int] = []
         distinct = 0
         for prompt in prompts:
             tokens = np.asarray(prompt, dtype=np.int32)
             if tokens.ndim != 1 or tokens.size == 0:
                 raise InputError(f"prompt {len(prompt_ends)}: expected at least one token")
-            prompt_ends.append(top.insert(tokens, distinct))
+            prompt_ends.append(top.insert(groups.numbers(tokens), distinct))
             distinct += prompt_ends[-1] == distinct
         if not prompt_ends:
             raise InputError("no prompts: expected at least one")
-        return cls.assemble(*walk(top), np.array(prompt_ends))
+        nodes, parents, ends = walk(top)
+        return cls.assemble(
+            [groups.tokens(node) for node in nodes], parents, ends, np.array(prompt_ends)
+        )
 
     @classmethod
     def assemble(

@@ -82,13 +82,13 @@ def fold_keys(
         visible: `[ROWS, KEYS]`, or None: all. Values of keys that nobody sees are finite.
         PRECISION: "ieee" in fp32, else "tf32".
     """
-    FINE: tl.constexpr = PRECISION == "ieee"
+    fine: tl.constexpr = PRECISION == "ieee"
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-    levels = _levels(scores, scale, cap, CAPPED, FINE)
+    levels = _levels(scores, scale, cap, CAPPED, fine)
     if visible is not None:
         levels = tl.where(visible, levels, float("-inf"))
     new_peak = tl.maximum(peak, tl.ceil(tl.max(levels, 1)))
-    weights = _weights(levels, new_peak[:, None], FINE)
+    weights = _weights(levels, new_peak[:, None], fine)
     decay = tl.exp2(peak - new_peak)
     if v.dtype == tl.float16:
         v = v.to(tl.float32)
@@ -112,8 +112,8 @@ def add_states(peak, mass, acc, other_peak, other_mass, other_acc):
 @triton.jit
 def add_sink(peak, mass, acc, sink, PRECISION: tl.constexpr):
     """The state with one more score `[ROWS]` that has no value."""
-    FINE: tl.constexpr = PRECISION == "ieee"
-    level = _levels(sink.to(tl.float32), 1.0, 1.0, False, FINE)
+    fine: tl.constexpr = PRECISION == "ieee"
+    level = _levels(sink.to(tl.float32), 1.0, 1.0, False, fine)
     sink_peak = tl.maximum(tl.ceil(level), NO_KEYS)
-    weight = _weights(level, sink_peak, FINE)
+    weight = _weights(level, sink_peak, fine)
     return add_states(peak, mass, acc, sink_peak, weight[:, None], tl.zeros_like(acc))

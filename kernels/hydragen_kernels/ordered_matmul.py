@@ -104,10 +104,7 @@ def _product_kernel(
                 acc = tl.dot(b, tl.trans(a), acc, input_precision=PRECISION)
             else:
                 acc = tl.dot(a, tl.trans(b), acc, input_precision=PRECISION)
-        if WHOLE:
-            total = acc
-        else:
-            total = tl.where(chunk == first, acc, total + acc)
+        total = acc if WHOLE else tl.where(chunk == first, acc, total + acc)
     row = row0 + tl.arange(0, BLOCK_R)
     column = column0 + tl.arange(0, BLOCK_N)
     if bias is not None and not SPLIT:

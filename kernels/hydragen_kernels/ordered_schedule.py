@@ -74,7 +74,6 @@ def schedule_ordered(
     q_heads: int,
     kv_heads: int,
     head_dim: int,
-    element_bytes: int = 2,
     multiprocessors: int = 132,
     max_partial_slots: int | None = None,
     config: TileConfig | None = None,
@@ -89,10 +88,9 @@ def schedule_ordered(
         q_heads: query heads; a multiple of kv_heads.
         kv_heads: key/value heads.
         head_dim: elements of a head.
-        element_bytes: size of an element of the queries, in bytes.
         multiprocessors: of the device.
         max_partial_slots: bound on the partial slots of a row, at least 2.
-        config: the tile shape; None: that of `tile_config`.
+        config: the tile shape; None: that of `tile_config` for 16 bits.
         has_tails: rows go on in tails of their own, which take in a path's last, incomplete group.
 
     Raises:
@@ -100,7 +98,7 @@ def schedule_ordered(
     """
     items = checked_items(items, tokens)
     group = q_heads // kv_heads
-    config = config or tile_config(head_dim, element_bytes, group)
+    config = config or tile_config(head_dim, 2, group)
     span, programs = config.block_q // group, config.programs_per_sm * multiprocessors
     runs, ends, leads = _runs(items, tokens, has_tails)
     units = _units(runs)
@@ -244,7 +242,8 @@ def _add_tiles(
     first = np.arange(0, unit.stop - unit.start, span, dtype=np.int64)
     n_q = np.minimum(unit.stop - unit.start - first, span)
     if any(piece.causal for piece in pieces):  # what a tile sees depends on its queries
-        bounds = [_add_pieces(tables, pieces, *one) for one in zip(first.tolist(), n_q.tolist())]
+        queries = zip(first.tolist(), n_q.tolist(), strict=True)
+        bounds = [_add_pieces(tables, pieces, *own) for own in queries]
     else:
         bounds = [_add_pieces(tables, pieces, 0, 1)] * first.size
     piece0, n_pieces, keys = np.array(bounds, np.int64).T

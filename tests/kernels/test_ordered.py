@@ -186,9 +186,7 @@ def found_by_kernels(case: Case, inputs: Inputs, config: TileConfig, programs: i
         has_tails=bool(case.tails),
     )
     tables = SegmentTiles(schedule, DEVICE)
-    states = States.empty(
-        max(1, schedule.partial_slots), rows, case.q_heads, case.head_dim, DEVICE
-    )
+    states = States.empty(max(1, schedule.partial_slots), rows, case.q_heads, case.head_dim, DEVICE)
     for part in states:
         part.fill_(torch.nan)
     how = {"scale": case.head_dim**-0.5, "softcap": case.softcap}
