@@ -159,6 +159,7 @@ class OrderedPlan:
         ordered_segments(
             *(queries, keys, values, segments, self.states), scale=scale, softcap=softcap
         )
+        prefixes, leads = segments.prefixes[:, :rows]
         return ordered_tails(
             queries,
             keys,
@@ -166,7 +167,8 @@ class OrderedPlan:
             tails.pages,
             tails.lengths,
             tails.page_tokens,
-            *segments.prefixes[:, :rows],
+            prefixes,
+            leads,
             self.states,
             segments.counts[:rows],
             scale=scale,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.ordered_schedule import schedule_ordered
-from hydragen_kernels.schedule import Schedule, TileConfig, schedule_segments, tile_config
+from hydragen_kernels.ordered_schedule import ordered_config, schedule_ordered
+from hydragen_kernels.schedule import Schedule, TileConfig, schedule_segments
 from hydragen_tree.shape import KVShape
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Heads:
     def tiles(self) -> TileConfig:
         """The segment kernel's tiles, and with them its form. Imports Triton."""
         if self.is_ordered:
-            return tile_config(self.head_dim, self.dtype.itemsize, self.group)
+            return ordered_config(self.head_dim, self.dtype, self.group)
         from hydragen_kernels.segment import best_config
 
         return best_config(

@@ -36,8 +36,8 @@ class Prefill:
         table: where segments lie; those to compute are placed.
         cache: where keys and values go.
         max_tokens: tokens of one pass at the most.
-        key_group: keys that attention takes in together, see `Backend.key_group`: where segments
-            are cut, and, where there are several, how tails are computed.
+        key_group: keys that attention takes in together, see `Backend.key_group`. Where they are
+            several, tails are computed as decode steps do it: pages are no segments.
 
     Attributes:
         max_tokens: as given.
@@ -97,13 +97,9 @@ class Prefill:
                 break
             parent, start = int(self._table.parent[number]), int(self._table.n_computed[number])
             if parent < 0 or self._is_computed(parent):
-                size = int(self._table.n_tokens[number])
-                stop = min(size, start + room)
-                if stop < size:  # the rest begins with a group of keys
-                    stop -= stop % self._key_group
-                if start < stop:
-                    pack.append((number, start, stop))
-                    room -= stop - start
+                stop = min(int(self._table.n_tokens[number]), start + room)
+                pack.append((number, start, stop))
+                room -= stop - start
         return sorted(pack)  # depth-first: those below one segment meet it in one product
 
     def _compute(self, pack: list[_Piece]) -> dict[int, Tensor]:

@@ -144,12 +144,13 @@ def best_tiles(rows: int, columns: int, k: int, dtype: torch.dtype) -> Tiles:
     if dtype == torch.float32:  # no tensor cores: registers hold what is multiplied
         return Tiles(16 if rows <= 16 else 64, 64, 32, 4, 3, split=k > CHUNK and rows <= 64)
     few = k > CHUNK and rows <= 256  # tiles are too few for the device but for their chunks
+    is_wide = columns >= 16384 or few
     if rows <= 64:
-        wide = 128 if columns >= 16384 or few else 64
-        return Tiles(max(16, triton.next_power_of_2(rows)), wide, 128, 4, 4, True, few)
-    if rows <= 128:
-        return Tiles(128, 128 if columns >= 16384 or few else 64, 64, 4, 5, False, few)
-    return Tiles(128, 128, 64, 8 if k > CHUNK else 4, 4, False, few)
+        high = max(16, triton.next_power_of_2(rows))
+        return Tiles(high, 128 if is_wide else 64, 128, 4, 4 if is_wide else 5, True, few)
+    if rows <= 128 and not is_wide:
+        return Tiles(128, 64, 128, 4, 4, True)
+    return Tiles(128, 128, 64, 8 if k > CHUNK and not few else 4, 4, False, few)
 
 
 def ordered_matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -168,7 +169,9 @@ def ordered_matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     """
     check_product(x, weight, bias)
     rows = x.flatten(0, -2)
-    out = product(rows, weight, bias, best_tiles(rows.shape[0], *weight.shape, x.dtype))
+    out = product(
+        rows, weight, bias, best_tiles(rows.shape[0], weight.shape[0], weight.shape[1], x.dtype)
+    )
     return out.view(*x.shape[:-1], weight.shape[0])
 
 

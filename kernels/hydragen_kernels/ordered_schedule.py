@@ -11,12 +11,14 @@ The first may hold the sum of several chunks, the last is of a chunk that its ta
 the row's keys here do not end at a multiple of `CHUNK`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.items import item_columns, item_positions, item_rows
+from hydragen_kernels.items import Item, item_columns, item_positions, item_rows
 from hydragen_kernels.schedule import (
     TILE_FIELDS,
     Schedule,
@@ -27,7 +29,7 @@ from hydragen_kernels.schedule import (
 )
 
 KEY_GROUP = 16  # keys that one instruction of the tensor cores adds up; segments are cut there
-CHUNK = 512  # keys; a multiple of KEY_GROUP and of every block_k
+CHUNK = 1024  # keys; a multiple of KEY_GROUP and of every block_k
 PIECE_FIELDS = ("slot", "count", "reach", "closes")
 """Columns of a piece table, int32: token t of a tile sees the keys j with j <= reach + t.
 
@@ -39,7 +41,7 @@ _START_KEYS = 64  # keys that take as long as it takes to begin a tile
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Keys of one item in one chunk: `offset` of them come before in the item."""
+    """Keys of one stretch in one chunk; causal, the i-th query sees i + 1 - `offset` of them."""
 
     slot: int
     count: int
@@ -65,6 +67,23 @@ class _Tables:
     ranges: list[Int32] = field(default_factory=list)
     keys: list[Int32] = field(default_factory=list)
     pieces: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+
+def ordered_config(head_dim: int, dtype: torch.dtype, group: int) -> TileConfig:
+    """Choose the tile shape; measured on an H200.
+
+    Args:
+        head_dim: elements of a head, at most 256.
+        dtype: of queries.
+        group: query heads that share a kv head, at most 128.
+    """
+    config = tile_config(head_dim, dtype.itemsize, group)
+    if dtype == torch.float16:  # in tf32 the instructions of four warps sum in another order
+        rows = max(32, 1 << (group - 1).bit_length())
+        return replace(config, block_q=rows, block_k=32, num_warps=2)
+    if dtype == torch.bfloat16 and head_dim <= 128:
+        return TileConfig(128, 64, 8, 3, 1)
+    return config
 
 
 def schedule_ordered(
@@ -118,51 +137,90 @@ def schedule_ordered(
 _Run = tuple[int, int, dict[int, tuple[_Piece, ...]]]
 
 
+class _Stretch(NamedTuple):
+    """Keys that lie behind each other and are met by the same queries.
+
+    Attributes:
+        slot: the first.
+        keys: so many.
+        position: of the first in the sequence.
+        causal: a query sees only some of them.
+        whole: so many it sees in any case; the i-th query sees i + 1 more.
+    """
+
+    slot: int
+    keys: int
+    position: int
+    causal: bool = False
+    whole: int = 0
+
+
 def _runs(items: Int32, tokens: int, has_tails: bool) -> tuple[list[_Run], Int32, Int32]:
     """Queries of one path, and its pieces by chunk; of each query where its prefix ends, and the
     slot of the incomplete group at its end."""
-    of = item_columns(items)
-    positions = item_positions(items, tokens)
-    if (positions % KEY_GROUP).any():
-        raise ValueError(f"items: expected all to begin at a multiple of {KEY_GROUP} keys")
+    of, positions = item_columns(items), item_positions(items, tokens).tolist()
     edges = np.unique(np.concatenate([of.query_start, of.query_stop])).tolist()
     paths: list[list[int]] = [[] for _ in edges[1:]]
     first, last = np.searchsorted(edges, of.query_start), np.searchsorted(edges, of.query_stop)
     for index, (start, stop) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
         for path in paths[start:stop]:
             path.append(index)
-    rows, at = item_rows(items), positions.tolist()
+    rows = item_rows(items)
     runs: list[_Run] = []
     ends, leads = np.zeros(tokens, np.int32), np.zeros(tokens, np.int32)
-    known: dict[tuple[int, int], list[tuple[int, _Piece]]] = {}
+    known: dict[_Stretch, list[tuple[int, _Piece]]] = {}
     for start, stop, path in zip(edges[:-1], edges[1:], paths, strict=True):
         if not path:
             continue
-        item = rows[path[-1]]
-        end = at[path[-1]] + item.slot_count
+        stretches = _stretches([(rows[index], positions[index]) for index in path])
+        end = stretches[-1].position + stretches[-1].keys
         lead = end % KEY_GROUP if has_tails else 0
-        ends[start:stop], leads[start:stop] = end, item.slot_stop - lead
+        ends[start:stop], leads[start:stop] = end, rows[path[-1]].slot_stop - lead
+        stretches[-1] = stretches[-1]._replace(keys=stretches[-1].keys - lead)
         by_chunk: dict[int, list[_Piece]] = {}
-        for index in path:
-            count = rows[index].slot_count - (lead if index == path[-1] else 0)
-            if (index, count) not in known:
-                one = rows[index]
-                known[index, count] = _cut(one.slot_start, count, at[index], bool(one.causal))
-            for chunk, piece in known[index, count]:
+        for stretch in stretches:
+            if stretch not in known:
+                known[stretch] = _cut(stretch)
+            for chunk, piece in known[stretch]:
                 by_chunk.setdefault(chunk, []).append(piece)
         runs.append((start, stop, {chunk: tuple(own) for chunk, own in by_chunk.items()}))
     return runs, ends, leads
 
 
-def _cut(slot: int, count: int, position: int, causal: bool) -> list[tuple[int, _Piece]]:
-    """An item's pieces and their chunks."""
+def _stretches(path: list[tuple[Item[int], int]]) -> list[_Stretch]:
+    """A path's items and their positions, what is of one segment together: its earlier tokens, and
+    those that see each other."""
+    stretches: list[_Stretch] = []
+    before: Item[int] | None = None
+    for item, position in path:
+        if item.causal and before is not None and _goes_on(before, item):
+            earlier = stretches.pop()
+            keys = earlier.keys + item.slot_count
+            stretches.append(earlier._replace(keys=keys, causal=True, whole=earlier.keys))
+        elif position % KEY_GROUP:
+            raise ValueError(f"items: expected all to begin at a multiple of {KEY_GROUP} keys")
+        else:
+            count, causal = item.slot_count, bool(item.causal)
+            stretches.append(_Stretch(item.slot_start, count, position, causal))
+        before = item
+    return stretches
+
+
+def _goes_on(before: Item[int], item: Item[int]) -> bool:
+    """Whether an item's keys lie behind those of the one before, and the same queries meet both."""
+    return before[:2] == item[:2] and before.slot_stop == item.slot_start and not before.causal
+
+
+def _cut(stretch: _Stretch) -> list[tuple[int, _Piece]]:
+    """A stretch's pieces and their chunks."""
     pieces = []
     offset = 0
-    while offset < count:
-        at = position + offset
-        size = min(count - offset, CHUNK - at % CHUNK)
+    while offset < stretch.keys:
+        at = stretch.position + offset
+        size = min(stretch.keys - offset, CHUNK - at % CHUNK)
         closes = (at + size) % CHUNK == 0
-        pieces.append((at // CHUNK, _Piece(slot + offset, size, offset, causal, closes)))
+        slot, behind = stretch.slot + offset, offset - stretch.whole
+        pieces.append((at // CHUNK, _Piece(slot, size, behind, stretch.causal, closes)))
         offset += size
     return pieces
 

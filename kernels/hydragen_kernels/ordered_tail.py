@@ -33,6 +33,34 @@ def _load_state(memory, at_peak, at_acc, is_member, is_element):
 
 
 @triton.jit
+def _sum_states(
+    memory,
+    at_peak,
+    at_acc,
+    stride_s,
+    stride_as,
+    n,
+    is_member,
+    is_element,
+    peak,
+    mass,
+    acc,
+    BLOCK_G: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """The sum of the states in a row's first n slots, and of the one given behind them."""
+    sum_peak, sum_mass, sum_acc = no_keys(BLOCK_G, BLOCK_D)
+    for _ in range(n):
+        one_peak, one_mass, one_acc = _load_state(memory, at_peak, at_acc, is_member, is_element)
+        sum_peak, sum_mass, sum_acc = add_states(
+            sum_peak, sum_mass, sum_acc, one_peak, one_mass, one_acc
+        )
+        at_peak += stride_s
+        at_acc += stride_as
+    return add_states(sum_peak, sum_mass, sum_acc, peak, mass, acc)
+
+
+@triton.jit
 def _ordered_tail_kernel(
     queries,
     keys,
@@ -93,32 +121,30 @@ def _ordered_tail_kernel(
     memory = (peaks, masses, accs)
     at_peak = row * stride_t + head
     at_acc = row * stride_at + head[:, None] * stride_ah + dims[None, :]
-    owned = tl.load(counts + row)
-    goes_on = tl.where((begin % CHUNK_K != 0) & (owned > 0), 1, 0)
-    sum_peak, sum_mass, sum_acc = no_keys(BLOCK_G, BLOCK_D)
-    for _ in range(owned - goes_on):
-        one_peak, one_mass, one_acc = _load_state(memory, at_peak, at_acc, is_member, is_element)
-        sum_peak, sum_mass, sum_acc = add_states(
-            sum_peak, sum_mass, sum_acc, one_peak, one_mass, one_acc
-        )
-        at_peak += stride_s
-        at_acc += stride_as
+    owned = tl.load(counts + row)  # states of chunks before the one under way
     peak, mass, acc = no_keys(BLOCK_G, BLOCK_D)
-    if goes_on != 0:
-        peak, mass, acc = _load_state(memory, at_peak, at_acc, is_member, is_element)
+    if (begin % CHUNK_K != 0) & (owned > 0):
+        owned -= 1
+        peak, mass, acc = _load_state(
+            memory, at_peak + owned * stride_s, at_acc + owned * stride_as, is_member, is_element
+        )
 
     k_base = keys + kv_head * stride_kh
     v_base = values + kv_head * stride_vh
     page_row = page_table + row * stride_pt
+    last_page = tl.maximum(length - 1, 0) // PAGE
     start = 0
     while start < n:
         stop = tl.minimum(n, start + CHUNK_K - (begin + start) % CHUNK_K)
         for at in range(start, stop, BLOCK_K):
             key = at + cols
             is_key = key < stop
-            own = tl.maximum(key - lead, 0)
-            page = tl.load(page_row + own // PAGE, mask=is_key, other=0).to(tl.int64)
-            slots = tl.where(key < lead, lead_slot + key, page * PAGE + own % PAGE)
+            own = key - lead  # place in the tail; a block's keys lie in two of its pages at most
+            first = tl.maximum(at - lead, 0) // PAGE
+            page = tl.load(page_row + first).to(tl.int64) * PAGE
+            next_page = tl.load(page_row + tl.minimum(first + 1, last_page)).to(tl.int64) * PAGE
+            slots = tl.where(own // PAGE > first, next_page, page) + own % PAGE
+            slots = tl.where(own < 0, lead_slot + key, slots)
             inside = is_key[:, None] & (dims < HEAD_DIM)[None, :]
             k_ptr = k_base + slots[:, None] * stride_ks + dims[None, :]
             v_ptr = v_base + slots[:, None] * stride_vs + dims[None, :]
@@ -127,10 +153,23 @@ def _ordered_tail_kernel(
             peak, mass, acc = fold_keys(
                 peak, mass, acc, q, k, v, is_key[None, :], scale, cap, CAPPED, PRECISION
             )
-        sum_peak, sum_mass, sum_acc = add_states(sum_peak, sum_mass, sum_acc, peak, mass, acc)
-        peak, mass, acc = no_keys(BLOCK_G, BLOCK_D)
+        if stop < n:  # the sum so far waits in the row's first slot: registers are for the keys
+            peak, mass, acc = _sum_states(
+                memory, at_peak, at_acc, stride_s, stride_as, owned, is_member, is_element,
+                peak, mass, acc, BLOCK_G, BLOCK_D,
+            )  # fmt: skip
+            tl.debug_barrier()
+            tl.store(peaks + at_peak, peak, mask=is_member)
+            tl.store(masses + at_peak, tl.max(mass, 1), mask=is_member)
+            tl.store(accs + at_acc, acc, mask=is_element)
+            tl.debug_barrier()
+            owned = 1
+            peak, mass, acc = no_keys(BLOCK_G, BLOCK_D)
         start = stop
-    sum_peak, sum_mass, sum_acc = add_states(sum_peak, sum_mass, sum_acc, peak, mass, acc)
+    sum_peak, sum_mass, sum_acc = _sum_states(
+        memory, at_peak, at_acc, stride_s, stride_as, owned, is_member, is_element,
+        peak, mass, acc, BLOCK_G, BLOCK_D,
+    )  # fmt: skip
     if sinks is not None:
         sink = tl.load(sinks + head, mask=is_member, other=float("-inf"))
         sum_peak, sum_mass, sum_acc = add_sink(sum_peak, sum_mass, sum_acc, sink, PRECISION)
@@ -165,10 +204,11 @@ def ordered_tails(
         page_table: `[rows, max_pages]` int32; page p covers slots p * page_tokens to
             (p + 1) * page_tokens - 1.
         lengths: `[rows]` int32, tokens of each tail; 0 where a row has none.
-        page_tokens: slots of a page, a power of two.
+        page_tokens: slots of a page, a power of two, at least `KEY_GROUP`.
         prefixes: `[rows]` int32, keys that each row meets before its tail.
         leads: `[rows]` int32, the first slot of the incomplete group at the end of these.
-        states: of the prefixes, but for that group where there is a tail.
+        states: of the prefixes, but for that group where there is a tail; at least one slot. The
+            first one may be written.
         counts: `[rows]` int32, partial slots each row owns (the first ones).
         scale: factor of the scores, positive.
         softcap: bound c of scores -> c tanh(scores / c), or None.
@@ -189,8 +229,10 @@ def ordered_tails(
     check_last_contiguous("page_table", page_table)
     if page_table.dtype != torch.int32 or page_table.shape[0] != rows:
         raise ValueError(f"page_table: expected int32 [{rows}, max_pages], got {page_table.dtype}")
-    if page_tokens < 1 or page_tokens & (page_tokens - 1):
-        raise ValueError(f"page_tokens: expected a power of two, got {page_tokens}")
+    if page_tokens < KEY_GROUP or page_tokens & (page_tokens - 1):
+        raise ValueError(
+            f"page_tokens: expected a power of two, at least {KEY_GROUP}, got {page_tokens}"
+        )
     out = torch.empty(rows, q_heads, head_dim, dtype=queries.dtype, device=queries.device)
     if rows == 0:
         return out
@@ -217,7 +259,7 @@ def ordered_tails(
         GROUP=group,
         HEAD_DIM=head_dim,
         BLOCK_G=max(16, triton.next_power_of_2(group)),
-        BLOCK_K=tail_block(head_dim, rows * (q_heads // group)),
+        BLOCK_K=min(page_tokens, tail_block(head_dim, rows * (q_heads // group))),
         BLOCK_D=max(16, triton.next_power_of_2(head_dim)),
         PAGE=page_tokens,
         CHUNK_K=CHUNK,

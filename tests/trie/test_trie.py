@@ -162,3 +162,13 @@ def test_a_hundred_thousand_prompts_cost_their_distinct_tokens() -> None:
     assert trie.n_tokens < 900 + 100_000 * 101
     assert grown < 5 * distinct_bytes  # sharing nothing would be 10 x, as int32
     assert took < 60
+
+
+def test_segments_part_between_groups() -> None:
+    """Common tokens behind the last whole group stay with each prompt."""
+    root = list(range(20))
+    prompts = [root[:8], [*root, 50], [*root, 60, 61], root[:8], [1, 2], root[:10]]
+    trie = Trie.build(prompts, group=4)
+    assert [trie.prompt(index).tolist() for index in range(len(prompts))] == prompts
+    assert [segment.tokens.size for segment in trie] == [8, 12, 1, 2, 2, 2]
+    assert all(segment.start % 4 == 0 for segment in trie)

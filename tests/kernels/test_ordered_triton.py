@@ -123,15 +123,18 @@ CASES = {
         ],
         [1, 2, 3, 40, 16, 17, 100, 8, 1],
     ),
-    "many rows": Case([(0, 40, 1, 150, 0, 0)], [1 + i % 20 for i in range(40)]),
+    "many rows": Case([(0, 20, 1, 150, 0, 0)], [1 + i % 20 for i in range(20)]),
     "no groups of heads": Case([(0, 3, 0, 70, 0, 0)], [3, 1, 9], q_heads=2),
     "head of 80": Case([(0, 3, 0, 70, 0, 0)], [3, 1, 9], head_dim=80),
     "soft cap": Case([(0, 3, 0, 70, 0, 0)], [3, 1, 9], softcap=20.0, peaked=30.0),
     "peaked scores": Case([(0, 3, 0, 200, 0, 0)], [3, 1, 90], peaked=40.0),
     "sinks": Case([(0, 2, 0, 70, 0, 0)], [3, 1], sinks=True),
     "prefill": Case([(0, 70, 0, 70, 1, 0)], []),
+    "prefill from the middle of a group": Case(
+        [(0, 50, 0, 32, 0, 0), (0, 50, 32, 37, 0, 1), (0, 50, 69, 50, 1, 2)], []
+    ),
     "prefill below a prefix": Case(
-        [(0, 110, 0, 96, 0, 0), (0, 13, 96, 13, 1, 1), (13, 97, 112, 97, 1, 1)], []
+        [(0, 40, 0, 48, 0, 0), (0, 13, 48, 13, 1, 1), (13, 27, 64, 27, 1, 1)], []
     ),
 }
 
