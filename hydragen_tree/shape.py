@@ -13,6 +13,7 @@ class KVShape:
         kv_heads: key-value heads.
         head_dim: width of a head.
         itemsize: bytes of one number.
+        state_bytes: of one sequence's running states, in layers that keep those instead.
     """
 
     layers: int
@@ -20,6 +21,7 @@ class KVShape:
     kv_heads: int
     head_dim: int
     itemsize: int
+    state_bytes: int = 0
 
     @property
     def layer_token_bytes(self) -> int:

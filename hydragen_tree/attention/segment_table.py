@@ -18,6 +18,7 @@ class SegmentTable:
         n_tokens: `[capacity]` int32.
         slot: `[capacity]` int64, first slot, or -1 while not in the cache.
         n_computed: `[capacity]` int32, tokens from the first on whose keys and values are there.
+        state: `[capacity]` int32, place of the running state at its end; -1 where none is kept.
     """
 
     def __init__(self, parent: Int32, depth: Int32, n_tokens: Int32) -> None:
@@ -27,11 +28,12 @@ class SegmentTable:
         self.n_tokens = n_tokens.astype(np.int32)
         self.slot = np.full(parent.size, -1, np.int64)
         self.n_computed = np.zeros(parent.size, np.int32)
+        self.state = np.full(parent.size, -1, np.int32)
 
     def add(self, parent: int, n_tokens: int, slot: int) -> int:
         """Appends a segment below `parent` that is computed; returns its number."""
         if self.size == self.parent.size:
-            for name in ("parent", "depth", "n_tokens", "slot", "n_computed"):
+            for name in ("parent", "depth", "n_tokens", "slot", "n_computed", "state"):
                 old = getattr(self, name)
                 setattr(self, name, np.concatenate([old, np.empty(max(64, old.size), old.dtype)]))
         index = self.size
@@ -39,6 +41,7 @@ class SegmentTable:
         self.depth[index] = self.depth[parent] + 1
         self.n_tokens[index] = self.n_computed[index] = n_tokens
         self.slot[index] = slot
+        self.state[index] = -1
         self.size += 1
         return index
 

@@ -128,12 +128,15 @@ class Admission:
     def _lacking(self, branch: Waiting) -> list[int]:
         """Segments on a branch's path, placed, that have to be computed before it can enter.
 
-        The last token of a prompt is computed again where its logits are gone.
+        The last token of a prompt is computed again where its logits are gone; after running states
+        that have that token in them, its last segment.
         """
         lacking, table = self._residency.uncomputed(branch.leaf), self._residency.table
         if not lacking and not branch.drawn.size and branch.leaf not in self._logits:
             lacking = [int(self._trie.leaf_segments[branch.leaf])]
-            table.n_computed[lacking] -= 1
+            table.n_computed[lacking] -= (
+                table.n_tokens[lacking] if self._cache.states.is_kept else 1
+            )
         return lacking
 
     def _compute(self, segments: list[int], tokens: int) -> None:
@@ -164,12 +167,14 @@ class Admission:
             self._open()
         elif room < self._least_room():
             return
-        admitted: list[tuple[Waiting, Int32, int]] = []
+        admitted: list[tuple[Waiting, Int32, int, int]] = []
         while (branch := self._next(room, first)) is not None:
             tail = max(0, branch.drawn.size - 1)
             if tail > self._affordable and not first:
                 break
-            admitted.append((branch, self._cache.take(self._cache.pages_for(tail)), tail))
+            pages = self._cache.take(self._cache.pages_for(tail))
+            (state,) = self._cache.states.take_rows(1).tolist()
+            admitted.append((branch, pages, tail, state))
             self._take(branch)
             self._affordable -= tail
             room -= self._rows_of(branch.samples.size, 1)
@@ -275,7 +280,7 @@ class Admission:
         if rest.size:
             self._waiting.append(replace(whole, samples=rest))
 
-    def _enter(self, admitted: list[tuple[Waiting, Int32, int]]) -> None:
+    def _enter(self, admitted: list[tuple[Waiting, Int32, int, int]]) -> None:
         """Makes rows of branches; tails of those that come back are computed."""
         new = [
             Admitted(
@@ -284,20 +289,26 @@ class Admission:
                 int(self._start[branch.leaf]),
                 pages,
                 tail,
+                state,
                 None if branch.drawn.size else self._logits[branch.leaf],
             )
-            for branch, pages, tail in admitted
+            for branch, pages, tail, state in admitted
         ]
+        self._cache.states.copy(
+            self._residency.table.state[[one.segment for one in new]],
+            np.array([one.state for one in new], np.int32),
+        )
         back = [one for one in new if one.tail]
         if back:
-            table = np.full((len(back), max(one.pages.size for one in back)), -1, np.int32)
-            for row, one in zip(table, back, strict=True):
+            pages = np.full((len(back), max(one.pages.size for one in back)), -1, np.int32)
+            for row, one in zip(pages, back, strict=True):
                 row[: one.pages.size] = one.pages
             self._prefill.tails(
                 np.array([one.segment for one in back], np.int32),
                 [one.branch.drawn[: one.tail] for one in back],
-                table,
+                pages,
                 np.array([one.start for one in back], np.int32),
+                np.array([one.state for one in back], np.int32),
             )
         self._stepper.admit(new)
         self._forget_logits()

@@ -17,7 +17,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_tree.branch.stepper import Admitted, Waiting
 from hydragen_tree.model.cache import KVCache
 
-_ROW_FIELDS = ("leaf", "segment", "start", "drawn", "n_drawn", "tail", "pages", "stops")
+_ROW_FIELDS = ("leaf", "segment", "start", "drawn", "n_drawn", "tail", "pages", "stops", "state")
 
 
 class Children(NamedTuple):
@@ -47,6 +47,7 @@ class Batch:
         pages: `[rows, max_pages]` pages of its tail, -1 where there is none. They may reach
             beyond the tail: the page for the next token.
         stops: `[rows]` int64, the state that decides when its samples end.
+        state: `[rows]` place of its running state; -1 of a model that keeps none.
         samples: `[samples]` sample numbers, grouped by row.
         row_of: `[samples]` row of each, ascending.
     """
@@ -60,6 +61,7 @@ class Batch:
         self.tail = np.empty(0, np.int32)
         self.pages = np.empty((0, max_pages), np.int32)
         self.stops = np.empty(0, np.int64)
+        self.state = np.empty(0, np.int32)
         self.samples = np.empty(0, np.int64)
         self.row_of = np.empty(0, np.int32)
 
@@ -95,6 +97,7 @@ class Batch:
         self.tail = np.append(self.tail, np.int32(new.tail))
         self.pages = np.concatenate([self.pages, table])
         self.stops = np.append(self.stops, np.int64(stop))
+        self.state = np.append(self.state, np.int32(new.state))
 
     def order(self) -> None:
         """Sorts rows by leaf, keeping the order within one: depth-first again."""
@@ -112,7 +115,7 @@ class Batch:
             setattr(self, name, getattr(self, name)[rows])
 
     def park(self, rows: NDArray[np.int64], cache: KVCache) -> list[Waiting]:
-        """Takes rows out of the batch and gives up their pages; they can be computed again."""
+        """Takes rows out of the batch; what is computed of them is given up, to be made again."""
         parked = [
             Waiting(
                 int(self.leaf[row]),
@@ -122,6 +125,7 @@ class Batch:
             for row in rows.tolist()
         ]
         self._release(rows, cache)
+        cache.states.release(self.state[rows])
         self.keep(np.setdiff1d(np.arange(self.size), rows))
         return parked
 
@@ -150,14 +154,17 @@ class Batch:
         """Replaces the rows by those of their children that are `alive`, in these stop states.
 
         A parent's first live child keeps its pages. Each further one shares the full pages and
-        gets a copy of the last, half-full one; the caller has made sure that enough are free.
+        gets a copy of the last, half-full one, and of the running state; the caller has made sure
+        that enough are free.
         """
         if children.parent.size == self.size and alive.all():  # each row goes on by one token
             self._append(children.token, stops)
             return
         born = np.flatnonzero(alive)
         parent = children.parent[born]
-        self._release(np.setdiff1d(np.arange(self.size), parent), cache)
+        gone = np.setdiff1d(np.arange(self.size), parent)
+        self._release(gone, cache)
+        cache.states.release(self.state[gone])
 
         new_row = np.full(alive.size, -1, np.int32)
         new_row[born] = np.arange(born.size)
@@ -170,6 +177,9 @@ class Batch:
         further = np.flatnonzero(np.diff(parent, prepend=-1) == 0)  # the first child is the heir
         if further.size:
             self._share_pages(further, cache)
+            states = cache.states.take_rows(further.size)
+            cache.states.copy(self.state[further], states)
+            self.state[further] = states
         self._append(children.token[born], stops[born])
 
     def _append(self, tokens: NDArray[np.int64], stops: NDArray[np.int64]) -> None:

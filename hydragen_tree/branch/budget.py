@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from hydragen_tree.branch.prefill import TAIL_LEVELS
+from hydragen_tree.errors import CapacityError, Setting
 from hydragen_tree.model.fingerprint import stored_bytes
 from hydragen_tree.model.loading import ModelSource
 
@@ -83,9 +84,39 @@ def batch_rows(source: ModelSource, memory_bytes: int) -> int:
         A power of two, 1,024 to 16,384: a small model's steps take long enough with those.
     """
     logits = 3 * int(source.config.vocab_size) * source.dtype.itemsize
-    row = _USUAL_TOKENS * source.shape.token_bytes + logits
+    shape = source.shape
+    row = _USUAL_TOKENS * shape.token_bytes + 2 * shape.state_bytes + logits
     fits = int((1 - _KEPT_SHARE) * (memory_bytes - stored_bytes(source) // source.ranks)) // row
     return min(max(1 << max(fits.bit_length() - 1, 0), _FEWEST_ROWS), _MOST_ROWS)
+
+
+def state_places(
+    state_bytes: int, budget: int, rows: int, segments: int, depth: int
+) -> tuple[int, int]:
+    """Places for running states that half a budget holds: for ends of segments, and for rows.
+
+    Args:
+        state_bytes: of one sequence's states; 0: none are kept.
+        budget: bytes for keys, values and states.
+        rows: of the batch at the most.
+        segments: of the prompts' trie.
+        depth: segments on a path at the most.
+
+    Raises:
+        CapacityError: not even those of one path and a row.
+    """
+    if not state_bytes:
+        return 0, rows
+    fits = budget // 2 // state_bytes
+    if fits <= depth:
+        raise CapacityError(
+            f"running states take {state_bytes / 2**20:.1f} MiB each, and half of ",
+            Setting("memory_bytes"),
+            f" has to hold {depth + 1} of them, {(depth + 1) * state_bytes / 2**20:.1f} MiB; "
+            f"it is {budget / 2**21:.1f} MiB",
+        )
+    of_rows = max(1, min(rows, fits - min(segments, max(depth, fits // 2))))
+    return min(segments, fits - of_rows), of_rows
 
 
 def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:

@@ -18,6 +18,7 @@ from hydragen_tree.branch.prefill import forward
 from hydragen_tree.branch.stepper import Admitted, Ended, Ends, Progress, Waiting, parked
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.states import NO_STATE
 from hydragen_tree.settings import SamplingSettings
 
 
@@ -216,6 +217,7 @@ def decode(
         batch.pages[rows],
         batch.tail[rows],
         backend,
+        batch.state[rows],
     )
 
 
@@ -229,6 +231,7 @@ def decode_tokens(
     pages: Int32,
     tails: Int32,
     backend: str | None = None,
+    states: Int32 | None = None,
 ) -> Tensor:
     """`decode` for rows that no batch holds.
 
@@ -242,9 +245,12 @@ def decode_tokens(
         pages: `[rows, max_pages]` with a page for this token.
         tails: `[rows]` tokens in the tail before this one.
         backend: of attention, where it is to be another than the model's.
+        states: `[rows]` places of their running states, of a model that keeps some.
     """
     size, rows = cache.page_tokens, np.arange(tokens.size)
     slots = pages[rows, tails // size].astype(np.int64) * size + tails % size
     items = table.path_items(segments, np.ones_like(tokens))
     plan = Plan(tokens.size, items, Tails(pages, tails + 1, size))
-    return forward(model, cache, tokens, positions, slots, rows, plan, backend)
+    places = np.full(tokens.size, NO_STATE, np.int32) if states is None else states
+    runs = np.ones_like(tokens), places, places
+    return forward(model, cache, tokens, positions, slots, rows, plan, runs, backend)

@@ -20,6 +20,7 @@ from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.states import NO_STATE, Runs
 from hydragen_tree.trie.trie import Trie
 
 _Piece = tuple[int, int, int]  # of a segment, its tokens start .. stop - 1
@@ -124,10 +125,22 @@ class Prefill:
             for (number, _, _), last in zip(pack, np.cumsum(counts), strict=True)
             if self._trie.segments[number].ends_prompt and self._is_computed(number)
         ]
-        out = self._forward(tokens, positions, slots, [last for _, last in ends], items)
+        above, states = self._table.parent[index], self._table.state[index]
+        before = np.where(above >= 0, self._table.state[above], NO_STATE)
+        begins = np.array([start == 0 for _, start, _ in pack])
+        runs = counts, np.where(begins, before, states).astype(np.int32), states
+        keep = [last for _, last in ends]
+        out = self._forward(tokens, positions, slots, keep, items, runs)
         return {number: row for (number, _), row in zip(ends, out, strict=True)}
 
-    def tails(self, segments: Int32, tails: list[Int32], pages: Int32, starts: Int32) -> None:
+    def tails(
+        self,
+        segments: Int32,
+        tails: list[Int32],
+        pages: Int32,
+        starts: Int32,
+        states: Int32,
+    ) -> None:
         """Computes the tails of branches that come back into the batch.
 
         Args:
@@ -135,9 +148,10 @@ class Prefill:
             tails: each row's tokens.
             pages: `[rows, max_pages]` pages taken for them.
             starts: `[rows]` position of each tail's first token.
+            states: `[rows]` places of their running states, which are now those of the prompts.
         """
         if self._key_group > 1:
-            self._tails_as_rows(segments, tails, pages, starts)
+            self._tails_as_rows(segments, tails, pages, starts, states)
             return
         for pack in self._tail_packs([tail.size for tail in tails]):
             counts = np.array([stop - start for _, start, stop in pack], np.int32)
@@ -151,10 +165,16 @@ class Prefill:
                 positions.append(starts[row] + offsets)
                 slots.append(self._tail_slots(pages[row], offsets))
                 first += stop - start
-            self._forward(tokens, positions, slots, [], items)
+            own = states[[row for row, _, _ in pack]]
+            self._forward(tokens, positions, slots, [], items, (counts, own, own))
 
     def _tails_as_rows(
-        self, segments: Int32, tails: list[Int32], pages: Int32, starts: Int32
+        self,
+        segments: Int32,
+        tails: list[Int32],
+        pages: Int32,
+        starts: Int32,
+        states: Int32,
     ) -> None:
         """`tails`, each token a row of its own with the tail up to it: as decode steps have it."""
         sizes = np.array([tail.size for tail in tails])
@@ -168,12 +188,15 @@ class Prefill:
             of = row[own]
             items = self._table.path_items(segments[of], np.ones_like(segments[of]))
             lengths = (offset[own] + 1).astype(np.int32)
+            sequences, counts = np.unique(of, return_counts=True)
+            places = states[sequences]
             self._forward(
                 [tokens[own]],
                 [starts[of] + offset[own]],
                 [slots[own]],
                 [],
                 [items],
+                (counts.astype(np.int32), places, places),
                 Tails(pages[of], lengths, size),
             )
 
@@ -230,6 +253,7 @@ class Prefill:
         slots: list[NDArray[np.int64]],
         keep: list[int],
         items: list[Int32],
+        runs: tuple[Int32, Int32, Int32],
         tails: Tails | None = None,
     ) -> Tensor:
         table = np.concatenate(items)
@@ -246,6 +270,7 @@ class Prefill:
             np.concatenate(slots),
             kept,
             plan,
+            runs,
         )
 
 
@@ -257,9 +282,21 @@ def forward(
     slots: NDArray[np.int64],
     keep: NDArray[np.int64],
     plan: Plan,
+    runs: tuple[Int32, Int32, Int32],
     backend: str | None = None,
 ) -> Tensor:
     """One pass of packed tokens, all of it described on the host; see `TreeModel.forward`.
+
+    Args:
+        model: the adapted model.
+        cache: where keys, values and states are.
+        tokens: `[tokens]`, those of one run behind those of another.
+        positions: `[tokens]` of each in its own sequence.
+        slots: `[tokens]` of each.
+        keep: `[kept]` tokens whose logits are wanted.
+        plan: which queries meet which slots.
+        runs: of every run, its tokens, and the places of the states before and behind it.
+        backend: of attention, where it is to be another than the model's.
 
     Returns:
         Logits `[kept, vocabulary]`.
@@ -269,5 +306,11 @@ def forward(
         return to_device(array.astype(np.int64), model.device)
 
     return model.forward(
-        move(tokens), move(positions), move(slots), move(keep), cache, model.attend(plan, backend)
+        move(tokens),
+        move(positions),
+        move(slots),
+        move(keep),
+        cache,
+        model.attend(plan, backend),
+        runs=Runs(*runs, model.device),
     )

@@ -58,16 +58,20 @@ class Residency:
         return sum(map(self._cache.pages_for, sizes))
 
     def place(self, segments: list[int]) -> bool:
-        """Reserves slots for segments; False, and nothing reserved, if they do not fit."""
+        """Reserves what segments need; False, and nothing reserved, if they do not fit."""
         placed: list[int] = []
         for index in segments:
             slot = self._cache.take_run(int(self.table.n_tokens[index]))
-            if slot is None:
-                for done in placed:
-                    self.evict(done)
-                return False
-            self.table.slot[index] = slot
-            placed.append(index)
+            if slot is not None:
+                self.table.slot[index] = slot
+                placed.append(index)
+                state = self._cache.states.take_segment()
+                if state is not None:
+                    self.table.state[index] = state
+                    continue
+            for done in placed:
+                self.evict(done)
+            return False
         return True
 
     def place_alone(self, leaf: int) -> None:
@@ -92,9 +96,11 @@ class Residency:
         return self.table.add(segment, n_tokens, slot)
 
     def evict(self, segment: int) -> None:
-        """Gives up a segment's slots."""
+        """Gives up a segment's slots, and the state at its end."""
         self._cache.release_run(int(self.table.slot[segment]), int(self.table.n_tokens[segment]))
-        self.table.slot[segment], self.table.n_computed[segment] = -1, 0
+        self._cache.states.release(self.table.state[[segment]])
+        self.table.slot[segment] = self.table.state[segment] = -1
+        self.table.n_computed[segment] = 0
 
     def evict_unused(self, segments: Int32) -> None:
         """Gives up every resident segment that is not on the path of one of these."""

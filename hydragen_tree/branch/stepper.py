@@ -41,6 +41,7 @@ class Admitted:
         start: tokens of its prompt: the position of the first token drawn.
         pages: `[pages]` int32, taken for its tail.
         tail: tokens of its tail that are in the cache.
+        state: place taken for its running state; -1 of a model that keeps none.
         logits: `[vocabulary]` after its prompt, if it has drawn nothing.
     """
 
@@ -49,6 +50,7 @@ class Admitted:
     start: int
     pages: Int32
     tail: int
+    state: int
     logits: Tensor | None
 
 

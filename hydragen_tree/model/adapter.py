@@ -5,7 +5,7 @@ ours. A step's tokens are packed into one sequence of batch size 1, with explici
 the plan says who sees whom.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -24,8 +24,10 @@ from hydragen_tree.model.compilation import compile_layers
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
 from hydragen_tree.model.ranks import ALONE, Ranks
+from hydragen_tree.model.recurrence import Recurrence
 from hydragen_tree.model.rotary import fix_frequencies
-from hydragen_tree.model.support import LayerHeads, layer_heads, layer_windows
+from hydragen_tree.model.states import LayerKinds, Runs
+from hydragen_tree.model.support import LayerHeads, attention_layers, layer_heads, layer_windows
 
 IMPLEMENTATION = "hydragen_tree"
 
@@ -50,6 +52,7 @@ class Step:
         attend: attention over what the tokens see, those just written included.
         windows: which earlier tokens each layer sees; None: all.
         heads: those of each layer.
+        places: where each layer that attends is in the arena.
     """
 
     def __init__(
@@ -60,11 +63,13 @@ class Step:
         attend: Attend,
         windows: Sequence[Window | None],
         heads: Sequence[LayerHeads],
+        places: Mapping[int, int],
     ) -> None:
         self.cache, self.slots, self.attend, self.windows = cache, slots, attend, windows
+        self.places = places
         self._positions, self._heads = positions, heads
         self._views: dict[Window, WindowView] = {}
-        self._missing = set(range(cache.keys.shape[0]))
+        self._missing = set(places)
 
     def view(self, layer: int) -> WindowView | None:
         """What the tokens see in a layer; made once for all layers of one window."""
@@ -142,12 +147,13 @@ def _attention(
     query, key, value = (_widened(x[:, :, :tokens], width) for x in (query, key, value))
     if key.shape[1] != kv_heads:  # a layer with fewer than others: several hold the same
         key, value = (x.repeat_interleave(kv_heads // x.shape[1], 1) for x in (key, value))
-    cache.write(layer, tree_step.slots, key[0], value[0])
+    place = tree_step.places[layer]
+    cache.write(place, tree_step.slots, key[0], value[0])
     out = tree_step.attend(
-        layer,
+        place,
         query[0].transpose(0, 1),
-        cache.keys[layer],
-        cache.values[layer],
+        cache.keys[place],
+        cache.values[place],
         scale=scale,
         softcap=softcap,
         sinks=s_aux,
@@ -189,6 +195,7 @@ class TreeModel:
         model.eval()
         fix_frequencies(model, 1)
         forget_originals(model)
+        self._recurrence = Recurrence(model)
         self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
         if model.device.type == "cuda":
             from hydragen_tree.model.experts import group_experts  # both import Triton
@@ -203,9 +210,15 @@ class TreeModel:
         self.ranks = ranks
         text = model.config.get_text_config(decoder=True)
         self._windows, self._heads = layer_windows(text), layer_heads(text)
+        self._places = {layer: place for place, layer in enumerate(attention_layers(text))}
         # A mask with four dimensions is taken as it is; without one, models look at the positions
         # on the host to see whether sequences are packed.
         self._given_mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=model.device)
+
+    @property
+    def state_kinds(self) -> Mapping[int, LayerKinds]:
+        """What layers with running states keep, by their number."""
+        return self._recurrence.kinds
 
     @property
     def device(self) -> torch.device:
@@ -241,8 +254,9 @@ class TreeModel:
         keep: Tensor | None,
         cache: KVCache,
         attend: Attend,
+        runs: Runs | None = None,
     ) -> Tensor:
-        """Runs packed tokens through the model and stores their keys and values.
+        """Runs packed tokens through the model and stores their keys, values and states.
 
         Args:
             tokens: `[tokens]` int64.
@@ -251,19 +265,22 @@ class TreeModel:
             keep: `[kept]` int64, the tokens whose logits are wanted; None: all.
             cache: the arena.
             attend: attention over what the tokens see, those just written included.
+            runs: which tokens follow each other; a model that keeps no states needs none.
 
         Returns:
             Logits `[kept, vocabulary]` in the model's dtype.
         """
-        step = Step(cache, positions, slots, attend, self._windows, self._heads)
-        output = self.model(
-            input_ids=self._padded(tokens)[None],
-            position_ids=self._padded(positions)[None],
-            attention_mask=self._given_mask,
-            use_cache=False,
-            logits_to_keep=0 if keep is None else self._padded(keep),
-            tree_step=step,
-        )
+        given = self._windows, self._heads, self._places
+        step = Step(cache, positions, slots, attend, *given)
+        with self._recurrence.over(runs, cache.states):
+            output = self.model(
+                input_ids=self._padded(tokens)[None],
+                position_ids=self._padded(positions)[None],
+                attention_mask=self._given_mask,
+                use_cache=False,
+                logits_to_keep=0 if keep is None else self._padded(keep),
+                tree_step=step,
+            )
         step.check_complete()
         logits: Tensor = output.logits[0]
         return logits[: (tokens if keep is None else keep).shape[0]]

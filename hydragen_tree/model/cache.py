@@ -9,8 +9,6 @@ Segments are taken from the low end and tail pages from the high end, which keep
 On a CPU the arena is reserved, not touched: memory is used as pages are.
 """
 
-import math
-import mmap
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +20,8 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.inputs import movable
 from hydragen_kernels.reference import narrow
 from hydragen_tree.errors import CapacityError
+from hydragen_tree.model.reserving import zeros
+from hydragen_tree.model.states import States
 from hydragen_tree.shape import KVShape
 
 Count = TypeVar("Count", int, NDArray[Any])
@@ -37,10 +37,12 @@ class KVCache:
         dtype: of keys and values.
         device: where they live.
         fused: store with Triton's kernel instead of torch's index copy.
+        states: of layers that keep those in place of keys and values, if there are any.
 
     Attributes:
         keys: `[layers, kv_heads, slots, head_dim]`.
         values: like `keys`.
+        states: as given; else of no layer.
     """
 
     def __init__(
@@ -51,14 +53,16 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
         fused: bool = False,
+        states: States | None = None,
     ) -> None:
         self.page_tokens = page_tokens
         self.n_pages = n_pages
         self._fused = fused
+        self.states = States({}, 0, 0, device) if states is None else states
         size = (shape.layers, shape.kv_heads, n_pages * page_tokens, shape.head_dim)
         # zeros, not empty: slots past a tail's end are masked, but 0 * NaN would still be NaN.
-        self.keys = _zeros(size, dtype, device)
-        self.values = _zeros(size, dtype, device)
+        self.keys = zeros(size, dtype, device)
+        self.values = zeros(size, dtype, device)
         self._users = np.zeros(n_pages, np.int32)
         self.peak_pages = 0
 
@@ -166,15 +170,3 @@ class KVCache:
 
         at = torch.from_numpy(np.stack([source, target]).astype(np.int32)).to(self.keys.device)
         copy_tokens(self.keys, self.values, *at)
-
-
-def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros; on a CPU they take memory only where something is written.
-
-    torch's own are written at once, and numpy asks for huge pages, of which little would be used.
-    """
-    if device.type != "cpu":
-        return torch.zeros(size, dtype=dtype, device=device)
-    n_bytes = math.prod(size) * dtype.itemsize
-    reserved = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(reserved, dtype=torch.uint8, count=n_bytes).view(dtype).view(size)

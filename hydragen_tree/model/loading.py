@@ -2,7 +2,7 @@
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,17 @@ from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.quantised_files import StoredWeights, stored_weights
 from hydragen_tree.model.quantising import quantise_layers
 from hydragen_tree.model.ranks import ALONE, Ranks
+from hydragen_tree.model.recurrence import kinds_of
 from hydragen_tree.model.rotary import fixed_tokens
 from hydragen_tree.model.stack_files import StackPart, choose_part, load_stack
+from hydragen_tree.model.states import state_bytes
 from hydragen_tree.model.stored_fp8 import load_stored
-from hydragen_tree.model.support import kv_shape, layer_windows, refuse_unsupported
+from hydragen_tree.model.support import (
+    keeps_states,
+    kv_shape,
+    layer_windows,
+    refuse_unsupported,
+)
 from hydragen_tree.model.tensor_parallel import load_part, rank_config, refuse_to_split
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
@@ -169,6 +176,8 @@ def find_model(
     kind = asked_dtype(dtype, named if isinstance(named, torch.dtype) else torch.float32, place)
     kv_kind = auto_or_fp8("kv_dtype", kv_dtype, kind, place)
     shape = kv_shape(model, config, kv_kind)
+    if keeps_states(config):
+        shape = replace(shape, state_bytes=state_bytes(kinds_of(config, kind)))
     if kv_kind == FP8:
         refuse_fp8_heads(place, shape)
     if weights_memory is not None and not stored.is_stack:

@@ -1,10 +1,13 @@
 """Which models the tree can run, by their configuration alone: before any weight is loaded.
 
 The tree takes the place of attention, so a model has to call it once a layer, over all earlier
-tokens or the last of them and nothing else, with as many query heads in every layer. Whatever else
-a model does is its own.
+tokens or the last of them and nothing else, with as many query heads in every layer. Layers that
+keep a running state instead have to take it from a cache of transformers' kind. Whatever else a
+model does is its own.
 """
 
+import inspect
+import sys
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -13,15 +16,20 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedC
 
 from hydragen_tree.attention.windows import Window
 from hydragen_tree.errors import ModelError
+from hydragen_tree.model.recurrence import ASKS_FOR_STATE
 from hydragen_tree.shape import KVShape
 
 MAX_HEAD_DIM = 512  # beyond 256 in plain torch alone
 
 _SLIDING, _CHUNKED = "sliding_attention", "chunked_attention"
 _ATTENTION = {"full_attention", "attention", _SLIDING, _CHUNKED}
-# What a layer's kind is called where it keeps a running state in place of keys and values.
+# What a layer's kind is called where it keeps a running state in place of keys and values, or, if
+# it is hybrid, beside them.
 _HYBRID = {"hybrid", "hybrid_sliding"}
 _STATES = {"linear_attention", "mamba", "mamba2", "recurrent", "conv"} | _HYBRID
+_NEITHER = {"mlp", "moe"}
+# Hybrid layers of other kinds share their attention, or have it read what a convolution makes.
+_HYBRID_KINDS = {"falcon_h1"}
 # Their configuration may name no kinds of layers.
 _WITHOUT_ATTENTION = {"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"}
 # Sizes of attention that have to be the same in all layers.
@@ -47,6 +55,7 @@ _UNLIKE = {
     "gemma4_assistant": "drafts for another model, whose keys it reads",
     "gemma4_unified_assistant": "drafts for another model, whose keys it reads",
     "hrm_text": "passes its layers several times a token",
+    "jamba": "begins anew where several tokens follow a state",
     "jetmoe": "has other heads for every token (mixture of attention heads)",
     "mimo_v2_flash": "has other numbers of heads in its windowed layers",
     "moshi": "is made for speech, by a decoder of its own",
@@ -94,7 +103,25 @@ def why_uncaptured(config: PreTrainedConfig) -> str | None:
     """
     if config.model_type in _ROUTED_BY_HOST:
         return f"{config.model_type} asks the host how many tokens each expert has"
+    if keeps_states(config):
+        return f"layers of {config.model_type} keep running states, which the host moves"
     return None
+
+
+def keeps_states(config: PreTrainedConfig) -> bool:
+    """Whether a model has layers with running states."""
+    return not _STATES.isdisjoint(_kinds(config) or ())
+
+
+def attention_layers(config: PreTrainedConfig) -> tuple[int, ...]:
+    """Numbers of the layers that attend: those that have keys and values."""
+    kinds = _kinds(config) or ["attention"] * config.num_hidden_layers
+    return tuple(at for at, kind in enumerate(kinds) if kind in _ATTENTION | _HYBRID)
+
+
+def _kinds(config: PreTrainedConfig) -> list[str] | None:
+    """What each layer is; None where a configuration does not say, and all attend."""
+    return getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
 
 
 def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:
@@ -126,7 +153,7 @@ def kv_shape(model: str, config: PreTrainedConfig, dtype: torch.dtype) -> KVShap
         raise ModelError(
             f"heads of {head_dim} numbers; at most {MAX_HEAD_DIM}", setting="model", value=model
         )
-    return KVShape(config.num_hidden_layers, heads, kv_heads, head_dim, dtype.itemsize)
+    return KVShape(len(attention_layers(config)), heads, kv_heads, head_dim, dtype.itemsize)
 
 
 class LayerHeads(NamedTuple):
@@ -208,14 +235,26 @@ def _unsupported(config: PreTrainedConfig) -> str | None:
     if kind in _WITHOUT_ATTENTION:
         return f"{kind} is attention-free: there are no keys and values to share"
     return (
-        _other_layers(kind, config)
+        _other_layers(kind, config, causal)
         or _other_keys(kind, config)
         or (
             None
-            if getattr(causal, "_supports_attention_backend", False)
+            if _lets_attention_be_replaced(causal, config)
             else f"{kind} does not use transformers' attention interface"
         )
     )
+
+
+def _lets_attention_be_replaced(causal: type, config: PreTrainedConfig) -> bool:
+    """Whether attention goes through transformers' interface; hybrids have no flag that says so."""
+    if getattr(causal, "_supports_attention_backend", False):
+        return True
+    return keeps_states(config) and "ALL_ATTENTION_FUNCTIONS.get_interface(" in _code(causal)
+
+
+def _code(kind: type) -> str:
+    """The module that a model's class is in."""
+    return inspect.getsource(sys.modules[kind.__module__])
 
 
 def _class(auto: Any, config: PreTrainedConfig) -> type | None:
@@ -225,10 +264,9 @@ def _class(auto: Any, config: PreTrainedConfig) -> type | None:
     return first
 
 
-def _other_layers(kind: str, config: PreTrainedConfig) -> str | None:
-    """Layers that are not attention over all earlier tokens."""
-    layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
-    counts = Counter(layers or [])
+def _other_layers(kind: str, config: PreTrainedConfig, causal: type) -> str | None:
+    """Layers that are not attention over all earlier tokens, and keep no state that is known."""
+    counts = Counter(_kinds(config) or [])
     others = [name for name in counts if name not in _ATTENTION]
     if not others:
         return None
@@ -236,9 +274,12 @@ def _other_layers(kind: str, config: PreTrainedConfig) -> str | None:
     which = f"{n_others} of its {counts.total()} layers are {', '.join(sorted(others))}"
     if not _STATES.intersection(others):
         return f"{kind} has layers that are not attention over all earlier tokens: {which}"
-    is_free = counts.keys() <= _STATES - _HYBRID | {"mlp", "moe"}
-    what = "attention-free" if is_free else "a hybrid"
-    return f"{kind} is {what}: {which}; a tree shares keys and values, not running states"
+    if counts.keys() <= _STATES - _HYBRID | _NEITHER:
+        return f"{kind} is attention-free: {which}; there are no keys and values to share"
+    known = _STATES - _HYBRID | _NEITHER | (_HYBRID if kind in _HYBRID_KINDS else set())
+    if known.issuperset(others) and ASKS_FOR_STATE in _code(causal):
+        return None
+    return f"{kind} is a hybrid: {which}; its states are kept in a way that is not known here"
 
 
 def _other_keys(kind: str, config: PreTrainedConfig) -> str | None:

@@ -15,7 +15,7 @@ import torch
 
 from hydragen_tree.attention.table import backend, choose
 from hydragen_tree.attention.triton_backend import is_interpreting
-from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels
+from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels, state_places
 from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import CapacityError, InputError, Setting
 from hydragen_tree.model.adapter import TreeModel
@@ -24,6 +24,7 @@ from hydragen_tree.model.fingerprint import fingerprint
 from hydragen_tree.model.loading import ModelSource, find_model, load_tokenizer, load_weights
 from hydragen_tree.model.quantising import LogitError, measure_logit_error
 from hydragen_tree.model.ranks import ALONE, Ranks
+from hydragen_tree.model.states import States
 from hydragen_tree.model.support import why_uncaptured
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, longest_sequence, prompts_from_sources
@@ -330,7 +331,7 @@ class Sampler(NotebookView):
             stats,
             settings,
             cost=self.cost,
-            max_rows=self.max_rows,
+            max_rows=cache.states.most_rows(self.max_rows),
             prefill_tokens=self._prefill_tokens,
             decoder=self._decoder(cache, records, _depth(trie), rows),
             waiting=waiting,
@@ -392,14 +393,18 @@ class Sampler(NotebookView):
             kv_budget_bytes(source, self._prefill_tokens, rows, levels)
         )
         page_bytes = page * source.shape.token_bytes
-        n_pages = min(useful, budget // page_bytes)
+        size = source.shape.state_bytes
+        places = state_places(size, budget, rows, sum(1 for _ in trie), _depth(trie))
+        n_pages = min(useful, (budget - sum(places) * size) // page_bytes)
         if n_pages < 1:
             raise CapacityError(
                 f"less than one page of {page} tokens ({page_bytes} bytes)",
                 setting="memory_bytes",
                 value=f"{budget} bytes",
             )
-        return KVCache(source.shape, n_pages, page, source.kv_dtype, source.device, self.is_fused)
+        states = States(self.model.state_kinds, *places, source.device)
+        kinds = source.kv_dtype, source.device, self.is_fused
+        return KVCache(source.shape, n_pages, page, *kinds, states)
 
 
 def _depth(trie: Trie) -> int:

@@ -117,7 +117,7 @@ class Memory(Prefill):
         return logits
 
     def tails(
-        self, segments: np.ndarray, tokens: list[np.ndarray], pages: np.ndarray, starts: np.ndarray
+        self, segments: np.ndarray, tokens: list[np.ndarray], pages: np.ndarray, *_: np.ndarray
     ) -> None:
         for row, history in zip(pages.tolist(), tokens, strict=True):
             for place, token in enumerate(history.tolist()):

@@ -11,17 +11,19 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 VOCABULARY = 97
 _SIZES = {
-    8: "rotary_dim v_head_dim mamba_n_heads",
+    8: "rotary_dim v_head_dim mamba_n_heads mamba_num_heads linear_num_value_heads",
     24: "sliding_window local_attention keep_window_size attention_chunk_size",
-    64: "hidden_size n_embd d_model word_embed_proj_dim embedding_size",
+    64: "hidden_size n_embd d_model word_embed_proj_dim embedding_size mamba_d_ssm",
     96: "intermediate_size ffn_dim ffn_hidden_size dff n_inner moe_intermediate_size "
     "dense_intermediate_size shared_expert_intermediate_size shared_intermediate_size "
     "intermediate_size_mlp",
     4: "num_attention_heads n_head n_heads num_experts num_local_experts n_routed_experts "
-    "moe_num_experts",
-    1: "n_group topk_group first_k_dense_replace",
-    2: "num_key_value_heads num_experts_per_tok moe_k moe_topk",
-    16: "head_dim qk_rope_head_dim qk_nope_head_dim kv_channels mamba_d_head query_pre_attn_scalar",
+    "moe_num_experts linear_num_key_heads linear_num_heads",
+    1: "n_group num_expert_group topk_group first_k_dense_replace n_groups",
+    2: "num_key_value_heads num_experts_per_tok num_experts_per_token moe_k moe_topk",
+    16: "head_dim qk_rope_head_dim qk_nope_head_dim kv_channels mamba_d_head mamba_head_dim "
+    "query_pre_attn_scalar linear_key_head_dim linear_value_head_dim linear_head_dim "
+    "mamba_d_state ssm_state_size",
     32: "qk_head_dim",
     256: "max_position_embeddings n_positions n_ctx max_seq_len",
     VOCABULARY: "vocab_size vocab_size_per_layer_input audio_vocab_size",

@@ -197,8 +197,8 @@ def test_what_cannot_work_is_refused_without_weights(tmp_path: Path) -> None:
     assert "mamba is attention-free" in refused(tmp_path / "b", {"model_type": "mamba"})
     t5 = refused(tmp_path / "c", {"model_type": "t5", "is_encoder_decoder": True})
     assert "t5 is an encoder-decoder, not a causal language model" in t5
-    hybrid = {"model_type": "qwen3_next", "num_hidden_layers": 8}
-    linear = "a hybrid: 6 of its 8 layers are linear_attention"
+    hybrid = {"model_type": "minimax", "num_hidden_layers": 8}
+    linear = "a hybrid: 4 of its 8 layers are linear_attention"
     assert linear in refused(tmp_path / "g", hybrid)
     assert "indexed_attention" in refused(tmp_path / "d", {"model_type": "deepseek_v32"})
     wide = {"model_type": "llama", "head_dim": 1024}
