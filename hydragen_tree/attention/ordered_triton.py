@@ -7,7 +7,10 @@ says how).
 Nothing here imports Triton before a plan is prepared.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
+
+import torch
 
 from hydragen_kernels.ordered_schedule import KEY_GROUP
 from hydragen_tree.attention.backend import Backend, Prepared
@@ -15,6 +18,9 @@ from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.triton_backend import TritonBackend
 
+# Where equal bits were seen on a GPU (NOTES.md). In fp16 products with weights are in tf32, whose
+# instructions differ between tiles: what is chosen now has not been compared.
+_MEASURED = torch.bfloat16, torch.float32
 _STATE_BYTES = 256 << 20  # of a plan whose keys may be split
 _FEWEST_SLOTS = 8  # of any plan, whatever it takes
 
@@ -26,6 +32,10 @@ class OrderedTritonBackend(Backend):
         """What of the heads or the device the kernels do not take."""
         if heads.is_windowed:
             return "sums in one order over whole sequences, not over sliding windows"
+        if heads.device.type == "cuda" and heads.dtype not in _MEASURED:
+            return f"sums in one order in {_names(_MEASURED)}, not in {_names([heads.dtype])}"
+        if heads.device.type == "cuda" and heads.arena_dtype != heads.dtype:
+            return f"sums in one order over keys and values in {_names([heads.dtype])} only"
         return TritonBackend().why_not(heads)
 
     def key_group(self, heads: Heads) -> int:
@@ -55,3 +65,7 @@ class OrderedTritonBackend(Backend):
             f"Triton, in one order of summation: all segments in one launch (tiles of "
             f"{config.block_q} rows x {config.block_k} keys), tails and adding up in one more"
         )
+
+
+def _names(dtypes: Iterable[torch.dtype]) -> str:
+    return " and ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)

@@ -3,9 +3,10 @@
 A library's kernel that does not split its sums takes them in by the same instructions as ours, in
 ascending order: then it gives the same bits, and it is faster with many rows. Whether the kernel it
 chooses does so is not documented, and it chooses by the number of rows. So it is tried, once for
-each weight's shape and number of rows, on random numbers: another order would round at least one of
-the rows x columns sums otherwise. Of 2 million sums on an H200 it rounded 2 in a hundred otherwise
-(NOTES.md). Where all bits are the same, and torch is faster, its product is taken from then on.
+each weight's shape and number of rows, on random inputs: another order would round at least one of
+the rows x columns sums otherwise. On an H200 it rounded 1 to 7 of a thousand otherwise, 6 of the
+fewest, 4,096 (NOTES.md). Where all bits are the same, and torch is faster, its product is taken
+from then on.
 
 Numbers of rows are rounded up, with zeros, so that few are tried; a row's result does not depend on
 the others.
@@ -52,7 +53,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def padded(rows: int) -> int:
-    """The number of rows that a product is tried for: few above 64, each at most an eighth more."""
+    """The number of rows that a product is tried for: in steps of 64, or of less than a quarter."""
     step = 1 << max(6, (rows - 1).bit_length() - 3)
     return -(-rows // step) * step
 

@@ -24,6 +24,7 @@ pytest.importorskip("triton")
         ("attention/test_windows", "fused"),
         ("branch/test_decoder", ""),
         ("model/test_experts", ""),
+        ("model/test_ordered_gpu", ""),
         ("bench/test_kernels", ""),
     ],
 )

@@ -1,0 +1,50 @@
+"""Linear layers of one order of summation on a GPU, for the batch-invariant mode.
+
+Norms, gates and rotations are there already, each row by a program of its own
+(`hydragen_kernels.layers`); products are what depends on a batch.
+"""
+
+from torch import Tensor, nn
+
+from hydragen_kernels.ordered_library import linear
+
+
+class OrderedProduct(nn.Module):
+    """A linear layer whose sums have one order, whatever the number of rows.
+
+    Args:
+        layer: a plain one; its weights are shared, not copied.
+
+    Attributes:
+        in_features: numbers of an input.
+        out_features: numbers of an output.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., inputs]` to `[..., outputs]` in the input's dtype."""
+        return linear(x, self.weight, self.bias)
+
+
+def order_gpu_products(model: nn.Module) -> int:
+    """Replaces plain linear layers in place; those of one input are joined before.
+
+    Args:
+        model: on a GPU, its layers fused.
+
+    Returns:
+        How many were replaced.
+    """
+    homes = [
+        (parent, name, layer)
+        for parent in model.modules()
+        for name, layer in parent.named_children()
+        if type(layer) is nn.Linear
+    ]
+    for parent, name, layer in homes:
+        setattr(parent, name, OrderedProduct(layer))
+    return len(homes)

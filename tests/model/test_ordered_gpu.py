@@ -1,0 +1,50 @@
+"""The batch-invariant mode's products on a GPU: compiled there, else interpreted."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
+if not INTERPRETED and not torch.cuda.is_available():
+    pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
+
+from hydragen_kernels import ordered_library  # noqa: E402
+from hydragen_kernels.ordered_matmul import ordered_matmul  # noqa: E402
+from hydragen_tree.model.ordered_gpu import OrderedProduct, order_gpu_products  # noqa: E402
+
+
+@torch.inference_mode()
+def test_plain_linear_layers_are_replaced() -> None:
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(16, 24), nn.SiLU(), nn.Linear(24, 8, bias=False))
+    model = nn.Sequential(inner, nn.LayerNorm(8), nn.Linear(8, 40)).to(DEVICE)
+    x = torch.randn(2, 5, 16, device=DEVICE)
+    expected = model(x)
+    weights = {id(parameter) for parameter in model.parameters()}
+    assert order_gpu_products(model) == 3
+    assert {id(parameter) for parameter in model.parameters()} == weights
+    assert isinstance(model[2], OrderedProduct)
+    assert (model[2].in_features, model[2].out_features) == (8, 40)
+    torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+    assert order_gpu_products(model) == 0
+
+
+def test_few_numbers_of_rows_are_tried() -> None:
+    sizes = {ordered_library.padded(rows) for rows in range(64, 8193)}
+    assert len(sizes) < 80
+    assert all(rows <= ordered_library.padded(rows) <= rows + max(64, rows // 4) for rows in sizes)
+    assert all(ordered_library.padded(rows) == rows for rows in sizes)
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 300])
+def test_a_library_product_has_the_same_bits(rows: int) -> None:
+    dtype = torch.float32 if INTERPRETED else torch.bfloat16
+    torch.manual_seed(0)
+    x, weight = (torch.randn(n, 96, device=DEVICE).to(dtype) for n in (rows, 32))
+    for bias in (None, torch.randn(32, device=DEVICE).to(dtype)):
+        found = ordered_library.linear(x, weight, bias)
+        assert torch.equal(found, ordered_matmul(x, weight, bias))
