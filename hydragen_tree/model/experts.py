@@ -5,6 +5,8 @@ attention. Its own forms ask the device how many tokens each expert has, or take
 for every one of ours, and in other dtypes than bf16 cannot be captured. Routers stay the model's.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +16,8 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from hydragen_kernels.experts import combine, expert_product, sort_by_expert
 from hydragen_kernels.inputs import FLOATS
-from hydragen_kernels.layers import Activation, gated
-from hydragen_tree.model.fused_layers import is_same, numbers
+from hydragen_kernels.layers import Activation, gated, gated_clamped
+from hydragen_tree.model.fused_layers import is_near, is_same, numbers
 
 IMPLEMENTATION = "hydragen_tree"
 
@@ -58,13 +60,17 @@ def _has_gate(layer: Any) -> bool:
     return bool(getattr(layer, "has_gate", True))
 
 
-def _activation_like(layer: Any) -> Activation | None:
-    """The activation of the one-launch kernel that gives what the layer's own code does."""
+def _activation_like(layer: Any) -> Callable[[Tensor], Tensor] | None:
+    """What computes in one launch what the layer's own code does between its products."""
     if not _has_gate(layer):
         return None
-    x = numbers(layer.down_proj, 4, 64)
-    expected = layer._apply_gate(x)
-    return next((kind for kind in Activation if is_same(gated(x, kind), expected)), None)
+    own, x = layer._apply_gate, numbers(layer.down_proj, 4, 64)
+    large = 4 * x  # some beyond what is clamped
+    forms = [partial(gated, activation=kind) for kind in Activation]
+    if hasattr(layer, "alpha") and hasattr(layer, "limit"):
+        forms.append(partial(gated_clamped, alpha=float(layer.alpha), limit=float(layer.limit)))
+    alike = (form for form in forms if is_same(form(x), own(x)))
+    return next((form for form in alike if is_near(form(large), own(large))), None)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -91,8 +97,8 @@ def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
 
 
 def _activated(layer: Any, x: Tensor) -> Tensor:
-    kind: Activation | None = getattr(layer, _ACTIVATION)
-    if kind is not None:
-        return gated(x, kind)
+    form: Callable[[Tensor], Tensor] | None = getattr(layer, _ACTIVATION)
+    if form is not None:
+        return form(x)
     out: Tensor = layer._apply_gate(x) if _has_gate(layer) else layer.act_fn(x)
     return out

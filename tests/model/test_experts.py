@@ -17,19 +17,20 @@ if not INTERPRETED and not torch.cuda.is_available():
 from hydragen_kernels.layers import Activation  # noqa: E402
 from hydragen_tree.model.experts import _ACTIVATION, group_experts  # noqa: E402
 
-# models by the activation that is found for each of their layers of experts
-KINDS: dict[str, set[Activation | None]] = {
-    "deepseek_v2": {Activation.SILU},
-    "deepseek_v3": {Activation.SILU},
-    "ernie4_5_moe": {Activation.SILU},
-    "gemma4_text": {Activation.GELU_TANH},
-    "glm4_moe": {Activation.SILU},
-    "gpt_oss": {None},
-    "granitemoe": {Activation.SILU},
-    "llama": set(),
-    "minimax_m2": {Activation.SILU},
-    "mixtral": {Activation.SILU},
-    "qwen3_moe": {Activation.SILU},
+SILU, GELU = ({"activation": kind} for kind in (Activation.SILU, Activation.GELU_TANH))
+# models by what computes the activation of their layers of experts; None: there are none
+KINDS: dict[str, dict[str, object] | None] = {
+    "deepseek_v2": SILU,
+    "deepseek_v3": SILU,
+    "ernie4_5_moe": SILU,
+    "gemma4_text": GELU,
+    "glm4_moe": SILU,
+    "gpt_oss": {"alpha": 1.702, "limit": 7.0},
+    "granitemoe": SILU,
+    "llama": None,
+    "minimax_m2": SILU,
+    "mixtral": SILU,
+    "qwen3_moe": SILU,
 }
 CHANGES: dict[str, dict[str, object]] = {
     "gemma4_text": {
@@ -62,6 +63,23 @@ def test_a_grouped_model_is_the_same(kind: str) -> None:
     found = model(tokens).logits.double()
     layers = [one for one in model.modules() if hasattr(one, _ACTIVATION)]
     assert count == len(layers)
-    assert {getattr(layer, _ACTIVATION) for layer in layers} == KINDS[kind]
+    assert bool(layers) == (KINDS[kind] is not None)
+    assert all(getattr(layer, _ACTIVATION).keywords == KINDS[kind] for layer in layers)
     errors = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
     assert float(errors.max()) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.inference_mode()
+def test_a_gate_that_clamps_is_left_to_the_layer() -> None:
+    model = model_of("mixtral")
+    layers = [one for one in model.modules() if hasattr(one, "_apply_gate")]
+
+    def clamping(x: torch.Tensor) -> torch.Tensor:
+        gate, up = x.chunk(2, -1)
+        return torch.nn.functional.silu(gate.clamp(max=7.0)) * up
+
+    for layer in layers:
+        layer._apply_gate = clamping
+    assert group_experts(model) == len(layers)
+    assert {getattr(layer, _ACTIVATION) for layer in layers} == {None}
