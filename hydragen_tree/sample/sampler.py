@@ -15,16 +15,16 @@ import torch
 
 from hydragen_tree.attention.table import backend, choose
 from hydragen_tree.attention.triton_backend import is_interpreting
-from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels, state_places
+from hydragen_tree.branch.arena import deepest, make_arena
+from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels
 from hydragen_tree.branch.stepper import Waiting
-from hydragen_tree.errors import CapacityError, InputError, Setting
+from hydragen_tree.errors import InputError, Setting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.fingerprint import fingerprint
 from hydragen_tree.model.loading import ModelSource, find_model, load_tokenizer, load_weights
 from hydragen_tree.model.quantising import LogitError, measure_logit_error
 from hydragen_tree.model.ranks import ALONE, Ranks
-from hydragen_tree.model.states import States
 from hydragen_tree.model.support import why_uncaptured
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, longest_sequence, prompts_from_sources
@@ -333,7 +333,7 @@ class Sampler(NotebookView):
             cost=self.cost,
             max_rows=cache.states.most_rows(self.max_rows),
             prefill_tokens=self._prefill_tokens,
-            decoder=self._decoder(cache, records, _depth(trie), rows),
+            decoder=self._decoder(cache, records, deepest(trie), rows),
             waiting=waiting,
             key_group=self.key_group,
         )
@@ -385,28 +385,10 @@ class Sampler(NotebookView):
 
     def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
         """Room for what the run can use at the most, within the budget."""
-        source, page = self.source, self.page_tokens
-        tail = -(-settings.max_tokens // page) + 1
-        useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
-        levels = path_levels(_depth(trie), settings.max_tokens, page)
+        source, page, max_tokens = self.source, self.page_tokens, settings.max_tokens
+        levels = path_levels(deepest(trie), max_tokens, page)
         budget = self.memory_bytes or self._ranks.least(
             kv_budget_bytes(source, self._prefill_tokens, rows, levels)
         )
-        page_bytes = page * source.shape.token_bytes
-        size = source.shape.state_bytes
-        places = state_places(size, budget, rows, sum(1 for _ in trie), _depth(trie))
-        n_pages = min(useful, (budget - sum(places) * size) // page_bytes)
-        if n_pages < 1:
-            raise CapacityError(
-                f"less than one page of {page} tokens ({page_bytes} bytes)",
-                setting="memory_bytes",
-                value=f"{budget} bytes",
-            )
-        states = States(self.model.state_kinds, *places, source.device)
-        kinds = source.kv_dtype, source.device, self.is_fused
-        return KVCache(source.shape, n_pages, page, *kinds, states)
-
-
-def _depth(trie: Trie) -> int:
-    """Segments of a prompt at the most."""
-    return max((segment.depth for segment in trie), default=0) + 1
+        sizes = budget, rows, max_tokens, page
+        return make_arena(source, self.model.state_kinds, trie, *sizes, self.is_fused)
