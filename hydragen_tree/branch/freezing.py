@@ -28,6 +28,8 @@ class Freezing:
         cache: where the tails are.
         cost: the device's constants.
         shape: the model's sizes.
+        key_group: keys that attention takes in together, see `Backend.key_group`. Where they are
+            several nothing is frozen: tails begin and end anywhere, and segments may not.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class Freezing:
         cache: KVCache,
         cost: CostModel,
         shape: KVShape,
+        key_group: int = 1,
     ) -> None:
         self._batch, self._trie, self._residency = batch, trie, residency
         self._cache, self._cost, self._shape = cache, cost, shape
+        self._may_freeze = key_group == 1
 
     def freeze(self, children: Children, alive: NDArray[np.bool_]) -> None:
         """Makes segments of long tails below which a row forks.
@@ -50,7 +54,7 @@ class Freezing:
             alive: `[children]`, which of them go on.
         """
         batch, cache = self._batch, self._cache
-        if children.parent.size == batch.size:
+        if not self._may_freeze or children.parent.size == batch.size:
             return  # nobody forks
         living = np.bincount(children.parent[alive], minlength=batch.size)
         samples = np.bincount(batch.row_of, minlength=batch.size)

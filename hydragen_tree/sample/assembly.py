@@ -73,7 +73,7 @@ def assemble(
     stepper: Stepper
     if decoder is None:
         batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))
-        freezing = Freezing(batch, trie, residency, cache, cost, shape)
+        freezing = Freezing(batch, trie, residency, cache, cost, shape, key_group)
         rest = freezing, records.keys, settings, max_rows, records
         stepper = HostStepper(batch, model, cache, table, *rest)
     else:

@@ -88,6 +88,7 @@ class Books:
     max_tokens: int
     samples_a_leaf: int
     pass_tokens: int = 8
+    key_group: int = 1
 
     def __post_init__(self) -> None:
         self.trie = Trie.build(np.array(p, np.int32) for p in PROMPTS)
@@ -102,15 +103,16 @@ class Books:
             for leaf in reversed(range(leaves))
         ]
         self.ends, cache = RandomEnds(), self.cache
-        freezing = Freezing(self.batch, self.trie, self.residency, cache, EAGER, SHAPE)
+        around = self.batch, self.trie, self.residency, cache
+        freezing = Freezing(*around, EAGER, SHAPE, self.key_group)
         keys = np.arange(self.total, dtype=np.uint64)
         settings = SamplingSettings(temperature=1.0, max_tokens=self.max_tokens)
         table, no_model = self.residency.table, None
         parts: Any = self.batch, no_model, cache, table, freezing, keys, settings
         self.stepper = HostStepper(*parts, self.max_rows, self.ends)
         prefill = GivenLogits(self.trie, table, self.pass_tokens)
-        around = self.trie, self.residency, prefill, cache, self.max_rows, False
-        self.admission = Admission(self.waiting, self.stepper, *around)
+        rest = self.trie, self.residency, prefill, cache, self.max_rows, False
+        self.admission = Admission(self.waiting, self.stepper, *rest)
         self.ended: list[int] = []
 
     def check(self) -> None:
@@ -268,3 +270,11 @@ def test_a_segment_that_does_not_fit_reserves_nothing() -> None:
     assert books.cache.free_pages == 3
     with pytest.raises(CapacityError, match="one branch needs"):
         books.residency.check_capacity(100)
+
+
+def test_nothing_is_frozen_where_segments_part_between_groups() -> None:
+    books = Books(n_pages=40, max_rows=8, max_tokens=16, samples_a_leaf=4, key_group=2)
+    rng, before = np.random.default_rng(0), books.residency.table.size
+    for spread in (1, 1, 1, 1, 1, 1, 4):
+        books.step(rng, spread, p_end=0.0)
+    assert books.residency.table.size == before
