@@ -26,7 +26,14 @@ from hydragen_cli.options import (
 )
 from hydragen_cli.outputs import check_outputs, files_of_model
 from hydragen_cli.run_view import RunView
-from hydragen_cli.sampling import ModelChoice, describe_samples, prepare, rehearse, remarks
+from hydragen_cli.sampling import (
+    ModelChoice,
+    describe_batch,
+    describe_samples,
+    prepare,
+    rehearse,
+    remarks,
+)
 from hydragen_tree.errors import InputError
 from hydragen_tree.settings import SamplingSettings
 
@@ -244,7 +251,7 @@ def run(
                 except Interrupted as interrupted:
                     code = interrupted.exit_code
                 summary = solving.finish(ks)
-                _report(solving, summary, folder, quiet=quiet or bool(code))
+                _report(solving, summary, folder, quiet=quiet or bool(code), verbose=verbose)
                 if code:
                     note(_how_to_go_on(solving), quiet=quiet)
                     return code
@@ -298,7 +305,9 @@ def _check_outputs(folder: "RunFolder", inputs: Inputs, model: str, config: Path
         check_outputs({"output": path}, read)
 
 
-def _report(solving: "Solving", summary: "Summary", folder: "RunFolder", *, quiet: bool) -> None:
+def _report(
+    solving: "Solving", summary: "Summary", folder: "RunFolder", *, quiet: bool, verbose: bool
+) -> None:
     """Prints the table, the figures, and where everything is."""
     from hydragen_tree.passk.table import render_summary
 
@@ -312,7 +321,8 @@ def _report(solving: "Solving", summary: "Summary", folder: "RunFolder", *, quie
     solved = f"{board.solved:,} of {count(len(board.problems), 'problem')} solved"
     facts = [("solved", f"{solved}, {_accepted(summary):,} of {board.judged:,} samples right")]
     if solving.session and solving.session["tokens_sampled"]:
-        facts = [*describe_samples(writer, solving.session), *facts]
+        batch = describe_batch(solving.session) if verbose else []
+        facts = [*describe_samples(writer, solving.session), *batch, *facts]
     if saved := solving.figures.get("saved"):
         share = saved["tokens"] / max(saved["tokens_of_n"], 1)
         text = f"{saved['samples']:,} samples, some {count(saved['tokens'], 'token')}"

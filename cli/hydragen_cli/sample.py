@@ -17,6 +17,7 @@ from hydragen_cli.progress import Progress
 from hydragen_cli.requested import as_requested
 from hydragen_cli.sampling import (
     ModelChoice,
+    describe_batch,
     describe_samples,
     prepare,
     rehearse,
@@ -195,6 +196,7 @@ def sample(
             writer.finish(figures)
         if not quiet:
             lines = describe_samples(writer, figures)
+            lines += describe_batch(figures) if verbose else []
             show(console(), lines if path is None else [*lines, ("output", str(path))])
     return 0
 

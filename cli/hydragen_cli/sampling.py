@@ -237,6 +237,27 @@ def _is_faster_on_cpu(
     return is_faster_on_cpu(sampler.source, prompt_tokens, total, max_tokens, threads)
 
 
+def describe_batch(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How full the batch was, what came beside its steps, and how well lengths were predicted."""
+    steps = figures["steps_host"] + figures["steps_device"]
+    put_back = count(figures["rows_parked"], "row")
+    busy_s = max(figures["admission_s"] + figures["stepping_s"], 1e-9)
+    lines = [
+        (
+            "batch",
+            f"{figures['rows_computed'] / max(steps, 1):,.1f} rows a step, {put_back} put back",
+        ),
+        (
+            "prompts",
+            f"{figures['admission_s'] / busy_s:.0%} of the time beside {count(steps, 'step')}",
+        ),
+    ]
+    if number := figures["lengths_predicted"]:
+        error = figures["length_error_tokens"] / number
+        lines.append(("lengths", f"{error:,.1f} tokens off in the mean, of {number:,} predicted"))
+    return lines
+
+
 def describe_samples(writer: "SampleWriter", figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What came out, what it cost, and what sharing saved."""
     tally, limit = writer.tally, writer.manifest.settings["max_tokens"]

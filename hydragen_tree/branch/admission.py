@@ -1,8 +1,9 @@
 """Admission: waiting branches into the batch, and back out where there is no room for them.
 
 The batch is bounded in rows and in pages. What does not fit waits as bare tokens, depth-first, and
-is computed when its turn comes, so that the number of samples is bounded by neither. Waiting
-branches are a stack: those that were put back are taken first, since their past is computed last.
+is computed when its turn comes, so that the number of samples is bounded by neither. How many pages
+rows will need is guessed from how long others have become (`lengths.py`). Waiting branches are a
+stack: those that were put back are taken first, since their past is computed last.
 
 Prompts of the branches that are next are computed before there is room for them, a few tokens
 between one round of steps and the next. So rows that end are followed at once by others, and no row
@@ -21,6 +22,8 @@ import numpy as np
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
+from hydragen_tree.branch.lengths import LengthForecast
+from hydragen_tree.branch.page_forecast import PageForecast
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Admitted, Progress, Stepper, Waiting
@@ -47,6 +50,9 @@ class Admission:
         cache: where pages come from.
         max_rows: rows of the batch at the most.
         greedy: samples of one row never part, so that they need no rows of their own.
+
+    Attributes:
+        lengths: how long samples are thought to become.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Admission:
         self._max_rows, self._greedy = max_rows, greedy
         self._start = np.array([trie.end(leaf) for leaf in trie.leaf_segments.tolist()], np.int32)
         self._logits: dict[int, Tensor] = {}  # after prompts, by leaf, while branches wait for them
+        self.lengths = LengthForecast(trie.leaf_segments.size, stepper.max_tokens)
         self._affordable = 0  # tokens to compute until the next round of steps
 
     @property
@@ -89,21 +96,26 @@ class Admission:
         For as many rows as may soon be free, and in no more time than a round of steps takes.
         """
         segments: dict[int, None] = {}
+        pages = self._pages()
         ahead, wanted = 0, max(self._room(), self._max_rows // _AHEAD_SHARE)
         for branch in reversed(self._waiting):
             if ahead >= wanted:
                 break
             missing = self._residency.missing(branch.leaf)
             part = self._part(branch, wanted - ahead)
-            if missing and not (self._fits(part) and self._residency.place(missing)):
+            if missing and not (self._fits(part, pages) and self._residency.place(missing)):
                 break
             segments.update(dict.fromkeys(self._lacking(branch)))
-            ahead += self._rows_of(part.samples.size, 1)
+            rows = self._rows_of(part.samples.size, 1)
+            pages.add(part, rows)
+            ahead += rows
         self._compute(list(segments), self._affordable)
 
     def follow(self, progress: Progress) -> None:
         """Takes back branches that found no room, and gives up segments that nobody needs."""
         self._affordable = self._tokens_beside(progress)
+        for ended in progress.ended:
+            self.lengths.ended(ended.leaf, ended.samples, ended.tokens.size)
         self._waiting += progress.parked[::-1]
         if progress.ended or progress.parked:
             self._evict_unused([branch.leaf for branch in self._waiting])
@@ -168,7 +180,8 @@ class Admission:
         elif room < self._least_room():
             return
         admitted: list[tuple[Waiting, Int32, int, int]] = []
-        while (branch := self._next(room, first)) is not None:
+        needed = self._pages()
+        while (branch := self._next(room, first, needed)) is not None:
             tail = max(0, branch.drawn.size - 1)
             if tail > self._affordable and not first:
                 break
@@ -177,7 +190,9 @@ class Admission:
             admitted.append((branch, pages, tail, state))
             self._take(branch)
             self._affordable -= tail
-            room -= self._rows_of(branch.samples.size, 1)
+            rows = self._rows_of(branch.samples.size, 1)
+            needed.add(branch, rows)
+            room -= rows
             first = False
         if admitted:
             self._enter(admitted)
@@ -239,12 +254,13 @@ class Admission:
             return replace(branch, samples=branch.samples[:room])
         return branch
 
-    def _next(self, room: int, first: bool) -> Waiting | None:
+    def _next(self, room: int, first: bool, pages: PageForecast) -> Waiting | None:
         """The waiting branch that fits next, or as many of its samples as there is room for.
 
         Args:
             room: free rows.
             first: the batch is empty; it takes any branch.
+            pages: that its rows will need.
         """
         if not self._waiting:
             return None
@@ -258,20 +274,23 @@ class Admission:
         if room < min(self._rows_of(branch.samples.size, 1), least):
             return None
         branch = self._part(branch, room)
-        return branch if self._fits(branch) else None
+        return branch if self._fits(branch, pages) else None
 
-    def _fits(self, branch: Waiting) -> bool:
-        """Whether pages are free for the branch, its missing path, and some growth of all rows.
+    def _fits(self, branch: Waiting, among: PageForecast) -> bool:
+        """Whether pages are free for the branch and its path, and likely to be for all rows.
 
-        Half of what its rows may still draw is reckoned with: fewer would be parked again and
-        computed twice, more would leave rows empty for samples that mostly end early.
+        Where not even samples of the full length can run out of them, nothing has to be guessed.
         """
-        left = self._stepper.max_tokens - branch.drawn.size
+        residency, pages_for = self._residency, self._cache.pages_for
+        path = residency.pages_missing(branch.leaf)
+        now = path + pages_for(branch.drawn.size)
+        if self._cache.free_pages < now or self._stepper.spare_pages < max(now, 1):
+            return False
+        room = self._cache.n_pages - residency.pages - path
         rows = self._rows_of(branch.samples.size, 1)
-        pages_for = self._cache.pages_for
-        now = pages_for(branch.drawn.size) + self._residency.pages_missing(branch.leaf)
-        later = rows * pages_for(max(1, left // 2))
-        return self._cache.free_pages >= now and self._stepper.spare_pages >= now + later
+        if (among.rows + rows) * (pages_for(self._stepper.max_tokens) + 1) <= room:
+            return True
+        return among.most_with(branch, rows) <= room
 
     def _take(self, taken: Waiting) -> None:
         """Takes a branch, or a part of its samples, from those that wait."""
@@ -310,5 +329,20 @@ class Admission:
                 np.array([one.start for one in back], np.int32),
                 np.array([one.state for one in back], np.int32),
             )
+        if self.lengths.has_seen_ends:
+            curves = self.lengths.curves(*self._stepper.live())
+            for branch, _, _, _ in admitted:
+                if not branch.drawn.size:
+                    self.lengths.predict(branch.samples, curves.length(branch.leaf))
         self._stepper.admit(new)
         self._forget_logits()
+
+    def _pages(self) -> PageForecast:
+        """What the rows of now will need, to which others are added."""
+        leaf, drawn = self._stepper.live()
+        cache, stepper = self._cache, self._stepper
+        free = stepper.spare_pages + stepper.n_rows
+        in_use = cache.n_pages - self._residency.pages - free
+        return PageForecast(
+            self.lengths, leaf, drawn, in_use, cache.page_tokens, stepper.max_tokens
+        )

@@ -154,6 +154,10 @@ class DeviceStepper:
             return 0
         return self._cache.free_pages + self._pages.waiting - self._rows
 
+    def live(self) -> tuple[Int32, Int32]:
+        """See `Stepper`."""
+        return self._leaf[self._is_used], self._n_drawn[self._is_used].astype(np.int32)
+
     @property
     def lacks_pages(self) -> bool:
         """See `Stepper`; nothing is launched meanwhile."""
@@ -324,7 +328,11 @@ class DeviceStepper:
         rows = chunk.sample_rows[slots]
         is_over = rows < 0
         ended = [
-            Ended(self._samples[slot], self._history[slot, : self._n_drawn[slot]].copy())
+            Ended(
+                int(self._leaf[slot]),
+                self._samples[slot],
+                self._history[slot, : self._n_drawn[slot]].copy(),
+            )
             for slot in slots[is_over].tolist()
         ]
         self._is_used[slots[is_over]] = False

@@ -86,6 +86,12 @@ class HostStepper:
         """See `Stepper`."""
         return self._cache.free_pages - self._batch.size
 
+    def live(self) -> tuple[Int32, Int32]:
+        """See `Stepper`."""
+        batch = self._batch
+        rows = np.arange(batch.size) if self._settings.temperature == 0.0 else batch.row_of
+        return batch.leaf[rows], batch.n_drawn[rows]
+
     @property
     def lacks_pages(self) -> bool:
         """See `Stepper`."""
@@ -141,7 +147,8 @@ class HostStepper:
             history = batch.history(child, children)
             if is_full[child] or self._ends.has_ended(int(firsts[child]), history):
                 alive[child] = False
-                ended.append(Ended(batch.samples[children.of_sample == child], history))
+                leaf = int(batch.leaf[children.parent[child]])
+                ended.append(Ended(leaf, batch.samples[children.of_sample == child], history))
         return ended, alive
 
     def _set_aside(self, children: Children, alive: NDArray[np.bool_]) -> list[Waiting]:

@@ -52,6 +52,13 @@ class Residency:
             segment = int(table.parent[segment])  # above a computed one all are
         return found[::-1]
 
+    @property
+    def pages(self) -> int:
+        """Pages that segments take up."""
+        table = self.table
+        resident = table.n_tokens[: table.size][table.slot[: table.size] >= 0]
+        return int(self._cache.pages_for(resident).sum())
+
     def pages_missing(self, leaf: int) -> int:
         """Pages that `place` would take for a leaf's path."""
         sizes = self.table.n_tokens[self.missing(leaf)].tolist()

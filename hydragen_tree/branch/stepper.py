@@ -59,10 +59,12 @@ class Ended:
     """Samples that have ended with the same tokens.
 
     Attributes:
+        leaf: the leaf of the trie that they continue.
         samples: their numbers.
         tokens: all that was drawn, int32.
     """
 
+    leaf: int
     samples: NDArray[np.int64]
     tokens: Int32
 
@@ -147,6 +149,14 @@ class Stepper(Protocol):
     @property
     def spare_pages(self) -> int:
         """Free pages beyond those that the rows need for their next token."""
+        ...
+
+    def live(self) -> tuple[Int32, Int32]:
+        """What may need pages of its own: samples, or rows where they cannot part.
+
+        Returns:
+            The leaf that each continues, and the tokens it has drawn, as far as is known.
+        """
         ...
 
     @property

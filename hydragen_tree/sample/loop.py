@@ -121,6 +121,9 @@ class Loop:
         """Brings the live figures up to date."""
         stats, cache = self.stats, self.cache
         stats.samples_live, stats.rows_live = self.stepper.n_samples, self.stepper.n_rows
+        lengths = self.admission.lengths
+        stats.lengths_predicted = lengths.n_compared
+        stats.length_error_tokens = lengths.error_tokens
         stats.prefilled_tokens = self.prefill.computed_tokens
         stats.kv_bytes_peak = cache.peak_pages * cache.page_bytes
 

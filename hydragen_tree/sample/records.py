@@ -40,6 +40,8 @@ class RunStats:
         steps_host: steps whose ends and forks the host worked out before it took another.
         steps_device: steps that a device took ahead of the host.
         rows_parked: rows that had to leave the batch, to be computed again.
+        lengths_predicted: samples that have ended whose length had been predicted.
+        length_error_tokens: by how much that was off, summed over them.
         admission_s: seconds of the host for prompts and for rows that come; a GPU computes prompts
             later, behind its steps.
         stepping_s: seconds of the host for steps, and those it waited for them.
@@ -59,6 +61,8 @@ class RunStats:
     steps_host: int = 0
     steps_device: int = 0
     rows_parked: int = 0
+    lengths_predicted: int = 0
+    length_error_tokens: float = 0.0
     admission_s: float = 0.0
     stepping_s: float = 0.0
     started: float = 0.0

@@ -1,7 +1,7 @@
 """Prompts that are computed beside the steps: no row waits long, and no row is empty for them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +95,10 @@ def count_pages(loop: Loop) -> None:
     assert users.tolist() == cache._users.tolist(), "pages lost, or shared by mistake"
 
 
-def drawn(sampler: Sampler, prompts: list[Prompt], n: int) -> dict[tuple[str, int], Sample]:
-    samples = sampler.sample(prompts, n, SETTINGS)
+def drawn(
+    sampler: Sampler, prompts: list[Prompt], n: int, settings: SamplingSettings = SETTINGS
+) -> dict[tuple[str, int], Sample]:
+    samples = sampler.sample(prompts, n, settings)
     return {(sample.task_id, sample.sample_index): sample for sample in samples}
 
 
@@ -129,3 +131,35 @@ def test_rows_that_end_are_followed_by_the_next_problem(
     while_waiting = [one.samples for one in watch.rounds[1:] if one.waiting]
     assert len(while_waiting) > 20
     assert np.mean(while_waiting) > 0.85 * ROWS
+
+
+@pytest.mark.parametrize(
+    "ends", [tuple("et7aoQ%(9xy"), ()], ids=["some end early", "none ends early"]
+)
+def test_a_small_memory_is_filled_and_few_rows_are_put_back(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch, ends: tuple[str, ...]
+) -> None:
+    """More rows than would fit at their full length, if samples end before; the same samples."""
+    settings = replace(SETTINGS, stop=ends)
+    prompts, n, rows = problems(6, 20), 12, 32
+    whole = drawn(Sampler.from_pretrained(str(random_model)), prompts, n, settings)
+    sampler = Sampler.from_pretrained(str(random_model), max_rows=rows)
+    fits = 12  # rows of the full length
+    tokens = 70 + 2 * 20 + 3 * PAGE + fits * (settings.max_tokens + PAGE)
+    memory_bytes = tokens * sampler.source.shape.token_bytes
+    sampler = Sampler.from_pretrained(str(random_model), max_rows=rows, memory_bytes=memory_bytes)
+    watch = Watch.put_on(monkeypatch)
+    found = drawn(sampler, prompts, n, settings)
+    assert found.keys() == whole.keys()
+    assert all(found[name].token_ids == whole[name].token_ids for name in whole)
+    stats = sampler.stats
+    assert stats.rows_parked < 0.2 * len(found)
+    in_use = np.mean([one.samples for one in watch.rounds if one.waiting])
+    lengths = np.array([sample.n_tokens for sample in found.values()])
+    if ends:
+        assert in_use > 1.2 * fits
+        assert stats.lengths_predicted > len(found) / 4
+        error = stats.length_error_tokens / stats.lengths_predicted
+        assert error < 1.5 * np.abs(lengths - np.median(lengths)).mean()
+    else:
+        assert in_use > 0.7 * fits

@@ -66,7 +66,7 @@ def finish(tokenizer: Any, text: str, drawn: str) -> Sample:
         RunStats(),
     )
     tokens = tokenizer(drawn, add_special_tokens=False)["input_ids"]
-    (sample,) = records.finished([Ended(np.arange(1), np.array(tokens, np.int32))])
+    (sample,) = records.finished([Ended(0, np.arange(1), np.array(tokens, np.int32))])
     return sample
 
 
