@@ -2,7 +2,9 @@
 
 A set is drawn once as usual. Then it is drawn in other ways that must not matter: other rows, n,
 memory, order and company of problems, shards, a resume. Every sample of another way is compared
-with the same sample of the usual one, tokens and log-probabilities bit for bit.
+with the same sample of the usual one, tokens and log-probabilities bit for bit. In the
+batch-invariant mode, which promises that none differs, other numbers of threads are ways too, on a
+CPU, each in a process of its own.
 
     samples    compared
     tokens     of them, how many differ in a token
@@ -12,14 +14,18 @@ with the same sample of the usual one, tokens and log-probabilities bit for bit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from hydragen_bench.sets import read_prompts
 from hydragen_bench.table import line
+from hydragen_tree.model.loading import ModelSource
 from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
@@ -33,6 +39,7 @@ STATEMENTS = (
     "# Read a word and print it backwards.\n",
 )
 _NAME = 26  # characters of a way's name in the table
+_THREADS = (1, 2, 16)
 _TIGHT_TAILS = 3  # whole tails that fit into little memory
 
 Drawn = dict[tuple[str, int], Sample]
@@ -144,6 +151,29 @@ def measure(
     usual = draw(sampler, [Run(prompts, n)], settings)
     for way, runs in ways(prompts, n, tight).items():
         yield compare(way, draw(sampler, runs, settings), usual)
+    if sampler.source.batch_invariant and sampler.source.device.type == "cpu":
+        yield from _by_threads(sampler.source, prompts, n, settings, usual)
+
+
+def _by_threads(
+    source: ModelSource, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, usual: Drawn
+) -> Iterator[Row]:
+    """Yields what several numbers of threads draw, each in a process of its own."""
+    for threads in _THREADS:
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            drawn = process.submit(_drawn_by, threads, source, prompts, n, settings).result()
+        yield compare(f"threads: {threads}", drawn, usual)
+
+
+def _drawn_by(
+    threads: int,
+    source: ModelSource,
+    prompts: Sequence[Prompt],
+    n: int,
+    settings: SamplingSettings,
+) -> Drawn:
+    torch.set_num_threads(threads)
+    return draw(Sampler(source), [Run(prompts, n)], settings)
 
 
 def run(
@@ -154,6 +184,7 @@ def run(
     temperature: float = 0.8,
     max_tokens: int = 48,
     dtype: str = "auto",
+    batch_invariant: bool = False,
 ) -> dict[str, Any]:
     """Draws, prints a table and returns its figures.
 
@@ -164,21 +195,23 @@ def run(
         temperature: at which they are drawn.
         max_tokens: of a sample at the most.
         dtype: as `Sampler.from_pretrained` takes it.
+        batch_invariant: likewise.
 
     Raises:
         InputError: a bad setting or file.
         ModelError: the model is missing, broken or not supported.
     """
     settings = SamplingSettings(temperature=temperature, max_tokens=max_tokens, logprobs=True)
-    sampler = Sampler.from_pretrained(model, dtype=dtype)
+    sampler = Sampler.from_pretrained(model, dtype=dtype, batch_invariant=batch_invariant)
     if prompts is None:
         built = prompts_from_sources(STATEMENTS, sampler.tokenizer)
     else:
         built = read_prompts(prompts, sampler.tokenizer)
+    mode = ", batch-invariant" if batch_invariant else ""
     kind = str(sampler.source.dtype).removeprefix("torch.")
     print(
-        f"{model}, {kind} on {sampler.source.device.type}; {len(built)} prompts x {n} samples of "
-        f"up to {max_tokens} tokens, temperature {temperature}",
+        f"{model}, {kind} on {sampler.source.device.type}{mode}; {len(built)} prompts x {n} "
+        f"samples of up to {max_tokens} tokens, temperature {temperature}",
         flush=True,
     )
     print(f"{'':{_NAME}s}{line(('samples', 'tokens', 'first', 'logprobs', 'apart'))}")
@@ -188,4 +221,10 @@ def run(
         first = "-" if row.first is None else str(row.first)
         cells = str(row.samples), str(row.tokens), first, str(row.logprobs), f"{row.apart:.1e}"
         print(f"{row.way:{_NAME}s}{line(cells)}", flush=True)
-    return {"model": model, "dtype": kind, "n": n, "rows": [asdict(row) for row in rows]}
+    return {
+        "model": model,
+        "dtype": kind,
+        "batch_invariant": batch_invariant,
+        "n": n,
+        "rows": [asdict(row) for row in rows],
+    }

@@ -262,14 +262,24 @@ Compile = Annotated[
         "Of use for long runs of models whose norms and rotation no kernel here computes.",
     ),
 ]
+BatchInvariant = Annotated[
+    bool,
+    typer.Option(
+        "--batch-invariant",
+        rich_help_panel=_MODEL,
+        help="Sums in one order: a sample and its log-probabilities are the same, bit for bit, "
+        "whatever N, the batch, memory, other problems, shards or a resume are. Slower; refused "
+        "where it would not hold.",
+    ),
+]
 Seed = Annotated[
     int,
     typer.Option(
         "--seed",
         metavar="SEED",
         rich_help_panel=_SAMPLING,
-        help="Equal seeds give equal random numbers, whatever N and the batch are; in float32 "
-        "equal samples too.",
+        help="Equal seeds give equal random numbers, whatever N and the batch are; in float32, "
+        "and with --batch-invariant, equal samples too.",
     ),
 ]
 Temperature = Annotated[

@@ -54,6 +54,7 @@ _ONLY = {
     "dtype": (Bench.invariance,),
     "stack": (Bench.stack,),
     "text": (Bench.stack,),
+    "batch-invariant": (Bench.invariance,),
 }
 
 
@@ -162,6 +163,9 @@ def bench(
         list[Path] | None,
         typer.Option(metavar="FILE", help="stack: to measure perplexity on; may be repeated."),
     ] = None,
+    batch_invariant: Annotated[
+        bool, typer.Option("--batch-invariant", help="invariance: in this mode, threads too.")
+    ] = False,
     figures: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Plot figures saved by --output; measure nothing."),
@@ -199,6 +203,7 @@ def bench(
         "dtype": dtype,
         "stack": stack,
         "text": text,
+        "batch-invariant": batch_invariant,
     }
     output = file_or_stdout(output)
     _check(name, given, figures, plot)

@@ -73,6 +73,7 @@ def _measure_without_gpu(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             "n": given["samples"],
             "max_tokens": given["max-tokens"],
             "dtype": given["dtype"],
+            "batch_invariant": given["batch-invariant"],
         }
         return invariance.run(**_given(said))
 

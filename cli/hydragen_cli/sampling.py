@@ -54,6 +54,7 @@ class ModelChoice:
     ray_workers: int | None
     tensor_parallel: int
     attention: str
+    batch_invariant: bool
     compiled: bool
     memory_bytes: int | None
     max_rows: int | None
@@ -124,6 +125,7 @@ def _sampler(choice: ModelChoice, say: Callable[[str], None]) -> "Sampler":
         "weights": choice.weights,
         "weights_memory": choice.weights_memory,
         "tensor_parallel": choice.tensor_parallel,
+        "batch_invariant": choice.batch_invariant,
     }
     of_run: dict[str, Any] = {
         "attention": choice.attention,
@@ -279,6 +281,7 @@ def describe_samples(writer: "SampleWriter", figures: Mapping[str, Any]) -> list
     now = f", {figures['samples_done']:,} of them now" if resumed else ""
     rounded = f", linear layers in {model['weights']}" if "weights" in model else ""
     rounded += f", keys and values in {model['kv_dtype']}" if "kv_dtype" in model else ""
+    rounded += ", batch-invariant" if "batch_invariant" in model else ""
     about = "{name}, {dtype} on {device}, {attention} attention".format(**model, **figures)
     lines = [
         ("model", about + rounded),

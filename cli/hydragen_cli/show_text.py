@@ -86,6 +86,8 @@ def describe_model(manifest: "Manifest") -> str:
         parts.append(f"{attention[-1]} attention")
     if "kv_dtype" in model:
         parts.append(f"keys and values in {model['kv_dtype']}")
+    if "batch_invariant" in model:
+        parts.append("batch-invariant")
     return ", ".join(parts)
 
 

@@ -31,7 +31,7 @@ TABLE = (
     # (benchmarks/attention-h200.json, `segment_kernel`).
     Entry("flash", "GPU", "flash_backend.FlashBackend"),
     # What the batch-invariant mode takes.
-    Entry("ordered", "one order of summation", "ordered_triton.OrderedTritonBackend"),
+    Entry("ordered", "one order of summation", "ordered_backend.OrderedBackend"),
     Entry("reference", "plain and slow", "reference_backend.ReferenceBackend"),
 )
 BACKENDS = ("auto", *(entry.name for entry in TABLE))

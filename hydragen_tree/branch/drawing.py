@@ -6,6 +6,7 @@ sample's stream key and the token's position, whatever shares its batch.
 """
 
 import hashlib
+import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels import ordered_layers
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.random import uniforms
@@ -52,33 +54,43 @@ def stream_keys(
     return keys
 
 
-def filtered(logits: Tensor, settings: SamplingSettings) -> Tensor:
+def filtered(logits: Tensor, settings: SamplingSettings, *, ordered: bool = False) -> Tensor:
     """The distribution tokens are drawn from: temperature, top-k, top-p, min-p, in this order.
 
     Args:
         logits: `[rows, vocabulary]`, any float dtype.
         settings: `temperature` must be positive.
+        ordered: sums along a row have one order, whatever the number of rows and threads.
 
     Returns:
         `[rows, vocabulary]` probabilities, float32; 0 where a token was filtered out.
 
     Source: the logits processors of transformers, whose order and ties these are.
     """
+    softmax = _ordered_softmax if ordered else _softmax
     scores = _scores(logits.float(), settings.temperature)
     if 0 < settings.top_k < scores.shape[-1]:
         kth = torch.topk(scores, settings.top_k).values[:, -1:]
         scores = scores.masked_fill(scores < kth, -torch.inf)
     if settings.top_p < 1.0:
-        ordered, order = torch.sort(scores)  # ascending: the tail to cut comes first
-        cut = ordered.softmax(-1).cumsum(-1) <= 1.0 - settings.top_p
+        rising, order = torch.sort(scores, stable=ordered)  # the tail to cut comes first
+        cut = softmax(rising).cumsum(-1) <= 1.0 - settings.top_p
         cut[:, -1] = False
         scores = scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
-    probabilities = scores.softmax(-1)
+    probabilities = softmax(scores)
     if settings.min_p > 0.0:
         top = probabilities.amax(-1, keepdim=True)
         scores = scores.masked_fill(probabilities < settings.min_p * top, -torch.inf)
-        probabilities = scores.softmax(-1)
+        probabilities = softmax(scores)
     return probabilities
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(-1)
+
+
+def _ordered_softmax(scores: Tensor) -> Tensor:
+    return ordered_layers.probabilities(scores)[0]
 
 
 def _scores(logits: Tensor, temperature: float) -> Tensor:
@@ -97,6 +109,8 @@ def draw(
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
     settings: SamplingSettings,
+    *,
+    ordered: bool = False,
 ) -> Drawn[NDArray[Any]]:
     """Draws one token for every sample from its row's distribution.
 
@@ -109,6 +123,8 @@ def draw(
         keys: `[samples]` uint64 stream keys.
         positions: `[samples]`, index of the token in its sample, from 0.
         settings: temperature 0 takes the most probable token.
+        ordered: on a CPU, sums along a row have one order, whatever the number of rows and threads;
+            a GPU's kernel sums so in any case.
 
     Raises:
         ModelError: a row that is drawn from holds NaN or +inf, or nothing but -inf.
@@ -123,7 +139,8 @@ def draw(
         own = torch.from_numpy(rows[begin:end].astype(np.int64) - first).to(logits.device)
         if end > begin:
             inside = torch.from_numpy(at[begin:end]).to(logits.device)
-            parts.append(_draw_chunk(logits[first : first + step], own, inside, settings))
+            chunk = logits[first : first + step]
+            parts.append(_draw_chunk(chunk, own, inside, settings, ordered=ordered))
     return Drawn(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -177,25 +194,30 @@ def _draw_fused(
 
 
 def _draw_chunk(
-    logits: Tensor, rows: Tensor, at: Tensor, settings: SamplingSettings
+    logits: Tensor, rows: Tensor, at: Tensor, settings: SamplingSettings, *, ordered: bool
 ) -> Drawn[NDArray[Any]]:
     raw = logits.float()
-    raw_lse = raw.logsumexp(-1)
+    raw_lse = ordered_layers.log_sums(raw) if ordered else raw.logsumexp(-1)
     own_lse = raw_lse[rows].double().cpu()
     check_logprobs((own_lse - own_lse).numpy())  # NaN where it is not finite
     if settings.temperature == 0.0:
         tokens = raw.argmax(-1)[rows]
         sampled = torch.zeros_like(raw_lse[rows])
     else:
-        probabilities = filtered(raw, settings)
+        probabilities = filtered(raw, settings, ordered=ordered)
         cumulative = probabilities.double().cumsum(-1)
         targets = at * cumulative[:, -1][rows]
         tokens = _search(cumulative, rows, targets)
-        sampled = probabilities[rows, tokens].log()
+        sampled = _logs(probabilities[rows, tokens], ordered=ordered)
     logprobs = raw[rows, tokens] - raw_lse[rows]
     return Drawn(*(x.cpu().double().numpy() for x in (tokens, logprobs, sampled)))._replace(
         tokens=tokens.cpu().numpy()
     )
+
+
+def _logs(chosen: Tensor, *, ordered: bool) -> Tensor:
+    """Logarithms; in one order number by number, as a vector's last ones may round otherwise."""
+    return torch.tensor([math.log(p) for p in chosen.tolist()]) if ordered else chosen.log()
 
 
 def _search(cumulative: Tensor, rows: Tensor, targets: Tensor) -> Tensor:

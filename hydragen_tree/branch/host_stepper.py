@@ -118,7 +118,14 @@ class HostStepper:
         rows, samples = batch.size, batch.samples
         logits = self._logits()
         positions = batch.n_drawn[batch.row_of].astype(np.int64)
-        drawn = draw(logits, batch.row_of, self._keys[samples], positions, self._settings)
+        drawn = draw(
+            logits,
+            batch.row_of,
+            self._keys[samples],
+            positions,
+            self._settings,
+            ordered=self._model.batch_invariant,
+        )
         children = batch.children(drawn.tokens)
         stops = self._ends.advance(batch.stops[children.parent], children.token)
         ended, alive = self._ended(children, stops)

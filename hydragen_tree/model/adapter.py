@@ -21,6 +21,7 @@ from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import compile_layers
+from hydragen_tree.model.ordered_layers import forget_tables, order_layers
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
 from hydragen_tree.model.ranks import ALONE, Ranks
@@ -183,12 +184,22 @@ class TreeModel:
         model: a transformers model; its attention implementation is replaced.
         backend: attention backend, see `tree_attention`.
         ranks: those that have the model together; it is this one's part.
+        batch_invariant: layers become those of `ordered_layers`, and attention is `ordered`; what
+            that is worth, `invariance.check` finds out.
 
     Attributes:
+        batch_invariant: as given.
         is_compiled: whether `compile` has been called.
     """
 
-    def __init__(self, model: PreTrainedModel, backend: str = "auto", ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        backend: str = "auto",
+        ranks: Ranks = ALONE,
+        *,
+        batch_invariant: bool = False,
+    ) -> None:
         AttentionInterface.register(IMPLEMENTATION, _attention)
         AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
         model.set_attn_implementation(IMPLEMENTATION)
@@ -196,8 +207,12 @@ class TreeModel:
         fix_frequencies(model, 1)
         forget_originals(model)
         self._recurrence = Recurrence(model)
-        self._is_packed = model.device.type == "cpu" and pack_projections(model) > 0
-        if model.device.type == "cuda":
+        self.batch_invariant, self._is_packed = batch_invariant, False
+        if batch_invariant:
+            order_layers(model)
+        elif model.device.type == "cpu":
+            self._is_packed = pack_projections(model) > 0
+        elif model.device.type == "cuda":
             from hydragen_tree.model.experts import group_experts  # both import Triton
             from hydragen_tree.model.fused_layers import fuse_layers
 
@@ -206,7 +221,7 @@ class TreeModel:
             fuse_projections(model)
         self.is_compiled = False
         self.model = model
-        self.backend = backend
+        self.backend = "ordered" if batch_invariant else backend
         self.ranks = ranks
         text = model.config.get_text_config(decoder=True)
         self._windows, self._heads = layer_windows(text), layer_heads(text)
@@ -228,6 +243,7 @@ class TreeModel:
     def prepare(self, longest: int) -> None:
         """Makes ready for sequences of up to so many tokens: by that longrope's frequencies go."""
         fix_frequencies(self.model, longest)
+        forget_tables(self.model)
 
     def compile(self) -> None:
         """Has the layers compiled; attention stays as it is. Once is enough."""

@@ -17,7 +17,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from hydragen_kernels.experts import combine, expert_product, sort_by_expert
 from hydragen_kernels.inputs import FLOATS
 from hydragen_kernels.layers import Activation, gated, gated_clamped
-from hydragen_tree.model.fused_layers import is_near, is_same, numbers
+from hydragen_tree.model.alike import is_near, is_same, numbers
 
 IMPLEMENTATION = "hydragen_tree"
 

@@ -16,7 +16,8 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
     first and last megabyte: enough to notice another checkpoint without reading tens of gigabytes.
     It is of files alone: what transformers makes of a configuration holds its own version, the
     folder's path, and what loading wrote into it. The dtypes of keys and values and of linear
-    layers, or how many blocks of a stack there are, are named where they are not that of the rest.
+    layers, or how many blocks of a stack there are, are named where they are not that of the rest,
+    and the batch-invariant mode where it is taken.
     """
     digest = hashlib.sha256()
     for file in _model_files(source):
@@ -29,6 +30,8 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
     kv_dtype = dtype_name(source.kv_dtype) if source.kv_dtype != source.dtype else None
     kinds = {"kv_dtype": kv_dtype, "weights": source.layers_kind}
     others = {name: kind for name, kind in kinds.items() if kind is not None}
+    if source.batch_invariant:
+        others["batch_invariant"] = "true"
     return {
         "name": source.name,
         "revision": source.revision or "",

@@ -5,7 +5,6 @@ norm, a gated activation or a rotation is replaced where the kernel gives on ran
 model's own code gives, and stays as it is elsewhere.
 """
 
-import inspect
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -18,11 +17,11 @@ from transformers import PreTrainedModel
 
 from hydragen_kernels.layers import Activation, NormForm, gated, rms_norm, rotate
 from hydragen_tree.attention.triton_backend import is_interpreting
+from hydragen_tree.model.alike import is_near, is_same, numbers, takes_one
 from hydragen_tree.model.fp8_linear import Fp8Linear
 from hydragen_tree.model.projections import join_projections
 
 _ROTATION = "apply_rotary_pos_emb"
-_OTHER_SHARE = 0.02  # of the numbers may be rounded the other way
 _PROBES = 4  # rows
 
 
@@ -92,7 +91,7 @@ def _replace(parent: nn.Module, fuse: Callable[[nn.Module], nn.Module | None]) -
 def _norm_like(module: nn.Module, like: Tensor) -> nn.Module | None:
     """The same norm in one launch, if it is an RMS norm of one of the known forms."""
     weight = getattr(module, "weight", None)
-    if not type(module).__name__.endswith("RMSNorm") or not _takes_one(module.forward):
+    if not type(module).__name__.endswith("RMSNorm") or not takes_one(module.forward):
         return None
     if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or len([*module.parameters()]) > 1:
         return None
@@ -110,7 +109,7 @@ def _gated_like(module: nn.Module, like: Tensor) -> nn.Module | None:
     """The same gated layer with its products joined, if it is one of the known activations."""
     gate, up, down = (getattr(module, f"{name}_proj", None) for name in ("gate", "up", "down"))
     act = getattr(module, "act_fn", None)
-    if act is None or gate is None or up is None or down is None or not _takes_one(module.forward):
+    if act is None or gate is None or up is None or down is None or not takes_one(module.forward):
         return None
     joined = join_projections([gate, up])
     if joined is None:
@@ -183,29 +182,3 @@ def _rotates(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
         and sin.is_contiguous()
         and not (q.requires_grad or k.requires_grad)
     )
-
-
-def _takes_one(forward: Callable[..., Any]) -> bool:
-    return len(inspect.signature(forward).parameters) == 1
-
-
-def numbers(like: Tensor, *shape: int) -> Tensor:
-    """Random ones, the same for the same shape."""
-    generator = torch.Generator(like.device).manual_seed(0)
-    return torch.randn(shape, generator=generator, device=like.device).to(like.dtype)
-
-
-def is_same(found: Tensor, expected: Tensor) -> bool:
-    """Whether numbers are the same but for few that are rounded the other way."""
-    if found.dtype != expected.dtype or found.shape != expected.shape:
-        return False
-    step = 2 * torch.finfo(found.dtype).eps
-    if not torch.allclose(found.float(), expected.float(), rtol=4 * step, atol=step):
-        return False
-    return found.dtype == torch.float32 or bool((found != expected).float().mean() <= _OTHER_SHARE)
-
-
-def is_near(found: Tensor, expected: Tensor) -> bool:
-    """Whether two results of products are those of the same numbers, relative by their norm."""
-    difference = (found.float() - expected.float()).norm()
-    return bool(difference <= 8 * torch.finfo(found.dtype).eps * expected.float().norm())

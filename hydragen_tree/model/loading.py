@@ -3,13 +3,11 @@
 import json
 import struct
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,15 +18,17 @@ from transformers import (
 
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.table import backend
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
 from hydragen_tree.model.device import find_device
 from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, dtype_name, refuse_fp8_heads
 from hydragen_tree.model.eos import stated_eos
+from hydragen_tree.model.locating import locate
 from hydragen_tree.model.quantised_files import StoredWeights, stored_weights
 from hydragen_tree.model.quantising import quantise_layers
 from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.model.recurrence import kinds_of
-from hydragen_tree.model.rotary import fixed_tokens
+from hydragen_tree.model.rotary import fixed_tokens, longrope_tokens
 from hydragen_tree.model.stack_files import StackPart, choose_part, load_stack
 from hydragen_tree.model.states import state_bytes
 from hydragen_tree.model.stored_fp8 import load_stored
@@ -39,13 +39,8 @@ from hydragen_tree.model.support import (
     refuse_unsupported,
 )
 from hydragen_tree.model.tensor_parallel import load_part, rank_config, refuse_to_split
-from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
 from hydragen_tree.shape import KVShape
-
-TINY = "tiny"
-
-_HUB_S = 10  # seconds in which the hub has to answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +65,7 @@ class ModelSource:
         stored: what the weights are in the files.
         stack: how much of a stack is loaded; None: the model is none.
         ranks: processes that have the model together; configuration and sizes are of one's part.
+        batch_invariant: a row's numbers are the same bits whatever shares its batch.
     """
 
     name: str
@@ -88,6 +84,7 @@ class ModelSource:
     stored: StoredWeights
     stack: StackPart | None = None
     ranks: int = 1
+    batch_invariant: bool = False
 
     @property
     def layers_kind(self) -> str | None:
@@ -139,6 +136,15 @@ class ModelSource:
                 "change with every token (dynamic NTK), and keys would not be shared; keep "
                 "sequences shorter or choose another model",
             )
+        limit = longrope_tokens(self.config)
+        if self.batch_invariant and limit is not None and n_tokens > limit:
+            raise InputError(
+                f"{what}: {n_tokens} tokens with ",
+                Setting("max_tokens"),
+                f", but a longest sequence of more than {limit} changes the rotary frequencies of "
+                f"{self.name} for all others (longrope); keep sequences shorter or leave it out",
+                setting="batch_invariant",
+            )
 
 
 def find_model(
@@ -151,6 +157,7 @@ def find_model(
     weights: str = "auto",
     weights_memory: int | None = None,
     tensor_parallel: int = 1,
+    batch_invariant: bool = False,
 ) -> ModelSource:
     """Reads a model's configuration and refuses what the tree cannot run, without its weights.
 
@@ -163,12 +170,14 @@ def find_model(
         weights: of linear layers: `auto` (like the rest), or `fp8`, which is not exact.
         weights_memory: bytes for all weights of a stack; None: all of it.
         tensor_parallel: devices that have the model together.
+        batch_invariant: a row's numbers are to be the same bits whatever shares its batch.
 
     Raises:
         ModelError: not found, not readable, or of a kind that is not supported.
-        InputError: a device or type there is not, or not for this model; or it cannot be split.
+        InputError: a device or type there is not, or not for this model, or not with
+            `batch_invariant`; or it cannot be split.
     """
-    path, gguf = _locate(model, revision)
+    path, gguf = locate(model, revision)
     whole, stored = _read_config(model, path, _origin(revision, gguf))
     config = rank_config(model, whole, tensor_parallel)
     place = find_device(device)
@@ -191,7 +200,7 @@ def find_model(
     linear = auto_or_fp8("weights", "fp8" if stored.is_fp8 else weights, kind, place)
     if tensor_parallel > 1:
         refuse_to_split(tensor_parallel, gguf, stored, linear, place)
-    return ModelSource(
+    source = ModelSource(
         name=model,
         path=path,
         revision=revision,
@@ -208,7 +217,30 @@ def find_model(
         stored=stored,
         stack=choose_part(model, path, kind, weights_memory) if stored.is_stack else None,
         ranks=tensor_parallel,
+        batch_invariant=batch_invariant,
     )
+    if batch_invariant:
+        _refuse_variant(source)
+    return source
+
+
+def _refuse_variant(source: ModelSource) -> None:
+    """Refuses what is not computed row by row in one order.
+
+    What only the model's code shows is found when it is loaded, see `invariance`.
+    """
+    variants = {
+        f"{source.device.type}, so far on a CPU only": source.device.type != "cpu",
+        "linear layers in 8 bits": source.is_quantised,
+        "a stack": source.stack is not None,
+        "layers that keep running states": source.shape.state_bytes > 0,
+        "a model that several devices have together": source.ranks > 1,
+    }
+    why = [f"not with {what}" for what, is_so in variants.items() if is_so]
+    if limit := backend("ordered").why_not(source.heads):
+        why.append(f"its attention: {limit}")
+    if why:
+        raise InputError(f"{why[0]}; leave it out", setting="batch_invariant")
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -329,54 +361,6 @@ def _check_config_file(model: str, file: Path) -> None:
 
 def _origin(revision: str | None, gguf: str | None) -> dict[str, str | None]:
     return {"revision": revision} if gguf is None else {"gguf_file": gguf}
-
-
-def _locate(model: str, revision: str | None) -> tuple[str, str | None]:
-    """The directory or hub id of a model, and the GGUF file in it if it is one."""
-    if model == TINY:
-        return str(MODEL_DIR), None
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return str(path), None
-    if path.is_file() and path.suffix == ".gguf":
-        if lacking := [name for name in ("gguf", "accelerate") if find_spec(name) is None]:
-            raise ModelError(
-                f"a GGUF file, which transformers loads with {' and '.join(lacking)}; "
-                "pip install 'hydragen-tree[gguf]'",
-                setting="model",
-                value=model,
-            )
-        return str(path.parent), path.name
-    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise ModelError(
-            f"no such directory; expected `{TINY}`, a model directory (config.json, tokenizer, "
-            "safetensors), a GGUF file or a hub id such as owner/name",
-            setting="model",
-            value=model,
-        )
-    return _on_hub(model, revision), None
-
-
-def _on_hub(model: str, revision: str | None) -> str:
-    """The id itself where the hub answers, else the directory of the copy in the local cache.
-
-    Asked once: without a network, transformers would try half a minute for every file.
-    """
-    try:
-        HfApi().model_info(model, revision=revision, timeout=_HUB_S)
-    except HfHubHTTPError:
-        pass  # an answer; what is wrong is said where the model is loaded
-    except Exception as silence:  # of the library below the hub's, which has changed
-        try:
-            return snapshot_download(model, revision=revision, local_files_only=True)
-        except (OSError, ValueError):
-            raise ModelError(
-                f"not in the local cache, and the hub cannot be asked: {first_line(silence)}; "
-                "without a network, name a model's directory",
-                setting="model",
-                value=model,
-            ) from None
-    return model
 
 
 def _one_line(error: Exception) -> str:

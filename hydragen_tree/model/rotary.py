@@ -31,6 +31,16 @@ def fixed_tokens(config: PreTrainedConfig) -> int | None:
     return min(limits, default=None)
 
 
+def longrope_tokens(config: PreTrainedConfig) -> int | None:
+    """The length beyond which a run takes the second of longrope's two sets of frequencies.
+
+    Returns:
+        None for a model that has one set.
+    """
+    ropes = [rope for rope in _ropes(config).values() if rope.get("rope_type") == _LONGROPE]
+    return min((_original_tokens(config, rope) for rope in ropes), default=None)
+
+
 def longrope_remark(config: PreTrainedConfig, longest: int) -> str | None:
     """Which of two sets of frequencies a run takes; None for a model that has one.
 
@@ -38,10 +48,9 @@ def longrope_remark(config: PreTrainedConfig, longest: int) -> str | None:
         config: of the text model.
         longest: tokens of the longest sequence that the run may come to.
     """
-    ropes = [rope for rope in _ropes(config).values() if rope.get("rope_type") == _LONGROPE]
-    if not ropes:
+    limit = longrope_tokens(config)
+    if limit is None:
         return None
-    limit = min(_original_tokens(config, rope) for rope in ropes)
     if longest > limit:
         return (
             f"rotary frequencies (longrope): those for more than {limit:,} tokens, for all "

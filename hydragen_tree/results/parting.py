@@ -66,11 +66,12 @@ class Partings:
 def why_not_equal(first: Manifest | None, second: Manifest | None) -> str | None:
     """Why samples of two runs are not meant to be the same; None if they are.
 
-    Type and device of the model may differ: how far the samples agree then is what is asked.
+    Type, device and mode of the model may differ: how far the samples agree then is what is asked.
     """
     if first is None or second is None:
         return "the settings of a run are not known: it has no manifest"
-    may = ("tasks.", "model.dtype", "model.kv_dtype", "model.device", "settings.logprobs")
+    of_model = ("dtype", "kv_dtype", "device", "batch_invariant")
+    may = ("tasks.", "settings.logprobs", *(f"model.{key}" for key in of_model))
     for key, was, now in first.differences(second):
         if not key.startswith(may):
             return f"{key} differs: {was}, {now}"

@@ -1,11 +1,12 @@
 """The manifest beside a samples file: everything needed to repeat the run, or to go on with it.
 
-    {"format", "n", "model", "settings", "tasks", "ends", "sessions", "result"}
+    {"format", "n", "model", "settings", "tasks", "ends", "repeats", "sessions", "result"}
 
 `model`, `settings` and `tasks` decide the samples: a run is resumed only where they are unchanged.
 `n` may grow. Where verdicts decide how many samples are drawn, `stopping` has the rule, and `n` is
-the most of a task. The file of a shard has the key `shard`, too: {"number", "of", "first", "last"};
-its `n` and `tasks` are the whole run's, and stay. Versions of packages are kept for each session:
+the most of a task. `repeats` says in words which samples another run would draw again. The file of
+a shard has the key `shard`, too: {"number", "of", "first", "last"}; its `n` and `tasks` are the
+whole run's, and stay. Versions of packages are kept for each session:
 they may move samples by floating-point ties, but a run that outlives an upgrade is still the same
 run.
 """
@@ -254,9 +255,24 @@ class Manifest:
 
     def _record(self) -> dict[str, Any]:
         """The manifest as plain data; what a run does not have, it does not mention."""
-        record = asdict(self)
-        absent = {key for key in ("shard", "stopping") if record[key] is None}
+        record = asdict(self) | {"repeats": self.repeats}
+        absent = {key for key in ("shard", "stopping", "repeats") if record[key] is None}
         return {key: value for key, value in record.items() if key not in absent}
+
+    @property
+    def repeats(self) -> str | None:
+        """What a run with the same settings repeats, whatever its n, batch, memory or shards are.
+
+        None where other hands wrote the manifest and do not say.
+        """
+        if "dtype" not in self.model:
+            return None
+        where = f"on another device of this kind ({self.model.get('device', 'unknown')})"
+        if "batch_invariant" in self.model:
+            return f"every sample and log-probability, bit for bit, {where}"
+        if self.model["dtype"] == "float32":
+            return f"every sample, up to rounding of the model's sums, {where}"
+        return f"random numbers; samples may differ, as sums depend on the batch, {where}"
 
     @property
     def speed(self) -> Speed | None:

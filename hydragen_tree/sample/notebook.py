@@ -37,6 +37,8 @@ def _facts(sampler: _Sampler) -> list[tuple[str, str]]:
     model = f"{source.name}, {dtype} on {source.device}"
     if source.layers_kind:
         model += f", linear layers in {source.layers_kind}"
+    if source.batch_invariant:
+        model += ", batch-invariant"
     memory = "measured" if sampler.memory_bytes is None else f"{sampler.memory_bytes:,} bytes"
     facts = [
         ("model", model),

@@ -22,6 +22,7 @@ from hydragen_tree.errors import InputError, Setting
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.fingerprint import fingerprint
+from hydragen_tree.model.invariance import adapted, ordered_attention
 from hydragen_tree.model.loading import ModelSource, find_model, load_tokenizer, load_weights
 from hydragen_tree.model.quantising import LogitError, measure_logit_error
 from hydragen_tree.model.ranks import ALONE, Ranks
@@ -80,6 +81,8 @@ class Sampler(NotebookView):
             )
         if max_rows is not None and max_rows < 1:
             raise InputError("expected an integer >= 1", setting="max_rows", value=max_rows)
+        if source.batch_invariant:
+            attention = ordered_attention(attention)
         self.backend = choose(attention, source.heads)  # refuses what does not fit
         self.source = source
         self.tokenizer = load_tokenizer(source)
@@ -115,6 +118,7 @@ class Sampler(NotebookView):
         memory_bytes: int | None = None,
         max_rows: int | None = None,
         compiled: bool = False,
+        batch_invariant: bool = False,
     ) -> "Sampler":
         """Finds a model and makes a sampler of it.
 
@@ -139,6 +143,8 @@ class Sampler(NotebookView):
                 to hold, 1,024 to 16,384; on a CPU 256.
             compiled: compile the model's layers on a GPU: half a minute once, then seconds from a
                 cache. Of use where no kernel here computes a model's norms and rotation.
+            batch_invariant: samples and log-probabilities are the same bits whatever the batch, n,
+                memory, other problems, shards or a resume are; refused where they would not be.
 
         Raises:
             ModelError: the model is missing, broken or not supported.
@@ -152,6 +158,7 @@ class Sampler(NotebookView):
             weights=weights,
             weights_memory=weights_memory,
             tensor_parallel=tensor_parallel,
+            batch_invariant=batch_invariant,
         )
         return cls(
             source,
@@ -171,7 +178,7 @@ class Sampler(NotebookView):
         """The adapted model; loads the weights on first use."""
         if self._model is None:
             weights = load_weights(self.source, self._ranks)
-            self._model = TreeModel(weights, self.attention, self._ranks)
+            self._model = adapted(weights, self.source, self.attention, self._ranks)
         return self._model
 
     def logit_error(self, prompt: Prompt) -> LogitError | None:
@@ -184,7 +191,7 @@ class Sampler(NotebookView):
         if self.source.is_quantised and self._model is None:
             weights = load_weights(self.source)
             self._logit_error = measure_logit_error(weights, prompt.token_ids.tolist())
-            self._model = TreeModel(weights, self.attention)
+            self._model = adapted(weights, self.source, self.attention, self._ranks)
         return self._logit_error
 
     @property
@@ -204,9 +211,9 @@ class Sampler(NotebookView):
     ) -> Iterator[Sample]:
         """Draws n samples of every source, yielding each as it finishes.
 
-        The random numbers of sample i of a task are the same whatever n, the batch, the memory or
-        the other tasks are. So is the sample in float32, but for rounding that has never been seen
-        to matter; in 16 bits the model's sums depend on the batch, and some samples with them.
+        The random numbers of sample i are the same whatever n, the batch, the memory or the other
+        tasks are. So is the sample with `batch_invariant`, and in float32 but for rounding that has
+        never been seen to matter; in 16 bits sums depend on the batch, and some samples with them.
 
         Args:
             sources: problems, strings, chat messages, token lists, or prompts already built.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hydragen_kernels import reference
+from hydragen_kernels import ordered_attention, reference
 from hydragen_kernels.inputs import FP8
 from hydragen_kernels.items import Item, item_table
 from hydragen_tree.attention.plan import Plan, Tails
@@ -19,6 +19,7 @@ from hydragen_tree.attention.tree_attention import tree_attention
 from hydragen_tree.errors import InputError
 
 PAGE = 4
+ORDERED = [] if ordered_attention.why_unavailable() else ["ordered"]
 KERNELS_RUN = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -144,7 +145,7 @@ def error(out: Tensor, truth: Tensor) -> float:
 @given(
     st.integers(0, 2**32),
     st.booleans(),
-    st.sampled_from(["torch", "reference"]),
+    st.sampled_from(["torch", "reference", *ORDERED]),
     st.sampled_from([(1, 1), (2, 2), (1, 16), (3, 1)]),
 )
 def test_equals_dense_attention(
@@ -177,7 +178,7 @@ def test_in_each_dtype_no_worse_than_twice_dense(
     assert ours <= 2 * theirs
 
 
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "reference", *ORDERED])
 @pytest.mark.parametrize("prefill", [False, True])
 def test_softcap_and_sinks(backend: str, prefill: bool) -> None:
     case = build_case(np.random.default_rng(7), prefill=prefill, sharpness=6.0)

@@ -13,7 +13,7 @@ from hydragen_tree.errors import InputError
 from tests.attention.test_tree_attention import KERNELS_RUN, Case, build_case, dense, error
 
 WINDOWS = [Window(1), Window(5), Window(16), Window(1000), Window(6, True), Window(16, True)]
-NATIVE = [] if native.why_unavailable() else ["native"]
+NATIVE = [] if native.why_unavailable() else ["native", "ordered"]
 
 
 def through(case: Case, window: Window) -> Case:

@@ -10,6 +10,7 @@ import pytest
 from hydragen_bench import invariance
 from hydragen_bench.invariance import Row, compare
 from hydragen_cli.main import run
+from hydragen_kernels import ordered_layers
 from hydragen_tree.sample.sample import Sample
 
 SAMPLE = Sample(
@@ -45,6 +46,20 @@ def test_what_differs_is_counted(
 ) -> None:
     other = replace(SAMPLE, token_ids=tokens, token_logprobs=logprobs)
     assert compare("way", {("a", 0): other}, {("a", 0): SAMPLE}) == Row("way", 1, *expected)
+
+
+@pytest.mark.skipif(ordered_layers.why_unavailable() is not None, reason="no C compiler")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_no_bit_differs_in_the_batch_invariant_mode(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped model, whose prompts share a beginning: segments, forks, parked branches."""
+    monkeypatch.setattr(invariance, "STATEMENTS", invariance.STATEMENTS[:3])
+    monkeypatch.setattr(invariance, "_THREADS", (1, 2, 16) if dtype == "bfloat16" else (16,))
+    rows = invariance.run(n=6, max_tokens=20, dtype=dtype, batch_invariant=True)["rows"]
+    assert {row["way"] for row in rows} >= {"2 rows", "little memory", "n = 1", "threads: 16"}
+    for row in rows:
+        assert (row["tokens"], row["logprobs"], row["apart"]) == (0, 0, 0.0), row
 
 
 def test_every_way_draws_the_same_in_float32(

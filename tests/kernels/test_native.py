@@ -212,11 +212,11 @@ def test_large_scores_are_as_exact_as_dense_ones(rows: int, score: float, width:
     assert (out - truth).norm() <= 1.4 * (dense - truth).norm()
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch", "native"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "native", "ordered"])
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @pytest.mark.parametrize("score", [2.0**30, 2.0**101, 2.0**127])
 def test_finite_scores_however_low_are_scores(score: float, rows: int, backend: str) -> None:
-    if backend == "native" and native.why_unavailable() is not None:
+    if backend in ("native", "ordered") and native.why_unavailable() is not None:
         pytest.skip("no C compiler")
     queries = torch.ones(rows, 2, 32)
     keys = torch.full((2, 24, 32), -score / 32)

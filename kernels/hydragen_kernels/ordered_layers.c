@@ -1,0 +1,196 @@
+/* Products, norms, activations and distributions on a CPU, each row in an order of its own.
+ *
+ * Compiled by ordered_layers.py; see ordered.h for what that promises.
+ */
+#include "ordered.h"
+
+enum {
+    COLUMNS = 32,               /* outputs whose weights lie side by side, a panel */
+    WIDE = COLUMNS / LANES,
+    DEPTH = 256,                /* inputs before sums begin anew: a panel's part stays in a cache */
+    BLOCK = 96,                 /* rows that a panel's part is read for */
+    MOST = LANES == 16 ? 12 : 3, /* rows whose sums are held at a time */
+    RUN = 1024                  /* numbers of a row before a sum begins anew */
+};
+
+typedef struct {
+    const float *x;
+    const void *panels;
+    const float *bias; /* or NULL */
+    float *out;
+    int64_t rows, inputs, outputs, kind, threads;
+} Product;
+
+/* sums[row][column] += x[row] . weights[column], over `depth` inputs, one after the other. */
+INLINE void multiply(int rows, const float *x, int64_t inputs, const float *weights, int64_t depth,
+                     float (*sums)[COLUMNS]) {
+    vec held[MOST][WIDE];
+    for (int row = 0; row < rows; row++)
+        for (int i = 0; i < WIDE; i++) held[row][i] = splat(0.0f);
+    for (int64_t k = 0; k < depth; k++) {
+        vec weight[WIDE];
+        for (int i = 0; i < WIDE; i++) weight[i] = ((const loose *)(weights + k * COLUMNS))[i];
+        for (int row = 0; row < rows; row++) {
+            vec number = splat(x[row * inputs + k]);
+            for (int i = 0; i < WIDE; i++) held[row][i] = fma_of(number, weight[i], held[row][i]);
+        }
+    }
+    for (int row = 0; row < rows; row++)
+        for (int i = 0; i < WIDE; i++) ((loose *)sums[row])[i] += held[row][i];
+}
+
+/* As `multiply`, for any number of rows. */
+INLINE void multiply_all(int64_t rows, const float *x, int64_t inputs, const float *weights,
+                         int64_t depth, float (*sums)[COLUMNS]) {
+    int64_t row = 0;
+    for (; row + MOST <= rows; row += MOST)
+        multiply(MOST, x + row * inputs, inputs, weights, depth, sums + row);
+    for (; MOST > 4 && row + 4 <= rows; row += 4)
+        multiply(4, x + row * inputs, inputs, weights, depth, sums + row);
+    for (; row + 2 <= rows; row += 2)
+        multiply(2, x + row * inputs, inputs, weights, depth, sums + row);
+    for (; row < rows; row++) multiply(1, x + row * inputs, inputs, weights, depth, sums + row);
+}
+
+/* Rows first .. first + rows - 1 of a panel's outputs. */
+static void panel_of(const Product *p, int64_t panel, int64_t first, int64_t rows) {
+    _Alignas(64) float sums[BLOCK][COLUMNS] = {0}, wide[DEPTH * COLUMNS];
+    int64_t start = panel * COLUMNS, left = p->outputs - start;
+    int64_t columns = left < COLUMNS ? left : COLUMNS;
+    for (int64_t k = 0; k < p->inputs; k += DEPTH) {
+        int64_t depth = p->inputs - k < DEPTH ? p->inputs - k : DEPTH;
+        int64_t at = (panel * p->inputs + k) * COLUMNS;
+        const float *weights = (const float *)p->panels + at;
+        if (p->kind != FLOAT32) {
+            widen(p->panels, at, p->kind, depth * COLUMNS, wide);
+            weights = wide;
+        }
+        multiply_all(rows, p->x + first * p->inputs + k, p->inputs, weights, depth, sums);
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        float *out = p->out + (first + row) * p->outputs + start;
+        for (int64_t c = 0; c < columns; c++)
+            out[c] = p->bias ? sums[row][c] + p->bias[start + c] : sums[row][c];
+    }
+}
+
+int columns(void) { return COLUMNS; }
+
+void product(const Product *p) {
+    int64_t panels = (p->outputs + COLUMNS - 1) / COLUMNS, blocks = (p->rows + BLOCK - 1) / BLOCK;
+#pragma omp parallel for schedule(dynamic) num_threads(p->threads)
+    for (int64_t task = 0; task < panels * blocks; task++) {
+        int64_t first = task % blocks * BLOCK, left = p->rows - first;
+        panel_of(p, task / blocks, first, left < BLOCK ? left : BLOCK);
+    }
+}
+
+/* SUMS numbers of a row from `at` on; behind its end there is `rest`. */
+INLINE void take(const float *x, int64_t at, int64_t n, float rest, vec *parts) {
+    float some[SUMS];
+    if (at + SUMS <= n) {
+        memcpy(parts, x + at, sizeof some);
+        return;
+    }
+    for (int i = 0; i < SUMS; i++) some[i] = at + i < n ? x[at + i] : rest;
+    memcpy(parts, some, sizeof some);
+}
+
+/* x / sqrt(mean(x^2) + eps), row by row: `[rows, width]`. */
+void normalise(const float *x, float *out, int64_t rows, int64_t width, float eps,
+               int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < rows; row++) {
+        const float *numbers = x + row * width;
+        float sum = 0.0f;
+        for (int64_t run = 0; run < width; run += RUN) {
+            int64_t end = run + RUN < width ? run + RUN : width;
+            vec sums[PARTS], some[PARTS];
+            for (int i = 0; i < PARTS; i++) sums[i] = splat(0.0f);
+            for (int64_t at = run; at < end; at += SUMS) {
+                take(numbers, at, end, 0.0f, some);
+                for (int i = 0; i < PARTS; i++) sums[i] = fma_of(some[i], some[i], sums[i]);
+            }
+            sum += total(sums);
+        }
+        float scale = 1.0f / sqrtf(sum / (float)width + eps);
+        for (int64_t i = 0; i < width; i++) out[row * width + i] = numbers[i] * scale;
+    }
+}
+
+/* 1 / (1 + e ** -x); 0 where that is below 2 ** -126. */
+INLINE vec sigmoid_of(vec x) {
+    vec power = x * -LOG2_E;
+    ivec is_least = power > splat(126.0f);
+    vec found = splat(1.0f) / (splat(1.0f) + exp2_of(choose(is_least, splat(126.0f), power)));
+    return choose(is_least, splat(0.0f), found);
+}
+
+/* x sigmoid(x). */
+INLINE vec silu_of(vec x) { return x * sigmoid_of(x); }
+
+/* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, in which (1 + tanh(y)) / 2 is sigmoid(2 y). */
+INLINE vec gelu_of(vec x) {
+    vec inner = fma_of(x * x, x * 0.044715f, x);
+    return x * sigmoid_of(inner * 1.59576912f);
+}
+
+/* x (1 + erf(x / sqrt(2))) / 2. */
+INLINE vec gelu_by_erf_of(vec x) {
+    for (int i = 0; i < LANES; i++) x[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.707106781f));
+    return x;
+}
+
+/* An activation of n numbers: 0 is SiLU, 1 GELU by tanh, 2 GELU. */
+void activate(const float *x, float *out, int64_t n, int64_t form, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t start = 0; start < n; start += RUN) {
+        int64_t end = start + RUN < n ? start + RUN : n;
+        for (int64_t at = start; at < end; at += LANES) {
+            float some[LANES] = {0};
+            int64_t count = end - at < LANES ? end - at : LANES;
+            memcpy(some, x + at, count * sizeof *some);
+            vec numbers, found;
+            memcpy(&numbers, some, sizeof some);
+            found = form == 0 ? silu_of(numbers) : form == 1 ? gelu_of(numbers) : gelu_by_erf_of(numbers);
+            memcpy(some, &found, sizeof some);
+            memcpy(out + at, some, count * sizeof *some);
+        }
+    }
+}
+
+/* log(sum(e ** x)) of every row, and, where they are asked for, its probabilities. */
+void distribute(const float *x, float *probabilities, float *log_sums, int64_t rows, int64_t width,
+                int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < rows; row++) {
+        const float *numbers = x + row * width;
+        float most = -INFINITY;
+        for (int64_t i = 0; i < width; i++) most = numbers[i] > most ? numbers[i] : most;
+        double sum = 0.0;
+        for (int64_t run = 0; run < width; run += RUN) {
+            int64_t end = run + RUN < width ? run + RUN : width;
+            vec sums[PARTS], some[PARTS];
+            for (int i = 0; i < PARTS; i++) sums[i] = splat(0.0f);
+            for (int64_t at = run; at < end; at += SUMS) {
+                take(numbers, at, end, -INFINITY, some);
+                for (int i = 0; i < PARTS; i++)
+                    sums[i] += exp2_of((some[i] - splat(most)) * LOG2_E);
+            }
+            sum += total(sums);
+        }
+        log_sums[row] = most + (float)log(sum);
+        if (!probabilities) continue;
+        float factor = 1.0 / sum;
+        for (int64_t at = 0; at < width; at += SUMS) {
+            vec some[PARTS];
+            float found[SUMS];
+            take(numbers, at, width, -INFINITY, some);
+            for (int i = 0; i < PARTS; i++)
+                some[i] = exp2_of((some[i] - splat(most)) * LOG2_E) * factor;
+            memcpy(found, some, sizeof found);
+            int64_t count = width - at < SUMS ? width - at : SUMS;
+            memcpy(probabilities + row * width + at, found, count * sizeof *found);
+        }
+    }
+}
