@@ -160,6 +160,8 @@ def describe(outline: "Outline") -> list[tuple[str, str]]:
         ("held", _compare(saved.kv_bytes, saved.kv_bytes_unshared, "of keys and values")),
         ("a step", _compare(saved.step_bytes, saved.step_bytes_unshared, "moved")),
     ]
+    if states := outline.shape.state_bytes:
+        lines.append(("states", f"{size(states)} a row, and as much a segment"))
     if not outline.folds:
         return [*lines, ("folded", "nothing")]
     kinds = Counter(sorted(outline.folds, key=lambda fold: -fold.n_tokens))

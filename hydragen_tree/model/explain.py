@@ -39,13 +39,11 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
     if source.kv_dtype != source.dtype:
         dtypes += f", keys and values in {dtype_name(source.kv_dtype)}"
     origin = "that ship" if cost in (CPU, CUDA) else f"of {costs_file()}"
-    states = source.shape.state_bytes
     return [
         ("device", f"{source.device}, {dtypes}"),
         ("weights", _weights(source)),
         ("attention", f"{chosen}: {backend(chosen).explain(source.heads)} ({why})"),
         ("steps", steps),
-        *([("states", f"{states:,} bytes a row, and a segment of prompts")] if states else []),
         (
             "costs",
             f"constants {origin}: {cost.bandwidth / 1e9:,.0f} GB/s, "

@@ -108,6 +108,7 @@ class Outline:
             "samples_per_task": self.n,
             "rows": self.rows,
             "token_bytes": self.shape.token_bytes,
+            "state_bytes": self.shape.state_bytes,
             "savings": asdict(self.savings),
             "folded": [asdict(fold) for fold in self.folds],
             "segments": [
