@@ -124,9 +124,9 @@ def _drawn(outline: Outline, workers: int, max_tokens: int, max_rows: int, pace:
     mean, tail = float(lengths.mean()), float(lengths.mean()) / 2
     # Depth-first, a batch is below so many of the tasks.
     below = min(max(1.0, max_rows / outline.n), len(ranges))
-    prompt_bytes = below * distinct * pace.token_bytes
-    seconds = pace.step_s(steps, prompt_bytes, tail)
-    full_s = float(pace.step_s(np.array([max_rows * pace.rows_a_token]), prompt_bytes, tail)[0])
+    own = below * distinct, outline.exact.n_prompt_tokens / len(outline.prompts), tail
+    seconds = pace.step_s(steps, *own)
+    full_s = float(pace.step_s(np.array([max_rows * pace.rows_a_token]), *own)[0])
     full_rate = max_rows * pace.rows_a_token / full_s
     before_s = float(lengths[:-_FOLLOWED].sum()) * pace.rows_a_token / full_rate
     prefill = round(n_tasks * distinct)

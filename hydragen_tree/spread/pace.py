@@ -1,9 +1,9 @@
 """How long a worker takes for a step, by measured constants, or by an earlier run.
 
 A step reads all weights once, or multiplies by them for as long as its rows need, whichever is
-more; it reads the keys and values of its prompts and tails; and every layer has a share that does
-not depend on anything. What the constants leave out, an earlier run of the same model shows: its
-time over the time that they give for it, one factor.
+more; likewise the keys and values of its prompts; it reads those of its tails; and every layer has
+a share that does not depend on anything. What the constants leave out, an earlier run of the same
+model shows: its time over the time that they give for it, one factor.
 """
 
 from collections.abc import Mapping
@@ -50,10 +50,10 @@ class DeviceConstants:
     load: float
 
 
-# Steps of Llama-3.1-8B and CodeLlama-13b on one card, of the latter and of a Llama of 70B on two,
-# at 32 to 1,024 rows, are within 12 % of these. Sums are NCCL's between two.
+# 13 steps of Llama-3.1-8B and CodeLlama-13b on one card, of the latter and a Llama of 70B on two,
+# 32 to 1,024 rows behind 1,024 to 16,384 tokens, are within 10 % of these. Sums are NCCL's of two.
 CUDA = DeviceConstants(
-    where="an H200 (benchmarks/decode-h200-*.json, NOTES.md)",
+    where="an H200 (NOTES.md)",
     bandwidth=4.27e12,
     flops=664e12,
     reached=0.92,
@@ -88,6 +88,7 @@ class Pace:
         ranks: devices that a worker has.
         row_bytes: of a row between layers.
         token_bytes: of keys and values of a token.
+        token_flops: of a row's attention to a token.
         device: its constants, of all its threads.
         factor: by which an earlier run took longer than the constants say.
         start_s: until weights are there.
@@ -102,6 +103,7 @@ class Pace:
     ranks: int
     row_bytes: int
     token_bytes: int
+    token_flops: int
     device: DeviceConstants
     factor: float
     start_s: float
@@ -133,6 +135,7 @@ class Pace:
             ranks=source.ranks,
             row_bytes=int(source.config.hidden_size) * source.dtype.itemsize,
             token_bytes=source.shape.token_bytes,
+            token_flops=4 * source.shape.layers * source.shape.q_heads * source.shape.head_dim,
             device=device,
             factor=1.0,
             start_s=device.start_s + weights / device.load,
@@ -142,18 +145,22 @@ class Pace:
         )
 
     def step_s(
-        self, rows: NDArray[np.float64], prompt_bytes: float, tail: float
+        self, rows: NDArray[np.float64], held: float, prompt: float, tail: float
     ) -> NDArray[np.float64]:
         """Seconds of steps, by their rows.
 
         Args:
             rows: of each step, as computed.
-            prompt_bytes: keys and values of the prompts that the batch is below.
+            held: distinct tokens of the prompts that the batch is below.
+            prompt: tokens of a row's prompt, in the mean.
             tail: tokens that a row has of its own, in the mean.
         """
         own = self.device
         products = np.maximum(self.weights / own.bandwidth, 2 * self.parameters * rows / own.flops)
-        attention = (prompt_bytes + rows * tail * self.token_bytes) / own.bandwidth
+        attention = np.maximum(
+            held * self.token_bytes / own.bandwidth, rows * prompt * self.token_flops / own.flops
+        )
+        attention += rows * tail * self.token_bytes / own.bandwidth
         sums = own.sum_s + rows * self.row_bytes / own.sum_bandwidth
         layer = own.layer_s + (2 * sums if self.ranks > 1 else 0.0)
         seconds: NDArray[np.float64] = (products + attention) / own.reached + self.layers * layer
@@ -207,9 +214,10 @@ class Pace:
         assert self.lengths is not None
         steps = figures["steps_host"] + figures["steps_device"]
         rows = np.array([figures["rows_computed"] / steps])
-        held = self.token_bytes * figures["prompt_tokens"]
         in_batch = min(1.0, float(rows[0]) * workers / max(1, figures["samples_done"]))
-        step_s = self.step_s(rows, held * in_batch, float(self.lengths.mean()) / 2)
+        held = figures["prompt_tokens"] * in_batch
+        prompt = figures["prompt_tokens_unshared"] / max(1, figures["samples_done"])
+        step_s = self.step_s(rows, held, prompt, float(self.lengths.mean()) / 2)
         total = steps * float(step_s[0]) + self.prefill_s(figures["prefilled_tokens"])
         return float(total / workers)
 
