@@ -17,6 +17,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from hydragen_tree.attention.backend import Attend
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.tree_attention import TreeAttention
+from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
@@ -173,6 +174,20 @@ def _no_mask(*_: Any, **__: Any) -> None:
     """The plan takes the place of masks."""
 
 
+def _fuse(model: PreTrainedModel, batch_invariant: bool) -> None:
+    """Replaces a model's layers by those that a GPU likes, in one order of summation if asked."""
+    from hydragen_tree.model.experts import group_experts  # all import Triton
+    from hydragen_tree.model.fused_layers import fuse_layers
+    from hydragen_tree.model.ordered_gpu import order_gpu_products
+
+    if not batch_invariant:  # grouped products of experts have no such order
+        group_experts(model)
+    fuse_layers(model)
+    fuse_projections(model)
+    if batch_invariant:
+        order_gpu_products(model)
+
+
 class TreeModel:
     """A causal language model whose attention walks the tree.
 
@@ -184,11 +199,12 @@ class TreeModel:
         model: a transformers model; its attention implementation is replaced.
         backend: attention backend, see `tree_attention`.
         ranks: those that have the model together; it is this one's part.
-        batch_invariant: layers become those of `ordered_layers`, and attention is `ordered`; what
-            that is worth, `invariance.check` finds out.
+        batch_invariant: layers become those of `ordered_layers`, on a GPU those of `ordered_gpu`,
+            and attention is `ordered`; what that is worth, `invariance` finds out.
 
     Attributes:
         batch_invariant: as given.
+        is_fused: its layers are those of a GPU.
         is_compiled: whether `compile` has been called.
     """
 
@@ -208,17 +224,13 @@ class TreeModel:
         forget_originals(model)
         self._recurrence = Recurrence(model)
         self.batch_invariant, self._is_packed = batch_invariant, False
-        if batch_invariant:
+        self.is_fused = model.device.type == "cuda" or (batch_invariant and is_interpreting())
+        if self.is_fused:
+            _fuse(model, batch_invariant)
+        elif batch_invariant:
             order_layers(model)
         elif model.device.type == "cpu":
             self._is_packed = pack_projections(model) > 0
-        elif model.device.type == "cuda":
-            from hydragen_tree.model.experts import group_experts  # both import Triton
-            from hydragen_tree.model.fused_layers import fuse_layers
-
-            group_experts(model)
-            fuse_layers(model)
-            fuse_projections(model)
         self.is_compiled = False
         self.model = model
         self.backend = "ordered" if batch_invariant else backend

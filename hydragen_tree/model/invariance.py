@@ -4,7 +4,7 @@ Nothing is taken on trust. An audit looks at every operation of a pass that is n
 own: those that make each number of its own inputs, rounded once, cannot depend on a batch; a sum
 along a row, a product or an exponential of a library can. Then a probe computes the same tokens
 alone and among others, at several places of batches of several sizes, by prefill and by decode,
-with several threads, and compares what every module gives, bit for bit.
+by several threads of a CPU, and compares what every module gives, bit for bit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,6 +41,12 @@ sqrt squeeze stack sub t transpose tril triu unbind unfold unsqueeze view where 
 zeros_like
 """
 _KNOWN = frozenset(_ALONE.split())
+# On a GPU a function of single numbers is one code for all of them; on a CPU the last ones of a
+# vector may take another.
+_ALONE_ON_GPU = """
+_pin_memory is_pinned pin_memory cos erf exp gelu log sigmoid silu sin softplus tanh
+"""
+_KNOWN_ON_GPU = _KNOWN | frozenset(_ALONE_ON_GPU.split())
 _OF_WHOLE_NUMBERS = {"cumsum"}
 _PAGE = 16
 _SEGMENT = _PAGE  # tokens that are looked at in a prefill pass
@@ -124,7 +130,8 @@ class _Probe:
     def audit(self) -> str | None:
         """The first operation that could look at other rows, as a clause; None if there is none."""
         self._segment([])  # tables of positions are made
-        with _calls(self._model.model) as calls, _Audit(calls) as audit:
+        known = _KNOWN_ON_GPU if self._model.is_fused else _KNOWN
+        with _calls(self._model.model) as calls, _Audit(calls, known) as audit:
             self._segment([])
         why: str | None = audit.why
         return why
@@ -135,7 +142,7 @@ class _Probe:
         for others in ([5], [8, 30]):
             if why := _first_difference(expected, self._segment(others), "among other prompts"):
                 return why
-        for count in _THREADS:
+        for count in () if self._model.is_fused else _THREADS:
             torch.set_num_threads(count)
             if why := _first_difference(expected, self._segment([7]), f"by {count} threads"):
                 return why
@@ -239,11 +246,12 @@ class _Audit(TorchDispatchMode):
 
     Args:
         calls: names of the modules that are being called, kept by others.
+        known: operations.
     """
 
-    def __init__(self, calls: list[str]) -> None:
+    def __init__(self, calls: list[str], known: frozenset[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._calls = calls
+        self._calls, self._known = calls, known
         self.why: str | None = None
 
     def __torch_dispatch__(
@@ -258,8 +266,9 @@ class _Audit(TorchDispatchMode):
         found = func(*args, **named)
         name = func._schema.name.removeprefix("aten::")
         plain = name.removesuffix("_")
-        is_known = plain in _KNOWN and named.get("alpha", 1) == 1
+        is_known = plain in self._known and named.get("alpha", 1) == 1
         is_known |= plain == "pow" and args[1] == 2  # x x
+        is_known |= plain == "bmm" and args[0].shape[-1] == 1  # sums of one number: rotary angles
         if isinstance(found, Tensor):
             is_known &= plain not in _OF_WHOLE_NUMBERS or not found.is_floating_point()
         if not is_known and self.why is None:

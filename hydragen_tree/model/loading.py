@@ -230,7 +230,7 @@ def _refuse_variant(source: ModelSource) -> None:
     What only the model's code shows is found when it is loaded, see `invariance`.
     """
     variants = {
-        f"{source.device.type}, so far on a CPU only": source.device.type != "cpu",
+        f"{source.device.type}": source.device.type not in ("cpu", "cuda"),
         "linear layers in 8 bits": source.is_quantised,
         "a stack": source.stack is not None,
         "layers that keep running states": source.shape.state_bytes > 0,

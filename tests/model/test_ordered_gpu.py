@@ -12,9 +12,16 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+
 from hydragen_kernels import ordered_library  # noqa: E402
 from hydragen_kernels.ordered_matmul import ordered_matmul  # noqa: E402
+from hydragen_tree.errors import ModelError  # noqa: E402
+from hydragen_tree.model import invariance  # noqa: E402
+from hydragen_tree.model.adapter import TreeModel  # noqa: E402
+from hydragen_tree.model.invariance import check_invariance  # noqa: E402
 from hydragen_tree.model.ordered_gpu import OrderedProduct, order_gpu_products  # noqa: E402
+from hydragen_tree.shape import KVShape  # noqa: E402
 
 
 @torch.inference_mode()
@@ -48,3 +55,56 @@ def test_a_library_product_has_the_same_bits(rows: int) -> None:
     for bias in (None, torch.randn(32, device=DEVICE).to(dtype)):
         found = ordered_library.linear(x, weight, bias)
         assert torch.equal(found, ordered_matmul(x, weight, bias))
+
+
+SHAPE = KVShape(layers=2, q_heads=4, kv_heads=2, head_dim=16, itemsize=4)
+
+
+def small_model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=SHAPE.layers,
+        num_attention_heads=SHAPE.q_heads,
+        num_key_value_heads=SHAPE.kv_heads,
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config).eval().to(DEVICE)
+
+
+@pytest.fixture
+def _interpreted_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter moves a kernel's arguments by an operation of torch's."""
+    if INTERPRETED:
+        known = invariance._KNOWN_ON_GPU | {"set"}
+        monkeypatch.setattr(invariance, "_KNOWN_ON_GPU", known)
+
+
+@pytest.mark.usefixtures("_interpreted_launches")
+@torch.inference_mode()
+def test_a_model_is_promised_for() -> None:
+    own = small_model()
+    tokens = torch.arange(20, device=DEVICE)[None]
+    expected = own(input_ids=tokens).logits
+    model = TreeModel(own, batch_invariant=True)
+    assert nn.Linear not in {type(module) for module in model.model.modules()}
+    if INTERPRETED:  # numpy's products do depend on the number of rows
+        assert invariance._Probe(model, SHAPE).audit() is None
+    else:
+        check_invariance(model, SHAPE, "small")
+    model.model.set_attn_implementation("eager")
+    torch.testing.assert_close(model.model(input_ids=tokens).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("_interpreted_launches")
+def test_what_could_look_at_other_rows_is_refused_by_name() -> None:
+    class Centred(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x - x.mean(-1, keepdim=True)
+
+    own = small_model()
+    own.model.norm = nn.Sequential(own.model.norm, Centred())
+    with pytest.raises(ModelError, match=r"model.norm.1 \(Centred\) computes torch's mean"):
+        check_invariance(TreeModel(own, batch_invariant=True), SHAPE, "small")
