@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from hydragen_bench.table import line
 from hydragen_tree.judge.judge import Judge
 from hydragen_tree.model.calibration import perplexity, text_rows
+from hydragen_tree.model.device import find_device
 from hydragen_tree.model.loading import find_model, load_tokenizer, load_weights
 from hydragen_tree.model.quantising import quantisable
 from hydragen_tree.problem.reading import load_problems
@@ -156,7 +157,8 @@ def run(asked: Asked) -> dict[str, Any]:
         unsure = f"{row.perplexity:.3f}" if row.perplexity < _SHOWN else f"{row.perplexity:.1e}"
         cells = f"{row.bits:.2f}", f"{row.n_bytes / 1e6:.2f}", unsure, solved
         print(f"{row.form:{_NAME}s}{line(cells, 12)}", flush=True)
-    return {"model": asked.model, "rows": [asdict(row) for row in rows]}
+    device = str(find_device("auto"))
+    return {"device": device, "model": asked.model, "rows": [asdict(row) for row in rows]}
 
 
 def _solved(sampler: Sampler, problems: Sequence[Problem], asked: Asked) -> float | None:
