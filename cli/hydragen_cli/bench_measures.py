@@ -97,7 +97,7 @@ def _measure_stack(given: Mapping[str, Any]) -> dict[str, Any]:
     from hydragen_tree.settings import SamplingSettings
 
     of_samples: dict[str, Any] = {"max_tokens": given["max-tokens"]}
-    for temperature in _parse_temperatures(given["temperatures"]) or ():
+    for temperature in parse_temperatures(given["temperatures"]) or ():
         of_samples["temperature"] = temperature
     said = {
         "problem": given["problem"],
@@ -116,7 +116,7 @@ def _measure_runs(given: Mapping[str, Any], vllm_python: str | None) -> dict[str
         "points": given["points"] and given["points"].split(","),
         "prompts": given["prompts"],
         "n": given["samples"],
-        "temperatures": _parse_temperatures(given["temperatures"]),
+        "temperatures": parse_temperatures(given["temperatures"]),
         "max_tokens": given["max-tokens"],
         "entropy_bits": given["entropy"],
         "mean_tokens": given["mean-tokens"],
@@ -133,7 +133,12 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _parse_temperatures(text: str | None) -> list[float] | None:
+def parse_temperatures(text: str | None) -> list[float] | None:
+    """Numbers with commas between them; None: none were given.
+
+    Raises:
+        InputError: something else.
+    """
     try:
         return [float(part) for part in text.split(",")] if text else None
     except ValueError:

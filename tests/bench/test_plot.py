@@ -179,7 +179,7 @@ def test_figures_are_written_and_drawn_again(
     [
         ("cpu --full", "--full: only bench tree takes it"),
         ("tree --points 1x2", "--points: only bench decode or run takes it"),
-        ("attention --problem p.yaml", "--problem: only bench cpu or judge takes it"),
+        ("attention --problem p.yaml", "--problem: only bench cpu or judge or stack takes it"),
         ("decode --points 32", "--points 32: expected ROWSxPREFIX[xNEW]"),
         ("decode --points 32x0", "--points 32x0: expected ROWSxPREFIX[xNEW]"),
         ("decode --points 32x1x2x3", "--points 32x1x2x3: expected ROWSxPREFIX[xNEW]"),

@@ -18,7 +18,7 @@ from hydragen_bench import configs, peer_vllm, run, run_child, sharpened
 from hydragen_bench.run import Asked
 from hydragen_bench.sets import POINTS, Point, from_real, made_up
 from hydragen_bench.watch import DeviceWatch
-from hydragen_cli import bench
+from hydragen_cli import bench_measures
 from hydragen_tree.errors import HydragenError, InputError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.sampler import Sampler
@@ -226,10 +226,10 @@ HYDRAGEN = [sys.executable, "-c", "from hydragen_cli.main import run; run()", "b
 
 
 def test_temperatures_are_numbers_with_commas() -> None:
-    assert bench._parse_temperatures("0.8,0") == [0.8, 0.0]
-    assert bench._parse_temperatures(None) is None
+    assert bench_measures.parse_temperatures("0.8,0") == [0.8, 0.0]
+    assert bench_measures.parse_temperatures(None) is None
     with pytest.raises(InputError, match="temperatures"):
-        bench._parse_temperatures("warm")
+        bench_measures.parse_temperatures("warm")
 
 
 def test_other_benchmarks_do_not_take_its_options() -> None:
