@@ -19,6 +19,8 @@ from triton.experimental.gluon._runtime import GluonASTSource  # noqa: E402
 from hydragen_kernels.append import _append_kernel  # noqa: E402
 from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
 from hydragen_kernels.copy import _copy_kernel  # noqa: E402
+from hydragen_kernels.ordered_matmul import _product_kernel  # noqa: E402
+from hydragen_kernels.ordered_tail import _ordered_tail_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
 from hydragen_kernels.step import _begin_kernel, _end_kernel  # noqa: E402
@@ -31,6 +33,8 @@ POINTERS = {
     "counts": "*i32",
     "tiles": "*i32",
     "starts": "*i32",
+    **dict.fromkeys(("pieces", "prefixes", "leads"), "*i32"),
+    "accs": "*fp32",
     "partial_out": "*fp32",
     "partial_lse": "*fp32",
     "lse": "*fp32",
@@ -208,6 +212,52 @@ def test_hopper_segments_keep_products_in_flight(tmp_path: Path) -> None:
     waits = disassembly.count("WARPGROUP.DEPBAR")
     assert disassembly.count("HGMMA") >= 4 * waits > 0
     assert "USETMAXREG" in disassembly
+
+
+@pytest.mark.parametrize("kv_type", ["bf16", "fp16"])
+def test_ordered_tails_use_one_instruction(kv_type: str, tmp_path: Path) -> None:
+    report, disassembly = machine_code(
+        _ordered_tail_kernel,
+        dict.fromkeys(("queries", "keys", "values", "out"), f"*{kv_type}") | {"masses": "*fp32"},
+        {
+            "sinks": None,
+            **{"GROUP": 4, "HEAD_DIM": 128, "BLOCK_G": 16, "BLOCK_K": 16, "BLOCK_D": 128},
+            **{"PAGE": 64, "CHUNK_K": 1024, "CAPPED": False, "PRECISION": "tf32"},
+        },
+        tmp_path,
+        num_warps=1,
+        num_stages=2,
+        enable_fp_fusion=False,
+    )
+    assert int(re.search(r"STACK:(\d+)", report)[1]) <= 32  # type: ignore[index]
+    assert "HGMMA" not in disassembly
+    products = {"bf16": {"16816.F32.BF16"}, "fp16": {"16816.F32", "1688.F32.TF32"}}
+    assert set(re.findall(r"HMMA\.([\w.]+)", disassembly)) == products[kv_type]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_ordered_products_use_the_tensor_cores(swapped: bool, tmp_path: Path) -> None:
+    rows, columns, depth = (32, 64, 128) if swapped else (128, 128, 64)
+    sizes = {"BLOCK_R": rows, "BLOCK_N": columns, "BLOCK_K": depth, "CHUNK_K": 4096, "BAND": 16}
+    report, disassembly = machine_code(
+        _product_kernel,
+        {
+            "x": f"tensordesc<bf16[{rows}, {depth}]>",
+            "weight": f"tensordesc<bf16[{columns}, {depth}]>",
+            "out": "*bf16",
+        },
+        {
+            **sizes,
+            **{"bias": None, "WHOLE": True, "SPLIT": False, "SWAPPED": swapped},
+            "PRECISION": "tf32",
+        },
+        tmp_path,
+        num_warps=4,
+        num_stages=4,
+        enable_fp_fusion=False,
+    )
+    assert_no_spills(report)
+    assert f"HGMMA.64x{rows if swapped else columns}x16.F32.BF16" in disassembly
 
 
 @pytest.mark.parametrize(

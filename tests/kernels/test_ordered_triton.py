@@ -260,6 +260,62 @@ def test_rows_that_meet_nothing() -> None:
     assert not found[2].any()
 
 
+# The same sequence, its keys cut into segments and a tail in several ways, beside other rows.
+COMPANIES = {
+    "a tail alone": ([], 0),
+    "a segment": ([(0, 1, 0, 192, 0, 0)], 0),
+    "a segment and an incomplete group": ([(0, 5, 0, 183, 0, 0)], 4),
+    "cut": ([(0, 9, 0, 16, 0, 0), (0, 7, 16, 96, 0, 1), (0, 2, 112, 91, 0, 2)], 8),
+}
+
+
+@pytest.mark.parametrize("programs", [1, 50])
+@pytest.mark.parametrize("name", COMPANIES)
+def test_a_row_has_the_same_bits_in_any_company(
+    name: str, programs: int, short_chunks: None
+) -> None:
+    """Its first 192 or so keys lie where the items say; in the interpreter numpy adds them up."""
+    dtype = torch.float32 if INTERPRETED else torch.bfloat16
+    generator = torch.Generator().manual_seed(0)
+    keys, values = torch.randn(2, 2, 215, 64, generator=generator)
+    query = 4 * torch.randn(1, 4, 64, generator=generator)
+
+    def found(items: list[tuple[int, int, int, int, int, int]], others: int) -> Tensor:
+        prefix = max([slot + count for _, _, slot, count, _, _ in items], default=0)
+        tail = 215 - prefix
+        case = Case(items, [tail] + [1] * others)
+        inputs = random_inputs(case, torch.float32)
+        arena = torch.stack([inputs.keys, inputs.values]).nan_to_num()
+        own = slots_of(inputs.pages[0], tail)
+        for whole, new in zip(arena, (keys, values), strict=True):
+            whole[:, :prefix] = new[:, :prefix]
+            whole[:, own] = new[:, prefix:]
+        queries = inputs.queries.clone()
+        queries[:1] = query
+        given = (x.to(DEVICE, dtype) for x in (queries, *arena))
+        return found_by_kernels(case, Inputs(*given, *inputs[3:]), CONFIGS[1], programs)[0]
+
+    expected = found([], 0)
+    items, others = COMPANIES[name]
+    if INTERPRETED:
+        torch.testing.assert_close(found(items, others), expected, rtol=1e-5, atol=1e-5)
+    else:
+        assert torch.equal(found(items, others), expected)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="numpy's products depend on the number of rows")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("k", [576, 4096, 5000])
+def test_a_product_has_the_same_bits_in_any_company(dtype: torch.dtype, k: int) -> None:
+    x, weight = numbers(300, k, dtype=dtype), numbers(520, k, dtype=dtype, seed=1)
+    expected = ordered_matmul(x, weight)
+    for rows in (1, 2, 16, 17, 64, 65, 129):
+        assert torch.equal(ordered_matmul(x[:rows], weight), expected[:rows])
+    if dtype != torch.float32:
+        for tiles in (*TILINGS, Tiles(128, 128, 64, 8, 3)):
+            assert torch.equal(product(x, weight, None, tiles), expected)
+
+
 # -- the schedule --------------------------------------------------------------------------------
 
 
