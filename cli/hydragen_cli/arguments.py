@@ -159,6 +159,16 @@ WeightsMemory = Annotated[
         "blocks as fit; fewer are further from the model. Default: all.",
     ),
 ]
+LongPrompt = Annotated[
+    Literal["refuse", "homer"],
+    typer.Option(
+        "--long-prompt",
+        metavar="HOW",
+        rich_help_panel=_MODEL,
+        help="Of prompts beyond the model's context; homer leaves of each what its end attends to "
+        "most, half a context, once for all samples, and is not exact.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option("--device", metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, mps, ..."),

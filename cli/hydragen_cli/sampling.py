@@ -29,6 +29,10 @@ _NOT_EXACT = (
 _NOT_EXACT_WEIGHTS = (
     "linear layers in 8 bits: weights and inputs are rounded; samples are not exactly the model's"
 )
+_NOT_EXACT_PROMPTS = (
+    "--long-prompt homer: {} beyond the context condensed to half of it; what is drawn is not "
+    "exactly the model's"
+)
 _NOT_EXACT_STACK = (
     "linear layers of a stack: {}, {} of weights in all; samples are not exactly the model's"
 )
@@ -48,6 +52,7 @@ class ModelChoice:
     kv_dtype: str
     weights: str
     weights_memory: int | None
+    long_prompt: str
     device: str
     devices: str | None
     ray: str | None
@@ -102,9 +107,14 @@ def prepare(
     """
     prepare_libraries(choice.model, quiet=quiet)
 
+    from hydragen_tree.branch.long_prompts import is_long
+
     sampler = _sampler(choice, lambda news: note(news, quiet=quiet))
     built = inputs.prompts(sampler.tokenizer, settings.seed)
     sampler.check(built, settings, n, shard)
+    lengths = [len(prompt.token_ids) for prompt in built]
+    if n_long := sum(is_long(sampler.source, length, settings.max_tokens) for length in lengths):
+        note(_NOT_EXACT_PROMPTS.format(count(n_long, "prompt")), quiet=quiet)
     if choice.kv_dtype == "fp8":
         note(_NOT_EXACT, quiet=quiet)
     if sampler.source.is_quantised:
@@ -124,6 +134,7 @@ def _sampler(choice: ModelChoice, say: Callable[[str], None]) -> "Sampler":
         "kv_dtype": choice.kv_dtype,
         "weights": choice.weights,
         "weights_memory": choice.weights_memory,
+        "long_prompt": choice.long_prompt,
         "tensor_parallel": choice.tensor_parallel,
         "batch_invariant": choice.batch_invariant,
     }
@@ -170,7 +181,7 @@ def rehearse(
     """Prints the prompts as JSON lines, and what the run would share and need."""
     from hydragen_tree.branch.budget import free_memory_bytes
 
-    outline = sampler.outline(prompts, n, shard)
+    outline = sampler.outline(prompts, n, shard, settings.max_tokens)
     for prompt in outline.prompts:
         line = {"task_id": prompt.task_id, "prompt_variant": prompt.variant, "text": prompt.text}
         print(json.dumps({**line, "token_ids": prompt.token_ids.tolist()}))

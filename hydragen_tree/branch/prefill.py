@@ -18,6 +18,7 @@ from hydragen_kernels.inputs import to_device
 from hydragen_kernels.items import Item, item_columns, item_table
 from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
+from hydragen_tree.branch.long_prompts import LongSegments
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.states import NO_STATE, Runs
@@ -43,6 +44,7 @@ class Prefill:
     Attributes:
         max_tokens: as given.
         computed_tokens: tokens that went through the model, repeats counted.
+        long_segments: those of prompts beyond the model's context; None: there are none.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Prefill:
         self._model, self._trie, self._table, self._cache = model, trie, table, cache
         self.max_tokens, self._key_group = max_tokens, key_group
         self.computed_tokens = 0
+        self.long_segments: LongSegments | None = None
 
     def segments(self, segments: Sequence[int]) -> dict[int, Tensor]:
         """Computes placed segments to their end.
@@ -79,12 +82,23 @@ class Prefill:
         Returns:
             Logits `[vocabulary]` after each segment that ends a prompt and has come to its end.
         """
-        logits: dict[int, Tensor] = {}
-        left = list(segments)
+        logits = self._condense(segments)
+        left = [number for number in segments if not self._is_computed(number)]
         while left and (pack := self._pack(left, min(tokens, self.max_tokens))):
             logits.update(self._compute(pack))
             tokens -= sum(stop - start for _, start, stop in pack)
             left = [number for number in left if not self._is_computed(number)]
+        return logits
+
+    def _condense(self, segments: Sequence[int]) -> dict[int, Tensor]:
+        """Computes those of prompts beyond the model's context, whole; logits after each."""
+        long = self.long_segments
+        numbers = [] if long is None else [number for number in segments if number in long.tokens]
+        logits = {}
+        for number in numbers:
+            assert long is not None
+            logits[number] = long.compute(number, self._table, self._cache)
+            self.computed_tokens += long.tokens[number].size
         return logits
 
     def _is_computed(self, segment: int) -> bool:

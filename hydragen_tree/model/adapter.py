@@ -313,7 +313,75 @@ class TreeModel:
         logits: Tensor = output.logits[0]
         return logits[: (tokens if keep is None else keep).shape[0]]
 
+    @torch.inference_mode()
+    def run_layers(
+        self,
+        layers: range,
+        states: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        cache: KVCache,
+        attend: Attend,
+    ) -> Tensor:
+        """Runs some of the layers over packed tokens, and stores their keys and values.
+
+        Args:
+            layers: numbers of the layers.
+            states: `[tokens, width]` what the first of them reads, see `embed`.
+            positions: `[tokens]` int64, position of each in its own sequence.
+            slots: `[tokens]` int64, the slot of each.
+            cache: an arena.
+            attend: attention over what the tokens see, those just written included.
+
+        Returns:
+            `[tokens, width]` what the layer behind reads.
+
+        Raises:
+            ModelError: the model's layers cannot be run one by one.
+        """
+        owner, stack = self._stack()
+        given = self._windows, self._heads, self._places
+        step = Step(cache, positions, slots, attend, *given)
+        out, places = self._padded(states)[None], self._padded(positions)[None]
+        angles = owner.rotary_emb(out, position_ids=places)
+        for number in layers:
+            out = stack[number](
+                out,
+                attention_mask=self._given_mask,
+                position_ids=places,
+                position_embeddings=angles,
+                use_cache=False,
+                tree_step=step,
+            )
+        return out[0, : positions.shape[0]]
+
+    @torch.inference_mode()
+    def embed(self, tokens: Tensor) -> Tensor:
+        """What the first layer reads: `[tokens]` int64 to `[tokens, width]`."""
+        states: Tensor = self.model.get_input_embeddings()(tokens)
+        return states
+
+    @torch.inference_mode()
+    def head(self, states: Tensor) -> Tensor:
+        """Logits of what comes out of the last layer: `[tokens, width]` to `[tokens, vocabulary]`.
+
+        Raises:
+            ModelError: see `run_layers`.
+        """
+        logits: Tensor = self.model.get_output_embeddings()(self._stack()[0].norm(states))
+        return logits
+
+    def _stack(self) -> tuple[Any, nn.ModuleList]:
+        """The layers, and what has them with the rotation before them and the norm behind."""
+        owner = self.model.get_decoder()
+
+        if not all(hasattr(owner, name) for name in ("layers", "norm", "rotary_emb")):
+            raise ModelError(
+                f"{type(owner).__name__}: its layers cannot be run one by one; choose another model"
+            )
+        return owner, owner.layers
+
     def _padded(self, x: Tensor) -> Tensor:
         """With zeros behind, where products like numbers of rows that they have met before."""
         extra = padding(x.shape[0]) if self._is_packed else 0
-        return functional.pad(x, (0, extra)) if extra else x
+        return functional.pad(x, (*(0, 0) * (x.ndim - 1), 0, extra)) if extra else x

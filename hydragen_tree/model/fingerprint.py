@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers.utils import cached_file
 
+from hydragen_tree.model.chunk_sizes import HOMER
 from hydragen_tree.model.dtypes import dtype_name
 from hydragen_tree.model.loading import ModelSource
 
@@ -28,7 +29,8 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
             stream.seek(max(0, size - (1 << 20)))
             digest.update(stream.read(1 << 20))
     kv_dtype = dtype_name(source.kv_dtype) if source.kv_dtype != source.dtype else None
-    kinds = {"kv_dtype": kv_dtype, "weights": source.layers_kind}
+    long_prompt = source.long_prompt if source.long_prompt == HOMER else None
+    kinds = {"kv_dtype": kv_dtype, "weights": source.layers_kind, "long_prompt": long_prompt}
     others = {name: kind for name, kind in kinds.items() if kind is not None}
     if source.batch_invariant:
         others["batch_invariant"] = "true"

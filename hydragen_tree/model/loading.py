@@ -20,6 +20,7 @@ from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.table import backend
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
+from hydragen_tree.model.chunk_sizes import refuse_to_condense
 from hydragen_tree.model.device import find_device
 from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, dtype_name, refuse_fp8_heads
 from hydragen_tree.model.eos import stated_eos
@@ -64,6 +65,7 @@ class ModelSource:
         eos_ids: tokens that end a text.
         stored: what the weights are in the files.
         stack: how much of a stack is loaded; None: the model is none.
+        long_prompt: what becomes of prompts beyond the context: `refuse` or `homer`.
         ranks: processes that have the model together; configuration and sizes are of one's part.
         batch_invariant: a row's numbers are the same bits whatever shares its batch.
     """
@@ -83,6 +85,7 @@ class ModelSource:
     eos_ids: frozenset[int]
     stored: StoredWeights
     stack: StackPart | None = None
+    long_prompt: str = "refuse"
     ranks: int = 1
     batch_invariant: bool = False
 
@@ -156,6 +159,7 @@ def find_model(
     kv_dtype: str = "auto",
     weights: str = "auto",
     weights_memory: int | None = None,
+    long_prompt: str = "refuse",
     tensor_parallel: int = 1,
     batch_invariant: bool = False,
 ) -> ModelSource:
@@ -169,6 +173,7 @@ def find_model(
         kv_dtype: of keys and values: `auto` (like the rest), or `fp8`, which is not exact.
         weights: of linear layers: `auto` (like the rest), or `fp8`, which is not exact.
         weights_memory: bytes for all weights of a stack; None: all of it.
+        long_prompt: of prompts beyond the context: `refuse`, or `homer`, which is not exact.
         tensor_parallel: devices that have the model together.
         batch_invariant: a row's numbers are to be the same bits whatever shares its batch.
 
@@ -198,6 +203,7 @@ def find_model(
     if stored.is_stack and weights != "auto":
         raise InputError(f"{model} is a stack; use auto", setting="weights", value=weights)
     linear = auto_or_fp8("weights", "fp8" if stored.is_fp8 else weights, kind, place)
+    refuse_to_condense(long_prompt, model, config, tensor_parallel)
     if tensor_parallel > 1:
         refuse_to_split(tensor_parallel, gguf, stored, linear, place)
     source = ModelSource(
@@ -216,6 +222,7 @@ def find_model(
         eos_ids=stated_eos(model, path, revision, config),
         stored=stored,
         stack=choose_part(model, path, kind, weights_memory) if stored.is_stack else None,
+        long_prompt=long_prompt,
         ranks=tensor_parallel,
         batch_invariant=batch_invariant,
     )

@@ -13,6 +13,7 @@ from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
+from hydragen_tree.branch.long_prompts import LongSegments
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Stepper, Waiting
@@ -46,6 +47,7 @@ def assemble(
     waiting: list[Waiting] | None = None,
     prefill_class: type[Prefill] = Prefill,
     key_group: int = 1,
+    long_segments: LongSegments | None = None,
 ) -> Loop:
     """A run that is ready to start.
 
@@ -64,12 +66,14 @@ def assemble(
         waiting: the branches to draw, first one last; by default one a leaf with all its samples.
         prefill_class: computes segments and tails.
         key_group: keys that attention takes in together, see `Backend.key_group`.
+        long_segments: those of prompts beyond the model's context; None: there are none.
     """
     residency = Residency(trie, cache)
     table = residency.table
     ends = trie.leaf_segments[trie.prompt_leaves[np.unique(records.prompt)]]
     stats.prompt_tokens = int(table.n_tokens[table.live(ends)].sum())
     prefill = prefill_class(model, trie, table, cache, prefill_tokens, key_group)
+    prefill.long_segments = long_segments
     stepper: Stepper
     if decoder is None:
         batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))

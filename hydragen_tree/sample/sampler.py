@@ -17,8 +17,9 @@ from hydragen_tree.attention.table import backend, choose
 from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.branch.arena import deepest, make_arena
 from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels
+from hydragen_tree.branch.long_prompts import LongSegments, check_prompt, stand_ins
 from hydragen_tree.branch.stepper import Waiting
-from hydragen_tree.errors import InputError, Setting
+from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.fingerprint import fingerprint
@@ -37,7 +38,7 @@ from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.notebook import NotebookView
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
-from hydragen_tree.sample.shard import Part, sample_ranges
+from hydragen_tree.sample.shard import Part, check_number, sample_ranges
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.trie.costs import CostModel, find_cost
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 _DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
 _GPU_DEFAULTS = (1024, 64, 8192)
-_MOST_SAMPLES = 10_000_000  # some 60 bytes of each are held from the start
 _USUAL = SamplingSettings()
 
 
@@ -113,6 +113,7 @@ class Sampler(NotebookView):
         kv_dtype: str = "auto",
         weights: str = "auto",
         weights_memory: int | None = None,
+        long_prompt: str = "refuse",
         tensor_parallel: int = 1,
         attention: str = "auto",
         memory_bytes: int | None = None,
@@ -136,6 +137,7 @@ class Sampler(NotebookView):
                 all of it. The fewer, the further samples are from the model's.
             tensor_parallel: devices that have the model together. Such a sampler does not draw
                 itself: `run` does, or a `SpreadSampler`, with a process for each.
+            long_prompt: of prompts beyond the context: `refuse`, or `homer`, see `condensing`.
             attention: backend, see `tree_attention`.
             memory_bytes: for keys and values; by default measured: half of the free memory of a
                 CPU, on a GPU what weights and a step's own needs leave.
@@ -157,6 +159,7 @@ class Sampler(NotebookView):
             kv_dtype=kv_dtype,
             weights=weights,
             weights_memory=weights_memory,
+            long_prompt=long_prompt,
             tensor_parallel=tensor_parallel,
             batch_invariant=batch_invariant,
         )
@@ -250,19 +253,11 @@ class Sampler(NotebookView):
         if not prompts:
             raise InputError("no prompts: expected at least one")
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
-        # not by `len`, which ends with what an index can count
-        if (n_samples := sum(own.stop - own.start for own in ranges.values())) > _MOST_SAMPLES:
-            raise InputError(
-                f"expected at most {_MOST_SAMPLES} samples in one process, these are {n_samples}; "
-                "draw them in several, each with its own ",
-                Setting("shard"),
-                setting="n",
-                value=n,
-            )
+        check_number(ranges, n)
         find_tokens(self._detokenizer, settings.stop_tokens)
         for prompt in prompts:
-            length = len(prompt.token_ids) + settings.max_tokens
-            self.source.check_length(length, f"{prompt.task_id}, variant {prompt.variant}")
+            sizes = len(prompt.token_ids), settings.max_tokens
+            check_prompt(self.source, *sizes, f"{prompt.task_id}, variant {prompt.variant}")
 
     def ends(self, prompts: Sequence[Prompt], settings: SamplingSettings = _USUAL) -> EndConditions:
         """What ends a sample before its tokens run out; needs no weights.
@@ -294,12 +289,13 @@ class Sampler(NotebookView):
         self.stats = stats = RunStats(started=time.perf_counter())
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
         n_left = sum(map(len, ranges.values())) - sum(map(len, done.values()))
-        outline = self.outline(prompts, n, shard)
+        outline = self.outline(prompts, n, shard, settings.max_tokens)
         # its processes start while the model loads
         helpers = workers_for(self.source.device.type, n_left)
         with Programs(helpers) if self._ranks.leads else NoPrograms() as programs:
             model = self.model  # before the arena: what the weights leave is measured
-            model.prepare(longest_sequence(prompts, settings.max_tokens))
+            longest = longest_sequence(prompts, settings.max_tokens)
+            model.prepare(min(longest, self.source.context_tokens))
             if self.compiled and model.device.type == "cuda":
                 model.compile()
             records = SampleRecords(
@@ -343,6 +339,9 @@ class Sampler(NotebookView):
             decoder=self._decoder(cache, records, deepest(trie), rows),
             waiting=waiting,
             key_group=self.key_group,
+            long_segments=LongSegments(
+                self.source, self.model, trie, [prompt.token_ids for prompt in outline.prompts]
+            ),
         )
 
     @property
@@ -379,7 +378,9 @@ class Sampler(NotebookView):
         heads = replace(self.source.heads, is_ordered=self.backend == "ordered")
         return Decoder(self.model, cache, heads, records.settings, stops, rows, depth)
 
-    def outline(self, prompts: Sequence[Prompt], n: int, shard: Part | None = None) -> Outline:
+    def outline(
+        self, prompts: Sequence[Prompt], n: int, shard: Part | None = None, max_tokens: int = 0
+    ) -> Outline:
         """What a run of n samples a task would share: its trie, and the rows of its batch.
 
         The run itself works on this outline's trie, so that what is shown is what is run. That of
@@ -388,7 +389,9 @@ class Sampler(NotebookView):
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
         own = [prompt for prompt in prompts if prompt.task_id in ranges]
         most = min(self.max_rows, sum(map(len, ranges.values())))
-        return Outline.draw(own, n, self.source.shape, self.cost, most, self.key_group)
+        given = stand_ins(self.source, [prompt.token_ids for prompt in own], max_tokens)
+        sizes = n, self.source.shape, self.cost, most, self.key_group
+        return Outline.draw(own, *sizes, given)
 
     def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
         """Room for what the run can use at the most, within the budget."""

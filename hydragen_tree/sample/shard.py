@@ -6,11 +6,13 @@ the task ids and n alone; a problem may be cut anywhere; and the samples of a sh
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from hydragen_tree.errors import InputError
+from hydragen_tree.errors import InputError, Setting
+
+_MOST_SAMPLES = 10_000_000  # some 60 bytes of each are held from the start
 
 
 class Part(Protocol):
@@ -140,3 +142,24 @@ def sample_ranges(task_ids: Iterable[str], n: int, shard: Part | None) -> dict[s
         InputError: see `Shard.ranges`.
     """
     return shard.ranges(task_ids, n) if shard else {name: range(n) for name in task_ids}
+
+
+def check_number(ranges: Mapping[str, range], n: int) -> None:
+    """Refuses more samples than a process holds.
+
+    Args:
+        ranges: by task id, the indices of its samples.
+        n: as asked for.
+
+    Raises:
+        InputError: more than 10 million.
+    """
+    # not by `len`, which ends with what an index can count
+    if (n_samples := sum(own.stop - own.start for own in ranges.values())) > _MOST_SAMPLES:
+        raise InputError(
+            f"expected at most {_MOST_SAMPLES} samples in one process, these are {n_samples}; "
+            "draw them in several, each with its own ",
+            Setting("shard"),
+            setting="n",
+            value=n,
+        )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.arrays import Int32
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
@@ -73,6 +74,7 @@ class Outline:
         cost: CostModel,
         max_rows: int,
         key_group: int = 1,
+        token_ids: Sequence[Int32] | None = None,
     ) -> "Outline":
         """Builds and folds the trie as a run of `n` samples a task would.
 
@@ -83,8 +85,11 @@ class Outline:
             cost: the device's constants.
             max_rows: rows of the batch at the most.
             key_group: tokens that stay together, see `Backend.key_group`.
+            token_ids: of each prompt, if the trie is of others than its own.
         """
-        exact = Trie.build((prompt.token_ids for prompt in prompts), key_group)
+        if token_ids is None:
+            token_ids = [prompt.token_ids for prompt in prompts]
+        exact = Trie.build(token_ids, key_group)
         rows = min(n * len({prompt.task_id for prompt in prompts}), max_rows)
         trie, folds = fold(exact, shape, cost, rows / len(exact.leaf_segments))
         below = _rows_below(trie, rows)
