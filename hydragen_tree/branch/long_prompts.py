@@ -5,7 +5,7 @@ part of it. In the trie numbers that are no tokens stand for what will be left, 
 has, and other ones for each prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.chunk_sizes import HOMER, ChunkSizes
 from hydragen_tree.model.condensing import Condenser
 from hydragen_tree.model.loading import ModelSource
+from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.trie.trie import Trie
 
 
@@ -27,18 +28,23 @@ def is_long(source: ModelSource, n_tokens: int, max_tokens: int) -> bool:
     return source.long_prompt == HOMER and n_tokens + max_tokens > source.context_tokens
 
 
-def check_prompt(source: ModelSource, n_tokens: int, max_tokens: int, what: str) -> None:
-    """Refuses a prompt that the model can hold neither as it is nor condensed.
+def check_prompts(source: ModelSource, prompts: Iterable[Prompt], max_tokens: int) -> None:
+    """Refuses prompts that the model can hold neither as they are nor condensed.
 
     Args:
         source: the model.
-        n_tokens: of the prompt.
-        max_tokens: drawn behind it.
-        what: the prompt's name.
+        prompts: of a run.
+        max_tokens: drawn behind each.
 
     Raises:
         InputError: see `ModelSource.check_length`, which asks for the same of others.
     """
+    for prompt in prompts:
+        what = f"{prompt.task_id}, variant {prompt.variant}"
+        _check_prompt(source, len(prompt.token_ids), max_tokens, what)
+
+
+def _check_prompt(source: ModelSource, n_tokens: int, max_tokens: int, what: str) -> None:
     if not is_long(source, n_tokens, max_tokens):
         source.check_length(n_tokens + max_tokens, what)
         return
@@ -49,18 +55,19 @@ def check_prompt(source: ModelSource, n_tokens: int, max_tokens: int, what: str)
         raise InputError(f"{what}: {n_tokens} tokens, but at most {most} can be condensed")
 
 
-def stand_ins(source: ModelSource, prompts: Sequence[Int32], max_tokens: int) -> list[Int32]:
+def stand_ins(source: ModelSource, prompts: Iterable[Prompt], max_tokens: int) -> list[Int32]:
     """The prompts as the trie has them: those that are condensed as numbers below zero.
 
     Args:
         source: the model.
-        prompts: token ids of each.
+        prompts: of a run.
         max_tokens: drawn behind each.
     """
     chunk = ChunkSizes.of(source.context_tokens).chunk
     numbers: dict[bytes, int] = {}
     found = []
-    for tokens in prompts:
+    for prompt in prompts:
+        tokens = prompt.token_ids
         if is_long(source, len(tokens), max_tokens):
             number = numbers.setdefault(np.asarray(tokens).tobytes(), len(numbers))
             tokens = -1 - np.arange(number * chunk, (number + 1) * chunk, dtype=np.int32)
@@ -75,19 +82,19 @@ class LongSegments:
         source: the model.
         model: the adapted model.
         trie: as built of the stand-ins.
-        prompts: token ids of each prompt of the trie.
+        prompts: those of the trie.
 
     Attributes:
         tokens: by segment, the whole prompt.
     """
 
     def __init__(
-        self, source: ModelSource, model: TreeModel, trie: Trie, prompts: Sequence[Int32]
+        self, source: ModelSource, model: TreeModel, trie: Trie, prompts: Iterable[Prompt]
     ) -> None:
         ends = trie.leaf_segments[trie.prompt_leaves].tolist()
         self.tokens = {
-            end: tokens
-            for end, tokens in zip(ends, prompts, strict=True)
+            end: prompt.token_ids
+            for end, prompt in zip(ends, prompts, strict=True)
             if trie.segments[end].tokens[0] < 0
         }
         self._trie = trie

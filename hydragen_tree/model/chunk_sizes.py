@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
-from hydragen_tree.errors import InputError, ModelError
+from hydragen_tree.errors import InputError, ModelError, Setting
 from hydragen_tree.model.support import keeps_states, layer_windows
 
 HOMER = "homer"
@@ -46,7 +46,9 @@ class ChunkSizes:
         return (self.middle << (layers - 1)) + self.prefix + self.suffix
 
 
-def refuse_to_condense(given: str, model: str, config: PreTrainedConfig, ranks: int) -> None:
+def refuse_to_condense(
+    given: str, model: str, config: PreTrainedConfig, ranks: int, ordered: bool
+) -> None:
     """Refuses models whose long prompts are to be condensed and cannot be.
 
     Args:
@@ -54,17 +56,19 @@ def refuse_to_condense(given: str, model: str, config: PreTrainedConfig, ranks: 
         model: as the user gave it.
         config: of the text model.
         ranks: devices that have the model together.
+        ordered: whether samples are to be the same bits in any batch.
 
     Raises:
-        InputError: neither of the two, or several devices.
+        InputError: neither of the two, or together with what it is not made for.
         ModelError: layers that do not see all earlier tokens, or no context that is known.
     """
     if given not in _CHOICES:
         raise InputError(f"expected {' or '.join(_CHOICES)}", setting="long_prompt", value=given)
     if given != HOMER:
         return
-    if ranks > 1:
-        raise InputError("not with --tensor-parallel", setting="long_prompt", value=given)
+    for is_asked, setting in ((ranks > 1, "tensor_parallel"), (ordered, "batch_invariant")):
+        if is_asked:
+            raise InputError("not with ", Setting(setting), setting="long_prompt", value=given)
     if keeps_states(config) or any(layer_windows(config)):
         raise ModelError(
             "condenses prompts of models whose layers all see all earlier tokens, and "

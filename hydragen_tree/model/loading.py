@@ -203,7 +203,7 @@ def find_model(
     if stored.is_stack and weights != "auto":
         raise InputError(f"{model} is a stack; use auto", setting="weights", value=weights)
     linear = auto_or_fp8("weights", "fp8" if stored.is_fp8 else weights, kind, place)
-    refuse_to_condense(long_prompt, model, config, tensor_parallel)
+    refuse_to_condense(long_prompt, model, config, tensor_parallel, batch_invariant)
     if tensor_parallel > 1:
         refuse_to_split(tensor_parallel, gguf, stored, linear, place)
     source = ModelSource(

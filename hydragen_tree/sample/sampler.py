@@ -17,7 +17,7 @@ from hydragen_tree.attention.table import backend, choose
 from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.branch.arena import deepest, make_arena
 from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels
-from hydragen_tree.branch.long_prompts import LongSegments, check_prompt, stand_ins
+from hydragen_tree.branch.long_prompts import LongSegments, check_prompts, stand_ins
 from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
@@ -255,9 +255,7 @@ class Sampler(NotebookView):
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
         check_number(ranges, n)
         find_tokens(self._detokenizer, settings.stop_tokens)
-        for prompt in prompts:
-            sizes = len(prompt.token_ids), settings.max_tokens
-            check_prompt(self.source, *sizes, f"{prompt.task_id}, variant {prompt.variant}")
+        check_prompts(self.source, prompts, settings.max_tokens)
 
     def ends(self, prompts: Sequence[Prompt], settings: SamplingSettings = _USUAL) -> EndConditions:
         """What ends a sample before its tokens run out; needs no weights.
@@ -339,9 +337,7 @@ class Sampler(NotebookView):
             decoder=self._decoder(cache, records, deepest(trie), rows),
             waiting=waiting,
             key_group=self.key_group,
-            long_segments=LongSegments(
-                self.source, self.model, trie, [prompt.token_ids for prompt in outline.prompts]
-            ),
+            long_segments=LongSegments(self.source, self.model, trie, outline.prompts),
         )
 
     @property
@@ -389,9 +385,8 @@ class Sampler(NotebookView):
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
         own = [prompt for prompt in prompts if prompt.task_id in ranges]
         most = min(self.max_rows, sum(map(len, ranges.values())))
-        given = stand_ins(self.source, [prompt.token_ids for prompt in own], max_tokens)
-        sizes = n, self.source.shape, self.cost, most, self.key_group
-        return Outline.draw(own, *sizes, given)
+        rest = most, self.key_group, stand_ins(self.source, own, max_tokens)
+        return Outline.draw(own, n, self.source.shape, self.cost, *rest)
 
     def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
         """Room for what the run can use at the most, within the budget."""

@@ -136,5 +136,7 @@ def test_models_that_do_more_are_refused(tmp_path: Path) -> None:
         build(tmp_path / "gemma2", "gemma2", head_dim=8)
     with pytest.raises(ModelError, match="nothing is cut below 64"):
         build(tmp_path / "short", max_position_embeddings=63)
+    with pytest.raises(InputError, match="not with batch_invariant"):
+        find_model("tiny", device="cpu", long_prompt="homer", batch_invariant=True)
     with pytest.raises(InputError, match="expected refuse or homer"):
         find_model("tiny", device="cpu", long_prompt="cut")
