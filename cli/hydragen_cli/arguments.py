@@ -88,7 +88,8 @@ Prompts = Annotated[
         metavar="FILE",
         rich_help_panel=_PROMPTS,
         help='Plain prompts instead of problems: JSON lines {"prompt": text, chat messages or '
-        'token ids, "task_id": name}, or requests of OpenAI\'s batch format; - reads stdin.',
+        'token ids, "task_id": name}, or requests of OpenAI\'s batch format; - reads stdin, line '
+        "by line as they come.",
     ),
 ]
 Chat = Annotated[

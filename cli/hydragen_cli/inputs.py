@@ -1,8 +1,10 @@
 """What a run reads, checked before any model is touched."""
 
+import os
+import stat
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from hydragen_tree.errors import InputError, first_of
 if TYPE_CHECKING:
     from hydragen_tree.problem.types import Problem
     from hydragen_tree.prompt.prompt_lines import PromptLines
+    from hydragen_tree.prompt.prompt_stream import PromptStream
     from hydragen_tree.prompt.prompts import Prompt
 
 
@@ -22,6 +25,7 @@ class Inputs:
 
     Args:
         asked: how requests among the prompts are to be sampled, as `PromptLines` has it.
+        stream: where further prompts come from, while the run goes on.
     """
 
     problems: "Sequence[Problem]"
@@ -31,6 +35,7 @@ class Inputs:
     chat_options: Mapping[str, Any] = field(default_factory=dict)
     prompts_file: str | None = None
     asked: Mapping[str, Mapping[Hashable, int]] = field(default_factory=dict)
+    stream: "PromptStream | None" = None
 
     @classmethod
     def read(
@@ -40,8 +45,14 @@ class Inputs:
         chat: bool,
         chat_option: Sequence[str] | None,
         variants: int | None,
+        *,
+        streams: bool = False,
     ) -> "Inputs":
         """Reads the problems named, or the lines of a prompts file.
+
+        Args:
+            problems, prompts, chat, chat_option, variants: as the options have them.
+            streams: prompts from a pipe need not all be there yet.
 
         Raises:
             InputError: neither or both are given, something in them is wrong, or an option has no
@@ -62,6 +73,12 @@ class Inputs:
             )
         if variants is not None:
             raise InputError("problems have variants, --prompts have none", setting="variants")
+        stream = _open_stream() if streams and prompts == "-" else None
+        if stream is not None:
+            if (whole := stream.begin()) is None:
+                first, asked = stream.take(), stream.asked
+                return cls((), first, chat, variants, options, prompts, asked, stream)
+            return cls((), whole.prompts, chat, variants, options, prompts, whole.asked)
         read = _read_lines(prompts)
         return cls((), read.prompts, chat, variants, options, prompts, read.asked)
 
@@ -87,6 +104,16 @@ class Inputs:
         if untested:
             yield f"{first_of(untested)}: no tests; the samples cannot be judged"
 
+    def next(self) -> "Inputs | None":
+        """The prompts that have come meanwhile; waits for them. None: there are no more.
+
+        Raises:
+            InputError: a line is bad, and all before it have been given.
+        """
+        if self.stream is None or not (lines := self.stream.take()):
+            return None
+        return replace(self, lines=lines, asked=self.stream.asked)
+
     def prompts(self, tokenizer: Any, seed: int) -> "list[Prompt]":
         """Tokenises everything; the seed chooses few-shot examples."""
         from hydragen_tree.prompt.prompts import build_prompts, prompts_from_sources
@@ -101,6 +128,18 @@ class Inputs:
             chat_options=self.chat_options,
             variants=self.variants,
         )
+
+
+def _open_stream() -> "PromptStream | None":
+    """Stdin, if it is something that others may still write to."""
+    from hydragen_tree.prompt.prompt_stream import PromptStream
+
+    try:
+        descriptor = sys.stdin.fileno()
+    except (OSError, ValueError):  # closed, or no file
+        return None
+    is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    return None if is_file else PromptStream(descriptor)
 
 
 def _read_lines(prompts: str) -> "PromptLines":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hydragen_cli import arguments
+from hydragen_cli.arrivals import Arrivals
 from hydragen_cli.console import console, count, note, prints_on_stderr, show
 from hydragen_cli.effective import given_settings
 from hydragen_cli.inputs import Inputs
@@ -29,6 +30,7 @@ from hydragen_tree.sample.shard import Shard
 from hydragen_tree.settings import SamplingSettings
 
 if TYPE_CHECKING:
+    from hydragen_tree.prompt.prompts import Prompt
     from hydragen_tree.sample.sample import Sample
     from hydragen_tree.sample.writer import SampleWriter
 
@@ -81,7 +83,9 @@ def sample(
     config: arguments.Config = None,
 ) -> int:
     """Draw N samples for each problem: JSON lines on stdout, or in a file that can be resumed."""
-    inputs = Inputs.read(problems, prompts, chat, chat_option, variants)
+    is_whole = dry_run or resume or tensor_parallel > 1 or (first, last) != (None, None)
+    streams = not (is_whole or output or shard or devices or ray)
+    inputs = Inputs.read(problems, prompts, chat, chat_option, variants, streams=streams)
     settings = SamplingSettings(
         temperature,
         top_k,
@@ -151,18 +155,22 @@ def sample(
         from hydragen_tree.run import run
         from hydragen_tree.sample.session import session_figures
 
-        writer.begin(
-            Manifest.describe(
-                built,
-                n=samples,
-                settings=settings,
-                model=sampler.fingerprint,
-                problems=inputs.files,
-                ends=sampler.ends(built, settings).record(),
-                shard=part,
-            ),
-            given_settings(ctx),
-        )
+        def announce(all_built: "list[Prompt]", read: Inputs) -> None:
+            as_requested(ctx, read.asked, settings, samples)  # refuses other settings
+            writer.begin(
+                Manifest.describe(
+                    all_built,
+                    n=samples,
+                    settings=settings,
+                    model=sampler.fingerprint,
+                    problems=inputs.files,
+                    ends=sampler.ends(all_built, settings).record(),
+                    shard=part,
+                ),
+                given_settings(ctx),
+            )
+
+        announce(built, inputs)
         if writer.complete:
             note(f"{path}: complete, nothing to do", quiet=quiet)
             return 0
@@ -173,23 +181,27 @@ def sample(
             with interrupts.held():
                 writer.write(drawn)
 
+        def draw(some: "list[Prompt]") -> None:
+            run(
+                some,
+                samples,
+                sampler=sampler,
+                settings=settings,
+                done=writer.done,
+                shard=part,
+                keep=keep,
+            )
+
+        arrivals = Arrivals(inputs, sampler, settings, samples, announce)
         try:
             with Progress(
-                lambda: sampler.stats,
+                lambda: arrivals.stats,
                 writer.tally,
                 workers=workers_of(sampler),
                 to_stdout=path is None,
                 quiet=quiet,
             ):
-                run(
-                    built,
-                    samples,
-                    sampler=sampler,
-                    settings=settings,
-                    done=writer.done,
-                    shard=part,
-                    keep=keep,
-                )
+                arrivals.draw(built, draw)
         except Interrupted as interrupted:
             note(_how_to_resume(writer), quiet=quiet)
             return interrupted.exit_code

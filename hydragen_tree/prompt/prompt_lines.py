@@ -42,33 +42,93 @@ def read_prompt_lines(lines: Iterable[str], source: str | None = None) -> Prompt
     Raises:
         InputError: lines are broken (all are named, by number), or there is none.
     """
-    found: dict[str, Any] = {}
-    requests: dict[int, dict[str, Hashable]] = {}
-    faults: list[str] = []
-    for number, line in enumerate(lines, 1):
+    reader = PromptLineReader(source)
+    for line in lines:
+        reader.take(line)
+    return reader.finish()
+
+
+class PromptLineReader:
+    """Reads what `read_prompt_lines` does, line by line.
+
+    Args:
+        source: the file, as messages name it.
+
+    Attributes:
+        faults: what is wrong with the others, as an error takes it.
+    """
+
+    def __init__(self, source: str | None = None) -> None:
+        self._source, self._number = source, 0
+        self._found: dict[str, Any] = {}
+        self._requests: dict[int, dict[str, Hashable]] = {}
+        self.faults: list[str] = []
+
+    @property
+    def prompts(self) -> list[tuple[str, Any]]:
+        """(task id, prompt) of every good line so far."""
+        return list(self._found.items())
+
+    @property
+    def asked(self) -> Mapping[str, Mapping[Hashable, int]]:
+        """What requests ask for so far, as `PromptLines` has it."""
+        return _asked(self._requests)
+
+    def take(self, line: str) -> None:
+        """Reads the next line."""
+        self._number += 1
         if not line.strip():
-            continue
+            return
         try:
-            record = _object(line)
-            if is_request(record):
-                named, content, requests[number] = parse_request(record)
-            elif "prompt" in record:
-                named, content = record.get("task_id", f"prompt-{len(found)}"), record["prompt"]
-            else:
-                raise ValueError('expected an object with the key "prompt", or a request')
-            task_id = _checked_id(named, "custom_id" if number in requests else "task_id")
-            if task_id in found:
-                raise ValueError(f"task_id {task_id!r} comes twice, expected ids that differ")
-            found[task_id] = checked_content(content)
+            self._take(_object(line))
         except ValueError as error:
-            where = f"{'' if source is None else f' {source}'}: line {number}"
-            faults += ["\n", Setting("prompts"), f"{where}: {error}"]
-    if faults:
-        raise InputError(*faults[1:])
-    if not found:
-        expected = 'expected lines such as {"prompt": "..."}'
-        raise InputError(f"no prompts, {expected}", setting="prompts", value=source)
-    return PromptLines(list(found.items()), _asked(requests))
+            self._refuse(str(error))
+
+    def take_bytes(self, line: bytes) -> None:
+        """Reads the next line, as it stands in a file."""
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            self._number += 1
+            self._refuse("not UTF-8 text")
+        else:
+            self.take(text)
+
+    def _refuse(self, why: str) -> None:
+        source = "" if self._source is None else f" {self._source}"
+        self.faults += ["\n", Setting("prompts"), f"{source}: line {self._number}: {why}"]
+
+    def _take(self, record: dict[str, Any]) -> None:
+        request: dict[str, Hashable] | None = None
+        if is_request(record):
+            named, content, request = parse_request(record)
+        elif "prompt" in record:
+            named, content = record.get("task_id", f"prompt-{len(self._found)}"), record["prompt"]
+        else:
+            raise ValueError('expected an object with the key "prompt", or a request')
+        task_id = _checked_id(named, "task_id" if request is None else "custom_id")
+        if task_id in self._found:
+            raise ValueError(f"task_id {task_id!r} comes twice, expected ids that differ")
+        self._found[task_id] = checked_content(content)
+        if request is not None:
+            self._requests[self._number] = request
+
+    def check(self) -> None:
+        """Raises an error that names all bad lines so far, if there are any."""
+        if self.faults:
+            raise InputError(*self.faults[1:])
+
+    def finish(self) -> PromptLines:
+        """All of it.
+
+        Raises:
+            InputError: see `read_prompt_lines`.
+        """
+        self.check()
+        if not self._found:
+            expected = 'expected lines such as {"prompt": "..."}'
+            raise InputError(f"no prompts, {expected}", setting="prompts", value=self._source)
+        return PromptLines(self.prompts, self.asked)
 
 
 def _asked(requests: Mapping[int, Mapping[str, Hashable]]) -> dict[str, dict[Hashable, int]]:
