@@ -358,7 +358,7 @@ Logprobs = Annotated[
     typer.Option(
         "--logprobs",
         rich_help_panel=_SAMPLING,
-        help="Also write each token's log-probability.",
+        help="Also write each token's id and log-probability.",
     ),
 ]
 AsJson = Annotated[

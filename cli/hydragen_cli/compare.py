@@ -199,8 +199,15 @@ def _partings(found: "Comparison") -> str:
     return (
         f"{text}; of the others the earliest parts at {one.unit} {one.position + 1} (half by "
         f"{(partings.median_position or 0) + 1}): {one.task_id}, sample {one.sample_index}, after "
-        f"{before!r} A has {first!r}, B {second!r}"
+        f"{before!r} A has {first!r}, B {second!r}{_logprobs(one.logprobs)}"
     )
+
+
+def _logprobs(known: tuple[float, float] | None) -> str:
+    """With as many digits as tell neighbours in float32 apart."""
+    if known is None:
+        return ""
+    return f" (log-probabilities {known[0]:.9g} and {known[1]:.9g})"
 
 
 def _interval(interval: "Interval") -> str:

@@ -33,6 +33,7 @@ class Parting:
         before: what both have just before it.
         first: how the first run goes on.
         second: how the second does.
+        logprobs: of the first token that differs, in either run; None where a file does not say.
     """
 
     task_id: str
@@ -42,6 +43,7 @@ class Parting:
     before: str
     first: str
     second: str
+    logprobs: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +150,21 @@ def part(first: SampleLine, second: SampleLine) -> Parting:
         at = _first_difference(a_ids, b_ids)
         near = slice(max(0, at - _CONTEXT), at), slice(at, at + _CONTEXT)
         pieces = (a_ids[near[0]], a_ids[near[1]], b_ids[near[1]])
-        shown = tuple(" ".join(map(str, piece)) for piece in pieces)
-        return Parting(first.task_id, first.sample_index, "token", at, *shown)
+        before, one, other = (" ".join(map(str, piece)) for piece in pieces)
+        logprobs = _logprobs_at(at, first, second)
+        named = first.task_id, first.sample_index
+        return Parting(*named, "token", at, before, one, other, logprobs)
     a, b = _text(first), _text(second)
     at = _first_difference(a, b)
     shown = a[max(0, at - _CONTEXT) : at], a[at : at + _CONTEXT], b[at : at + _CONTEXT]
     return Parting(first.task_id, first.sample_index, "character", at, *shown)
+
+
+def _logprobs_at(at: int, *lines: SampleLine) -> tuple[float, float] | None:
+    """The log-probability of a token in both samples, where both files have it."""
+    found = [line.record.get("token_logprobs") for line in lines]
+    known = [own[at] for own in found if isinstance(own, list) and len(own) > at]
+    return (known[0], known[1]) if len(known) == len(lines) else None
 
 
 def _first_difference(a: Sequence[object], b: Sequence[object]) -> int:

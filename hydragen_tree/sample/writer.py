@@ -226,7 +226,7 @@ def _line(sample: Sample, problem: str | None) -> dict[str, Any]:
     if sample.reasoning is not None:
         line["reasoning"] = sample.reasoning
     if sample.token_logprobs is not None:
-        line["token_logprobs"] = sample.token_logprobs
+        line |= {"token_ids": sample.token_ids, "token_logprobs": sample.token_logprobs}
     if problem is not None:
         line["problem"] = problem
     return line

@@ -87,6 +87,24 @@ def test_token_ids_are_compared_where_both_have_them(tmp_path: Path) -> None:
     assert partings.earliest is not None
     assert (partings.earliest.unit, partings.earliest.position) == ("token", 2)
     assert (partings.earliest.first, partings.earliest.second) == ("9 4", "7 4")
+    assert partings.earliest.logprobs is None
+
+
+def test_log_probabilities_of_the_tokens_that_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / name for name in "ab"]
+    for run, last in zip(runs, (9, 7), strict=True):
+        write_run(run, {"sum": 1}, texts={("sum", 3): f"print({last})"}, ids={3: [1, 2, last]})
+        for file in run.glob("*.jsonl"):
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            write(file, [{**line, "token_logprobs": [-0.5, -0.25, -last / 8]} for line in lines])
+    partings = compared(*runs).partings
+    assert partings is not None
+    assert partings.earliest is not None
+    assert partings.earliest.logprobs == (-1.125, -0.875)
+    load("compare").main([str(run) for run in runs], standalone_mode=False)
+    assert "(log-probabilities -1.125 and -0.875)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_other_settings_are_not_meant_to_agree(tmp_path: Path) -> None:
