@@ -7,6 +7,7 @@ are real.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ class Books:
         freezing = Freezing(*around, EAGER, SHAPE, self.key_group)
         keys = np.arange(self.total, dtype=np.uint64)
         settings = SamplingSettings(temperature=1.0, max_tokens=self.max_tokens)
-        table, no_model = self.residency.table, None
+        table, no_model = self.residency.table, SimpleNamespace(batch_invariant=False)
         parts: Any = self.batch, no_model, cache, table, freezing, keys, settings
         self.stepper = HostStepper(*parts, self.max_rows, self.ends)
         prefill = GivenLogits(self.trie, table, self.pass_tokens)
@@ -204,7 +205,9 @@ class Books:
     ) -> Progress:
         """A step whose logits are nobody's, and whose tokens are random."""
 
-        def drawn(logits: torch.Tensor, rows: np.ndarray, *_: Any) -> Drawn[np.ndarray]:
+        def drawn(
+            logits: torch.Tensor, rows: np.ndarray, *_: Any, ordered: bool
+        ) -> Drawn[np.ndarray]:
             assert len(logits) == self.batch.size
             return Drawn(rng.integers(0, spread, rows.size), *np.zeros((2, rows.size)))
 
