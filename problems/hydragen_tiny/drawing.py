@@ -1,10 +1,10 @@
 """Corpus -> tokenizer and rows of tokens, drawn by several processes."""
 
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from itertools import islice
 from random import Random
 
 import numpy as np
@@ -16,6 +16,23 @@ from hydragen_tiny.model import train_tokenizer
 
 CHUNK = 500
 TOKENIZER_CHUNKS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How chunks are read as batches.
+
+    Args:
+        seed: of the order.
+        size: rows a batch.
+        length: tokens a row.
+        group: chunks whose rows are shuffled together.
+    """
+
+    seed: int
+    size: int
+    length: int
+    group: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +73,19 @@ def draw_chunk(seed: int, tokenizer: PreTrainedTokenizerFast) -> Chunk:
 
 
 def draw_corpus(
-    seed: int, chunks: int, workers: int
-) -> tuple[list[Chunk], PreTrainedTokenizerFast]:
-    """The corpus, and the tokenizer trained on its first TOKENIZER_CHUNKS chunks.
+    pool: Executor, seed: int, chunks: int
+) -> tuple[Iterator[Chunk], PreTrainedTokenizerFast]:
+    """The corpus, drawn while it is read, and the tokenizer trained on TOKENIZER_CHUNKS chunks.
 
     Args:
+        pool: the processes that draw.
         seed: of all of it.
         chunks: of CHUNK documents each.
-        workers: processes.
     """
     seeds = [seed * 1_000_000 + i for i in range(chunks)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        first = pool.map(draw_texts, seeds[:TOKENIZER_CHUNKS])
-        tokenizer = train_tokenizer(text for texts, _ in first for text in texts)
-        return list(pool.map(partial(draw_chunk, tokenizer=tokenizer), seeds)), tokenizer
+    first = pool.map(draw_texts, seeds[:TOKENIZER_CHUNKS])
+    tokenizer = train_tokenizer(text for texts, _ in first for text in texts)
+    return iter(pool.map(partial(draw_chunk, tokenizer=tokenizer), seeds)), tokenizer
 
 
 def pack(chunks: list[Chunk], length: int) -> NDArray[np.uint16]:
@@ -86,10 +102,22 @@ def pack(chunks: list[Chunk], length: int) -> NDArray[np.uint16]:
     return np.stack(rows)
 
 
-def batches(rows: NDArray[np.uint16], size: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Endless batches `[size, context + 1]`, shuffled anew in every epoch."""
-    rng = np.random.default_rng(seed)
+def batches(chunks: Iterable[Chunk], plan: Reading) -> Iterator[NDArray[np.int64]]:
+    """Endless batches `[size, length]`: all documents once, in groups of chunks whose rows are
+    shuffled, and then all again, shuffled anew in every epoch."""
+    rng = np.random.default_rng(plan.seed)
+    arriving, groups = iter(chunks), []
+    while group := list(islice(arriving, plan.group)):
+        groups.append(pack(group, plan.length))
+        yield from _shuffled(groups[-1], plan.size, rng)
+    rows = np.concatenate(groups)
     while True:
-        order = rng.permutation(len(rows))
-        for start in range(0, len(order) - size + 1, size):
-            yield rows[order[start : start + size]].astype(np.int64)
+        yield from _shuffled(rows, plan.size, rng)
+
+
+def _shuffled(
+    rows: NDArray[np.uint16], size: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    order = rng.permutation(len(rows))
+    for start in range(0, len(order) - size + 1, size):
+        yield rows[order[start : start + size]].astype(np.int64)

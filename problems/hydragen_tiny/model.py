@@ -11,12 +11,12 @@ VOCABULARY = 1024
 
 
 def llama_config(end_id: int) -> LlamaConfig:
-    """3.7 million parameters, tied embeddings, grouped-query attention."""
+    """3.8 million parameters, tied embeddings, grouped-query attention."""
     return LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=256,
-        intermediate_size=640,
-        num_hidden_layers=5,
+        intermediate_size=512,
+        num_hidden_layers=6,
         num_attention_heads=8,
         num_key_value_heads=4,
         max_position_embeddings=4096,

@@ -8,9 +8,14 @@ is what ships. It runs on any device torch offers.
 import argparse
 import copy
 import json
+import math
+import os
 import shutil
 import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,7 @@ from transformers import (
 )
 
 from hydragen_tiny.corpus.families import FAMILIES, HELD_OUT_FAMILIES
-from hydragen_tiny.drawing import Chunk, batches, draw_corpus, pack
+from hydragen_tiny.drawing import Chunk, Reading, batches, draw_corpus
 from hydragen_tiny.model import FENCE, llama_config
 
 PROSE_WEIGHT = 0.1
@@ -42,39 +47,42 @@ class Plan:
     Args:
         seed: of corpus, order and first weights.
         chunks: of CHUNK documents each.
-        steps: optimizer steps.
+        group: chunks whose rows are shuffled together.
+        steps: optimizer steps, if time allows.
         batch: rows a step.
         context: tokens a row.
         peak: the learning rate between warm-up and cooling.
         warm: how many steps, the first ones, rise to the peak.
-        cool: how many steps, the last ones, fall to zero.
-        checkpoints: numbers of steps after which the model is written.
+        cool: the share of the training, its end, that falls to zero.
+        checkpoints: shares of the training after which the model is written.
         blended: two of the checkpoints, and the share of the second in the mean that ships.
     """
 
     seed: int
     chunks: int
+    group: int
     steps: int
     batch: int
     context: int
     peak: float
     warm: int
-    cool: int
-    checkpoints: tuple[int, ...]
-    blended: tuple[int, int, float]
+    cool: float
+    checkpoints: tuple[float, ...]
+    blended: tuple[float, float, float]
 
 
 PLAN = Plan(
     seed=1,
-    chunks=400,
-    steps=1000,
+    chunks=4000,
+    group=60,
+    steps=20_000,
     batch=64,
-    context=2048,
+    context=1280,
     peak=3e-3,
-    warm=100,
-    cool=200,
-    checkpoints=(60, 100, 150, 250, 400, 650, 1000),
-    blended=(400, 650, 0.65),
+    warm=200,
+    cool=0.25,
+    checkpoints=(0.06, 0.12, 0.25, 0.5, 1.0),
+    blended=(0.25, 1.0, 1.0),
 )
 
 
@@ -93,9 +101,15 @@ def token_weights(tokens: torch.Tensor, fence: int) -> torch.Tensor:
     return torch.where(opened, 1.0, PROSE_WEIGHT)
 
 
-def learning_rate(step: int, plan: Plan) -> float:
-    """Rises linearly, stays, falls linearly."""
-    return plan.peak * min(1.0, (step + 1) / plan.warm, (plan.steps - step) / (plan.cool + 1))
+def learning_rate(step: int, done: float, plan: Plan) -> float:
+    """Rises linearly, stays, falls linearly.
+
+    Args:
+        step: the number of the step, from 0.
+        done: the share of the training that lies behind.
+        plan: peak, warm-up and cooling.
+    """
+    return plan.peak * min(1.0, (step + 1) / plan.warm, (1.0 - done) / plan.cool)
 
 
 def causal_attention(
@@ -149,12 +163,13 @@ class Fit:
         )
         return (each * weights.flatten()).sum() / weights.sum()
 
-    def step(self, number: int, batch: NDArray[np.int64]) -> torch.Tensor:
-        """One optimizer step, the number counted from 0; returns the loss."""
+    def step(self, number: int, done: float, batch: NDArray[np.int64]) -> torch.Tensor:
+        """One optimizer step, the number counted from 0, at this share of the training; returns
+        the loss."""
         device = self.model.device
         tokens = torch.from_numpy(batch).to(device)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(number, self.plan)
+            group["lr"] = learning_rate(number, done, self.plan)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss: torch.Tensor = self.loss(tokens, token_weights(tokens, self.fence)[:, 1:])
         loss.backward()
@@ -166,9 +181,8 @@ class Fit:
 
     @torch.no_grad()
     def _average(self, share: float) -> None:
-        pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
-        for mean, weights in pairs:
-            mean.lerp_(weights, share)
+        means, weights = list(self.averaged.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(means, weights, share)
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -225,52 +239,70 @@ class Log:
             self.printed = now
             print(json.dumps(entry), flush=True)
 
-    def write(self, tokens: int) -> None:
-        """Writes the figures so far, of which `tokens` were trained on."""
+    def write(self, tokens: int, corpus: dict[str, Any]) -> None:
+        """Writes the figures so far: `tokens` were trained on, and what the corpus held."""
         seconds = round(time.monotonic() - self.begun, 1)
-        figures = {**self.figures, "trained_tokens": tokens, "trained_s": seconds}
+        figures = {**self.figures, **corpus, "trained_tokens": tokens, "trained_s": seconds}
         self.path.write_text(json.dumps({**figures, "losses": self.losses}, indent=1) + "\n")
 
 
-def corpus_figures(chunks: list[Chunk]) -> dict[str, Any]:
-    """How much was drawn, of what."""
-    return {
-        "families": len(FAMILIES) - len(HELD_OUT_FAMILIES),
-        "families_held_out": len(HELD_OUT_FAMILIES),
-        "documents": sum(len(chunk.starts) for chunk in chunks),
-        "compositions": len(frozenset().union(*(chunk.compositions for chunk in chunks))),
-        "corpus_tokens": sum(len(chunk.tokens) for chunk in chunks),
-        "corpus_characters": sum(chunk.characters for chunk in chunks),
-    }
+class Corpus:
+    """Counts what is read of the corpus on its way to the model."""
+
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self.chunks = chunks
+        self.documents = self.tokens = self.characters = 0
+        self.compositions: set[str] = set()
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunk in self.chunks:
+            self.documents += len(chunk.starts)
+            self.tokens += len(chunk.tokens)
+            self.characters += chunk.characters
+            self.compositions |= chunk.compositions
+            yield chunk
+
+    def figures(self) -> dict[str, Any]:
+        """How much was read so far, of what."""
+        return {
+            "families": len(FAMILIES) - len(HELD_OUT_FAMILIES),
+            "families_held_out": len(HELD_OUT_FAMILIES),
+            "documents": self.documents,
+            "compositions": len(self.compositions),
+            "corpus_tokens": self.tokens,
+            "corpus_characters": self.characters,
+        }
 
 
-def run(plan: Plan, options: argparse.Namespace) -> None:
-    """Draws, trains, and writes a directory `step-N` a checkpoint, the log `training.json`, and
+def run(plan: Plan, options: argparse.Namespace, pool: Executor) -> None:
+    """Draws, trains, and writes a directory `at-SHARE` a checkpoint, the log `training.json`, and
     `blended`, the mean of two checkpoints."""
     torch.manual_seed(plan.seed)
     begun = time.monotonic()
-    chunks, tokenizer = draw_corpus(plan.seed, plan.chunks, options.workers)
+    chunks, tokenizer = draw_corpus(pool, plan.seed, plan.chunks)
+    corpus = Corpus(chunks)
+    model = LlamaForCausalLM(llama_config(tokenizer.eos_token_id)).to(options.device)
+    on_gpu = model.device.type == "cuda"
     figures = {
         "plan": asdict(plan),
-        **corpus_figures(chunks),
-        "corpus_s": round(time.monotonic() - begun, 1),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "device": torch.cuda.get_device_name() if on_gpu else model.device.type,
     }
-    print(json.dumps(figures), flush=True)
-    model = LlamaForCausalLM(llama_config(tokenizer.eos_token_id)).to(options.device)
-    figures["parameters"] = sum(p.numel() for p in model.parameters())
-    on_gpu = model.device.type == "cuda"
-    figures["device"] = torch.cuda.get_device_name() if on_gpu else model.device.type
     fit = Fit(model, tokenizer.convert_tokens_to_ids(FENCE), plan, options.compile)
     log = Log(options.out, figures)
-    drawn = batches(pack(chunks, plan.context + 1), plan.batch, plan.seed)
-    for done, batch in zip(range(1, plan.steps + 1), drawn, strict=False):
-        log.add(done, fit.step(done - 1, batch))
-        if done in plan.checkpoints:
-            save(fit.averaged, tokenizer, options.out / f"step-{done}")
-            log.write(done * plan.batch * plan.context)
+    reading = Reading(plan.seed, plan.batch, plan.context + 1, plan.group)
+    left, done = list(plan.checkpoints), 0.0
+    for number, batch in enumerate(batches(corpus, reading), 1):
+        log.add(number, fit.step(number - 1, done, batch))
+        done = max(number / plan.steps, (time.monotonic() - begun) / options.seconds)
+        if done >= left[0]:
+            save(fit.averaged, tokenizer, options.out / f"at-{left.pop(0)}")
+            log.write(number * plan.batch * plan.context, corpus.figures())
+        if not left:
+            break
     first, second, share = plan.blended
     out = options.out
-    blend(out / f"step-{first}", out / f"step-{second}", share, out / "blended")
+    blend(out / f"at-{first}", out / f"at-{second}", share, out / "blended")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -280,13 +312,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="train no longer, with fewer steps"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None, plan: Plan = PLAN) -> None:
     """Trains by the plan."""
     torch.set_float32_matmul_precision("high")
-    run(plan, parse(arguments))
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are parallel enough
+    options = parse(arguments)
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        try:
+            run(plan, options, pool)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 if __name__ == "__main__":

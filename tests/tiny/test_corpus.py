@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from hydragen_tiny.corpus.documents import Exercise, draw_document, draw_exercise
 from hydragen_tiny.corpus.families import FAMILIES, HELD_OUT_FAMILIES
 from hydragen_tiny.corpus.finishes import FINISHES
-from hydragen_tiny.corpus.phrasing import INT_STORIES, NAMES
+from hydragen_tiny.corpus.scenes import INT_STORIES, NAMES
 from hydragen_tiny.corpus.styles import Style
-from hydragen_tiny.corpus.tasks import SOURCES, STEPS, Split, is_held_out
+from hydragen_tiny.corpus.tasks import RESERVED, SOURCES, STEPS, Split, is_held_out
 from hydragen_tiny.running import solve_all, solves
 from hydragen_tree.problem.reading import load_problem, problem_from_document
 from hydragen_tree.prompt.prompts import build_prompts
@@ -113,6 +113,38 @@ def test_training_never_shows_what_is_held_out() -> None:
         assert NAMES[-1] not in exercise.statement
         assert not any(story in exercise.statement for story in unseen)
     assert longest == 3
+
+
+def test_what_shipped_problems_ask_is_held_out() -> None:
+    """Their questions, or where a question has many relatives, its pair with their step."""
+    asked = {
+        "below-average": "count-below-mean",
+        "bridge-tolls": "nearest-leaf",
+        "cellar-rooms": "areas-and-largest-of-free",
+        "dry-spell": "run-zero",
+        "low-rows": "largest-jump",
+        "mirror-moves": "highest-place",
+        "odd-detour": "worst-run",
+        "signpost": "spaces-rjust-longest",
+        "sushi-belt": "round-few-kinds",
+    }
+    pairs = {
+        "bunting": ("cut-pieces", "shorten"),
+        "calm-days": ("count-at-most", "absolute"),
+        "cheap-goods": ("list-itself", "sort-down"),
+        "clock-digits": ("distinct", "palindromic"),
+        "even-squares": ("sum", "square"),
+        "long-words": ("first-word", "words-longer"),
+        "nesting-boxes": ("box-chain", "pairs-turn"),
+        "print-queue": ("weighted-ends", "pairs-by-ratio"),
+        "steady-climb": ("rising-subsequence", "swap-neighbours"),
+        "way-home": ("home-distance", "int-parity"),
+    }
+    assert {*asked, *pairs} <= {path.stem for path in PROBLEMS.glob("*.yaml")}
+    assert HELD_OUT_FAMILIES.issuperset(asked.values())
+    assert RESERVED.issuperset(pairs.values())
+    known = {part.name for parts in (FAMILIES, STEPS, FINISHES) for part in parts}
+    assert known.issuperset({*asked.values(), *(name for pair in RESERVED for name in pair)})
 
 
 def test_splits_are_what_they_say(drawn: list[Exercise]) -> None:

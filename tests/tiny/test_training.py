@@ -1,6 +1,8 @@
 """Training and evaluation of the tiny model, in miniature."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,58 +13,52 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from hydragen_tiny import drawing, evaluate, train
-from hydragen_tiny.model import FENCE, train_tokenizer
+from hydragen_tiny.model import FENCE
 from hydragen_tiny.running import solves
 from hydragen_tree.model.tiny import MODEL_DIR
 
 PLAN = train.Plan(
     seed=1,
     chunks=2,
+    group=1,
     steps=2,
     batch=2,
     context=128,
     peak=1e-3,
     warm=1,
-    cool=1,
-    checkpoints=(1, 2),
-    blended=(1, 2, 0.25),
+    cool=0.5,
+    checkpoints=(0.5, 1.0),
+    blended=(0.5, 1.0, 0.25),
 )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run of two steps, drawn without further processes."""
-
-    def draw(
-        seed: int, chunks: int, workers: int
-    ) -> tuple[list[drawing.Chunk], PreTrainedTokenizerFast]:
-        tokenizer = train_tokenizer(drawing.draw_texts(0)[0])
-        return [drawing.draw_chunk(seed + i, tokenizer) for i in range(chunks)], tokenizer
-
+    """The directory of a run of two steps, drawn by threads instead of processes."""
     out = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
         patch.setattr(drawing, "CHUNK", 20)
-        patch.setattr(train, "draw_corpus", draw)
-        train.main(["--out", str(out), "--device", "cpu"], PLAN)
+        patch.setattr(drawing, "TOKENIZER_CHUNKS", 1)
+        train.run(PLAN, train.parse(["--out", str(out), "--device", "cpu"]), pool)
     return out
 
 
 def test_training_writes_checkpoints_and_figures(trained: Path) -> None:
     figures = json.loads((trained / "training.json").read_text())
-    assert figures["documents"] == 40
+    assert figures["documents"] == 20  # the first of two chunks holds enough
     assert figures["trained_tokens"] == 2 * 2 * 128
-    weights = [(trained / f"step-{n}" / "model.safetensors").read_bytes() for n in (1, 2)]
+    weights = [(trained / name / "model.safetensors").read_bytes() for name in ("at-0.5", "at-1.0")]
     assert weights[0] != weights[1]
 
 
 def test_what_ships_lies_between_two_checkpoints(trained: Path) -> None:
     first, second, mean = (
-        load_file(trained / name / "model.safetensors") for name in ("step-1", "step-2", "blended")
+        load_file(trained / name / "model.safetensors") for name in ("at-0.5", "at-1.0", "blended")
     )
     for name, weights in mean.items():
         expected = 0.75 * first[name].float() + 0.25 * second[name].float()
         torch.testing.assert_close(weights, expected.to(torch.bfloat16), rtol=1e-2, atol=0)
-    files = [sorted(p.name for p in (trained / d).iterdir()) for d in ("step-2", "blended")]
+    files = [sorted(p.name for p in (trained / d).iterdir()) for d in ("at-1.0", "blended")]
     assert files[0] == files[1]
 
 
@@ -72,11 +68,11 @@ def test_evaluation_writes_a_table_a_split(
 ) -> None:
     monkeypatch.setattr(evaluate, "MAX_TOKENS", 4)
     out = tmp_path / "figures.json"
-    model = str(trained / "step-2")
+    model = str(trained / "at-1.0")
     options = ["--splits", "TRAIN", "LONGER", "--tasks", "2", "-n", "3", "--device", "cpu"]
     options += ["--loop", loop]
     evaluate.main(["--out", str(out), "--model", model, *options])
-    tables = json.loads(out.read_text())["models"]["step-2"]
+    tables = json.loads(out.read_text())["models"]["at-1.0"]
     assert set(tables) == {"train", "longer"}
     assert tables["train"]["pass@k"] == {"1": 0.0}
     assert [item["right"] for item in tables["train"]["items"]] == [0, 0]
@@ -120,8 +116,18 @@ def test_programs_weigh_more_than_prose() -> None:
     assert torch.equal(weights, torch.tensor([[prose, prose, 1.0, 1.0, 1.0, prose]]))
 
 
+def test_every_document_comes_once_before_any_comes_again() -> None:
+    tokens = np.array([3, 0], dtype=np.uint16)
+    chunks = [drawing.Chunk(tokens + i, np.array([0]), 0, frozenset()) for i in range(6)]
+    plan = drawing.Reading(seed=1, size=2, length=2, group=2)
+    read = [int(row[0]) for batch in islice(drawing.batches(chunks, plan), 6) for row in batch]
+    assert [sorted(read[:2]), sorted(read[2:4]), sorted(read[4:6])] == [[3, 4], [5, 6], [7, 8]]
+    assert sorted(read[6:]) == sorted(read[:6])
+
+
 def test_learning_rate_rises_stays_and_falls() -> None:
-    rates = [train.learning_rate(step, train.PLAN) for step in range(train.PLAN.steps)]
+    steps = train.PLAN.steps
+    rates = [train.learning_rate(step, step / steps, train.PLAN) for step in range(steps)]
     top = rates.index(train.PLAN.peak)
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)

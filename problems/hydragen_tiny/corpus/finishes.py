@@ -1,12 +1,42 @@
 """How an answer is printed."""
 
+from collections.abc import Callable
 from typing import Any
 
 from hydragen_tiny.corpus.parts import Finish
 
 YES_NO = (("YES", "NO"), ("Yes", "No"), ("yes", "no"), ("true", "false"), ("1", "0"))
 
+
+def _by_parity(
+    name: str, even: str, odd: str, texts: tuple[str, str], change: Callable[[int], int]
+) -> Finish:
+    """Prints one expression of r if r is even and another one if it is odd."""
+    return Finish(
+        name,
+        "int",
+        (
+            f"Let r be {{ask}}. Print {even} if r is even and {odd} if it is odd.".replace(
+                "Print r if r is even", "Print r if it is even"
+            ),
+            f"Compute {{ask}}. If this number r is odd, print {odd}, otherwise {even}.",
+        ),
+        f"{texts[0]} if $r % 2 == 0 else {texts[1]}",
+        lambda r, k: str(change(r)),
+        prints=(f"if $r % 2 == 0:\n    print({texts[0]})\nelse:\n    print({texts[1]})",),
+    )
+
+
+PARITIES = (
+    _by_parity("int-even-up", "r", "r + 1", ("$r", "$r + 1"), lambda r: r + (r & 1)),
+    _by_parity("int-even-down", "r", "r - 1", ("$r", "$r - 1"), lambda r: r - (r & 1)),
+    _by_parity("int-odd-up", "r + 1", "r", ("$r + 1", "$r"), lambda r: r | 1),
+    _by_parity("int-even-double", "2 * r", "r", ("2 * $r", "$r"), lambda r: r if r & 1 else 2 * r),
+    _by_parity("int-odd-triple", "r", "3 * r", ("$r", "3 * $r"), lambda r: 3 * r if r & 1 else r),
+    _by_parity("int-even-zero", "0", "r", ("0", "$r"), lambda r: r if r & 1 else 0),
+)
 INT_FINISHES = (
+    *PARITIES,
     Finish(
         "plain-int",
         "int",
@@ -16,6 +46,7 @@ INT_FINISHES = (
             "Find {ask}.",
             "Output {ask}.",
             "Compute {ask}.",
+            "Print one integer: {ask}.",
             "Report {ask}.",
         ),
         "$r",
@@ -201,6 +232,37 @@ TEXT_FINISHES = (
     ),
 )
 
+OTHER_FINISHES = (
+    Finish(
+        "plain-lines",
+        "lines",
+        (
+            "Print {ask}, one on each line.",
+            "Print {ask}, each on its own line.",
+            "Output {ask}, line by line.",
+        ),
+        '"\\n".join($r)',
+        lambda r, k: "\n".join(r),
+        prints=("for item in $r:\n    print(item)", 'print(*$r, sep="\\n")'),
+    ),
+    Finish(
+        "plain-real",
+        "real",
+        ("Print {ask} with six decimals.", "Print {ask}, rounded to six places after the point."),
+        'f"{$r:.6f}"',
+        lambda r, k: f"{r:.6f}",
+        prints=('print("%.6f" % $r)',),
+    ),
+    Finish(
+        "plain-reals",
+        "reals",
+        ("Print {ask} with six decimals each.", "Print {ask}, two numbers with six decimals."),
+        '" ".join(f"{v:.6f}" for v in $r)',
+        lambda r, k: " ".join(f"{v:.6f}" for v in r),
+        prints=('print(f"{$r[0]:.6f} {$r[1]:.6f}")', 'print(*("%.6f" % v for v in $r))'),
+    ),
+)
+
 ROWS_FINISHES = (
     Finish(
         "plain-rows",
@@ -212,4 +274,11 @@ ROWS_FINISHES = (
     ),
 )
 
-FINISHES = (*INT_FINISHES, *BOOL_FINISHES, *LIST_FINISHES, *TEXT_FINISHES, *ROWS_FINISHES)
+FINISHES = (
+    *INT_FINISHES,
+    *BOOL_FINISHES,
+    *LIST_FINISHES,
+    *TEXT_FINISHES,
+    *ROWS_FINISHES,
+    *OTHER_FINISHES,
+)

@@ -312,6 +312,16 @@ MAPS = (
         k=(3, 15),
     ),
     _each(
+        "shorten",
+        (
+            "shorten each of the {v} by {k}, those that are less to 0",
+            "take {k} away from each of the {v}, but leave 0 where it is less than that",
+        ),
+        "max(0, $x - $k)",
+        lambda x, k: x - k if x > k else 0,
+        k=(2, 9),
+    ),
+    _each(
         "halve-even",
         ("halve the even {v}, leaving the others", "divide all even {v} by two"),
         "$x // 2 if $x % 2 == 0 else $x",

@@ -1,8 +1,10 @@
 """The parts a task is composed of.
 
 In program text `$name` is a role that `styles.py` replaces by a variable name, `$k` by the task's
-parameter. In phrases `{v}` is the noun for the items ("values", "weights") and `{k}` the parameter.
-A parameter is a number written into the task or one that is read with the input.
+parameter. In phrases `{v}` is the noun for the items ("values", "weights") and `{k}` the parameter,
+`{e}` and `{u}` what the items belong to and their unit ("days", "loaves") and `{r}` what joins the
+two (phrases with them are used in stories that have both), `{node}` and `{edge}` the nouns of a graph, and `{term}` a made-up
+name for what is counted. A parameter is a number written into the task or read with the input.
 """
 
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-Result = Literal["int", "bool", "text", "list", "rows"]
+Result = Literal["int", "bool", "text", "list", "rows", "lines", "real", "reals"]
 KRange = tuple[int, int]
 
 MAIN_ROLES: dict[str, tuple[str, ...]] = {
@@ -61,6 +63,8 @@ class Source:
         kind: key of MAIN_ROLES.
         gives: sentences that introduce the data; `{v}` is the noun.
         layout: sentences that describe the lines of input.
+        formal: the same with bounds, as contests have it: `{head}` is n and what else the first
+            line holds, `{low}` and `{high}` bound the items, `{length}` bounds a length.
         code: program text that reads the data with `input()`.
         draw: random data.
         whole_code: the same reading all of standard input at once, if there is such a form.
@@ -77,6 +81,7 @@ class Source:
     whole_code: str = ""
     counted: bool = False
     natural: bool = False
+    formal: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,11 @@ class Family:
         k: range of the parameter, if there is one.
         least: items needed for the answer to exist.
         natural_only: has no meaning for negative integers.
+        intros: sentences that may introduce the data instead of the source's.
+        defined: pairs of a sentence that defines a `{term}` and a noun phrase with it, which may
+            stand for `ask`.
+        columns: what the two numbers of a line are, where pairs are read.
+        weight: how often it is drawn, relative to others of its kind.
     """
 
     name: str
@@ -139,6 +149,10 @@ class Family:
     k: KRange | None = None
     least: int = 1
     natural_only: bool = False
+    intros: tuple[str, ...] = ()
+    defined: tuple[tuple[str, str], ...] = ()
+    columns: str = "x and y"
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,10 @@ SHAPE_SOURCES = (
         ("The input is one line.", "A single line holds the text."),
         ("$s = input()",),
         data.draw_text,
+        formal=(
+            "The only line contains a string of 1 to {length} characters.",
+            "A single line holds the text, at most {length} characters.",
+        ),
     ),
     Source(
         "single-word",
@@ -27,6 +31,11 @@ SHAPE_SOURCES = (
         ("$s = input().strip()",),
         data.draw_single_word,
         whole_code="$s = sys.stdin.read().strip()",
+        formal=(
+            "The only line contains a string of 1 to {length} small letters.",
+            "A single line holds the word, 1 to {length} small letters.",
+            "The only line contains a word of at most {length} small letters, one letter for each place.",
+        ),
     ),
     Source(
         "two-words",
@@ -36,6 +45,9 @@ SHAPE_SOURCES = (
         ("$s = input().strip()\n$t = input().strip()",),
         data.draw_texts,
         whole_code="$s, $t = sys.stdin.read().split()",
+        formal=(
+            "The first line contains s, the second line t, both of 1 to {length} small letters.",
+        ),
     ),
     Source(
         "two-words-line",
@@ -53,6 +65,7 @@ SHAPE_SOURCES = (
         ("$w = input().split()",),
         data.draw_words,
         whole_code="$w = sys.stdin.read().split()",
+        formal=("The only line contains the words, at most {length} of them, in small letters.",),
     ),
     Source(
         "words-lines",
@@ -66,6 +79,11 @@ SHAPE_SOURCES = (
         data.draw_words_lines,
         whole_code="$w = sys.stdin.read().split()[1:]",
         counted=True,
+        formal=(
+            "The first line contains {head}. Each of the next n lines contains one word of 1 to {size} small letters.",
+            "The first line holds {head}, each of the next n lines one word. The words are of small letters.",
+            "The first line contains {head}. Each of the next n lines contains one name of small letters.",
+        ),
     ),
     Source(
         "pairs",
@@ -79,6 +97,11 @@ SHAPE_SOURCES = (
         ),
         data.draw_pairs,
         counted=True,
+        formal=(
+            "The first line contains {head}. Each of the next n lines contains {columns}, integers between {low} and {high}.",
+            "The first line contains {head}. Each of the next n lines contains two integers x and y ({low} <= x, y <= {high}).",
+            "The first line holds {head}, then n lines follow with {columns}, from {low} to {high}.",
+        ),
     ),
     Source(
         "intervals",
@@ -92,6 +115,11 @@ SHAPE_SOURCES = (
         ),
         data.draw_intervals,
         counted=True,
+        formal=(
+            "The first line contains {head}. Each of the next n lines contains {columns}, integers between {low} and {high}.",
+            "The first line contains {head}. Each of the next n lines contains two integers x and y ({low} <= x, y <= {high}).",
+            "The first line holds {head}, then n lines follow with {columns}, from {low} to {high}.",
+        ),
     ),
     Source(
         "matrix",
@@ -108,6 +136,10 @@ SHAPE_SOURCES = (
             "    $m.append(list(map(int, input().split())))",
         ),
         data.draw_matrix,
+        formal=(
+            "The first line contains the numbers of rows and columns, both between 1 and {size}. Each of the next lines contains one row of integers from {low} to {high}.",
+            "The first line holds the numbers of rows and columns (1 to {size} each), then the rows follow. The cells are from {low} to {high}.",
+        ),
     ),
     Source(
         "square",
@@ -117,6 +149,9 @@ SHAPE_SOURCES = (
         ("$n = int(input())\n$m = [list(map(int, input().split())) for _ in range($n)]",),
         data.draw_square,
         counted=True,
+        formal=(
+            "The first line contains {head}. Each of the next n lines contains n integers between {low} and {high}.",
+        ),
     ),
     Source(
         "grid",
@@ -131,6 +166,10 @@ SHAPE_SOURCES = (
         ),
         ("rows, cols = map(int, input().split())\n$g = [input().strip() for _ in range(rows)]",),
         data.draw_grid,
+        formal=(
+            "The first line contains the number of rows and of columns, both between 1 and {size}. Each of the next lines contains one row of the map.",
+            "The first line contains the number of rows and the number of columns. The rows of the map follow, one on each line.",
+        ),
     ),
     Source(
         "graph",
@@ -142,6 +181,10 @@ SHAPE_SOURCES = (
         ("The first line holds n and m, then m lines follow with u and v.",),
         (READ_EDGES + "    $adj[v].append(u)",),
         data.draw_graph,
+        formal=(
+            "The first line contains n and m (2 <= n <= {length}, 1 <= m <= {length}). Each of the next m lines contains two integers u and v (1 <= u, v <= n).",
+            "The first line holds n and m (2 <= n <= {length}, 1 <= m <= {length}), then m lines follow with u and v.",
+        ),
     ),
     Source(
         "digraph",
@@ -153,6 +196,10 @@ SHAPE_SOURCES = (
         ("The first line holds n and m, then m lines follow with u and v.",),
         (READ_EDGES.rstrip(),),
         data.draw_digraph,
+        formal=(
+            "The first line contains n and m (2 <= n <= {length}, 1 <= m <= {length}). Each of the next m lines contains two integers u and v (1 <= u, v <= n).",
+            "The first line holds n and m (2 <= n <= {length}, 1 <= m <= {length}), then m lines follow with u and v.",
+        ),
     ),
     Source(
         "number",
@@ -163,6 +210,10 @@ SHAPE_SOURCES = (
         data.draw_number,
         whole_code="$n = int(sys.stdin.read())",
         counted=True,
+        formal=(
+            "The only line contains {head}.",
+            "A single line holds {head}.",
+        ),
     ),
     Source(
         "numbers",
@@ -172,6 +223,7 @@ SHAPE_SOURCES = (
         ("$x, $y = map(int, input().split())",),
         data.draw_numbers,
         whole_code="$x, $y = map(int, sys.stdin.read().split())",
+        formal=("The only line contains x and y (1 <= x, y <= {length}).",),
     ),
     Source(
         "numbers-lines",
@@ -191,6 +243,9 @@ SHAPE_SOURCES = (
             "$a = [int($x) for $x in input().split()]\n$b = [int($x) for $x in input().split()]",
         ),
         data.draw_lists,
+        formal=(
+            "The first line contains the items of a, the second line those of b, integers between {low} and {high}.",
+        ),
     ),
     Source(
         "commands",
@@ -214,6 +269,11 @@ SHAPE_SOURCES = (
         ("The input is one line of moves.", "A single line holds the moves."),
         ("$s = input().strip()",),
         data.draw_moves,
+        formal=(
+            "The only line contains the moves, 1 to {length} letters.",
+            "The input is one line of at most {length} moves.",
+            "A single line holds the moves, at most {length} of them.",
+        ),
     ),
     Source(
         "brackets",
@@ -222,5 +282,9 @@ SHAPE_SOURCES = (
         ("The input is one line.", "A single line holds the string."),
         ("$s = input().strip()",),
         data.draw_brackets,
+        formal=(
+            "The only line contains the string, 1 to {length} brackets.",
+            "The only line contains a string of 1 to {length} brackets.",
+        ),
     ),
 )

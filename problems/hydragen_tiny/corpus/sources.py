@@ -64,12 +64,14 @@ def _draw_letters(rng: Random, scale: Scale) -> Data:
     return Data(([ord(c) - 96 for c in word],), (word,))
 
 
-def _draw_row_sums(rng: Random, scale: Scale) -> Data:
-    rows, columns = rng.randint(2, max(3, scale.count // 2)), rng.randint(2, 4)
-    matrix = [[rng.randint(scale.low, scale.high) for _ in range(columns)] for _ in range(rows)]
-    return Data(
-        ([sum(row) for row in matrix],), (f"{rows} {columns}", *(joined(row) for row in matrix))
-    )
+def _draw_rows(combine: Callable[[list[int]], int]) -> Callable[[Random, Scale], Data]:
+    def draw(rng: Random, scale: Scale) -> Data:
+        rows, columns = rng.randint(2, max(3, scale.count // 2)), rng.randint(2, 4)
+        matrix = [[rng.randint(scale.low, scale.high) for _ in range(columns)] for _ in range(rows)]
+        lines = (f"{rows} {columns}", *(joined(row) for row in matrix))
+        return Data(([combine(row) for row in matrix],), lines)
+
+    return draw
 
 
 def _draw_from_pairs(combine: Callable[[int, int], int]) -> Callable[[Random, Scale], Data]:
@@ -103,6 +105,16 @@ def _draw_recurrence(rng: Random, scale: Scale) -> Data:
     return Data((values,), (f"{n} {x} {p} {q}",))
 
 
+TABLE_LAYOUT = (
+    "The first line holds the numbers of rows and columns, then the rows follow.",
+    "Input: r and c, then r lines with c integers each.",
+)
+TABLE_FORMAL = (
+    "The first line holds the numbers of rows and columns (1 to {size} each), then the rows follow. "
+    "The cells are from {low} to {high}.",
+    "The first line contains the numbers of rows and columns, both between 1 and {size}. Each of the "
+    "next lines contains one row of integers from {low} to {high}.",
+)
 INT_SOURCES = (
     Source(
         "count-line",
@@ -120,6 +132,13 @@ INT_SOURCES = (
         _draw_plain(lambda a: [str(len(a)), joined(a)]),
         whole_code="data = list(map(int, sys.stdin.read().split()))\n$n = data[0]\n$a = data[1:]",
         counted=True,
+        formal=(
+            "The first line contains {head}. The second line contains n integers between {low} and {high}.",
+            "The first line contains {head}. The second line contains n integers from {low} to {high}, the {v}.",
+            "The first line holds {head}, the second line the {v}, each from {low} to {high}.",
+            "The first line contains {head}. The second line contains the n {v}, integers between {low} and {high}.",
+            "The first line holds {head}, the second line the {v}. The {v} are from {low} to {high}.",
+        ),
     ),
     Source(
         "line",
@@ -136,6 +155,10 @@ INT_SOURCES = (
         ),
         _draw_plain(lambda a: [joined(a)]),
         whole_code="$a = list(map(int, sys.stdin.read().split()))",
+        formal=(
+            "The only line contains the {v}, integers between {low} and {high}.",
+            "A single line holds the {v}, at most {length} integers, each from {low} to {high}.",
+        ),
     ),
     Source(
         "count-lines",
@@ -154,6 +177,10 @@ INT_SOURCES = (
         whole_code="data = sys.stdin.read().split()\n$n = int(data[0])\n"
         "$a = [int($x) for $x in data[1:]]",
         counted=True,
+        formal=(
+            "The first line contains {head}. Each of the next n lines contains one integer between {low} and {high}.",
+            "The first line holds {head}, then n lines follow with one of the {v} each, from {low} to {high}.",
+        ),
     ),
     Source(
         "commas",
@@ -241,7 +268,57 @@ INT_SOURCES = (
             "rows, cols = map(int, input().split())\n"
             "$a = [sum(map(int, input().split())) for _ in range(rows)]",
         ),
-        _draw_row_sums,
+        _draw_rows(sum),
+    ),
+    Source(
+        "row-maxima",
+        "ints",
+        (
+            "There is a table of integers. Take the largest cell of each row, in order.",
+            "Take the largest cell of each row of a table, in order.",
+            "A table of integers is given. Write down the largest cell of each row.",
+        ),
+        TABLE_LAYOUT,
+        (
+            "rows, cols = map(int, input().split())\n"
+            "$a = [max(map(int, input().split())) for _ in range(rows)]",
+            "rows, cols = map(int, input().split())\n$a = []\nfor _ in range(rows):\n"
+            "    $a.append(max(map(int, input().split())))",
+        ),
+        _draw_rows(max),
+        formal=TABLE_FORMAL,
+    ),
+    Source(
+        "row-firsts",
+        "ints",
+        (
+            "There is a table of integers. Take the first cell of each row, in order.",
+            "Take the first cell of each row of a table, in order.",
+            "A table of integers is given. Write down the first cell of each row.",
+        ),
+        TABLE_LAYOUT,
+        (
+            "rows, cols = map(int, input().split())\n"
+            "$a = [int(input().split()[0]) for _ in range(rows)]",
+        ),
+        _draw_rows(lambda row: row[0]),
+        formal=TABLE_FORMAL,
+    ),
+    Source(
+        "row-spreads",
+        "ints",
+        (
+            "Take the difference of the largest and the smallest cell of each row of a table.",
+            "A table of integers is given. In each row, subtract the smallest cell from the largest.",
+        ),
+        TABLE_LAYOUT,
+        (
+            "rows, cols = map(int, input().split())\n$a = []\nfor _ in range(rows):\n"
+            "    row = list(map(int, input().split()))\n    $a.append(max(row) - min(row))",
+        ),
+        _draw_rows(lambda row: max(row) - min(row)),
+        natural=True,
+        formal=TABLE_FORMAL,
     ),
     Source(
         "products",

@@ -15,6 +15,7 @@ ROLE_NAMES = {
     "d": ("d", "ds", "extra", "third"),
     "n": ("n", "n", "size", "num_items"),
     "k": ("k", "k", "limit", "param"),
+    "h": ("c", "d", "extra", "other_k"),
     "x": ("x", "v", "num", "val"),
     "y": ("y", "w", "nxt"),
     "z": ("z", "item"),
@@ -32,7 +33,7 @@ ROLE_NAMES = {
 }
 ITEMS = {"ints": "$x", "words": "$u", "pairs": "$x, $y"}
 MAINS = {"ints": "$a", "words": "$w", "pairs": "$p", "text": "$s"}
-EXTRA_ARGUMENTS = ("$n", "$k", "rows", "cols", "m")
+EXTRA_ARGUMENTS = ("$n", "$k", "$h", "rows", "cols", "m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ def _reading(task: Task, style: Style, rng: Random) -> tuple[str, list[str]]:
         return task.source.whole_code, ["import sys"]
     code = rng.choice(task.source.code)
     if task.reads is not None and task.k_follows_n:
-        code = code.replace("$n = int(input())", "$n, $k = map(int, input().split())", 1)
+        first = "$n, $k" if task.reads_too is None else "$n, $k, $h"
+        code = code.replace("$n = int(input())", f"{first} = map(int, input().split())", 1)
     elif task.reads is not None:
         code += "\n$k = int(input())"
     if style.reading == "readline" and task.source.name != "text":
@@ -236,7 +238,8 @@ def program(task: Task, style: Style, rng: Random) -> str:
     Returns:
         the source text, without a newline at the end.
     """
-    ks = ["$k" if i == task.reads else str(c) for i, c in enumerate(task.constants)]
+    names = {task.reads: "$k", task.reads_too: "$h"}
+    ks = [names.get(i, str(c)) for i, c in enumerate(task.constants)]
     reading, top = _reading(task, style, rng)
     body = _question(task, style, rng, ks)
     shown = _bound(task.finish.expr, ks[-1])

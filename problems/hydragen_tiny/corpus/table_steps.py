@@ -24,6 +24,12 @@ def _keep_pairs(
     )
 
 
+def _by_ratio(p: Any, k: int) -> Any:
+    if any(y < 1 for _, y in p):
+        raise ValueError
+    return sorted(p, key=lambda q: q[0] / q[1])
+
+
 PAIR_STEPS = (
     _keep_pairs(
         "pairs-rising",
@@ -64,6 +70,41 @@ PAIR_STEPS = (
         ("sort the pairs by y, keeping the order of ties",),
         lambda p, k: [q for y in sorted({q[1] for q in p}) for q in p if q[1] == y],
         code=("$p.sort(key=lambda q: q[1])", "$p = sorted($p, key=lambda q: q[1])"),
+    ),
+    Step(
+        "pairs-turn",
+        "pairs",
+        (
+            "swap the two numbers of each pair in which the first is the larger",
+            "turn each pair so that its smaller number comes first",
+            "turn each pair by a quarter where that puts the smaller number in front",
+        ),
+        lambda p, k: [(min(q), max(q)) for q in p],
+        item="(min($x, $y), max($x, $y))",
+    ),
+    Step(
+        "pairs-by-first",
+        "pairs",
+        ("sort the pairs by x, keeping the order of ties", "put the pairs in the order of x"),
+        lambda p, k: [q for x in sorted({q[0] for q in p}) for q in p if q[0] == x],
+        code=("$p.sort(key=lambda q: q[0])", "$p = sorted($p, key=lambda q: q[0])"),
+    ),
+    Step(
+        "pairs-by-ratio",
+        "pairs",
+        (
+            "sort the pairs by x / y, keeping the order of ties",
+            "put the pairs in the order of x divided by y, smallest first",
+        ),
+        _by_ratio,
+        code=("$p.sort(key=lambda q: q[0] / q[1])", "$p = sorted($p, key=lambda q: q[0] / q[1])"),
+    ),
+    Step(
+        "pairs-reverse",
+        "pairs",
+        ("reverse the order of the pairs", "take the pairs from the last to the first"),
+        lambda p, k: list(reversed(p)),
+        code=("$p = $p[::-1]", "$p.reverse()"),
     ),
     Step(
         "pairs-double",

@@ -16,10 +16,18 @@ from hydragen_tiny.corpus.parts import Data, Family, Finish, Result, Scale, Sour
 from hydragen_tiny.corpus.shapes import SHAPE_SOURCES
 from hydragen_tiny.corpus.sources import INT_SOURCES
 from hydragen_tiny.corpus.table_steps import MATRIX_STEPS, PAIR_STEPS
-from hydragen_tiny.corpus.text_steps import TEXT_STEPS, WORD_STEPS
+from hydragen_tiny.corpus.text_steps import MOVE_STEPS, TEXT_STEPS, WORD_STEPS
 
 SOURCES = (*INT_SOURCES, *SHAPE_SOURCES)
-STEPS = (*ITEM_STEPS, *LIST_STEPS, *TEXT_STEPS, *WORD_STEPS, *PAIR_STEPS, *MATRIX_STEPS)
+STEPS = (
+    *ITEM_STEPS,
+    *LIST_STEPS,
+    *TEXT_STEPS,
+    *MOVE_STEPS,
+    *WORD_STEPS,
+    *PAIR_STEPS,
+    *MATRIX_STEPS,
+)
 HELD_OUT_SHARE = 8
 RESERVED = frozenset(
     {
@@ -29,11 +37,18 @@ RESERVED = frozenset(
         ("distinct", "palindromic"),
         ("count", "absolute"),
         ("rising-subsequence", "swap-neighbours"),
+        ("count-at-most", "absolute"),
+        ("count-at-most", "differences"),
+        ("rising-subsequence", "int-even-up"),
+        ("home-distance", "int-parity"),
+        ("box-chain", "pairs-turn"),
+        ("weighted-ends", "pairs-by-ratio"),
+        ("cut-pieces", "shorten"),
     }
 )
 """Pairs of a question and a step that are held out because problems in `problems/` have them."""
 LARGEST = 100_000
-INT_DEPTHS = (10, 30, 38, 22)  # weights of 0, 1, ... steps in training
+INT_DEPTHS = (22, 30, 30, 18)  # weights of 0, 1, ... steps in training
 OTHER_DEPTHS = (35, 45, 20)
 LONGER_BY = 3
 MAKES_NATURAL = frozenset({"absolute", "square", "modulo", "distance", "floor", "positive"})
@@ -68,6 +83,7 @@ class Task:
         finish: how the answer is printed.
         constants: the parameters of the steps, the family and the finish; 0 for those without.
         reads: which of these parameters is read with the input instead, if one is.
+        reads_too: a second parameter that is read, behind the first one on the line of n.
         k_follows_n: the parameter that is read stands behind n, not on a last line of its own.
         cases: whether the input holds several cases.
         guard: what is printed when the steps leave nothing, if that may happen.
@@ -80,6 +96,7 @@ class Task:
     finish: Finish
     constants: tuple[int, ...]
     reads: int | None
+    reads_too: int | None
     k_follows_n: bool
     cases: bool
     guard: str | None
@@ -157,8 +174,8 @@ def _fits(split: Split, task: Task) -> bool:
     return split is Split.LONGER or is_held_out(task) == (split is Split.COMPOSITIONS)
 
 
-def _weight(family: Family) -> int:
-    return 2 if family.kind == "ints" else 1
+def _weight(family: Family) -> float:
+    return family.weight * (2 if family.kind == "ints" else 1)
 
 
 _WEIGHTS = [_weight(family) for family in FAMILIES]
@@ -196,6 +213,9 @@ def _draw_composition(rng: Random, split: Split, family: Family | None) -> Task:
     parts: tuple[Part, ...] = (*steps, family, finish)
     with_k = [i for i, part in enumerate(parts) if part.k is not None]
     reads = rng.choice(with_k) if with_k and rng.random() < 0.5 else None
+    follows = source.counted and rng.random() < 0.6
+    others = [i for i in with_k if i != reads] if reads is not None and follows else []
+    reads_too = rng.choice(others) if others and rng.random() < 0.8 else None
     guarded = family.least == 1 and any(step.shrinks for step in steps) and rng.random() < 0.6
     return Task(
         source,
@@ -204,7 +224,8 @@ def _draw_composition(rng: Random, split: Split, family: Family | None) -> Task:
         finish,
         tuple(rng.randint(*part.k) if part.k else 0 for part in parts),
         reads,
-        source.counted and rng.random() < 0.6,
+        reads_too,
+        follows,
         family.kind not in ("matrix", "square", "grid", "graph", "digraph", "commands")
         and rng.random() < 0.12,
         rng.choice(("NONE", "EMPTY", "-1", "0")) if guarded else None,
@@ -223,14 +244,14 @@ def draw_task(rng: Random, split: Split, family: Family | None = None) -> Task:
             return task
 
 
-def _answer(task: Task, values: tuple[Any, ...], k: int) -> str:
-    """What is right for one case, by the parts' specs.
+def _answer(task: Task, values: tuple[Any, ...], read: dict[int, int]) -> str:
+    """What is right for one case, by the parts' specs; `read` has the parameters of the input.
 
     Raises:
         ValueError: the data do not fit the task.
     """
     main, *rest = values
-    given = [k if i == task.reads else c for i, c in enumerate(task.constants)]
+    given = [read.get(i, c) for i, c in enumerate(task.constants)]
     for step, parameter in zip(task.steps, given, strict=False):
         main = step.spec(main, parameter)
         if step.kind == "ints" and any(abs(x) > LARGEST for x in main):
@@ -246,16 +267,17 @@ def _answer(task: Task, values: tuple[Any, ...], k: int) -> str:
 def _draw_case(task: Task, rng: Random, scale: Scale) -> tuple[list[str], str]:
     for _ in range(12):
         data: Data = task.source.draw(rng, scale)
-        k, lines = 0, list(data.lines)
-        if task.reads is not None:
-            part = task.parts[task.reads]
-            k = rng.randint(*(part.k or (0, 0)))
+        read, lines = {}, list(data.lines)
+        for i in (task.reads, task.reads_too):
+            if i is None:
+                continue
+            read[i] = rng.randint(*(task.parts[i].k or (0, 0)))
             if task.k_follows_n:
-                lines[0] += f" {k}"
+                lines[0] += f" {read[i]}"
             else:
-                lines.append(str(k))
+                lines.append(str(read[i]))
         try:
-            return lines, _answer(task, data.values, k)
+            return lines, _answer(task, data.values, read)
         except ValueError:
             continue
     raise UnsuitableError
@@ -267,7 +289,8 @@ def draw_test(task: Task, rng: Random, count: int) -> tuple[str, str]:
     Raises:
         UnsuitableError: no data fit the task.
     """
-    scale = Scale(count, -20 if task.signed else 1, rng.choice((9, 20, 50)))
+    low = -20 if task.signed else 0 if task.family.name.endswith("-zero") else 1
+    scale = Scale(count, low, rng.choice((9, 20, 50)))
     if not task.cases:
         lines, answer = _draw_case(task, rng, scale)
         return "\n".join(lines) + "\n", answer + "\n"

@@ -112,6 +112,77 @@ TEXT_STEPS = (
 )
 
 
+def _moves(
+    name: str,
+    do: tuple[str, ...],
+    code: tuple[str, ...],
+    change: Callable[[str, int], str],
+    k: KRange | None = None,
+) -> Step:
+    return Step(name, "moves", do, change, code=code, k=k)
+
+
+MOVE_STEPS = (
+    _moves(
+        "moves-reverse",
+        (
+            "turn the line of moves around",
+            "reverse the moves",
+            "take the moves from the last to the first",
+        ),
+        ("$s = $s[::-1]", '$s = "".join(reversed($s))'),
+        lambda s, k: "".join(s[-i - 1] for i in range(len(s))),
+    ),
+    _moves(
+        "moves-squeeze",
+        (
+            "drop each move equal to the one before it",
+            "replace runs of one move by a single one",
+        ),
+        (
+            'kept = ""\nfor $c in $s:\n    if not kept or kept[-1] != $c:\n'
+            "        kept += $c\n$s = kept",
+            'kept = ""\nfor $c in $s:\n    if kept[-1:] != $c:\n        kept += $c\n$s = kept',
+        ),
+        lambda s, k: "".join(c for i, c in enumerate(s) if i == 0 or s[i - 1] != c),
+    ),
+    _moves(
+        "moves-first-k",
+        ("keep only the first {k} moves", "take the first {k} moves"),
+        ("$s = $s[:$k]",),
+        lambda s, k: "".join(c for i, c in enumerate(s) if i < k),
+        k=(3, 9),
+    ),
+    _moves(
+        "moves-every-second",
+        ("keep only the first, third, fifth, ... move", "leave out every second move"),
+        ("$s = $s[::2]",),
+        lambda s, k: "".join(c for i, c in enumerate(s) if not i % 2),
+    ),
+    _moves(
+        "moves-mirror",
+        ("replace each L by R and each R by L", "exchange left and right"),
+        (
+            '$s = $s.translate(str.maketrans("LR", "RL"))',
+            '$s = $s.replace("L", "x").replace("R", "L").replace("x", "R")',
+        ),
+        lambda s, k: "".join({"L": "R", "R": "L"}.get(c, c) for c in s),
+    ),
+    _moves(
+        "moves-twice",
+        ("write every move twice", "double every move"),
+        ('$s = "".join($c * 2 for $c in $s)',),
+        lambda s, k: "".join(c for c in s for _ in "ab"),
+    ),
+    _moves(
+        "moves-no-down",
+        ("drop all moves D", "leave out the moves down"),
+        ('$s = $s.replace("D", "")', '$s = "".join($c for $c in $s if $c != "D")'),
+        lambda s, k: "".join(c for c in s if c in "LRU"),
+    ),
+)
+
+
 def _keep_words(
     name: str,
     do: tuple[str, ...],

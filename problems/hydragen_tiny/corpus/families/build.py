@@ -22,7 +22,26 @@ def family(
         k: KRange | None = None,
         least: int = 1,
         natural_only: bool = False,
+        intros: tuple[str, ...] = (),
+        defined: tuple[tuple[str, str], ...] = (),
+        columns: str = "x and y",
+        weight: float = 1.0,
     ) -> Family:
-        return Family(name, kind, result, ask, code, spec, fold, k, least, natural_only)
+        return Family(
+            name,
+            kind,
+            result,
+            ask,
+            code,
+            spec,
+            fold,
+            k,
+            least,
+            natural_only,
+            intros,
+            defined,
+            columns,
+            weight,
+        )
 
     return build

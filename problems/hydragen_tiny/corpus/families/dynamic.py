@@ -267,7 +267,12 @@ DYNAMIC = (
     ),
     value(
         "smallest-gap",
-        ("the smallest distance between two of the items", "how close the two closest items are"),
+        (
+            "the smallest difference between two {e} in {u}",
+            "the smallest distance between two of the items",
+            "the smallest difference between two of the {v}",
+            "how close the two closest items are",
+        ),
         (
             "$a.sort()\n$r = min($a[i] - $a[i - 1] for i in range(1, len($a)))",
             "min(abs($a[i] - $a[j]) for i in range(len($a)) for j in range(i))",

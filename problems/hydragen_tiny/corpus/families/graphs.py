@@ -32,7 +32,7 @@ while stack:
 """
 
 
-def _layers(adj: Adjacency, start: int) -> list[set[int]]:
+def layers(adj: Adjacency, start: int) -> list[set[int]]:
     """Nodes by distance from start."""
     layers, seen = [{start}], {start}
     while layers[-1]:
@@ -42,7 +42,7 @@ def _layers(adj: Adjacency, start: int) -> list[set[int]]:
 
 
 def _reached(adj: Adjacency, start: int) -> set[int]:
-    return set().union(*_layers(adj, start))
+    return set().union(*layers(adj, start))
 
 
 def _components(n: int, adj: Adjacency) -> set[frozenset[int]]:
@@ -51,8 +51,8 @@ def _components(n: int, adj: Adjacency) -> set[frozenset[int]]:
 
 def _two_colours(n: int, adj: Adjacency) -> bool:
     for part in _components(n, adj):
-        layers = _layers(adj, min(part))
-        even = set().union(*layers[::2])
+        around = layers(adj, min(part))
+        even = set().union(*around[::2])
         if any((u in even) == (v in even) for u in part for v in adj[u]):
             return False
     return True
@@ -110,7 +110,7 @@ GRAPHS = (
             "the distance from node 1 to node n, or -1",
         ),
         (SEARCH + "$r = dist.get($n, -1)",),
-        lambda n, adj: next((d for d, layer in enumerate(_layers(adj, 1)) if n in layer), -1),
+        lambda n, adj: next((d for d, layer in enumerate(layers(adj, 1)) if n in layer), -1),
     ),
     value(
         "reach",
@@ -122,13 +122,13 @@ GRAPHS = (
         "farthest",
         ("the largest distance of a node from node 1, of those that can be reached",),
         (SEARCH + "$r = max(dist.values())",),
-        lambda n, adj: len(_layers(adj, 1)) - 1,
+        lambda n, adj: len(layers(adj, 1)) - 1,
     ),
     value(
         "within-steps",
         ("the number of nodes at most {k} edges away from node 1 (itself too)",),
         (SEARCH + "$r = sum(d <= $k for d in dist.values())",),
-        lambda n, adj, k: sum(len(layer) for layer in _layers(adj, 1)[: k + 1]),
+        lambda n, adj, k: sum(len(layer) for layer in layers(adj, 1)[: k + 1]),
         k=(2, 3),
     ),
     value(

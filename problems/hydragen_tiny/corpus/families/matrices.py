@@ -48,6 +48,30 @@ MATRICES: tuple[Family, ...] = (
         lambda m: sorted(sum(m, start=[]))[-1],
     ),
     value(
+        "smallest-cell",
+        ("the smallest cell", "the minimum of all cells"),
+        ("min(min(row) for row in $m)", "min(map(min, $m))"),
+        lambda m: sorted(sum(m, start=[]))[0],
+    ),
+    listing(
+        "column-minima",
+        ("the smallest cell of each column",),
+        ("[min(col) for col in zip(*$m)]",),
+        lambda m: [sorted(row[j] for row in m)[0] for j in range(len(m[0]))],
+    ),
+    listing(
+        "row-maxima",
+        ("the largest cell of each row", "the maximum of every row"),
+        ("[max(row) for row in $m]", "list(map(max, $m))"),
+        lambda m: [sorted(row)[-1] for row in m],
+    ),
+    listing(
+        "row-spreads",
+        ("for each row the difference between its largest and its smallest cell",),
+        ("[max(row) - min(row) for row in $m]",),
+        lambda m: [sorted(row)[-1] - sorted(row)[0] for row in m],
+    ),
+    value(
         "best-row",
         ("the number (from 1) of the first row with the largest sum",),
         (

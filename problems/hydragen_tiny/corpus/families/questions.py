@@ -61,7 +61,13 @@ QUESTIONS = (
     ),
     check(
         "pair-with-sum",
-        ("two items at different places add up to {k}", "some two of the items sum to {k}"),
+        (
+            "there is a pair of {e} that has exactly {k} {u} together",
+            "two {e} have exactly {k} {u} together",
+            "two items at different places add up to {k}",
+            "there is a pair of {v} that makes exactly {k} together",
+            "some two of the items sum to {k}",
+        ),
         (
             "seen = set()\n$r = False\nfor $x in $a:\n    if $k - $x in seen:\n        $r = True\n"
             "    seen.add($x)",

@@ -181,6 +181,68 @@ STRINGS = (
         ),
         k=(2, 12),
     ),
+    value(
+        "border",
+        (
+            "the length of the longest proper beginning of the text that is also its end (0 if "
+            "there is none)",
+            "how many characters, at most, stand both at the front and at the end of the text, the "
+            "whole text not counted",
+        ),
+        (
+            "$r = len($s) - 1\nwhile $s[:$r] != $s[len($s) - $r:]:\n    $r -= 1",
+            "$r = 0\nfor i in range(1, len($s)):\n    if $s[:i] == $s[-i:]:\n        $r = i",
+        ),
+        lambda s: max(i for i in range(len(s)) if s.startswith(s[len(s) - i :])),
+    ),
+    value(
+        "whole-pattern",
+        (
+            "the length of the shortest pattern that gives the text when it is repeated a whole "
+            "number of times",
+            "the length of the shortest piece of which the text is made by writing it again and "
+            "again, never cut off",
+        ),
+        (
+            "n = len($s)\nfor i in range(1, n + 1):\n    if n % i == 0 and $s[:i] * (n // i) == $s:\n"
+            "        $r = i\n        break",
+            "$r = 1\nwhile len($s) % $r or $s[:$r] * (len($s) // $r) != $s:\n    $r += 1",
+        ),
+        lambda s: next(i for i in range(1, len(s) + 1) if not s.replace(s[:i], "")),
+    ),
+    check(
+        "pattern-of-k",
+        (
+            "the text can come from a pattern of {k} characters that is repeated and cut off anywhere",
+            "every character equals the one {k} places before it, where there is one",
+        ),
+        (
+            "all($s[i] == $s[i - $k] for i in range($k, len($s)))",
+            "($s[:$k] * len($s))[:len($s)] == $s",
+        ),
+        lambda s, k: s[k:] == s[: len(s) - k] or len(s) <= k,
+        k=(2, 4),
+        least=0,
+    ),
+    text(
+        "pattern-repeated",
+        (
+            "the first {k} characters of the text repeated over and over",
+            "what comes of writing the text again and again and cutting it off after {k} characters",
+        ),
+        ("($s * $k)[:$k]", '"".join($s[i % len($s)] for i in range($k))'),
+        lambda s, k: "".join((list(s) * k)[:k]),
+        k=(5, 20),
+    ),
+    value(
+        "palindrome-end",
+        ("the fewest characters to write behind the text so that it becomes a palindrome",),
+        (
+            "for i in range(len($s)):\n    if $s[i:] == $s[i:][::-1]:\n        $r = i\n"
+            "        break",
+        ),
+        lambda s: next(i for i in range(len(s)) if s[i:] == "".join(reversed(s[i:]))),
+    ),
     pair_check(
         "anagram",
         ("s and t are anagrams", "t is a rearrangement of s"),

@@ -32,10 +32,10 @@ def _spread(start: Cell, cells: set[Cell]) -> list[set[Cell]]:
     return layers[:-1]
 
 
-def _islands(g: list[str]) -> list[int]:
-    """Sizes of the connected areas of walls."""
-    walls = _cells(g, "#")
-    return [len(part) for part in {frozenset().union(*_spread(c, walls)) for c in walls}]
+def areas(g: list[str], mark: str = "#") -> list[int]:
+    """Sizes of the connected areas of cells with this mark."""
+    cells = _cells(g, mark)
+    return [len(part) for part in {frozenset().union(*_spread(c, cells)) for c in cells}]
 
 
 def _way_out(g: list[str]) -> int:
@@ -94,6 +94,30 @@ for i in range(rows):
                             stack.append(p)
             sizes.append(size)
 """
+SINK = """rest = [list(row) for row in $g]
+sizes = []
+for i in range(rows):
+    for j in range(cols):
+        if rest[i][j] == "#":
+            rest[i][j] = ""
+            stack = [(i, j)]
+            size = 0
+            while stack:
+                x, y = stack.pop()
+                size += 1
+                for a, b in ((x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1)):
+                    if 0 <= a < rows and 0 <= b < cols and rest[a][b] == "#":
+                        rest[a][b] = ""
+                        stack.append((a, b))
+            sizes.append(size)
+"""
+
+
+def flood(mark: str) -> tuple[str, str]:
+    """Program texts that list the sizes of the connected areas of a mark."""
+    return FLOOD.replace('"#"', f'"{mark}"'), SINK.replace('"#"', f'"{mark}"')
+
+
 WALK = """x = y = 0
 for $c in $s:
     if $c == "L":
@@ -141,13 +165,13 @@ WORLDS = (
             "how many islands of # there are",
         ),
         (FLOOD + "$r = len(sizes)",),
-        lambda g: len(_islands(g)),
+        lambda g: len(areas(g)),
     ),
     value(
         "largest-island",
         ("the size of the largest connected area of walls (0 if there is none)",),
         (FLOOD + "$r = max(sizes, default=0)",),
-        lambda g: max(_islands(g), default=0),
+        lambda g: max(areas(g), default=0),
     ),
     value(
         "way-out",
@@ -230,6 +254,64 @@ WORLDS = (
             '    if $c == "D":\n        y -= 1\n    $r = max($r, y)',
         ),
         lambda s: max(y for _, y in _places(s)),
+    ),
+    moves(
+        "lowest-place",
+        ("the smallest y on the way, the start included", "how low the robot gets (y)"),
+        (
+            'y = $r = 0\nfor $c in $s:\n    if $c == "U":\n        y += 1\n'
+            '    if $c == "D":\n        y -= 1\n    $r = min($r, y)',
+            'y = low = 0\nfor $c in $s:\n    y += ($c == "U") - ($c == "D")\n'
+            "    low = min(low, y)\n$r = low",
+        ),
+        lambda s: min(y for _, y in _places(s)),
+    ),
+    moves(
+        "rightmost-place",
+        (
+            "how far right the robot gets, that is the largest x on the way, the start included",
+            "the largest x on the way, the start included",
+        ),
+        (
+            'x = $r = 0\nfor $c in $s:\n    if $c == "R":\n        x += 1\n'
+            '    if $c == "L":\n        x -= 1\n    $r = max($r, x)',
+            'x = best = 0\nfor $c in $s:\n    x += ($c == "R") - ($c == "L")\n'
+            "    best = max(best, x)\n$r = best",
+        ),
+        lambda s: max(x for x, _ in _places(s)),
+    ),
+    moves(
+        "leftmost-place",
+        ("the smallest x on the way, the start included", "how far left the robot gets (x)"),
+        (
+            'x = low = 0\nfor $c in $s:\n    x += ($c == "R") - ($c == "L")\n'
+            "    low = min(low, x)\n$r = low",
+        ),
+        lambda s: min(x for x, _ in _places(s)),
+    ),
+    moves(
+        "farthest-place",
+        ("the largest |x| + |y| on the way", "how far from its start the robot gets (in steps)"),
+        (
+            'x = y = best = 0\nfor $c in $s:\n    x += ($c == "R") - ($c == "L")\n'
+            '    y += ($c == "U") - ($c == "D")\n    best = max(best, abs(x) + abs(y))\n$r = best',
+        ),
+        lambda s: max(abs(x) + abs(y) for x, y in _places(s)),
+    ),
+    moves(
+        "times-at-height",
+        ("how often the robot is at y = 0 after a move", "the number of moves that end at y = 0"),
+        (
+            'y = $r = 0\nfor $c in $s:\n    y += ($c == "U") - ($c == "D")\n'
+            "    if y == 0:\n        $r += 1",
+        ),
+        lambda s: sum(y == 0 for _, y in _places(s)[1:]),
+    ),
+    moves(
+        "turns",
+        ("the number of moves that differ from the move before", "how often the robot turns"),
+        ("sum($s[i] != $s[i - 1] for i in range(1, len($s)))",),
+        lambda s: sum(a != b for a, b in zip(s, s[1:], strict=False)),
     ),
     moves_check(
         "comes-home",
