@@ -11,6 +11,7 @@ from hydragen_tiny.corpus.families.pairs import PAIRS
 from hydragen_tiny.corpus.families.questions import QUESTIONS
 from hydragen_tiny.corpus.families.reductions import REDUCTIONS
 from hydragen_tiny.corpus.families.regions import REGIONS
+from hydragen_tiny.corpus.families.searches import SEARCHED
 from hydragen_tiny.corpus.families.sequences import SEQUENCES
 from hydragen_tiny.corpus.families.strings import STRINGS
 from hydragen_tiny.corpus.families.tallies import TALLIES
@@ -31,6 +32,7 @@ FAMILIES = (
     *WORLDS,
     *ASKED,
     *TALLIES,
+    *SEARCHED,
     *QUEUES,
     *REGIONS,
     *LINES,
