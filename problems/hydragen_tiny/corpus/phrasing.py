@@ -278,5 +278,5 @@ def _contest(task: Task, rng: Random, body: str, layout: str, ask_in: Callable[[
         end = rng.choice(SHORT_ENDS) if short else ask_in(rng.choice(LONG_ENDS))
     else:
         question, end = "", ask_in(rng.choice(task.finish.says[:2]))
-    text = f"{body} {question}".replace("\n ", "\n").rstrip(" ")
+    text = f"{body} {question}".replace("\n ", "\n").rstrip()
     return f"{text}\n\n{layout}\n\n{end}{_guard(task, rng)}"

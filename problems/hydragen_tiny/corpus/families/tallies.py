@@ -264,7 +264,7 @@ ARRANGED = (
     listing(
         "low-high",
         (
-            "the {v} in the order smallest, largest, second smallest, second largest and so on",
+            "the {v} taken in turn from the small and the large end of their sorted list",
             "the {v} arranged so that small and large ones take turns, the smallest first",
             "the {v} in an order in which they rise and fall in turn, with the largest steps",
         ),
