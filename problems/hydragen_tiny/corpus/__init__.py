@@ -10,7 +10,7 @@ statement, lines of Python for the program, and a function (`spec`) that says wh
     families/     what is asked
     finishes.py   how the answer is printed
     tasks.py      draws a composition and its tests; knows what is held out
-    phrasing.py   task -> statement
+    phrasing.py   task -> statement; scenes.py: what it tells of; formal.py: inputs with bounds
     styles.py     task -> program
     documents.py  tasks -> few-shot documents
 """
