@@ -14,7 +14,7 @@ from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
 
 PROBLEMS = Path(__file__).parents[1] / "problems"
-NAMES = ("dry-spell", "even-squares")
+NAMES = ("closest-heights", "even-squares")
 SETTINGS = SamplingSettings(max_tokens=120)
 
 

@@ -1,8 +1,8 @@
 """Trains the model that ships: PYTHONPATH=problems python -m hydragen_tiny.train --out DIR
 
 One command, seeded: draws the corpus, trains the tokenizer and the weights, and writes a model
-directory a checkpoint, with a log of figures beside them, and the mean of two checkpoints, which
-is what ships. It runs on any device torch offers.
+directory a checkpoint, with a log of figures beside them; the last one ships. It runs on any device
+torch offers.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import copy
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -22,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import (
     AttentionInterface,
@@ -55,7 +53,6 @@ class Plan:
         warm: how many steps, the first ones, rise to the peak.
         cool: the share of the training, its end, that falls to zero.
         checkpoints: shares of the training after which the model is written.
-        blended: two of the checkpoints, and the share of the second in the mean that ships.
     """
 
     seed: int
@@ -68,21 +65,19 @@ class Plan:
     warm: int
     cool: float
     checkpoints: tuple[float, ...]
-    blended: tuple[float, float, float]
 
 
 PLAN = Plan(
     seed=1,
     chunks=4000,
     group=60,
-    steps=20_000,
+    steps=12_260,
     batch=64,
     context=1280,
     peak=3e-3,
     warm=200,
     cool=0.25,
     checkpoints=(0.06, 0.12, 0.25, 0.5, 1.0),
-    blended=(0.25, 1.0, 1.0),
 )
 
 
@@ -195,22 +190,6 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
-def blend(first: Path, second: Path, share: float, out: Path) -> None:
-    """Writes the mean of two models' weights, taken in float32: a model between them.
-
-    Args:
-        first: a model directory.
-        second: another, of the same run.
-        share: how far the mean lies from the first to the second, 0 to 1.
-        out: the directory written, but for the weights a copy of the second.
-    """
-    shutil.copytree(second, out, dirs_exist_ok=True)
-    begin, end = (load_file(path / "model.safetensors") for path in (first, second))
-    mean = {name: begin[name].float().lerp(end[name].float(), share) for name in begin}
-    half = {name: weights.to(torch.bfloat16) for name, weights in mean.items()}
-    save_file(half, out / "model.safetensors", metadata={"format": "pt"})
-
-
 class Log:
     """The losses along the way, and what is written of them.
 
@@ -275,8 +254,7 @@ class Corpus:
 
 
 def run(plan: Plan, options: argparse.Namespace, pool: Executor) -> None:
-    """Draws, trains, and writes a directory `at-SHARE` a checkpoint, the log `training.json`, and
-    `blended`, the mean of two checkpoints."""
+    """Draws, trains, and writes a directory `at-SHARE` a checkpoint and the log `training.json`."""
     torch.manual_seed(plan.seed)
     begun = time.monotonic()
     chunks, tokenizer = draw_corpus(pool, plan.seed, plan.chunks)
@@ -300,9 +278,6 @@ def run(plan: Plan, options: argparse.Namespace, pool: Executor) -> None:
             log.write(number * plan.batch * plan.context, corpus.figures())
         if not left:
             break
-    first, second, share = plan.blended
-    out = options.out
-    blend(out / f"at-{first}", out / f"at-{second}", share, out / "blended")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from hydragen_tiny import drawing, evaluate, train
@@ -28,7 +27,6 @@ PLAN = train.Plan(
     warm=1,
     cool=0.5,
     checkpoints=(0.5, 1.0),
-    blended=(0.5, 1.0, 0.25),
 )
 
 
@@ -49,17 +47,6 @@ def test_training_writes_checkpoints_and_figures(trained: Path) -> None:
     assert figures["trained_tokens"] == 2 * 2 * 128
     weights = [(trained / name / "model.safetensors").read_bytes() for name in ("at-0.5", "at-1.0")]
     assert weights[0] != weights[1]
-
-
-def test_what_ships_lies_between_two_checkpoints(trained: Path) -> None:
-    first, second, mean = (
-        load_file(trained / name / "model.safetensors") for name in ("at-0.5", "at-1.0", "blended")
-    )
-    for name, weights in mean.items():
-        expected = 0.75 * first[name].float() + 0.25 * second[name].float()
-        torch.testing.assert_close(weights, expected.to(torch.bfloat16), rtol=1e-2, atol=0)
-    files = [sorted(p.name for p in (trained / d).iterdir()) for d in ("at-1.0", "blended")]
-    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("loop", ["transformers", "tree"])
