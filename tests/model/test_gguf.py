@@ -111,7 +111,7 @@ def test_without_its_packages_the_remedy_is_named(
     file.write_bytes(b"GGUF")
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "hydragen_tree.model.loading.find_spec",
+        "hydragen_tree.model.locating.find_spec",
         lambda name: None if name in ("gguf", "accelerate") else find(name),
     )
     with pytest.raises(
