@@ -98,7 +98,7 @@ def draw(
     ("settings", "n", "options"),
     [
         (SamplingSettings(temperature=1.0, max_tokens=12, logprobs=True), 4, {}),
-        (SamplingSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=11), 4, {"max_rows": 3}),
+        (SamplingSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=6), 4, {"max_rows": 3}),
         (SamplingSettings(temperature=0.0, max_tokens=19), 3, {}),
         (SamplingSettings(temperature=1.0, max_tokens=9), 4, {"kv_dtype": "fp8"}),
         (
