@@ -46,12 +46,11 @@ from hydragen_bench.rig import (
 from hydragen_bench.table import line
 from hydragen_bench.timing import Ceilings, measure_ceilings, median_us, seconds
 from hydragen_kernels.batch_state import RowState
-from hydragen_kernels.inputs import FP8
+from hydragen_kernels.inputs import FP8, dtype_name
 from hydragen_kernels.items import item_table
 from hydragen_tree.branch.decoder import CHUNK_STEPS
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.errors import InputError
-from hydragen_tree.model.dtypes import dtype_name
 from hydragen_tree.model.projections import products_of
 from hydragen_tree.settings import SamplingSettings
 

@@ -25,6 +25,7 @@ import torch
 
 from hydragen_bench.sets import read_prompts
 from hydragen_bench.table import line
+from hydragen_kernels.inputs import dtype_name
 from hydragen_tree.model.loading import ModelSource
 from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
 from hydragen_tree.sample.sample import Sample
@@ -208,7 +209,7 @@ def run(
     else:
         built = read_prompts(prompts, sampler.tokenizer)
     mode = ", batch-invariant" if batch_invariant else ""
-    kind = str(sampler.source.dtype).removeprefix("torch.")
+    kind = dtype_name(sampler.source.dtype)
     print(
         f"{model}, {kind} on {sampler.source.device.type}{mode}; {len(built)} prompts x {n} "
         f"samples of up to {max_tokens} tokens, temperature {temperature}",

@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hydragen_tree.model.dtypes import dtype_name
+from hydragen_kernels.inputs import dtype_name
 from hydragen_tree.prompt.prompts import prompts_from_sources
 from hydragen_tree.run import run
 from hydragen_tree.sample.manifest import Manifest

@@ -209,7 +209,7 @@ def remarks(
     settings: SamplingSettings,
 ) -> Iterator[str]:
     """What is to be said before samples are drawn; loads the weights where they are rounded."""
-    from hydragen_tree.model.dtypes import dtype_name
+    from hydragen_kernels.inputs import dtype_name
     from hydragen_tree.model.quantised_files import widening_remark
     from hydragen_tree.model.rotary import longrope_remark
     from hydragen_tree.prompt.prompts import longest_sequence

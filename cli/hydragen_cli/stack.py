@@ -114,7 +114,7 @@ def _read(file: Path) -> str:
 
 
 def _facts(folder: Path, ranked: "Sequence[Ranked]", dtype: "torch.dtype") -> list[tuple[str, str]]:
-    from hydragen_tree.model.dtypes import dtype_name
+    from hydragen_kernels.inputs import dtype_name
     from hydragen_tree.model.stack_files import choose_part
 
     part = choose_part(str(folder), str(folder), dtype)

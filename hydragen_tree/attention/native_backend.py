@@ -3,11 +3,11 @@
 A prefill step's products are large, and torch's flash attention computes them.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hydragen_kernels import native
+from hydragen_kernels.inputs import dtype_name
 from hydragen_kernels.items import item_columns
 from hydragen_kernels.reference import Partial
 from hydragen_tree.attention.backend import Backend, Prepared, with_sinks
@@ -25,9 +25,9 @@ class NativeBackend(Backend):
         if heads.device.type != "cpu":
             return f"computes on a CPU, not on {heads.device}"
         if heads.arena_dtype != torch.float32:
-            return f"reads keys and values in float32, not in {_name(heads.arena_dtype)}"
+            return f"reads keys and values in float32, not in {dtype_name(heads.arena_dtype)}"
         if heads.dtype != torch.float32:
-            return f"reads queries in float32, not in {_name(heads.dtype)}"
+            return f"reads queries in float32, not in {dtype_name(heads.dtype)}"
         if heads.is_capped:
             return "no soft-capping of scores"
         return native.why_unavailable() or native.why_not_head_dim(heads.head_dim)
@@ -46,12 +46,9 @@ class NativePlan:
     """A decode step's tables. Tensors that are not plain memory go to torch's form of the plan."""
 
     def __init__(self, plan: Plan, heads: Heads) -> None:
-        tails = plan.tails
-        own = (None, None, 1) if tails is None else (tails.pages, tails.lengths, tails.page_tokens)
-        self._tables = native.DecodeTables(plan.items, *own)
+        self._tables = native.DecodeTables(plan.items, *plan.tail_tables())
         self._plan, self._heads = plan, heads
-        lengths = np.zeros(plan.n_queries, np.int32) if tails is None else tails.lengths
-        self._lengths = torch.from_numpy(lengths)
+        self._lengths = torch.from_numpy(plan.tail_lengths())
 
     def attend(
         self,
@@ -75,7 +72,3 @@ class NativePlan:
             *self._tables.attend(queries, keys, values, scale=scale, first=first, skipped=skipped)
         )
         return with_sinks(part, sinks, queries)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

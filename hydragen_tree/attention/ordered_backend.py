@@ -5,11 +5,11 @@ steps alike. On a CPU a query meets its keys one by one from the first position 
 see `ordered_triton`.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hydragen_kernels import ordered_attention
+from hydragen_kernels.inputs import dtype_name
 from hydragen_tree.attention.backend import Backend, Prepared
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.ordered_triton import OrderedTritonBackend
@@ -50,7 +50,7 @@ class _OrderedOnCPU(Backend):
         """What of the heads the C form does not compute."""
         for kind in (heads.dtype, heads.arena_dtype):
             if kind not in ordered_attention.KINDS:
-                return f"reads numbers of 32 and 16 bits, not {str(kind).removeprefix('torch.')}"
+                return f"reads numbers of 32 and 16 bits, not {dtype_name(kind)}"
         if why := ordered_attention.why_unavailable():
             return why
         most = ordered_attention.max_head_dim()
@@ -69,11 +69,9 @@ class OrderedPlan:
     """A step's tables."""
 
     def __init__(self, plan: Plan) -> None:
-        tails = plan.tails
-        own = (None, None, 1) if tails is None else (tails.pages, tails.lengths, tails.page_tokens)
+        own = plan.tail_tables()
         self._tables = ordered_attention.OrderedTables(plan.items, plan.n_queries, *own)
-        lengths = np.zeros(plan.n_queries, np.int32) if tails is None else tails.lengths
-        self._lengths = torch.from_numpy(lengths)
+        self._lengths = torch.from_numpy(plan.tail_lengths())
 
     def attend(
         self,

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import torch
 
+from hydragen_kernels.inputs import dtype_name
 from hydragen_kernels.ordered_schedule import KEY_GROUP
 from hydragen_tree.attention.backend import Backend, Prepared
 from hydragen_tree.attention.heads import Heads
@@ -68,4 +69,4 @@ class OrderedTritonBackend(Backend):
 
 
 def _names(dtypes: Iterable[torch.dtype]) -> str:
-    return " and ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    return " and ".join(map(dtype_name, dtypes))

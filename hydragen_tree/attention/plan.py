@@ -108,6 +108,15 @@ class Plan:
             children.setdefault(parents[index], []).append(node)
         return tuple(reversed(children.get(-1, [])))
 
+    def tail_lengths(self) -> Int32:
+        """`[queries]` tokens in each query's tail; zeros in a prefill step."""
+        return np.zeros(self.n_queries, np.int32) if self.tails is None else self.tails.lengths
+
+    def tail_tables(self) -> tuple[Int32 | None, Int32 | None, int]:
+        """Pages, lengths and slots a page, as C takes them; no pages in a prefill step."""
+        tails = self.tails
+        return (None, None, 1) if tails is None else (tails.pages, tails.lengths, tails.page_tokens)
+
     def positions(self) -> Int32:
         """`[queries]` where each query stands in its sequence: keys that it meets, less one."""
         met = np.full(self.n_queries, -1, np.int32)

@@ -68,8 +68,3 @@ def refuse_fp8_heads(device: torch.device, shape: KVShape) -> None:
             setting="kv_dtype",
             value="fp8",
         )
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`bfloat16`, `float8_e4m3fn`."""
-    return str(dtype).removeprefix("torch.")

@@ -5,9 +5,8 @@ from collections import Counter
 import torch
 from transformers import AutoModelForCausalLM
 
-from hydragen_kernels.inputs import FP8
+from hydragen_kernels.inputs import FP8, dtype_name
 from hydragen_tree.attention.table import backend, choose, passed_over
-from hydragen_tree.model.dtypes import dtype_name
 from hydragen_tree.model.fp8_linear import multiplies
 from hydragen_tree.model.loading import ModelSource
 from hydragen_tree.model.quantising import quantisable

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from transformers.utils import cached_file
 
+from hydragen_kernels.inputs import dtype_name
 from hydragen_tree.model.chunk_sizes import HOMER
-from hydragen_tree.model.dtypes import dtype_name
 from hydragen_tree.model.loading import ModelSource
 
 

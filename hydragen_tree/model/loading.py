@@ -16,13 +16,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from hydragen_kernels.inputs import FP8
+from hydragen_kernels.inputs import FP8, dtype_name
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.table import backend
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
 from hydragen_tree.model.chunk_sizes import refuse_to_condense
 from hydragen_tree.model.device import find_device
-from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, dtype_name, refuse_fp8_heads
+from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, refuse_fp8_heads
 from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.locating import locate
 from hydragen_tree.model.quantised_files import StoredWeights, stored_weights

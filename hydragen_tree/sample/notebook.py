@@ -3,6 +3,7 @@
 from html import escape
 from typing import Protocol
 
+from hydragen_kernels.inputs import dtype_name
 from hydragen_tree.model.loading import ModelSource
 from hydragen_tree.sample.records import RunStats
 
@@ -33,7 +34,7 @@ class NotebookView:
 
 def _facts(sampler: _Sampler) -> list[tuple[str, str]]:
     source, stats = sampler.source, sampler.stats
-    dtype, kv_dtype = (str(kind).removeprefix("torch.") for kind in (source.dtype, source.kv_dtype))
+    dtype, kv_dtype = map(dtype_name, (source.dtype, source.kv_dtype))
     model = f"{source.name}, {dtype} on {source.device}"
     if source.layers_kind:
         model += f", linear layers in {source.layers_kind}"

@@ -8,6 +8,11 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 FP8 = torch.float8_e4m3fn  # what keys and values may be instead
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """`bfloat16`, `float8_e4m3fn`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def check_attention_inputs(
     queries: torch.Tensor,
     keys: torch.Tensor,
