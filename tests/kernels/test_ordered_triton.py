@@ -277,8 +277,8 @@ def test_a_row_has_the_same_bits_in_any_company(
     """Its first 192 or so keys lie where the items say; in the interpreter numpy adds them up."""
     dtype = torch.float32 if INTERPRETED else torch.bfloat16
     generator = torch.Generator().manual_seed(0)
-    keys, values = torch.randn(2, 2, 215, 64, generator=generator)
-    query = 4 * torch.randn(1, 4, 64, generator=generator)
+    keys, values = torch.randn(2, 2, 215, 64, generator=generator).to(DEVICE)
+    query = 4 * torch.randn(1, 4, 64, generator=generator).to(DEVICE)
 
     def found(items: list[tuple[int, int, int, int, int, int]], others: int) -> Tensor:
         prefix = max([slot + count for _, _, slot, count, _, _ in items], default=0)
