@@ -65,7 +65,8 @@ class _Feeding:
         self._is_used[prompts] = True
         ends = self._trie.leaf_segments[self._trie.prompt_leaves[self._is_used]]
         self._stats.samples_total += samples.size
-        self._stats.prompt_tokens = int(self._table.n_tokens[self._table.live(ends)].sum())
+        above = np.flatnonzero(self._table.live(ends))
+        self._stats.prompt_tokens = int(self._table.n_tokens[above].sum())
         self._stats.prompt_tokens_unshared += int(self._lengths[prompts].sum())
 
 

@@ -1,13 +1,16 @@
 """A run that is given its samples in pieces draws what it draws when it has them all at once."""
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hydragen_tree.prompt.prompts import prompts_from_sources
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.settings import SamplingSettings
 from tests.sample.test_sampler import SETTINGS, prompts
 
 N = 12
@@ -66,3 +69,18 @@ def test_the_same_samples_and_a_batch_that_stays_full(sampler: Sampler) -> None:
 def test_a_feed_that_gives_nothing_draws_nothing(sampler: Sampler) -> None:
     assert list(sampler.sample(prompts(), N, SETTINGS, feed=lambda _: None)) == []
     assert (sampler.stats.samples_total, sampler.stats.prompt_tokens) == (0, 0)
+
+
+def test_samples_that_come_when_tails_have_been_frozen() -> None:
+    sampler = Sampler.from_pretrained("tiny", max_rows=64)
+    settings = SamplingSettings(temperature=0.1, max_tokens=40)
+    (prompt,) = prompts_from_sources(["n = int(input())\n"], sampler.tokenizer)
+    calls = count()
+
+    def feed(_: int) -> Piece | None:
+        halves = {0: np.arange(100), 25: np.arange(100, 200)}
+        own = halves.get(next(calls))
+        return None if own is None else {prompt.task_id: own}
+
+    whole = tokens_of(list(sampler.sample([prompt], 200, settings)))
+    assert tokens_of(list(sampler.sample([prompt], 200, settings, feed=feed))) == whole
