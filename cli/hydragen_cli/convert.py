@@ -106,7 +106,12 @@ def export(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write to a file, not to stdout."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write to a file, not to stdout; a log in a directory is named as its tool does.",
+        ),
     ] = None,
     force: Force = False,
     quiet: arguments.Quiet = False,
@@ -131,13 +136,11 @@ def export(
         ]
     check_outputs({"output": output}, read)
     refuse_existing(output, force)
-    manifest = None if samples == "-" else manifest_path(Path(samples))
-    model = "unknown"
-    if manifest is not None and manifest.is_file():
-        model = Manifest.read(manifest).model_name
+    beside = None if samples == "-" else manifest_path(Path(samples))
+    manifest = Manifest.read(beside) if beside is not None and beside.is_file() else None
     reader = _Reader()
     with _source(samples) as source, open_output(output) as target:
-        for text in export_samples(reader.read(source), format_, model):
+        for text in export_samples(reader.read(source), format_, manifest):
             target.write(text.encode())
     broken = f"; {count(reader.broken, 'line')} left out" if reader.broken else ""
     note(f"{count(reader.good, 'sample')} written{broken}", quiet=quiet)
@@ -156,10 +159,13 @@ def _export_log(
     """Writes a run, with what the judge said of it."""
     if run == "-":
         raise InputError("a log is of a run; name its samples, its verdicts or its folder")
-    from hydragen_tree.results.logs import export_log
+    from hydragen_tree.results.logs import check_name, export_log, name_of_log
     from hydragen_tree.results.results import Results
 
     results = Results.read(run)
+    if output is not None and output.is_dir():
+        output /= name_of_log(results, format_)
+    check_name(output, format_)
     check_outputs({"output": output}, [*read, *results.files.named()])
     refuse_existing(output, force)
     with open_output(output) as target:
@@ -167,7 +173,8 @@ def _export_log(
             target.write(text.encode())
     if broken := results.broken:
         note(f"{broken[0]}; {count(len(broken), 'line')} left out")
-    note(f"{results.files.name}: written as {format_}", quiet=quiet)
+    where = "" if output is None else f", to {output}"
+    note(f"{results.files.name}: written as {format_}{where}", quiet=quiet)
     return PARTIAL if broken else 0
 
 

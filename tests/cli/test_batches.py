@@ -1,6 +1,7 @@
 """A batch of OpenAI's requests, sampled, and its answers in the format of their output."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,39 @@ def test_a_batch_comes_back_as_answers(own_home: Path, capsys: pytest.CaptureFix
             s["sample_index"]: s["completion"] for s in samples if s["task_id"] == body["id"][5:]
         }
         assert [choice["text"] for choice in body["choices"]] == [texts[i] for i in range(3)]
+
+
+def test_answers_hold_what_openai_s_reader_asks_for(
+    own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_batch()
+    assert hydragen("sample", "--prompts", "batch.jsonl", "-o", "s.jsonl", "--logprobs") == 0
+    manifest = json.loads(Path("s.jsonl.manifest.json").read_text())
+    (read,) = manifest["tasks"]["one"]["prompt_tokens"]
+    samples = [json.loads(line) for line in Path("s.jsonl").read_text().splitlines()]
+    drawn = {s["sample_index"]: s for s in samples if s["task_id"] == "one"}
+    written = sum(sample["n_tokens"] for sample in drawn.values())
+    for is_chat, format_ in ((True, "openai-batch"), (False, "openai-batch-completions")):
+        capsys.readouterr()
+        assert hydragen("export", "s.jsonl", "--format", format_) == 0
+        answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        (body,) = (a["response"]["body"] for a in answers if a["custom_id"] == "one")
+        assert body["usage"] == {
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+        }
+        started = datetime.fromtimestamp(body["created"], UTC).isoformat()
+        assert started == manifest["sessions"][0]["started"]
+        for choice in body["choices"]:
+            sample = drawn[choice["index"]]
+            names = [f"token_id:{number}" for number in sample["token_ids"]]
+            said = choice["logprobs"]
+            if is_chat:
+                found = [(each["token"], each["logprob"]) for each in said["content"]]
+            else:
+                found = [*zip(said["tokens"], said["token_logprobs"], strict=True)]
+            assert found == [*zip(names, sample["token_logprobs"], strict=True)]
 
 
 def test_requests_that_differ_are_named(own_home: Path) -> None:

@@ -1,6 +1,7 @@
 """A run in the layouts of inspect's log and of the samples that lm-eval logs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,23 @@ def test_inspect_reads_its_log(run: Path) -> None:
     assert sample.scores["hydragen-eval"].value == "I"
     inspect.write_eval_log(log, "log.eval")
     assert inspect.read_eval_log("log.eval", header_only=True).results.total_samples == 15
+
+
+def test_a_log_in_a_directory_is_named_as_its_tool_looks_for_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "logs").mkdir()
+    assert export("run", "inspect", "logs") == export("run", "lm-eval", "logs/") == 0
+    first, second = sorted(path.name for path in (run / "logs").iterdir())
+    # inspect lists files whose names begin with a time, lm-eval's readers take samples_*.jsonl.
+    assert re.fullmatch(r"2026-11-29T06-34-22-00-00_hydragen_[0-9a-f]{12}\.json", first)
+    assert second == "samples_hydragen_2026-11-29T06-34-22-00-00.jsonl"
+    assert f"logs/{first}" in capsys.readouterr().err
+    head = json.loads((run / "logs" / first).read_text())["eval"]
+    assert head["run_id"]  # two logs without one, started in the same second, are one to inspect
+    assert head["task_id"]
+    with pytest.raises(InputError, match=r"x\.eval: inspect's \.eval is another layout"):
+        export("run", "inspect", "x.eval")
 
 
 def test_what_a_model_thought_stands_before_its_answer(own_home: Path) -> None:

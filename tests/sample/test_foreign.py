@@ -2,6 +2,9 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -181,6 +184,19 @@ def test_a_json_file_of_lines_is_one(tmp_path: Path) -> None:
         ({"question_id": "a", "code_list": [5]}, "`solution`: expected a string"),
         ({"id": "a", "epoch": 1, "output": {"choices": []}}, "a: no code"),
         ({"custom_id": "a", "response": None}, "a: no code"),
+        (
+            {"custom_id": "a", "response": None, "error": {"message": "timed\nout"}},
+            "a: no code: timed out",
+        ),
+        (
+            {"custom_id": "a", "response": {"body": {"error": {"message": "too long"}}}},
+            "a: no code: too long",
+        ),
+        (
+            {"custom_id": "a", "response": {"body": {"object": "error", "message": "too long"}}},
+            "a: no code: too long",
+        ),
+        (inspect_sample(1, "", error={"message": "no such model"}), "53: no code: no such model"),
         ({"doc": "?", "resps": [["x"]]}, "expected the key `task_id`"),
     ],
 )
@@ -190,3 +206,46 @@ def test_what_holds_no_program_is_a_broken_line(
     [found] = read_lines(write(tmp_path / "x.jsonl", [record]))
     assert isinstance(found, BrokenLine)
     assert reason in str(found)
+
+
+def test_answers_that_lm_eval_filtered_in_several_ways_count_once(tmp_path: Path) -> None:
+    """As `filter_list` with two filters logs them: all documents, and then all again."""
+    other = {"doc_id": 54, "doc": {"task_id": "HumanEval/54"}, "filter": "create_test"}
+    other |= {"resps": [["a"]], "filtered_resps": [["b"]]}
+    first = [LM_EVAL, other]
+    again = [record | {"filter": "take_first", "filtered_resps": ["c"]} for record in first]
+    found = read(write(tmp_path / "samples_x.jsonl", [*first, *again]))
+    assert [row[:2] for row in found] == [
+        ("HumanEval/53", 0),
+        ("HumanEval/53", 1),
+        ("HumanEval/54", 0),
+    ]
+    # A second run of the same task, joined to the first, has the same filter and is more samples.
+    assert len(read(write(tmp_path / "samples_y.jsonl", [*first, *first]))) == 6
+
+
+def places(value: Any, *above: Any) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a record."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    for key, part in value.items() if isinstance(value, dict) else ():
+        yield (*above, key)
+        yield from places(part, *above, key)
+
+
+@pytest.mark.parametrize("wrong", [None, 1, True, "s", [], {}, [None], ["s"], [{}], {"a": 1}])
+def test_whatever_stands_in_a_record_breaks_no_more_than_its_line(
+    tmp_path: Path, wrong: Any
+) -> None:
+    records = [INSPECT[1], INSPECT[2], LM_EVAL, openai("a", say("x")), openai("a", {"text": "t"})]
+    lines = []
+    for record in records:
+        for *above, last in places(record):
+            line = json.loads(json.dumps(record))
+            reduce(getitem, above, line)[last] = wrong
+            lines.append(line)
+    found = [
+        *read_lines(write(tmp_path / "x.jsonl", [*lines, {"task_id": "last", "solution": ""}]))
+    ]
+    assert isinstance(found[-1], SampleLine)
+    assert found[-1].task_id == "last"
