@@ -273,6 +273,16 @@ Compile = Annotated[
         "Of use for long runs of models whose norms and rotation no kernel here computes.",
     ),
 ]
+Drafts = Annotated[
+    str,
+    typer.Option(
+        "--drafts",
+        metavar="WHEN",
+        rich_help_panel=_MODEL,
+        help="Several tokens of a sample in one step, where others have drawn the same before: "
+        "auto where rows are few and it pays, or off. Samples are the same.",
+    ),
+]
 BatchInvariant = Annotated[
     bool,
     typer.Option(

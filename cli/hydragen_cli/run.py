@@ -127,6 +127,7 @@ def run(
     attention: arguments.Attention = "auto",
     batch_invariant: arguments.BatchInvariant = False,
     compile: arguments.Compile = False,
+    drafts: arguments.Drafts = "auto",
     memory: arguments.Memory = None,
     max_rows: arguments.MaxRows = None,
     k: judging.Ks = None,
@@ -173,6 +174,7 @@ def run(
         attention,
         batch_invariant,
         compile,
+        drafts,
         parse_bytes("memory_bytes", memory),
         max_rows,
     )

@@ -76,6 +76,7 @@ def sample(
     attention: arguments.Attention = "auto",
     batch_invariant: arguments.BatchInvariant = False,
     compile: arguments.Compile = False,
+    drafts: arguments.Drafts = "auto",
     memory: arguments.Memory = None,
     max_rows: arguments.MaxRows = None,
     verbose: arguments.Verbose = False,
@@ -123,6 +124,7 @@ def sample(
         attention,
         batch_invariant,
         compile,
+        drafts,
         memory_bytes,
         max_rows,
     )

@@ -61,6 +61,7 @@ class ModelChoice:
     attention: str
     batch_invariant: bool
     compiled: bool
+    drafts: str
     memory_bytes: int | None
     max_rows: int | None
 
@@ -143,6 +144,7 @@ def _sampler(choice: ModelChoice, say: Callable[[str], None]) -> "Sampler":
         "memory_bytes": choice.memory_bytes,
         "max_rows": choice.max_rows,
         "compiled": choice.compiled,
+        "drafts": choice.drafts,
     }
     if choice.ray is not None:
         from hydragen_tree.spread.ray_cluster import join
@@ -265,6 +267,11 @@ def describe_batch(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{figures['admission_s'] / busy_s:.0%} of the time beside {count(steps, 'step')}",
         ),
     ]
+    if proposed := figures.get("drafts_proposed"):
+        rows, accepted = figures["rows_computed"], figures["drafts_accepted"]
+        a_step = rows / max(rows - accepted, 1)
+        drawn = f"{accepted / proposed:.0%} of {proposed:,} drawn"
+        lines.append(("drafts", f"{drawn}, {a_step:,.2f} tokens of a row in a step"))
     if number := figures["lengths_predicted"]:
         error = figures["length_error_tokens"] / number
         lines.append(("lengths", f"{error:,.1f} tokens off in the mean, of {number:,} predicted"))

@@ -130,8 +130,8 @@ class Admission:
         if self._stepper.n_samples < _FULL * self._max_rows:
             return self._prefill.max_tokens
         is_cpu = self._cache.keys.device.type == "cpu"
-        steps: int = progress.drawn.tokens.shape[0]
-        return max(progress.rows, steps * (_FREE_TOKENS_CPU if is_cpu else _FREE_TOKENS))
+        free = _FREE_TOKENS_CPU if is_cpu else _FREE_TOKENS
+        return max(progress.rows, max(progress.steps, 1) * free)
 
     def give_up_prefetched(self) -> None:
         """Gives up what is computed of prompts that no row has needed yet."""

@@ -213,10 +213,31 @@ class Batch:
         column = self.tail // page_tokens
         return np.flatnonzero((self.n_drawn > 0) & (self.pages[np.arange(self.size), column] < 0))
 
-    def take_pages(self, cache: KVCache) -> None:
-        """Gives every row a page for its next token; the caller has made sure there are enough."""
+    def take_pages(self, cache: KVCache, drafts: NDArray[np.int64] | None = None) -> None:
+        """Gives every row a page for its next token; the caller has made sure there are enough.
+
+        Args:
+            cache: where they come from.
+            drafts: `[rows]` tokens behind that one, of a page at the most, that need room as well.
+        """
         due = self.pages_due(cache.page_tokens)
         self.pages[due, self.tail[due] // cache.page_tokens] = cache.take(due.size)
+        if drafts is not None:
+            column = (self.tail + drafts) // cache.page_tokens
+            due = np.flatnonzero((drafts > 0) & (self.pages[np.arange(self.size), column] < 0))
+            self.pages[due, column[due]] = cache.take(due.size)
+
+    def advance(self, tokens: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """Rows go on by several tokens, which all their samples have drawn and the cache has.
+
+        Args:
+            tokens: `[rows, most]`.
+            counts: `[rows]` how many of them.
+        """
+        row, step = np.nonzero(np.arange(tokens.shape[1]) < counts[:, None])
+        self.drawn[row, self.n_drawn[row] + step] = tokens[row, step]
+        self.n_drawn = (self.n_drawn + counts).astype(np.int32)
+        self.tail = (self.tail + counts).astype(np.int32)
 
     def stored(self) -> None:
         """The last token of every row has gone through the model: its keys are in the tail."""

@@ -342,6 +342,7 @@ class DeviceStepper:
         return Progress(
             _together(samples),
             Drawn(*(part[:, columns] for part in drawn)),
+            int(np.count_nonzero(has_drawn.any(axis=1))),
             flight.n_fresh + computed,
             ended,
         )

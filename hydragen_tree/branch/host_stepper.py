@@ -1,6 +1,8 @@
 """Steps that the host takes one by one: rows through the model, then a token for each sample."""
 
 import sys
+import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +14,10 @@ from hydragen_kernels.drawn import Drawn
 from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.batch import Batch, Children
+from hydragen_tree.branch.drafting import Drafting, Drafts
 from hydragen_tree.branch.drawing import draw
 from hydragen_tree.branch.freezing import Freezing
+from hydragen_tree.branch.host_drafts import HostDrafts
 from hydragen_tree.branch.prefill import forward
 from hydragen_tree.branch.stepper import Admitted, Ended, Ends, Progress, Waiting, parked
 from hydragen_tree.model.adapter import TreeModel
@@ -35,6 +39,7 @@ class HostStepper:
         settings: how to draw.
         max_rows: rows of the batch at the most.
         ends: decides when samples end.
+        drafting: proposes tokens; None: a step draws one token of each sample.
     """
 
     is_ahead = False
@@ -50,10 +55,14 @@ class HostStepper:
         settings: SamplingSettings,
         max_rows: int,
         ends: Ends,
+        drafting: Drafting | None = None,
     ) -> None:
         self._batch, self._model, self._cache, self._table = batch, model, cache, table
         self._freezing, self._keys, self._settings = freezing, keys, settings
         self._max_rows, self._ends = max_rows, ends
+        self._drafts = None
+        if drafting is not None:
+            self._drafts = HostDrafts(drafting, batch, cache, ends, model.ranks)
         self._fresh: dict[int, Tensor] = {}  # leaf to logits, until they are drawn from
 
     @property
@@ -111,28 +120,32 @@ class HostStepper:
         """See `Stepper`: nothing, the host takes its steps itself."""
 
     def step(self) -> Progress:
-        """See `Stepper`: one token of every sample."""
+        """See `Stepper`: one token of every sample, and drafts before it."""
         batch = self._batch
         if self.lacks_pages:
             return parked(self._park())
-        rows, samples = batch.size, batch.samples
-        logits = self._logits()
-        positions = batch.n_drawn[batch.row_of].astype(np.int64)
-        drawn = draw(
-            logits,
-            batch.row_of,
-            self._keys[samples],
-            positions,
-            self._settings,
-            ordered=self._model.batch_invariant,
-        )
-        children = batch.children(drawn.tokens)
+        samples, drafts = batch.samples, None
+        if self._drafts is not None:
+            drafts = self._drafts.propose()
+        rows, n_drafts = batch.size, 0 if drafts is None else int(drafts.counts.sum())
+        started, is_decode = time.perf_counter(), not self._fresh
+        drawn = self._draw(self._logits(drafts), drafts)
+        last, n_accepted = np.zeros(samples.size, np.int64), 0
+        if self._drafts is not None and is_decode:
+            self._drafts.took(rows + n_drafts, time.perf_counter() - started)
+        if self._drafts is not None and drafts is not None:
+            n_accepted = self._drafts.settle(drawn, drafts)
+            last = np.count_nonzero(drawn.tokens >= 0, axis=0) - 1
+        children = batch.children(drawn.tokens[last, np.arange(samples.size)])
+        if self._drafts is not None:
+            self._drafts.follow(children)
         stops = self._ends.advance(batch.stops[children.parent], children.token)
         ended, alive = self._ended(children, stops)
         surplus = self._set_aside(children, alive)
         self._freezing.freeze(children, alive)
         batch.grow(children, alive, stops, self._cache)
-        return Progress(samples, Drawn(*(part[None] for part in drawn)), rows, ended, surplus)
+        counts = n_drafts, n_accepted
+        return Progress(samples, drawn, 1, rows + n_accepted, ended, surplus, counts)
 
     def _park(self) -> list[Waiting]:
         """Makes room for the next token of other rows: the last ones leave.
@@ -178,25 +191,75 @@ class HostStepper:
             alive[child] = False
         return surplus
 
-    def _logits(self) -> Tensor:
-        """Logits of all rows: kept ones for those that have drawn nothing, else one step."""
+    def _draw(self, logits: Tensor, drafts: Drafts | None) -> Drawn[NDArray[Any]]:
+        """What samples draw, `[1 + drafts, samples]`; the token -1 where a row has no more drafts.
+
+        Args:
+            logits: `[rows and drafts, vocabulary]`, those of a row behind each other.
+            drafts: of the rows.
+        """
+        batch, keys = self._batch, self._keys[self._batch.samples]
+        per_row = np.ones(batch.size, np.int64) if drafts is None else 1 + drafts.counts
+        per_sample = per_row[batch.row_of]
+        sample = np.repeat(np.arange(keys.size), per_sample)
+        place = np.arange(sample.size) - (per_sample.cumsum() - per_sample)[sample]
+        row = (per_row.cumsum() - per_row)[batch.row_of][sample] + place
+        order = np.argsort(row, kind="stable")
+        sample, place = sample[order], place[order]
+        drawn = draw(
+            logits,
+            row[order].astype(np.int32),
+            keys[sample],
+            batch.n_drawn[batch.row_of][sample] + place,
+            self._settings,
+            ordered=self._model.batch_invariant,
+        )
+        size = int(per_row.max()), keys.size
+        parts = Drawn(np.full(size, -1, np.int64), np.zeros(size), np.zeros(size))
+        for whole, part in zip(parts, drawn, strict=True):
+            whole[place, sample] = part
+        return parts
+
+    def _logits(self, drafts: Drafts | None) -> Tensor:
+        """Logits of all rows and drafts: kept ones for rows that have drawn nothing, else a step's.
+
+        A row's drafts stand behind it.
+        """
         batch = self._batch
-        batch.take_pages(self._cache)
+        batch.take_pages(self._cache, None if drafts is None else drafts.counts)
         old, new = np.flatnonzero(batch.n_drawn > 0), np.flatnonzero(batch.n_drawn == 0)
         parts = []
         if old.size:
-            parts.append(self._decode(old))
+            parts.append(self._decode(old, drafts))
         if new.size:
             parts.append(torch.stack([self._fresh[leaf] for leaf in batch.leaf[new].tolist()]))
             self._fresh.clear()
         batch.stored()
         if len(parts) == 1:
             return parts[0]
-        return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate([old, new])))]
+        own = old if drafts is None else np.repeat(old, 1 + drafts.counts[old])
+        order = np.argsort(np.concatenate([own, new]), kind="stable")
+        return torch.cat(parts)[torch.from_numpy(order)]
 
-    def _decode(self, rows: NDArray[np.int64]) -> Tensor:
-        """Logits `[rows, vocabulary]` after the last token of these rows."""
-        return decode(self._model, self._cache, self._table, self._batch, rows)
+    def _decode(self, rows: NDArray[np.int64], drafts: Drafts | None) -> Tensor:
+        """Logits `[rows and drafts, vocabulary]` behind the last token, and drafts, of rows."""
+        model, cache, table, batch = self._model, self._cache, self._table, self._batch
+        if drafts is None:
+            return decode(model, cache, table, batch, rows)
+        counts = drafts.counts[rows]
+        own = np.repeat(rows, 1 + counts)
+        place = np.arange(own.size) - np.repeat((1 + counts).cumsum() - 1 - counts, 1 + counts)
+        tokens = np.where(place == 0, batch.last_token[own], drafts.tokens[own, place - 1])
+        return decode_tokens(
+            model,
+            cache,
+            table,
+            tokens.astype(np.int32),
+            (batch.start[own] + batch.n_drawn[own] - 1 + place).astype(np.int32),
+            batch.segment[own],
+            batch.pages[own],
+            (batch.tail[own] + place).astype(np.int32),
+        )
 
 
 def decode(

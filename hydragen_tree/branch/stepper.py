@@ -75,24 +75,29 @@ class Progress:
 
     Attributes:
         samples: `[samples]` numbers of the samples that were in the batch.
-        drawn: `[steps, samples]` each; the token -1 where a sample has drawn nothing.
-        rows: rows whose logits were computed, summed over the steps.
+        drawn: `[tokens, samples]` each, in order; the token -1 where a sample has drawn nothing. A
+            step is one of these, or several where rows have taken drafts along.
+        steps: those in which anything was drawn.
+        rows: rows whose logits were computed, summed over the steps; a draft that was drawn is one.
         ended: samples that are done.
         parked: branches that had to leave, depth-first.
+        drafts: tokens that were proposed, and those of them that were drawn.
     """
 
     samples: NDArray[np.int64]
     drawn: Drawn[NDArray[Any]]
+    steps: int
     rows: int
     ended: list[Ended] = field(default_factory=list)
     parked: list[Waiting] = field(default_factory=list)
+    drafts: tuple[int, int] = (0, 0)
 
 
 def parked(branches: list[Waiting]) -> Progress:
     """Nothing is drawn: these have to leave first."""
     nothing = np.empty((0, 0))
     return Progress(
-        np.empty(0, np.int64), Drawn(nothing.astype(np.int32), nothing, nothing), 0, [], branches
+        np.empty(0, np.int64), Drawn(nothing.astype(np.int32), nothing, nothing), 0, 0, [], branches
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch
+from hydragen_tree.branch.drafting import Drafting, StepCost
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
 from hydragen_tree.branch.long_prompts import LongSegments
@@ -30,6 +31,9 @@ from hydragen_tree.trie.trie import Trie
 if TYPE_CHECKING:
     from hydragen_tree.branch.decoder import Decoder
 
+# Rows that add as much to a step as it takes whatever they are, before that has been measured.
+_FREE_ROWS_CPU, _FREE_ROWS = 8.0, 200.0
+
 
 def assemble(
     model: TreeModel,
@@ -48,6 +52,7 @@ def assemble(
     prefill_class: type[Prefill] = Prefill,
     key_group: int = 1,
     long_segments: LongSegments | None = None,
+    drafts: bool = False,
 ) -> Loop:
     """A run that is ready to start.
 
@@ -67,6 +72,7 @@ def assemble(
         prefill_class: computes segments and tails.
         key_group: keys that attention takes in together, see `Backend.key_group`.
         long_segments: those of prompts beyond the model's context; None: there are none.
+        drafts: steps of the host take along what samples have drawn before, where it is worth it.
     """
     residency = Residency(trie, cache)
     table = residency.table
@@ -78,7 +84,8 @@ def assemble(
     if decoder is None:
         batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))
         freezing = Freezing(batch, trie, residency, cache, cost, shape, key_group)
-        rest = freezing, records.keys, settings, max_rows, records
+        drafting = _drafting(trie, records, model) if drafts and not cache.states.is_kept else None
+        rest = freezing, records.keys, settings, max_rows, records, drafting
         stepper = HostStepper(batch, model, cache, table, *rest)
     else:
         from hydragen_tree.branch.device_stepper import DeviceStepper  # imports Triton
@@ -95,3 +102,11 @@ def assemble(
         settings.temperature == 0.0,
     )
     return Loop(admission, stepper, residency, prefill, cache, records, stats, model.ranks)
+
+
+def _drafting(trie: Trie, records: SampleRecords, model: TreeModel) -> Drafting:
+    """Proposes what siblings have drawn, of the same problem first."""
+    problems = np.zeros(trie.leaf_segments.size, np.int64)
+    problems[trie.prompt_leaves] = records.tasks
+    free_rows = _FREE_ROWS_CPU if model.device.type == "cpu" else _FREE_ROWS
+    return Drafting(problems, trie.leaf_tokens, StepCost(free_rows))

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-import numpy as np
-
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
@@ -108,14 +106,15 @@ class Loop:
         self._update_stats()
 
     def _count(self, progress: Progress) -> None:
-        """Adds up what was computed; a step in which nothing was drawn is none."""
-        steps = int(np.count_nonzero((progress.drawn.tokens >= 0).any(axis=1)))
+        """Adds up what was computed."""
         self.stats.rows_computed += progress.rows
+        self.stats.drafts_proposed += progress.drafts[0]
+        self.stats.drafts_accepted += progress.drafts[1]
         self.stats.rows_parked += len(progress.parked)
         if self.stepper.is_ahead:
-            self.stats.steps_device += steps
+            self.stats.steps_device += progress.steps
         else:
-            self.stats.steps_host += steps
+            self.stats.steps_host += progress.steps
 
     def _update_stats(self) -> None:
         """Brings the live figures up to date."""

@@ -39,6 +39,8 @@ class RunStats:
         kv_bytes_peak: most bytes of keys and values in use.
         steps_host: steps whose ends and forks the host worked out before it took another.
         steps_device: steps that a device took ahead of the host.
+        drafts_proposed: tokens that steps took along because siblings had drawn them.
+        drafts_accepted: those of them that were drawn.
         rows_parked: rows that had to leave the batch, to be computed again.
         lengths_predicted: samples that have ended whose length had been predicted.
         length_error_tokens: by how much that was off, summed over them.
@@ -60,6 +62,8 @@ class RunStats:
     kv_bytes_peak: int = 0
     steps_host: int = 0
     steps_device: int = 0
+    drafts_proposed: int = 0
+    drafts_accepted: int = 0
     rows_parked: int = 0
     lengths_predicted: int = 0
     length_error_tokens: float = 0.0
@@ -89,6 +93,7 @@ class SampleRecords:
 
     Attributes:
         settings: how to sample.
+        tasks: `[prompts]` number of the task of each prompt.
         prompt: `[samples]` number of the prompt each continues, ascending.
         index: `[samples]` its sample index.
         keys: `[samples]` uint64 stream keys.
@@ -125,6 +130,8 @@ class SampleRecords:
                 own = own[~np.isin(own, np.array([*finished]))]
             indices.append(own)
             keys.append(stream_keys(settings.seed, prompt.task_id, prompt.variant, own))
+        numbers_of = {task: number for number, task in enumerate(variants)}
+        self.tasks = np.array([numbers_of[prompt.task_id] for prompt in prompts], np.int64)
         self.prompt = np.repeat(np.arange(len(prompts)), [own.size for own in indices])
         self.index = np.concatenate(indices)
         self.keys = np.concatenate(keys)

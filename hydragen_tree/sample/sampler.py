@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 _DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
 _GPU_DEFAULTS = (1024, 64, 8192)
 _USUAL = SamplingSettings()
+DRAFTS = ("auto", "off")
 
 
 class Sampler(NotebookView):
@@ -59,7 +60,7 @@ class Sampler(NotebookView):
     Attributes:
         source: the model's place, configuration and sizes.
         tokenizer: the model's.
-        attention, memory_bytes, compiled: as given.
+        attention, memory_bytes, compiled, drafts: as given.
         max_rows: branches in the batch at the most.
         page_tokens: tokens of a page of keys and values.
         stats: figures of the latest run, live.
@@ -73,8 +74,11 @@ class Sampler(NotebookView):
         memory_bytes: int | None = None,
         max_rows: int | None = None,
         compiled: bool = False,
+        drafts: str = "auto",
         ranks: Ranks = ALONE,
     ) -> None:
+        if drafts not in DRAFTS:
+            raise InputError(f"expected {' or '.join(DRAFTS)}", setting="drafts", value=drafts)
         if memory_bytes is not None and memory_bytes < 1:
             raise InputError(
                 "expected a size of at least 1 byte", setting="memory_bytes", value=memory_bytes
@@ -91,6 +95,7 @@ class Sampler(NotebookView):
         self.attention = attention
         self.memory_bytes = memory_bytes
         self.compiled = compiled
+        self.drafts = drafts
         self._ranks = ranks
         rows, self.page_tokens, self._prefill_tokens = _DEFAULTS.get(
             source.device.type, _GPU_DEFAULTS
@@ -119,6 +124,7 @@ class Sampler(NotebookView):
         memory_bytes: int | None = None,
         max_rows: int | None = None,
         compiled: bool = False,
+        drafts: str = "auto",
         batch_invariant: bool = False,
     ) -> "Sampler":
         """Finds a model and makes a sampler of it.
@@ -143,8 +149,10 @@ class Sampler(NotebookView):
                 CPU, on a GPU what weights and a step's own needs leave.
             max_rows: branches in the batch at the most; None: on a GPU as many as memory is likely
                 to hold, 1,024 to 16,384; on a CPU 256.
-            compiled: compile the model's layers on a GPU: half a minute once, then seconds from a
-                cache. Of use where no kernel here computes a model's norms and rotation.
+            compiled: compile the model's layers on a GPU; of use where no kernel here computes a
+                model's norms and rotation.
+            drafts: `auto`: steps take along what samples drew before, where rows are so few that it
+                pays; samples are the same. `off`: never.
             batch_invariant: samples and log-probabilities are the same bits whatever the batch, n,
                 memory, other problems, shards or a resume are; refused where they would not be.
 
@@ -169,6 +177,7 @@ class Sampler(NotebookView):
             memory_bytes=memory_bytes,
             max_rows=max_rows,
             compiled=compiled,
+            drafts=drafts,
         )
 
     @property
@@ -338,6 +347,7 @@ class Sampler(NotebookView):
             waiting=waiting,
             key_group=self.key_group,
             long_segments=LongSegments(self.source, self.model, trie, outline.prompts),
+            drafts=self.drafts == "auto",
         )
 
     @property

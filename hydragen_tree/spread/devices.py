@@ -116,6 +116,7 @@ def device_crew(sampler: Sampler, devices: Sequence[torch.device]) -> ProcessCre
                 memory_bytes=memory_bytes,
                 max_rows=sampler.max_rows,
                 compiled=sampler.compiled,
+                drafts=sampler.drafts,
             )
             for device in group
         ]

@@ -260,6 +260,7 @@ def ray_crew(sampler: Sampler, workers: int | None = None) -> RayCrew:
         attention=sampler.attention,
         max_rows=sampler.max_rows,
         compiled=sampler.compiled,
+        drafts=sampler.drafts,
     )
     return RayCrew(maker, workers, {"num_cpus": 1} if kind == "cpu" else {"num_gpus": 1})
 

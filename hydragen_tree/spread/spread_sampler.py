@@ -102,6 +102,7 @@ class SpreadSampler(Sampler):
             memory_bytes=sampler.memory_bytes,
             max_rows=sampler.max_rows,
             compiled=sampler.compiled,
+            drafts=sampler.drafts,
         )
         self.workers = [WorkerState(name) for name in crew.names]
         self._crew = crew

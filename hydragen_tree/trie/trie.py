@@ -170,8 +170,12 @@ class Trie:
 
     def prompt(self, index: int) -> Int32:
         """The tokens of a prompt, put together again."""
-        leaf = int(self.leaf_segments[self.prompt_leaves[index]])
-        return np.concatenate([segment.tokens for segment in self.path(leaf)])
+        return self.leaf_tokens(int(self.prompt_leaves[index]))
+
+    def leaf_tokens(self, leaf: int) -> Int32:
+        """The tokens from the root to the end of a leaf."""
+        path = self.path(int(self.leaf_segments[leaf]))
+        return np.concatenate([segment.tokens for segment in path])
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self.segments)

@@ -21,6 +21,7 @@ from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch import host_stepper
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch
+from hydragen_tree.branch.drafting import Drafting, StepCost
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
 from hydragen_tree.branch.prefill import Prefill
@@ -28,6 +29,7 @@ from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Progress, Waiting
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.ranks import ALONE
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
@@ -90,6 +92,7 @@ class Books:
     samples_a_leaf: int
     pass_tokens: int = 8
     key_group: int = 1
+    drafts: bool = False
 
     def __post_init__(self) -> None:
         self.trie = Trie.build(np.array(p, np.int32) for p in PROMPTS)
@@ -108,13 +111,19 @@ class Books:
         freezing = Freezing(*around, EAGER, SHAPE, self.key_group)
         keys = np.arange(self.total, dtype=np.uint64)
         settings = SamplingSettings(temperature=1.0, max_tokens=self.max_tokens)
-        table, no_model = self.residency.table, SimpleNamespace(batch_invariant=False)
+        no_model = SimpleNamespace(batch_invariant=False, ranks=ALONE)
+        table = self.residency.table
         parts: Any = self.batch, no_model, cache, table, freezing, keys, settings
-        self.stepper = HostStepper(*parts, self.max_rows, self.ends)
+        drafting = None
+        if self.drafts:
+            problems = np.arange(leaves) // 2
+            drafting = Drafting(problems, self.trie.leaf_tokens, StepCost(free_rows=1e3))
+        self.stepper = HostStepper(*parts, self.max_rows, self.ends, drafting)
         prefill = GivenLogits(self.trie, table, self.pass_tokens)
         rest = self.trie, self.residency, prefill, cache, self.max_rows, False
         self.admission = Admission(self.waiting, self.stepper, *rest)
         self.ended: list[int] = []
+        self.n_accepted = 0
 
     def check(self) -> None:
         """What must hold between any two operations."""
@@ -180,7 +189,9 @@ class Books:
         self.ends.rng, self.ends.p_end = rng, p_end
         progress = self.with_tokens(rng, spread, self.stepper.step)
         for column, sample in enumerate(progress.samples.tolist()):
-            histories[sample] = [*histories[sample], int(progress.drawn.tokens[0, column])]
+            drawn = progress.drawn.tokens[:, column]
+            histories[sample] = [*histories[sample], *drawn[drawn >= 0].tolist()]
+        self.n_accepted += progress.drafts[1]
         for ended in progress.ended:
             for sample in ended.samples.tolist():
                 assert ended.tokens.tolist() == histories.pop(sample)
@@ -208,15 +219,25 @@ class Books:
         def drawn(
             logits: torch.Tensor, rows: np.ndarray, *_: Any, ordered: bool
         ) -> Drawn[np.ndarray]:
-            assert len(logits) == self.batch.size
+            assert len(logits) == np.unique(rows).size
+            assert self.drafts or len(logits) == self.batch.size
             return Drawn(rng.integers(0, spread, rows.size), *np.zeros((2, rows.size)))
 
         def decoded(*arguments: Any) -> torch.Tensor:
             return torch.zeros(arguments[-1].size, 8)
 
+        def decoded_tokens(*arguments: Any) -> torch.Tensor:
+            *_, tokens, _, _, pages, tails = arguments
+            rows = np.arange(tokens.size)
+            assert (pages[rows, tails // PAGE] >= 0).all(), "a draft has no page"
+            slots = pages[rows, tails // PAGE] * PAGE + tails % PAGE
+            assert np.unique(slots).size == rows.size, "two tokens would lie in one place"
+            return torch.zeros(tokens.size, 8)
+
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(host_stepper, "draw", drawn)
             patch.setattr(host_stepper, "decode", decoded)
+            patch.setattr(host_stepper, "decode_tokens", decoded_tokens)
             return step()
 
 
@@ -229,6 +250,7 @@ class Books:
     spread=st.integers(1, 3),
     p_end=st.sampled_from([0.0, 0.05, 0.4]),
     pass_tokens=st.sampled_from([1, 3, 8, 100]),
+    drafts=st.booleans(),
 )
 def test_books_balance_after_every_operation(
     seed: int,
@@ -239,8 +261,11 @@ def test_books_balance_after_every_operation(
     spread: int,
     p_end: float,
     pass_tokens: int,
+    drafts: bool,
 ) -> None:
-    books = Books(n_pages, max_rows, max_tokens, samples_a_leaf, pass_tokens)
+    books = Books(
+        n_pages, max_rows, max_tokens, samples_a_leaf, pass_tokens=pass_tokens, drafts=drafts
+    )
     try:
         books.residency.check_capacity(max_tokens)
     except CapacityError:
@@ -253,6 +278,14 @@ def test_books_balance_after_every_operation(
         assert rounds < 2000, "the run does not end"
     assert sorted(books.ended) == list(range(books.total))
     assert books.cache.free_pages == n_pages
+
+
+def test_rows_go_on_by_drafts() -> None:
+    books = Books(n_pages=200, max_rows=6, max_tokens=24, samples_a_leaf=3, drafts=True)
+    rng = np.random.default_rng(0)
+    while books.batch.size or books.admission.has_waiting:
+        books.step(rng, spread=2, p_end=0.02)
+    assert books.n_accepted > 30
 
 
 def test_a_tail_is_frozen_once_and_shared() -> None:

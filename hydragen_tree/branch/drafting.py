@@ -1,0 +1,201 @@
+"""Which drafts a step takes along: those that are likelier to be right than they cost.
+
+A step takes about as long for a few rows as for one: it reads all weights. So a draft, a row of the
+step that is of use if the model draws what was proposed, is nearly free where rows are few, and
+costs as much as any other row where they are many. Both are learned while running: how long steps
+of so many rows take, and how often proposals of each source hold, by problem.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hydragen_kernels.arrays import Int32
+from hydragen_tree.branch.draft_table import N_SOURCES, DraftTable
+
+MOST_DRAFTS = 8  # of a row in a step
+_MOST_ADDED = 128  # rows of a step that the table learns from: where there are more, a part of them
+_PRIOR_TRIES = 16.0  # what the chances in all problems weigh beside those in one
+_MOST_TRIES = 512.0  # that are remembered
+_FIRST_CHANCES = (0.8, 0.7, 0.6, 0.4)  # of each source, before anything is known
+_SUREST = 0.95  # chance of a draft, than which hardly any has more
+_FORGETTING = 0.95  # of a step's time, for each step with as many rows
+_FIT_EVERY = 16  # steps
+_LEAST_SIZES = 3  # numbers of rows, an octave's half apart, that a line is drawn through
+
+
+class Drafts(NamedTuple):
+    """What is proposed for the rows of a batch.
+
+    Attributes:
+        tokens: `[rows, most]` int64; of meaning up to `counts`.
+        sources: `[rows, most]` of the table.
+        counts: `[rows]` int64, how many a row takes along.
+    """
+
+    tokens: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+class StepCost:
+    """How long steps take, as a line over their rows.
+
+    Args:
+        free_rows: rows that add as much to a step as it takes whatever they are; a first guess.
+
+    Attributes:
+        free_rows: as learned since.
+    """
+
+    def __init__(self, free_rows: float) -> None:
+        self.free_rows = free_rows
+        self._seconds: dict[int, float] = {}  # by half octave of rows
+        self._seen = 0
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Takes note of a step."""
+        size = round(2 * math.log2(rows))
+        mean = self._seconds.setdefault(size, seconds)
+        self._seconds[size] = _FORGETTING * mean + (1 - _FORGETTING) * seconds
+        self._seen += 1
+        if self._seen % _FIT_EVERY == 0 and len(self._seconds) >= _LEAST_SIZES:
+            self._fit()
+
+    def _fit(self) -> None:
+        rows = 2.0 ** (np.array(list(self._seconds)) / 2)
+        seconds = np.array(list(self._seconds.values()))
+        # relative errors count: a step of few rows is as well known as one of many
+        slope, base = np.polyfit(rows, seconds, 1, w=1 / seconds)
+        least = 1e-3 * float(seconds.max()) / float(rows.max())
+        self.free_rows = max(float(base), 0.0) / max(float(slope), least)
+
+
+class Drafting:
+    """Proposes tokens for rows, and learns from what was drawn.
+
+    Args:
+        problems: `[leaves]` number of the problem that each leaf of the trie belongs to.
+        text: the prompt's tokens of a leaf.
+        cost: of steps.
+
+    Attributes:
+        table: what has followed what.
+        cost: of steps.
+    """
+
+    def __init__(
+        self,
+        problems: NDArray[np.int64],
+        text: Callable[[int], Int32],
+        cost: StepCost,
+    ) -> None:
+        self.table, self.cost = DraftTable(), cost
+        self._problems, self._text = problems, text
+        self._is_known = np.zeros(problems.size, np.bool_)
+        n_problems = int(problems.max(initial=0)) + 1
+        self._tries = np.zeros((n_problems, N_SOURCES))
+        self._hits = np.zeros((n_problems, N_SOURCES))
+        self._all_tries = np.full(N_SOURCES, _PRIOR_TRIES)
+        self._all_hits = np.array(_FIRST_CHANCES) * _PRIOR_TRIES
+
+    def problems_of(self, leaves: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The problem of each leaf; the table learns the prompts of those that are new."""
+        for leaf in np.unique(leaves[~self._is_known[leaves]]).tolist():
+            self._is_known[leaf] = True
+            tokens = self._text(leaf)
+            self.table.add_text(int(self._problems[leaf]), tokens[tokens >= 0])
+        problems: NDArray[np.int64] = self._problems[leaves]
+        return problems
+
+    def propose(
+        self,
+        problems: NDArray[np.int64],
+        contexts: NDArray[np.int64],
+        samples: NDArray[np.int64],
+        limits: NDArray[np.int64],
+    ) -> Drafts | None:
+        """The drafts of a step that are worth what they cost; None where no row has any.
+
+        Args:
+            problems: `[rows]`.
+            contexts: `[rows]` their last tokens, see `draft_table.contexts_of`.
+            samples: `[rows]` that each carries: a draft is of use if all of them draw it.
+            limits: `[rows]` drafts that a row can take at the most.
+        """
+        rows = problems.size
+        if not rows or not limits.any() or self._is_dear(rows):
+            return None
+        tokens, sources = self.table.propose(problems, contexts, MOST_DRAFTS)
+        chances = self.chances()[problems[:, None], sources]
+        chances[(sources < 0) | (np.arange(MOST_DRAFTS) >= limits[:, None])] = 0.0
+        together = chances.cumprod(1) ** samples.astype(np.float64)[:, None]
+        counts = self._worthwhile(together, samples)
+        return Drafts(tokens, sources, counts) if counts.any() else None
+
+    def chances(self) -> NDArray[np.float64]:
+        """`[problems, sources]` that a proposal is what a sample draws."""
+        overall = self._all_hits / self._all_tries
+        hits: NDArray[np.float64] = self._hits + _PRIOR_TRIES * overall
+        return hits / (self._tries + _PRIOR_TRIES)
+
+    def learn(
+        self,
+        problems: NDArray[np.int64],
+        sources: NDArray[np.int64],
+        agrees: NDArray[np.bool_],
+    ) -> None:
+        """Takes note of drafts that samples have met, `[n]` each.
+
+        Args:
+            problems: of each.
+            sources: of each.
+            agrees: whether the sample drew the draft.
+        """
+        np.add.at(self._tries, (problems, sources), 1.0)
+        np.add.at(self._hits, (problems, sources), agrees)
+        self._all_tries += np.bincount(sources, minlength=N_SOURCES)
+        self._all_hits += np.bincount(sources, agrees, minlength=N_SOURCES)
+        for tries, hits in ((self._tries, self._hits), (self._all_tries, self._all_hits)):
+            is_full = tries > _MOST_TRIES
+            tries[is_full] /= 2
+            hits[is_full] /= 2
+
+    def add(
+        self,
+        problems: NDArray[np.int64],
+        contexts: NDArray[np.int64],
+        tokens: NDArray[np.integer],
+    ) -> NDArray[np.int64]:
+        """Lets the table learn what has followed contexts; see `DraftTable.add`."""
+        every = -(-tokens.size // _MOST_ADDED) if tokens.size else 1
+        return self.table.add(problems[::every], contexts[::every], tokens[::every])
+
+    def _is_dear(self, rows: int) -> bool:
+        """Whether not even a draft that is as good as right pays for its row."""
+        return rows > _SUREST * (self.cost.free_rows + rows)
+
+    def _worthwhile(
+        self, together: NDArray[np.float64], samples: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """How many drafts each row takes: those with which a step draws most tokens a second.
+
+        Args:
+            together: `[rows, most]` chances that a draft and all before it hold, for all samples.
+            samples: `[rows]`.
+        """
+        gains = together * samples[:, None]
+        ordered = np.sort(gains, axis=None)[::-1]
+        ordered = ordered[ordered > 0.0]
+        if not ordered.size:
+            return np.zeros(samples.size, np.int64)
+        tokens = float(samples.sum()) + np.concatenate([[0.0], ordered.cumsum()])
+        rows = self.cost.free_rows + samples.size + np.arange(tokens.size)
+        best = int((tokens / rows).argmax())
+        if best == 0:
+            return np.zeros(samples.size, np.int64)
+        counts: NDArray[np.int64] = np.cumprod(gains >= ordered[best - 1], axis=1).sum(1)
+        return counts

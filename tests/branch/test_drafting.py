@@ -1,0 +1,91 @@
+"""Which drafts are worth their rows."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hydragen_tree.branch.draft_table import N_SOURCES, contexts_of
+from hydragen_tree.branch.drafting import MOST_DRAFTS, Drafting, StepCost
+
+
+def drafting(free_rows: float, text: list[int] | None = None) -> Drafting:
+    tokens = np.array(text or [1], np.int32)
+    made = Drafting(np.array([0, 1]), lambda leaf: tokens, StepCost(free_rows))
+    made.problems_of(np.array([0]))
+    return made
+
+
+@given(
+    free_rows=st.floats(0.1, 50.0),
+    chances=st.lists(
+        st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]), min_size=2, max_size=2),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_no_other_choice_draws_more_tokens_a_second(
+    free_rows: float, chances: list[list[float]]
+) -> None:
+    together = np.array(chances).cumprod(1)
+    rows = len(chances)
+
+    def rate(counts: tuple[int, ...]) -> float:
+        gained = sum(together[row, :count].sum() for row, count in enumerate(counts))
+        return (rows + gained) / (free_rows + rows + sum(counts))
+
+    found = drafting(free_rows)._worthwhile(together, np.ones(rows, np.int64))
+    best = max(rate(counts) for counts in product(range(3), repeat=rows))
+    assert rate(tuple(found.tolist())) == pytest.approx(best)
+
+
+def test_few_rows_take_drafts_and_many_take_none() -> None:
+    text = [*range(1, 20), 1, 2, 3]
+    contexts = contexts_of(np.array([[1, 2, 3]], np.int32), np.array([3], np.int32))
+
+    def counts(free_rows: float, rows: int, limit: int = 100) -> list[int]:
+        own = drafting(free_rows, text)
+        ones = np.ones(rows, np.int64)
+        proposed = own.propose(0 * ones, np.repeat(contexts, rows), ones, limit * ones)
+        return [] if proposed is None else proposed.counts.tolist()
+
+    assert counts(200.0, 4) == [MOST_DRAFTS] * 4
+    assert counts(200.0, 4, limit=2) == [2] * 4
+    assert counts(8.0, 1024) == []
+    assert counts(200.0, 4, limit=0) == []
+
+
+def test_a_source_that_does_not_hold_is_left_alone() -> None:
+    own = drafting(4.0, [*range(1, 20), 1, 2, 3])
+    contexts = contexts_of(np.array([[1, 2, 3]], np.int32), np.array([3], np.int32))
+    one, wrong = np.ones(1, np.int64), np.zeros(40, np.bool_)
+    problems = np.zeros(1, np.int64)
+    assert own.propose(problems, contexts, one, 8 * one) is not None
+    own.learn(np.zeros(40, np.int64), np.zeros(40, np.int64), wrong)
+    assert own.propose(problems, contexts, one, 8 * one) is None
+    assert own.chances()[1, 0] < 0.5, "the other problem learns from the first one"
+    own.learn(np.ones(400, np.int64), np.zeros(400, np.int64), ~wrong.repeat(10))
+    assert own.chances()[1, 0] > 0.8
+    assert own.chances().shape == (2, N_SOURCES)
+
+
+def test_samples_that_may_part_take_fewer() -> None:
+    own = drafting(200.0, [*range(1, 20), 1, 2, 3])
+    contexts = contexts_of(np.array([[1, 2, 3]] * 2, np.int32), np.array([3, 3], np.int32))
+    samples, limits = np.array([1, 40]), np.array([8, 8])
+    proposed = own.propose(np.zeros(2, np.int64), contexts, samples, limits)
+    assert proposed is not None
+    assert proposed.counts[0] > proposed.counts[1]
+
+
+def test_the_cost_of_steps_is_learned() -> None:
+    cost, rng = StepCost(8.0), np.random.default_rng(0)
+    for rows in np.tile([1, 3, 8, 20, 64], 40).tolist():
+        cost.took(rows, (30.0 + rows) * 1e-4 * rng.uniform(0.95, 1.05))
+    assert cost.free_rows == pytest.approx(30.0, rel=0.2)
+    alone = StepCost(8.0)
+    for _ in range(100):
+        alone.took(4, 1e-3)
+    assert alone.free_rows == 8.0, "one size says nothing of others"
