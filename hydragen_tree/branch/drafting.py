@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
-from hydragen_tree.branch.draft_table import N_SOURCES, DraftTable
+from hydragen_kernels.draft_hash import SOURCES
+from hydragen_tree.branch.draft_table import DraftTable
 
 MOST_DRAFTS = 8  # of a row in a step
 _MOST_ADDED = 128  # rows of a step that the table learns from: where there are more, a part of them
@@ -97,9 +98,9 @@ class Drafting:
         self._problems, self._text = problems, text
         self._is_known = np.zeros(problems.size, np.bool_)
         n_problems = int(problems.max(initial=0)) + 1
-        self._tries = np.zeros((n_problems, N_SOURCES))
-        self._hits = np.zeros((n_problems, N_SOURCES))
-        self._all_tries = np.full(N_SOURCES, _PRIOR_TRIES)
+        self._tries = np.zeros((n_problems, len(SOURCES)))
+        self._hits = np.zeros((n_problems, len(SOURCES)))
+        self._all_tries = np.full(len(SOURCES), _PRIOR_TRIES)
         self._all_hits = np.array(_FIRST_CHANCES) * _PRIOR_TRIES
 
     def problems_of(self, leaves: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -157,8 +158,8 @@ class Drafting:
         """
         np.add.at(self._tries, (problems, sources), 1.0)
         np.add.at(self._hits, (problems, sources), agrees)
-        self._all_tries += np.bincount(sources, minlength=N_SOURCES)
-        self._all_hits += np.bincount(sources, agrees, minlength=N_SOURCES)
+        self._all_tries += np.bincount(sources, minlength=len(SOURCES))
+        self._all_hits += np.bincount(sources, agrees, minlength=len(SOURCES))
         for tries, hits in ((self._tries, self._hits), (self._all_tries, self._all_hits)):
             is_full = tries > _MOST_TRIES
             tries[is_full] /= 2
@@ -169,10 +170,10 @@ class Drafting:
         problems: NDArray[np.int64],
         contexts: NDArray[np.int64],
         tokens: NDArray[np.integer],
-    ) -> NDArray[np.int64]:
+    ) -> None:
         """Lets the table learn what has followed contexts; see `DraftTable.add`."""
         every = -(-tokens.size // _MOST_ADDED) if tokens.size else 1
-        return self.table.add(problems[::every], contexts[::every], tokens[::every])
+        self.table.add(problems[::every], contexts[::every], tokens[::every])
 
     def _is_dear(self, rows: int) -> bool:
         """Whether not even a draft that is as good as right pays for its row."""

@@ -4,17 +4,17 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hydragen_kernels.draft_hash import SOURCES
 from hydragen_tree.branch.draft_table import DraftTable, after, contexts_of
 
-SOURCES = ((3, True), (2, True), (3, False), (1, True))
 TOKENS = st.integers(1, 2**21 - 1) | st.integers(1, 4)
 
 
 class PlainSearch:
-    """The same votes in a dictionary, its keys spelled out."""
+    """The same in a dictionary, its keys spelled out."""
 
     def __init__(self) -> None:
-        self.entries: dict[tuple[int, int, tuple[int, ...]], tuple[int, int]] = {}
+        self.entries: dict[tuple[int, int, tuple[int, ...]], int] = {}
 
     def keys(self, problem: int, past: list[int]) -> list[tuple[int, int, tuple[int, ...]]]:
         past = [0, 0, 0, *past]
@@ -25,9 +25,7 @@ class PlainSearch:
 
     def add(self, problem: int, past: list[int], token: int) -> None:
         for key in self.keys(problem, past):
-            held, votes = self.entries.get(key, (token, -1))
-            votes += 1 if held == token else -1
-            self.entries[key] = (token, 0) if votes < 0 else (held, min(votes, 7))
+            self.entries[key] = token
 
     def propose(self, problem: int, past: list[int], most: int) -> list[int]:
         past, found = list(past), []
@@ -35,8 +33,8 @@ class PlainSearch:
             known = [self.entries[key] for key in self.keys(problem, past) if key in self.entries]
             if not known:
                 break
-            found.append(known[0][0])
-            past.append(known[0][0])
+            found.append(known[0])
+            past.append(known[0])
         return found
 
 
@@ -77,11 +75,13 @@ def test_a_prompt_is_what_follows_its_own_tokens() -> None:
     assert source[0].tolist() == [2, 2, 2, 2]
 
 
-def test_many_rows_at_once_vote_as_one_by_one() -> None:
-    """What most rows draw is proposed, however they are given."""
-    table, rng = DraftTable(), np.random.default_rng(0)
+def test_what_came_last_is_proposed() -> None:
+    table, problem = DraftTable(), np.zeros(1, np.int64)
     context = contexts_of(np.array([[5, 6, 7]], np.int32), np.array([3], np.int32))
-    for _ in range(20):
-        tokens = np.where(rng.random(30) < 0.8, 11, 12)
-        table.add(np.zeros(30, np.int64), np.repeat(context, 30), tokens)
-    assert table.propose(np.zeros(1, np.int64), context, 1)[0].tolist() == [[11]]
+    for token in (11, 12, 13):
+        table.add(problem, context, np.array([token]))
+        assert table.propose(problem, context, 1)[0].tolist() == [[token]]
+    many = np.zeros(200, np.int64)
+    table.add(many, np.arange(200), np.arange(1000, 1200))
+    tokens, _ = table.propose(many, np.arange(200), 1)
+    assert tokens[:, 0].tolist() == list(range(1000, 1200)), "rows overwrite each other"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydragen_tree.branch.draft_table import N_SOURCES, contexts_of
+from hydragen_kernels.draft_hash import SOURCES
+from hydragen_tree.branch.draft_table import contexts_of
 from hydragen_tree.branch.drafting import MOST_DRAFTS, Drafting, StepCost
 
 
@@ -68,7 +69,7 @@ def test_a_source_that_does_not_hold_is_left_alone() -> None:
     assert own.chances()[1, 0] < 0.5, "the other problem learns from the first one"
     own.learn(np.ones(400, np.int64), np.zeros(400, np.int64), ~wrong.repeat(10))
     assert own.chances()[1, 0] > 0.8
-    assert own.chances().shape == (2, N_SOURCES)
+    assert own.chances().shape == (2, len(SOURCES))
 
 
 def test_samples_that_may_part_take_fewer() -> None:
