@@ -7,10 +7,14 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import Item, table_of_columns
 
 
+_FIELDS = ("parent", "depth", "n_tokens", "slot", "n_computed", "state", "is_tail", "order")
+
+
 class SegmentTable:
     """The growing tree as arrays: where each segment hangs, and where its keys and values are.
 
-    Prompt segments come first, numbered as in the trie; frozen tails are added while sampling.
+    The segments of the prompts that a run begins with come first, numbered as in the trie. Frozen
+    tails are added while sampling, and segments of prompts that come late; a number never changes.
 
     Attributes:
         parent: `[capacity]` int32, -1 for a root.
@@ -19,6 +23,8 @@ class SegmentTable:
         slot: `[capacity]` int64, first slot, or -1 while not in the cache.
         n_computed: `[capacity]` int32, tokens from the first on whose keys and values are there.
         state: `[capacity]` int32, place of the running state at its end; -1 where none is kept.
+        is_tail: `[capacity]` bool, a frozen tail.
+        order: `[capacity]` int32, of segments of prompts: their places in depth-first order.
     """
 
     def __init__(self, parent: Int32, depth: Int32, n_tokens: Int32) -> None:
@@ -29,21 +35,69 @@ class SegmentTable:
         self.slot = np.full(parent.size, -1, np.int64)
         self.n_computed = np.zeros(parent.size, np.int32)
         self.state = np.full(parent.size, -1, np.int32)
+        self.is_tail = np.zeros(parent.size, np.bool_)
+        self.order = np.arange(parent.size, dtype=np.int32)
 
     def add(self, parent: int, n_tokens: int, slot: int) -> int:
-        """Appends a segment below `parent` that is computed; returns its number."""
+        """Appends a frozen tail below `parent`, computed; returns its number."""
+        index = self.add_prompt(parent, n_tokens)
+        self.slot[index], self.n_computed[index] = slot, n_tokens
+        self.is_tail[index] = True
+        return index
+
+    def add_prompt(self, parent: int, n_tokens: int) -> int:
+        """Appends a segment of a prompt below `parent`, -1 for a root; returns its number."""
         if self.size == self.parent.size:
-            for name in ("parent", "depth", "n_tokens", "slot", "n_computed", "state"):
+            for name in _FIELDS:
                 old = getattr(self, name)
                 setattr(self, name, np.concatenate([old, np.empty(max(64, old.size), old.dtype)]))
         index = self.size
         self.parent[index] = parent
-        self.depth[index] = self.depth[parent] + 1
-        self.n_tokens[index] = self.n_computed[index] = n_tokens
-        self.slot[index] = slot
-        self.state[index] = -1
+        self.depth[index] = self.depth[parent] + 1 if parent >= 0 else 0
+        self.n_tokens[index], self.n_computed[index] = n_tokens, 0
+        self.slot[index] = self.state[index] = -1
+        self.is_tail[index], self.order[index] = False, index
         self.size += 1
         return index
+
+    def split(self, segment: int, n_tokens: int) -> int:
+        """Makes the first tokens of a segment one of its own, above the rest; moves no key.
+
+        The rest keeps the number, and with it what hangs from it.
+
+        Args:
+            segment: its number; no state is kept at its end.
+            n_tokens: of the upper part, fewer than it has.
+
+        Returns:
+            The number of the upper part.
+        """
+        self.depth[: self.size] += self.below(segment)
+        upper = self.add_prompt(int(self.parent[segment]), n_tokens)
+        self.parent[segment] = upper
+        self.n_tokens[segment] -= n_tokens
+        self.n_computed[upper] = min(int(self.n_computed[segment]), n_tokens)
+        self.n_computed[segment] -= self.n_computed[upper]
+        self.slot[upper] = self.slot[segment]
+        if self.slot[segment] >= 0:
+            self.slot[segment] += n_tokens
+        return upper
+
+    def below(self, segment: int) -> NDArray[np.bool_]:
+        """Marks a segment and all below it: `[size]` bool."""
+        marked = np.zeros(self.size + 1, np.bool_)  # the last is what roots hang from
+        marked[segment] = True
+        parent = self.parent[: self.size]
+        while (new := marked[parent] & ~marked[:-1]).any():
+            marked[:-1] |= new
+        return marked[:-1]
+
+    def prompt_segments(self, segments: Int32) -> Int32:
+        """The segments of prompts that given ones hang from, or are."""
+        above = segments.copy()
+        while (tails := self.is_tail[above]).any():
+            above[tails] = self.parent[above[tails]]
+        return above
 
     def live(self, segments: Int32) -> NDArray[np.bool_]:
         """Marks the given segments and all above them: `[size]` bool."""

@@ -28,7 +28,6 @@ from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Admitted, Progress, Stepper, Waiting
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.trie.trie import Trie
 
 _WORTHWHILE_SHARE = 8  # an eighth of the rows is worth the work of admitting
 _FULL = 0.75  # of the rows in use: a batch whose steps are not held up
@@ -44,8 +43,7 @@ class Admission:
     Args:
         waiting: all branches, the one to take first last.
         stepper: what they come into.
-        trie: prompts, after folding.
-        residency: of its segments.
+        residency: of the segments of its prompts.
         prefill: computes what admitted branches lack.
         cache: where pages come from.
         max_rows: rows of the batch at the most.
@@ -59,19 +57,17 @@ class Admission:
         self,
         waiting: list[Waiting],
         stepper: Stepper,
-        trie: Trie,
         residency: Residency,
         prefill: Prefill,
         cache: KVCache,
         max_rows: int,
         greedy: bool,
     ) -> None:
-        self._waiting, self._stepper, self._trie = waiting, stepper, trie
+        self._waiting, self._stepper, self._trie = waiting, stepper, residency.trie
         self._residency, self._prefill, self._cache = residency, prefill, cache
         self._max_rows, self._greedy = max_rows, greedy
-        self._start = np.array([trie.end(leaf) for leaf in trie.leaf_segments.tolist()], np.int32)
         self._logits: dict[int, Tensor] = {}  # after prompts, by leaf, while branches wait for them
-        self.lengths = LengthForecast(trie.leaf_segments.size, stepper.max_tokens)
+        self.lengths = LengthForecast(self._trie.leaf_segments.size, stepper.max_tokens)
         self._affordable = 0  # tokens to compute until the next round of steps
 
     @property
@@ -86,6 +82,7 @@ class Admission:
 
     def add(self, branches: list[Waiting]) -> None:
         """Takes more branches, to be admitted after all that wait; the first one last."""
+        self.lengths.grow(self._trie.leaf_segments.size)
         self._waiting[:0] = branches
 
     # -- prompts, ahead of the rows ------------------------------------------------------------
@@ -155,8 +152,7 @@ class Admission:
         """Computes placed segments as far as so many tokens go, and keeps prompts' logits."""
         if segments:
             for segment, logits in self._prefill.advance(segments, tokens).items():
-                leaf = int(np.searchsorted(self._trie.leaf_segments, segment))
-                self._logits[leaf] = logits
+                self._logits[self._trie.leaf_of(segment)] = logits
 
     def _is_ready(self, branch: Waiting) -> bool:
         """Whether a branch's path is computed, and what its first token is drawn from is there."""
@@ -305,7 +301,7 @@ class Admission:
             Admitted(
                 branch,
                 int(self._trie.leaf_segments[branch.leaf]),
-                int(self._start[branch.leaf]),
+                self._trie.end(int(self._trie.leaf_segments[branch.leaf])),
                 pages,
                 tail,
                 state,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
+from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.stepper import Admitted, Waiting
 from hydragen_tree.model.cache import KVCache
 
@@ -99,9 +100,10 @@ class Batch:
         self.stops = np.append(self.stops, np.int64(stop))
         self.state = np.append(self.state, np.int32(new.state))
 
-    def order(self) -> None:
-        """Sorts rows by leaf, keeping the order within one: depth-first again."""
-        self.keep(np.argsort(self.leaf, kind="stable"))
+    def order(self, table: SegmentTable) -> None:
+        """Sorts rows by prompt, keeping the order within one: depth-first again."""
+        places = table.order[table.prompt_segments(self.segment)]
+        self.keep(np.argsort(places, kind="stable"))
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Keeps these rows, in this order, with their samples."""

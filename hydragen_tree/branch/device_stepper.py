@@ -177,7 +177,7 @@ class DeviceStepper:
             self._is_used[slots], self._born[slots] = True, self._launched
             self._leaf[slots], self._n_drawn[slots] = branch.leaf, branch.drawn.size
             self._history[slots, : branch.drawn.size] = branch.drawn
-            self._groups.hang(slots, admitted.segment, branch.leaf, self._launched)
+            self._groups.hang(slots, admitted.segment, self._launched)
             self._pages.admit(admitted.pages, self._launched)
             self._new.append((admitted, slots))
             self._arrivals.append((self._launched, admitted.tail))

@@ -15,7 +15,6 @@ from hydragen_tree.branch.residency import Residency
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
-from hydragen_tree.trie.trie import Trie
 
 
 class Freezing:
@@ -23,7 +22,6 @@ class Freezing:
 
     Args:
         batch: its rows.
-        trie: prompts, after folding.
         residency: gets the new segments.
         cache: where the tails are.
         cost: the device's constants.
@@ -35,14 +33,13 @@ class Freezing:
     def __init__(
         self,
         batch: Batch,
-        trie: Trie,
         residency: Residency,
         cache: KVCache,
         cost: CostModel,
         shape: KVShape,
         key_group: int = 1,
     ) -> None:
-        self._batch, self._trie, self._residency = batch, trie, residency
+        self._batch, self._residency = batch, residency
         self._cache, self._cost, self._shape = cache, cost, shape
         self._may_freeze = key_group == 1
 
@@ -76,7 +73,7 @@ class Freezing:
     def _has_room(self, row: int, tail: int, copies: int) -> bool:
         """Whether pages and levels are left for it."""
         batch, depth = self._batch, self._residency.table.depth
-        leaf = int(self._trie.leaf_segments[batch.leaf[row]])
+        leaf = int(self._residency.trie.leaf_segments[batch.leaf[row]])
         frozen = int(depth[batch.segment[row]] - depth[leaf])
         pages = self._cache.pages_for(tail)
         return frozen < FROZEN_LEVELS and self._cache.free_pages - pages >= copies

@@ -32,25 +32,24 @@ class RowGroups:
     """Which segment the samples of a batch hang from, and how many rows hang there.
 
     Args:
-        table: where segments are; those of prompts come first.
+        table: where segments are.
         slots: of samples.
         most: groups at a time.
     """
 
     def __init__(self, table: SegmentTable, slots: int, most: int) -> None:
-        self._table, self._prompts = table, table.size
+        self._table = table
         self._of_slot = np.zeros(slots, np.int64)
         self._segment = np.full(most, -1, np.int64)
-        self._leaf = np.zeros(most, np.int64)
         self._rows = np.zeros(most, np.int64)  # as last seen; of new groups: unknown, -1
         self._room = np.zeros(most, np.int64)
         self._since = np.zeros(most, np.int64)  # first chunk that has all samples of the group
 
-    def hang(self, slots: NDArray[np.int64], segment: int, leaf: int, chunk: int) -> None:
-        """Samples come that hang from a segment below a leaf; they are there from a chunk on."""
+    def hang(self, slots: NDArray[np.int64], segment: int, chunk: int) -> None:
+        """Samples come that hang from a segment; they are there from a chunk on."""
         known = np.flatnonzero(self._segment == segment)
         group = int(known[0]) if known.size else int(np.flatnonzero(self._segment < 0)[0])
-        self._segment[group], self._leaf[group] = segment, leaf
+        self._segment[group] = segment
         self._since[group] = chunk
         self._rows[group], self._room[group] = -1, 0  # more rows than before, or the first
         self._of_slot[slots] = group
@@ -129,9 +128,9 @@ class RowGroups:
         return np.minimum(samples, np.where(is_known, likely, samples))
 
     def _order(self, group: int) -> tuple[int, ...]:
-        """Depth-first: by leaf, then by the frozen tails on the way down from it."""
+        """Depth-first: by prompt, then by the frozen tails on the way down from its end."""
         path, segment = [], int(self._segment[group])
-        while segment >= self._prompts:
+        while self._table.is_tail[segment]:
             path.append(segment)
             segment = int(self._table.parent[segment])
-        return (int(self._leaf[group]), *path[::-1])
+        return (int(self._table.order[segment]), *path[::-1])

@@ -114,7 +114,7 @@ class HostStepper:
             self._batch.admit(admitted, stop)
             if admitted.logits is not None:
                 self._fresh[branch.leaf] = admitted.logits
-        self._batch.order()
+        self._batch.order(self._table)
 
     def launch(self) -> None:
         """See `Stepper`: nothing, the host takes its steps itself."""

@@ -37,6 +37,11 @@ class LengthForecast:
         self._predicted: dict[int, float] = {}  # by number of sample
         self.n_compared, self.error_tokens = 0, 0.0
 
+    def grow(self, leaves: int) -> None:
+        """Makes room for prompts that have come."""
+        more = np.zeros(leaves - self._ended.size)
+        self._ended, self._tokens = np.append(self._ended, more), np.append(self._tokens, more)
+
     def predict(self, samples: NDArray[np.int64], tokens: float) -> None:
         """Notes a prediction, to be compared; the first one of a sample counts."""
         for sample in samples.tolist():

@@ -18,6 +18,7 @@ from hydragen_kernels.inputs import to_device
 from hydragen_kernels.items import Item, item_columns, item_table
 from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.segment_table import SegmentTable
+from hydragen_tree.branch.live_trie import LiveTrie
 from hydragen_tree.branch.long_prompts import LongSegments
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -34,7 +35,7 @@ class Prefill:
 
     Args:
         model: the adapted model.
-        trie: prompts, after folding.
+        trie: prompts, after folding; those of a run, or more of them as they come.
         table: where segments lie; those to compute are placed.
         cache: where keys and values go.
         max_tokens: tokens of one pass at the most.
@@ -50,7 +51,7 @@ class Prefill:
     def __init__(
         self,
         model: TreeModel,
-        trie: Trie,
+        trie: Trie | LiveTrie,
         table: SegmentTable,
         cache: KVCache,
         max_tokens: int,
@@ -125,7 +126,7 @@ class Prefill:
         first, tokens, positions, slots = 0, [], [], []
         for (number, start, stop), count in zip(pack, counts.tolist(), strict=True):
             segment, slot = self._trie.segments[number], int(self._table.slot[number])
-            depth = segment.depth
+            depth = int(self._table.depth[number])
             own = [Item(first, count, slot, start, causal=0, level=depth)] if start else []
             own.append(Item(first, count, slot + start, count, causal=1, level=depth + 1))
             items.append(item_table(own))

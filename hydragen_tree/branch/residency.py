@@ -4,12 +4,18 @@ A segment is *resident* while its keys and values have slots. Segments of prompt
 the turn of a branch below them comes near, computed piece by piece, and given up when no row and no
 waiting branch needs them; frozen tails become segments here, and are given up the same way. What
 was given up is computed again.
+
+Prompts may join the tree while it is in use. Where one goes on from the middle of a segment, that
+becomes two, whose keys stay where they are: the page in which the one ends and the other begins is
+used by both.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from hydragen_kernels.arrays import Int32
-from hydragen_tree.attention.segment_table import SegmentTable
+from hydragen_tree.branch.live_trie import ALL_KNOWN, LiveTrie, Sharing
 from hydragen_tree.errors import CapacityError, Setting
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.trie.trie import Trie
@@ -21,23 +27,41 @@ class Residency:
     Args:
         trie: prompts, after folding.
         cache: an arena big enough for any one path and its tail.
+        sharing: what prompts that come late share.
 
     Attributes:
+        trie: grows as prompts join it.
         table: where each segment hangs and lies; plans are made from it.
+        sharing: as given.
     """
 
-    def __init__(self, trie: Trie, cache: KVCache) -> None:
-        self._trie, self._cache = trie, cache
-        self.table = SegmentTable(
-            np.array([s.parent for s in trie], np.int32),
-            np.array([s.depth for s in trie], np.int32),
-            np.array([s.tokens.size for s in trie], np.int32),
-        )
+    def __init__(self, trie: Trie, cache: KVCache, sharing: Sharing = ALL_KNOWN) -> None:
+        self.trie, self._cache, self.sharing = LiveTrie(trie), cache, sharing
+        self.table = self.trie.table
+
+    def join(self, prompts: Iterable[Int32]) -> list[int]:
+        """Takes prompts into the tree, and shares what it has of them.
+
+        Args:
+            prompts: `[tokens]` each.
+
+        Returns:
+            The leaf of each.
+        """
+        leaves, size = [], self._cache.page_tokens
+        for prompt in prompts:
+            leaf, parted = self.trie.insert(prompt, self.sharing)
+            leaves.append(leaf)
+            slot = -1 if parted is None else int(self.table.slot[parted])
+            if slot >= 0 and slot % size:
+                self._cache.share(np.array([slot // size], np.int32))
+        self.trie.put_in_order()
+        return leaves
 
     def missing(self, leaf: int) -> list[int]:
         """Segments on a leaf's path that are not resident, from the root."""
         missing: list[int] = []
-        segment = int(self._trie.leaf_segments[leaf])
+        segment = int(self.trie.leaf_segments[leaf])
         while segment >= 0 and self.table.slot[segment] < 0:  # above a resident one all are
             missing.append(segment)
             segment = int(self.table.parent[segment])
@@ -46,7 +70,7 @@ class Residency:
     def uncomputed(self, leaf: int) -> list[int]:
         """Segments on a leaf's path that are not computed to their end, from the root."""
         table, found = self.table, []
-        segment = int(self._trie.leaf_segments[leaf])
+        segment = int(self.trie.leaf_segments[leaf])
         while segment >= 0 and table.n_computed[segment] < table.n_tokens[segment]:
             found.append(segment)
             segment = int(table.parent[segment])  # above a computed one all are
@@ -55,9 +79,12 @@ class Residency:
     @property
     def pages(self) -> int:
         """Pages that segments take up."""
-        table = self.table
-        resident = table.n_tokens[: table.size][table.slot[: table.size] >= 0]
-        return int(self._cache.pages_for(resident).sum())
+        table, size = self.table, self._cache.page_tokens
+        resident = np.flatnonzero(table.slot[: table.size] >= 0)
+        slot = table.slot[resident]
+        stop = self._cache.pages_for(slot + table.n_tokens[resident])
+        # the first page of one that begins within it has been counted for the one above
+        return int((stop - slot // size - (slot % size > 0)).sum())
 
     def pages_missing(self, leaf: int) -> int:
         """Pages that `place` would take for a leaf's path."""
@@ -87,7 +114,7 @@ class Residency:
         Raises:
             CapacityError: not even so does it fit, which `check_capacity` rules out.
         """
-        own = self._trie.leaf_segments[[leaf]].astype(np.int32)
+        own = self.trie.leaf_segments[[leaf]].astype(np.int32)
         for keep in (own, np.empty(0, np.int32)):  # what is resident of the path may be in the way
             self.evict_unused(keep)
             if self.place(self.missing(leaf)):
@@ -124,14 +151,14 @@ class Residency:
         Raises:
             CapacityError: it does not; the message carries the numbers.
         """
-        cache, worst, longest = self._cache, 0, 0
-        needs: list[int] = []  # pages down to the end of each segment; parents come first
-        for segment in self._trie:
-            above = needs[segment.parent] if segment.parent >= 0 else 0
-            needs.append(above + cache.pages_for(segment.tokens.size))
-            if segment.ends_prompt and needs[-1] > worst:
-                worst, longest = needs[-1], self._trie.end(segment.index)
-        worst += cache.pages_for(max_tokens) + 1
+        cache, trie, table = self._cache, self.trie, self.table
+        needs = np.zeros(table.size + 1, np.int64)  # pages down to each end; the last: above roots
+        for segment in np.argsort(table.depth[: table.size], kind="stable").tolist():
+            pages = cache.pages_for(int(table.n_tokens[segment]))
+            needs[segment] = needs[table.parent[segment]] + pages
+        ends = trie.leaf_segments
+        last = int(ends[needs[ends].argmax()])
+        worst, longest = int(needs[last]) + cache.pages_for(max_tokens) + 1, trie.end(last)
         if worst > cache.n_pages:
             needed, there_is = (n * cache.page_bytes / 2**20 for n in (worst, cache.n_pages))
             raise CapacityError(

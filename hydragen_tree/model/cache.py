@@ -121,9 +121,9 @@ class KVCache:
         np.subtract.at(self._users, pages, 1)
 
     def release_run(self, slot: int, n_tokens: int) -> None:
-        """Gives up a segment's run."""
-        first = slot // self.page_tokens
-        self.release(np.arange(first, first + self.pages_for(n_tokens), dtype=np.int32))
+        """Gives up a segment's run, which may begin and end within pages that others use too."""
+        first, stop = slot // self.page_tokens, self.pages_for(slot + n_tokens)
+        self.release(np.arange(first, stop, dtype=np.int32))
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Stores one layer's new keys and values `[kv_heads, tokens, head_dim]` at `slots`.

@@ -14,6 +14,7 @@ from hydragen_tree.branch.batch import Batch
 from hydragen_tree.branch.drafting import Drafting, StepCost
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
+from hydragen_tree.branch.live_trie import ALL_KNOWN, Sharing
 from hydragen_tree.branch.long_prompts import LongSegments
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
@@ -53,6 +54,7 @@ def assemble(
     key_group: int = 1,
     long_segments: LongSegments | None = None,
     drafts: bool = False,
+    sharing: Sharing = ALL_KNOWN,
 ) -> Loop:
     """A run that is ready to start.
 
@@ -73,17 +75,18 @@ def assemble(
         key_group: keys that attention takes in together, see `Backend.key_group`.
         long_segments: those of prompts beyond the model's context; None: there are none.
         drafts: steps of the host take along what samples have drawn before, where it is worth it.
+        sharing: what prompts that come late share.
     """
-    residency = Residency(trie, cache)
+    residency = Residency(trie, cache, sharing)
     table = residency.table
     ends = trie.leaf_segments[trie.prompt_leaves[np.unique(records.prompt)]]
     stats.prompt_tokens = int(table.n_tokens[table.live(ends)].sum())
-    prefill = prefill_class(model, trie, table, cache, prefill_tokens, key_group)
+    prefill = prefill_class(model, residency.trie, table, cache, prefill_tokens, key_group)
     prefill.long_segments = long_segments
     stepper: Stepper
     if decoder is None:
         batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))
-        freezing = Freezing(batch, trie, residency, cache, cost, shape, key_group)
+        freezing = Freezing(batch, residency, cache, cost, shape, key_group)
         drafting = _drafting(trie, records, model) if drafts and not cache.states.is_kept else None
         rest = freezing, records.keys, settings, max_rows, records, drafting
         stepper = HostStepper(batch, model, cache, table, *rest)
@@ -94,7 +97,6 @@ def assemble(
     admission = Admission(
         roots(trie, records) if waiting is None else waiting,
         stepper,
-        trie,
         residency,
         prefill,
         cache,

@@ -77,7 +77,7 @@ def run(
             Waiting(leaf, np.empty(0, np.int32), np.arange(leaf * n, (leaf + 1) * n))
             for leaf in reversed(range(leaves))
         ]
-        parts = stepper, trie, residency, prefill, cache, max_rows, greedy
+        parts = stepper, residency, prefill, cache, max_rows, greedy
         admission = Admission(waiting, *parts)
         loop = Loop(admission, stepper, residency, prefill, cache, ends, RunStats())
         rounds = 0

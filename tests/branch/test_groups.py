@@ -28,11 +28,11 @@ def used(count: int, of: int = 200) -> np.ndarray:
 def test_ranks_are_depth_first_whatever_the_numbers() -> None:
     segments = table()
     groups = RowGroups(segments, 200, 9)
-    groups.hang(slots(0), 2, 1, 0)
-    groups.hang(slots(1, 2), 1, 0, 0)
+    groups.hang(slots(0), 2, 0)
+    groups.hang(slots(1, 2), 1, 0)
     late = segments.add(1, 4, 16)
-    groups.hang(slots(3), late, 0, 0)
-    groups.hang(slots(4), segments.add(late, 4, 20), 0, 0)
+    groups.hang(slots(3), late, 0)
+    groups.hang(slots(4), segments.add(late, 4, 20), 0)
     plan = groups.plan(used(5), True, False)
     in_order = [int(np.flatnonzero(plan.rank[:4] == rank)[0]) for rank in range(4)]
     assert groups.segments_of(np.array(in_order)).tolist() == [1, late, late + 1, 2]
@@ -46,7 +46,7 @@ def test_ranks_are_depth_first_whatever_the_numbers() -> None:
 def test_room_follows_what_was_seen() -> None:
     """All samples at first; then four times the rows, or 32; without forks as many as there are."""
     groups = RowGroups(table(), 200, 9)
-    groups.hang(np.arange(200), 1, 0, 0)
+    groups.hang(np.arange(200), 1, 0)
     group = groups.number(7)
     assert not groups.fits(used(200), True)
     assert groups.plan(used(200), True, False).room.tolist() == [200]
@@ -65,10 +65,10 @@ def test_room_follows_what_was_seen() -> None:
 
 def test_samples_that_a_chunk_has_not_seen_need_room_for_all() -> None:
     groups = RowGroups(table(), 200, 9)
-    groups.hang(np.arange(2), 1, 0, 0)
+    groups.hang(np.arange(2), 1, 0)
     group = groups.number(0)
     groups.seen(slots(0, 1), slots(group, group), slots(group, group), 0)
-    groups.hang(np.arange(2, 5), 1, 0, 2)
+    groups.hang(np.arange(2, 5), 1, 2)
     assert groups.number(4) == group, "one segment, one group"
     for chunk in (0, 1):
         groups.seen(slots(0, 1), slots(group, group), slots(group), chunk)
@@ -79,9 +79,9 @@ def test_samples_that_a_chunk_has_not_seen_need_room_for_all() -> None:
 
 def test_a_group_without_samples_is_free_for_another_segment() -> None:
     groups = RowGroups(table(), 200, 1)
-    groups.hang(slots(0), 1, 0, 0)
+    groups.hang(slots(0), 1, 0)
     groups.plan(used(1), True, False)
     assert groups.plan(used(0), True, False).room.size == 0
-    groups.hang(slots(0), 2, 1, 3)
+    groups.hang(slots(0), 2, 3)
     assert groups.segments(used(1)).tolist() == [2]
     assert groups.plan(used(1), True, False).room.tolist() == [1]

@@ -107,7 +107,7 @@ class Books:
             for leaf in reversed(range(leaves))
         ]
         self.ends, cache = RandomEnds(), self.cache
-        around = self.batch, self.trie, self.residency, cache
+        around = self.batch, self.residency, cache
         freezing = Freezing(*around, EAGER, SHAPE, self.key_group)
         keys = np.arange(self.total, dtype=np.uint64)
         settings = SamplingSettings(temperature=1.0, max_tokens=self.max_tokens)
@@ -120,7 +120,7 @@ class Books:
             drafting = Drafting(problems, self.trie.leaf_tokens, StepCost(free_rows=1e3))
         self.stepper = HostStepper(*parts, self.max_rows, self.ends, drafting)
         prefill = GivenLogits(self.trie, table, self.pass_tokens)
-        rest = self.trie, self.residency, prefill, cache, self.max_rows, False
+        rest = self.residency, prefill, cache, self.max_rows, False
         self.admission = Admission(self.waiting, self.stepper, *rest)
         self.ended: list[int] = []
         self.n_accepted = 0
