@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hydragen_tree.errors import InputError
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
+from hydragen_tree.sample.joining import Late
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.sample.shard import Shard
@@ -37,6 +38,7 @@ def run(
     settings: SamplingSettings = _USUAL,
     done: Mapping[str, Collection[int]] | None = None,
     shard: Shard | None = None,
+    late: Late | None = None,
     keep: Callable[[Sample], None] | None = None,
     judge: "Judge | None" = None,
     ks: Sequence[int] = (),
@@ -57,6 +59,8 @@ def run(
         settings: how to sample.
         done: by task id, sample indices that exist already and are not drawn again.
         shard: draw only these samples; pass@k is then of them.
+        late: gives further prompts while samples are drawn, see `Sampler.sample`; not with several
+            devices, or a judge.
         keep: told of every sample as it finishes, before it is judged: a file's `write`, a list's
             `append`.
         judge: judges the programs; None: they are only drawn.
@@ -75,7 +79,8 @@ def run(
         is_shared = sampler.source.ranks > 1 and not isinstance(sampler, SpreadSampler)
         if devices is not None or is_shared:
             sampler = stack.enter_context(_spread(sampler, devices))
-        samples = _kept(sampler.sample(prompts, n, settings, done=done, shard=shard), keep)
+        drawn = sampler.sample(prompts, n, settings, done=done, shard=shard, late=late)
+        samples = _kept(drawn, keep)
         if judge is None:
             for _ in samples:
                 pass

@@ -76,7 +76,7 @@ class Inputs:
         stream = _open_stream() if streams and prompts == "-" else None
         if stream is not None:
             if (whole := stream.begin()) is None:
-                first, asked = stream.take(), stream.asked
+                first, asked = stream.take() or [], stream.asked
                 return cls((), first, chat, variants, options, prompts, asked, stream)
             return cls((), whole.prompts, chat, variants, options, prompts, whole.asked)
         read = _read_lines(prompts)
@@ -104,13 +104,16 @@ class Inputs:
         if untested:
             yield f"{first_of(untested)}: no tests; the samples cannot be judged"
 
-    def next(self) -> "Inputs | None":
-        """The prompts that have come meanwhile; waits for them. None: there are no more.
+    def next(self, wait: bool) -> "Inputs | None":
+        """The prompts that have come meanwhile, if any have. None: there are no more.
+
+        Args:
+            wait: for one.
 
         Raises:
             InputError: a line is bad, and all before it have been given.
         """
-        if self.stream is None or not (lines := self.stream.take()):
+        if self.stream is None or (lines := self.stream.take(wait)) is None:
             return None
         return replace(self, lines=lines, asked=self.stream.asked)
 

@@ -183,27 +183,25 @@ def sample(
             with interrupts.held():
                 writer.write(drawn)
 
-        def draw(some: "list[Prompt]") -> None:
-            run(
-                some,
-                samples,
-                sampler=sampler,
-                settings=settings,
-                done=writer.done,
-                shard=part,
-                keep=keep,
-            )
-
-        arrivals = Arrivals(inputs, sampler, settings, samples, announce)
+        arrivals = Arrivals(inputs, built, sampler, settings, samples, announce)
         try:
             with Progress(
-                lambda: arrivals.stats,
+                lambda: sampler.stats,
                 writer.tally,
                 workers=workers_of(sampler),
                 to_stdout=path is None,
                 quiet=quiet,
             ):
-                arrivals.draw(built, draw)
+                run(
+                    built,
+                    samples,
+                    sampler=sampler,
+                    settings=settings,
+                    done=writer.done,
+                    shard=part,
+                    late=None if inputs.stream is None else arrivals.take,
+                    keep=keep,
+                )
         except Interrupted as interrupted:
             note(_how_to_resume(writer), quiet=quiet)
             return interrupted.exit_code

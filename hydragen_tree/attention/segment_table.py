@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import Item, table_of_columns
 
-
 _FIELDS = ("parent", "depth", "n_tokens", "slot", "n_computed", "state", "is_tail", "order")
 
 

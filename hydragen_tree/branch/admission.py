@@ -51,6 +51,8 @@ class Admission:
 
     Attributes:
         lengths: how long samples are thought to become.
+        keeps_segments: those that nobody needs stay while memory is ample: prompts may come that
+            share them.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class Admission:
         self._max_rows, self._greedy = max_rows, greedy
         self._logits: dict[int, Tensor] = {}  # after prompts, by leaf, while branches wait for them
         self.lengths = LengthForecast(self._trie.leaf_segments.size, stepper.max_tokens)
+        self.keeps_segments = False
+        self._is_short = False  # of pages, for a branch that waits
         self._affordable = 0  # tokens to compute until the next round of steps
 
     @property
@@ -114,8 +118,17 @@ class Admission:
         for ended in progress.ended:
             self.lengths.ended(ended.leaf, ended.samples, ended.tokens.size)
         self._waiting += progress.parked[::-1]
-        if progress.ended or progress.parked:
+        if (progress.ended or progress.parked) and not self._may_keep(progress):
             self._evict_unused([branch.leaf for branch in self._waiting])
+
+    def _may_keep(self, progress: Progress) -> bool:
+        """Whether segments may stay that nobody needs: nobody lacks their pages, and half are free.
+
+        What is decided from is what has been so far; the next round gives them up if need be.
+        """
+        is_short, self._is_short = self._is_short or bool(progress.parked), False
+        ample = 2 * self._cache.free_pages >= self._cache.n_pages
+        return self.keeps_segments and ample and not is_short
 
     def _tokens_beside(self, progress: Progress) -> int:
         """Tokens that may be computed between a round of steps and the next.
@@ -281,12 +294,15 @@ class Admission:
         path = residency.pages_missing(branch.leaf)
         now = path + pages_for(branch.drawn.size)
         if self._cache.free_pages < now or self._stepper.spare_pages < max(now, 1):
+            self._is_short = True
             return False
         room = self._cache.n_pages - residency.pages - path
         rows = self._rows_of(branch.samples.size, 1)
         if (among.rows + rows) * (pages_for(self._stepper.max_tokens) + 1) <= room:
             return True
-        return among.most_with(branch, rows) <= room
+        fits = among.most_with(branch, rows) <= room
+        self._is_short |= not fits
+        return fits
 
     def _take(self, taken: Waiting) -> None:
         """Takes a branch, or a part of its samples, from those that wait."""

@@ -19,6 +19,7 @@ def make_arena(
     max_tokens: int,
     page: int,
     fused: bool,
+    joined_tokens: int = 0,
 ) -> KVCache:
     """Room for what a run can use at the most, within a budget.
 
@@ -31,14 +32,17 @@ def make_arena(
         max_tokens: of a sample.
         page: tokens of a page.
         fused: Triton's kernels store keys and values.
+        joined_tokens: of prompts that come while the run is going; 0: all are known.
 
     Raises:
         CapacityError: less than one page fits, or not the states of one path.
     """
     tail = -(-max_tokens // page) + 1
     useful = sum(-(-segment.tokens.size // page) for segment in trie) + (rows + 1) * tail
+    useful += -(-joined_tokens // page)
+    segments = sum(1 for _ in trie) + (rows if joined_tokens else 0)
     page_bytes, size = page * source.shape.token_bytes, source.shape.state_bytes
-    places = state_places(size, budget, rows, sum(1 for _ in trie), deepest(trie))
+    places = state_places(size, budget, rows, segments, deepest(trie))
     n_pages = min(useful, (budget - sum(places) * size) // page_bytes)
     if n_pages < 1:
         raise CapacityError(

@@ -73,7 +73,6 @@ class DeviceStepper:
         decoder: new, or of a run that is over.
         cache: where tails are.
         table: where segments are.
-        keys: `[samples of the run]` uint64 stream keys.
         settings: how to draw.
         ends: decides when samples end, by the table that the decoder has.
     """
@@ -85,12 +84,11 @@ class DeviceStepper:
         decoder: Decoder,
         cache: KVCache,
         table: SegmentTable,
-        keys: NDArray[np.uint64],
         settings: SamplingSettings,
         ends: Ends,
     ) -> None:
         decoder.batch.clear()
-        self._decoder, self._cache, self._keys, self._ends = decoder, cache, keys, ends
+        self._decoder, self._cache, self._ends = decoder, cache, ends
         self._greedy = settings.temperature == 0.0
         self._max_tokens = settings.max_tokens
         slots = decoder.samples
@@ -285,7 +283,7 @@ class DeviceStepper:
         slots = _together([own for _, own in self._new])
         firsts = np.array([self._samples[slot][0] for slot in slots.tolist()], np.int64)
         rows = np.repeat(np.arange(len(self._new)), [own.size for _, own in self._new])
-        return NewRows(row_fields(fields), pages, slots, rows, self._keys[firsts])
+        return NewRows(row_fields(fields), pages, slots, rows, self._ends.keys[firsts])
 
     def look(self) -> tuple[Tensor, tuple[Int32, ...]]:
         """What the next step of the rows would draw from, for checks.

@@ -103,6 +103,17 @@ class Drafting:
         self._all_tries = np.full(len(SOURCES), _PRIOR_TRIES)
         self._all_hits = np.array(_FIRST_CHANCES) * _PRIOR_TRIES
 
+    def join(self, leaves: NDArray[np.int64], problems: NDArray[np.int64]) -> None:
+        """Takes in leaves of problems that have come, `[n]` each; those it has stay as they are."""
+        more = int(leaves.max()) + 1 - self._problems.size
+        new = leaves >= self._problems.size
+        self._problems = np.append(self._problems, np.zeros(max(more, 0), np.int64))
+        self._problems[leaves[new]] = problems[new]
+        self._is_known = np.append(self._is_known, np.zeros(max(more, 0), np.bool_))
+        nothing = np.zeros((max(int(problems.max()) + 1 - len(self._tries), 0), len(SOURCES)))
+        self._tries = np.concatenate([self._tries, nothing])
+        self._hits = np.concatenate([self._hits, nothing])
+
     def problems_of(self, leaves: NDArray[np.integer]) -> NDArray[np.int64]:
         """The problem of each leaf; the table learns the prompts of those that are new."""
         for leaf in np.unique(leaves[~self._is_known[leaves]]).tolist():

@@ -35,7 +35,6 @@ class HostStepper:
         cache: where tails are.
         table: where segments are.
         freezing: makes segments of tails that are shared.
-        keys: `[samples of the run]` uint64 stream keys.
         settings: how to draw.
         max_rows: rows of the batch at the most.
         ends: decides when samples end.
@@ -51,14 +50,13 @@ class HostStepper:
         cache: KVCache,
         table: SegmentTable,
         freezing: Freezing,
-        keys: NDArray[np.uint64],
         settings: SamplingSettings,
         max_rows: int,
         ends: Ends,
         drafting: Drafting | None = None,
     ) -> None:
         self._batch, self._model, self._cache, self._table = batch, model, cache, table
-        self._freezing, self._keys, self._settings = freezing, keys, settings
+        self._freezing, self._settings = freezing, settings
         self._max_rows, self._ends = max_rows, ends
         self._drafts = None
         if drafting is not None:
@@ -198,7 +196,7 @@ class HostStepper:
             logits: `[rows and drafts, vocabulary]`, those of a row behind each other.
             drafts: of the rows.
         """
-        batch, keys = self._batch, self._keys[self._batch.samples]
+        batch, keys = self._batch, self._ends.keys[self._batch.samples]
         per_row = np.ones(batch.size, np.int64) if drafts is None else 1 + drafts.counts
         per_sample = per_row[batch.row_of]
         sample = np.repeat(np.arange(keys.size), per_sample)

@@ -90,9 +90,21 @@ class LiveTrie:
         """Tokens from the root to the end of a segment."""
         return self.segments[segment].start + self.segments[segment].tokens.size
 
+    def leaf_tokens(self, leaf: int) -> Int32:
+        """The tokens from the root to the end of a leaf."""
+        segment, path = int(self.leaf_segments[leaf]), []
+        while segment >= 0:
+            path.append(self.segments[segment].tokens)
+            segment = int(self.table.parent[segment])
+        return np.concatenate(path[::-1])
+
     def leaf_of(self, segment: int) -> int:
         """The leaf of a segment in which a prompt ends."""
         return self._leaves[segment]
+
+    def place_of(self, leaf: int) -> int:
+        """The place of a leaf among all segments of prompts in depth-first order."""
+        return int(self.table.order[self.leaf_segments[leaf]])
 
     def insert(self, prompt: Int32, sharing: Sharing) -> tuple[int, int | None]:
         """Takes a prompt in; `put_in_order` has to follow.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
 from hydragen_tree.attention.segment_table import SegmentTable
+from hydragen_tree.branch.live_trie import LiveTrie
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -55,16 +56,23 @@ def _check_prompt(source: ModelSource, n_tokens: int, max_tokens: int, what: str
         raise InputError(f"{what}: {n_tokens} tokens, but at most {most} can be condensed")
 
 
-def stand_ins(source: ModelSource, prompts: Iterable[Prompt], max_tokens: int) -> list[Int32]:
+def stand_ins(
+    source: ModelSource,
+    prompts: Iterable[Prompt],
+    max_tokens: int,
+    numbers: dict[bytes, int] | None = None,
+) -> list[Int32]:
     """The prompts as the trie has them: those that are condensed as numbers below zero.
 
     Args:
         source: the model.
         prompts: of a run.
         max_tokens: drawn behind each.
+        numbers: of the condensed prompts that the trie has, by their tokens; filled. None: it has
+            none.
     """
     chunk = ChunkSizes.of(source.context_tokens).chunk
-    numbers: dict[bytes, int] = {}
+    numbers = {} if numbers is None else numbers
     found = []
     for prompt in prompts:
         tokens = prompt.token_ids
@@ -91,16 +99,16 @@ class LongSegments:
     def __init__(
         self, source: ModelSource, model: TreeModel, trie: Trie, prompts: Iterable[Prompt]
     ) -> None:
-        ends = trie.leaf_segments[trie.prompt_leaves].tolist()
-        self.tokens = {
-            end: prompt.token_ids
-            for end, prompt in zip(ends, prompts, strict=True)
-            if trie.segments[end].tokens[0] < 0
-        }
-        self._trie = trie
-        if self.tokens:
-            sizes = ChunkSizes.of(source.context_tokens)
-            self._condenser = Condenser(model, source.shape, sizes)
+        self._source, self._model = source, model
+        self._condenser: Condenser | None = None
+        self.tokens: dict[int, Int32] = {}
+        self.add(trie, trie.leaf_segments[trie.prompt_leaves].tolist(), prompts)
+
+    def add(self, trie: Trie | LiveTrie, ends: Iterable[int], prompts: Iterable[Prompt]) -> None:
+        """Takes note of prompts in a trie of stand-ins; `ends` are the segments they end in."""
+        for end, prompt in zip(ends, prompts, strict=True):
+            if trie.segments[end].tokens[0] < 0:
+                self.tokens[end] = prompt.token_ids
 
     def compute(self, segment: int, table: SegmentTable, cache: KVCache) -> Tensor:
         """Fills a placed segment.
@@ -113,6 +121,9 @@ class LongSegments:
         Returns:
             Logits `[vocabulary]` after it.
         """
+        if self._condenser is None:
+            sizes = ChunkSizes.of(self._source.context_tokens)
+            self._condenser = Condenser(self._model, self._source.shape, sizes)
         found = self._condenser.condense(self.tokens[segment])
         count, first = found.kept.numel(), int(table.slot[segment])
         slots = torch.arange(first, first + count, device=found.keys.device)

@@ -65,6 +65,11 @@ class PromptLineReader:
         self.faults: list[str] = []
 
     @property
+    def n_prompts(self) -> int:
+        """Good lines so far."""
+        return len(self._found)
+
+    @property
     def prompts(self) -> list[tuple[str, Any]]:
         """(task id, prompt) of every good line so far."""
         return list(self._found.items())

@@ -36,18 +36,26 @@ class PromptStream:
         """What requests ask for so far, as `PromptLines` has it."""
         return self._reader.asked
 
-    def take(self) -> list[tuple[str, Any]]:
-        """The prompts that have come since the last call; waits for one. None is left: empty.
+    def take(self, wait: bool = True) -> list[tuple[str, Any]] | None:
+        """The prompts that have come since the last call; None: there are no more.
+
+        Args:
+            wait: for one, or for the end.
 
         Raises:
             InputError: a line is bad, and all before it have been taken.
         """
-        while not self._is_over and len(self._reader.prompts) == self._n_taken:
+        if self._reader.n_prompts == self._n_taken:
+            self._wait(0.0)
+        while wait and not self._is_over and self._reader.n_prompts == self._n_taken:
             self._wait(_POLL_S)
+        if self._reader.n_prompts == self._n_taken:
+            if not self._is_over:
+                return []
+            self._reader.check()
+            return None
         prompts = self._reader.prompts[self._n_taken :]
         self._n_taken += len(prompts)
-        if not prompts:
-            self._reader.check()
         return prompts
 
     def begin(self) -> PromptLines | None:

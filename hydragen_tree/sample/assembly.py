@@ -14,7 +14,7 @@ from hydragen_tree.branch.batch import Batch
 from hydragen_tree.branch.drafting import Drafting, StepCost
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
-from hydragen_tree.branch.live_trie import ALL_KNOWN, Sharing
+from hydragen_tree.branch.live_trie import ALL_KNOWN, LiveTrie, Sharing
 from hydragen_tree.branch.long_prompts import LongSegments
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
@@ -84,16 +84,18 @@ def assemble(
     prefill = prefill_class(model, residency.trie, table, cache, prefill_tokens, key_group)
     prefill.long_segments = long_segments
     stepper: Stepper
+    drafting: Drafting | None = None
     if decoder is None:
         batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))
         freezing = Freezing(batch, residency, cache, cost, shape, key_group)
-        drafting = _drafting(trie, records, model) if drafts and not cache.states.is_kept else None
-        rest = freezing, records.keys, settings, max_rows, records, drafting
+        if drafts and not cache.states.is_kept:
+            drafting = _drafting(trie, residency.trie, records, model)
+        rest = freezing, settings, max_rows, records, drafting
         stepper = HostStepper(batch, model, cache, table, *rest)
     else:
         from hydragen_tree.branch.device_stepper import DeviceStepper  # imports Triton
 
-        stepper = DeviceStepper(decoder, cache, table, records.keys, settings, records)
+        stepper = DeviceStepper(decoder, cache, table, settings, records)
     admission = Admission(
         roots(trie, records) if waiting is None else waiting,
         stepper,
@@ -103,12 +105,13 @@ def assemble(
         max_rows,
         settings.temperature == 0.0,
     )
-    return Loop(admission, stepper, residency, prefill, cache, records, stats, model.ranks)
+    run = cache, records, stats, model.ranks, drafting
+    return Loop(admission, stepper, residency, prefill, *run)
 
 
-def _drafting(trie: Trie, records: SampleRecords, model: TreeModel) -> Drafting:
+def _drafting(trie: Trie, live: LiveTrie, records: SampleRecords, model: TreeModel) -> Drafting:
     """Proposes what siblings have drawn, of the same problem first."""
     problems = np.zeros(trie.leaf_segments.size, np.int64)
     problems[trie.prompt_leaves] = records.tasks
     free_rows = _FREE_ROWS_CPU if model.device.type == "cpu" else _FREE_ROWS
-    return Drafting(problems, trie.leaf_tokens, StepCost(free_rows))
+    return Drafting(problems, live.leaf_tokens, StepCost(free_rows))

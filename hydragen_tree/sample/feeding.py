@@ -84,15 +84,34 @@ def roots(
     """
     bounds = _bounds(trie, records)
     cuts = bounds if samples is None else np.searchsorted(samples, bounds).tolist()
-    groups: dict[tuple[int, int], list[NDArray[np.int64]]] = {}
-    for prompt, leaf in enumerate(trie.prompt_leaves.tolist()):
-        own = np.arange(cuts[prompt], cuts[prompt + 1])
+    parts = [np.arange(first, last) for first, last in pairwise(cuts)]
+    if samples is not None:
+        parts = [samples[part] for part in parts]
+    kinds = [records.stop_set(prompt) for prompt in range(len(parts))]
+    return branches(trie.prompt_leaves.tolist(), kinds, parts)
+
+
+def branches(
+    leaves: Sequence[int],
+    kinds: Sequence[int],
+    samples: Sequence[NDArray[np.int64]],
+    place: Callable[[int], int] = int,
+) -> list[Waiting]:
+    """One branch for each leaf and kind, the first one last.
+
+    Args:
+        leaves: of each prompt.
+        kinds: of each prompt, a number for the strings that end its samples.
+        samples: of each prompt, their numbers; none: it is passed over.
+        place: of a leaf, in depth-first order.
+    """
+    groups: dict[tuple[int, int, int], list[NDArray[np.int64]]] = {}
+    for leaf, kind, own in zip(leaves, kinds, samples, strict=True):
         if own.size:
-            own = own if samples is None else samples[own]
-            groups.setdefault((leaf, records.stop_set(prompt)), []).append(own)
+            groups.setdefault((place(leaf), leaf, kind), []).append(own)
     return [
-        Waiting(leaf, np.empty(0, np.int32), np.concatenate(group))
-        for (leaf, _), group in sorted(groups.items(), key=lambda item: item[0], reverse=True)
+        Waiting(leaf, np.empty(0, np.int32), np.concatenate(own))
+        for (_, leaf, _), own in sorted(groups.items(), key=lambda item: item[0], reverse=True)
     ]
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from hydragen_tree.branch.admission import Admission
+from hydragen_tree.branch.drafting import Drafting
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Ended, Progress, Stepper, Waiting
@@ -39,6 +40,7 @@ class Loop:
         records: the samples.
         stats: filled while running.
         ranks: those that run the same loop, each on its part of the model.
+        drafting: of the stepper, if it takes drafts along.
     """
 
     def __init__(
@@ -51,12 +53,18 @@ class Loop:
         records: SampleRecords,
         stats: RunStats,
         ranks: Ranks = ALONE,
+        drafting: Drafting | None = None,
     ) -> None:
         self.admission, self.stepper = admission, stepper
         self.residency, self.prefill = residency, prefill
         self.cache, self.records, self.stats = cache, records, stats
-        self._ranks = ranks
+        self._ranks, self.drafting = ranks, drafting
         self._ended: list[Ended] = []  # in the last round
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all samples that it was given have been drawn and said."""
+        return not (self.stepper.n_samples or self.admission.has_waiting or self._ended)
 
     def samples(self, more: Callable[[int], list[Waiting]] | None = None) -> Iterator[Sample]:
         """Yields every sample as it finishes.

@@ -12,6 +12,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_tree.branch.drawing import stream_keys
 from hydragen_tree.branch.stepper import Ended
+from hydragen_tree.errors import InputError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.drafts import split_reasoning
 from hydragen_tree.sample.endings import Endings
@@ -33,6 +34,7 @@ class RunStats:
         rows_live: rows in the batch.
         tokens_sampled: tokens drawn, summed over samples.
         rows_computed: rows whose logits were computed to draw them.
+        prompts_joined: prompts that came while the run was going.
         prompt_tokens: distinct prompt tokens: computed and stored once.
         prompt_tokens_unshared: what n independent runs would compute.
         prefilled_tokens: prompt and tail tokens computed, repeats after parking included.
@@ -56,6 +58,7 @@ class RunStats:
     rows_live: int = 0
     tokens_sampled: int = 0
     rows_computed: int = 0
+    prompts_joined: int = 0
     prompt_tokens: int = 0
     prompt_tokens_unshared: int = 0
     prefilled_tokens: int = 0
@@ -112,16 +115,53 @@ class SampleRecords:
         programs: Programs | None = None,
     ) -> None:
         self._programs = programs or Programs()
-        self._prompts, self.settings, self._stats = prompts, settings, stats
-        stops = [(*settings.stop, *prompt.stop) for prompt in prompts]
-        numbers = {stop: number for number, stop in enumerate(dict.fromkeys(stops))}
-        self._stop_set = [numbers[stop] for stop in stops]
+        self._prompts: list[Prompt] = []
+        self.settings, self._stats = settings, stats
+        stops = dict.fromkeys((*settings.stop, *prompt.stop) for prompt in prompts)
+        self._stop_numbers = {stop: number for number, stop in enumerate(stops)}
+        self._stop_set: list[int] = []
+        self._task_numbers: dict[str, int] = {}
+        self.tasks = np.empty(0, np.int64)
         self._thoughts = ThoughtTokens(detokenizer)
-        self._endings = Endings(detokenizer, list(numbers), eos_ids, stop_tokens)
+        self._endings = Endings(detokenizer, list(stops), eos_ids, stop_tokens)
+        self.prompt = self.index = np.empty(0, np.int64)
+        self.keys = np.empty(0, np.uint64)
+        self._logprob = self._sampled_logprob = np.empty(0)
+        self._token_logprobs: list[list[float]] = []
+        self.extend(prompts, ranges, done)
+
+    def extend(
+        self,
+        prompts: Sequence[Prompt],
+        ranges: Mapping[str, range],
+        done: Mapping[str, Collection[int]],
+    ) -> list[tuple[int, NDArray[np.int64]]]:
+        """Takes in further tasks.
+
+        Args:
+            prompts: of whole tasks.
+            ranges: by task id, their sample indices.
+            done: task ids with the sample indices that exist already.
+
+        Returns:
+            Of each prompt its number, and the numbers of its samples.
+
+        Raises:
+            InputError: a task is there already, or has stop strings that none before has.
+        """
+        known = {prompt.task_id for prompt in self._prompts}
         variants: dict[str, int] = {}
         for prompt in prompts:
+            if prompt.task_id in known:
+                raise InputError(
+                    f"task id {prompt.task_id!r} comes twice, expected ids that differ"
+                )
+            if (*self.settings.stop, *prompt.stop) not in self._stop_numbers:
+                raise InputError(
+                    f"{prompt.task_id}: came late, with stop strings that no prompt before has"
+                )
             variants[prompt.task_id] = max(variants.get(prompt.task_id, 0), prompt.variant + 1)
-        indices, keys = [], []
+        parts, indices, keys, first_number = [], [], [], self.index.size
         for prompt in prompts:
             all_of, n_variants = ranges[prompt.task_id], variants[prompt.task_id]
             first = all_of.start + (prompt.variant - all_of.start) % n_variants
@@ -129,20 +169,25 @@ class SampleRecords:
             if finished := done.get(prompt.task_id):
                 own = own[~np.isin(own, np.array([*finished]))]
             indices.append(own)
-            keys.append(stream_keys(settings.seed, prompt.task_id, prompt.variant, own))
-        numbers_of = {task: number for number, task in enumerate(variants)}
-        self.tasks = np.array([numbers_of[prompt.task_id] for prompt in prompts], np.int64)
-        self.prompt = np.repeat(np.arange(len(prompts)), [own.size for own in indices])
-        self.index = np.concatenate(indices)
-        self.keys = np.concatenate(keys)
-        self._logprob = np.zeros(self.prompt.size)
-        self._sampled_logprob = np.zeros(self.prompt.size)
-        self._token_logprobs: list[list[float]] = (
-            [[] for _ in range(self.index.size)] if settings.logprobs else []
-        )
-        stats.samples_total = self.index.size
-        lengths = np.array([len(prompt.token_ids) for prompt in prompts], np.int64)
-        stats.prompt_tokens_unshared = int(lengths[self.prompt].sum())
+            keys.append(stream_keys(self.settings.seed, prompt.task_id, prompt.variant, own))
+            parts.append((len(self._prompts), first_number + np.arange(own.size)))
+            first_number += own.size
+            self._prompts.append(prompt)
+            task = self._task_numbers.setdefault(prompt.task_id, len(self._task_numbers))
+            self.tasks = np.append(self.tasks, task)
+            self._stop_set.append(self._stop_numbers[*self.settings.stop, *prompt.stop])
+            self._stats.prompt_tokens_unshared += own.size * len(prompt.token_ids)
+        of_prompt = np.repeat([number for number, _ in parts], [own.size for own in indices])
+        more = np.zeros(of_prompt.size)
+        self.prompt = np.append(self.prompt, of_prompt)
+        self.index = np.concatenate([self.index, *indices])
+        self.keys = np.concatenate([self.keys, *keys])
+        self._logprob = np.append(self._logprob, more)
+        self._sampled_logprob = np.append(self._sampled_logprob, more)
+        if self.settings.logprobs:
+            self._token_logprobs += [[] for _ in range(of_prompt.size)]
+        self._stats.samples_total += of_prompt.size
+        return parts
 
     @property
     def stop_table(self) -> NDArray[np.int16] | Int32 | None:

@@ -8,33 +8,28 @@ for sample in sampler.sample(["def add(a, b):"], n=100):
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 import torch
 
 from hydragen_tree.attention.table import backend, choose
 from hydragen_tree.attention.triton_backend import is_interpreting
-from hydragen_tree.branch.arena import deepest, make_arena
-from hydragen_tree.branch.budget import batch_rows, kv_budget_bytes, path_levels
-from hydragen_tree.branch.long_prompts import LongSegments, check_prompts, stand_ins
-from hydragen_tree.branch.stepper import Waiting
+from hydragen_tree.branch.budget import batch_rows
+from hydragen_tree.branch.long_prompts import check_prompts, stand_ins
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
-from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.fingerprint import fingerprint
 from hydragen_tree.model.invariance import adapted, ordered_attention
 from hydragen_tree.model.loading import ModelSource, find_model, load_tokenizer, load_weights
 from hydragen_tree.model.quantising import LogitError, measure_logit_error
 from hydragen_tree.model.ranks import ALONE, Ranks
-from hydragen_tree.model.support import why_uncaptured
 from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.prompts import Prompt, longest_sequence, prompts_from_sources
-from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.end_conditions import EndConditions, find_tokens
 from hydragen_tree.sample.feeding import Feed, fed_samples
 from hydragen_tree.sample.finishing import NoPrograms, Programs, workers_for
-from hydragen_tree.sample.loop import Loop
+from hydragen_tree.sample.joining import Joining, Late
+from hydragen_tree.sample.making import Means, make_loop
 from hydragen_tree.sample.notebook import NotebookView
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
@@ -43,10 +38,6 @@ from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.trie.costs import CostModel, find_cost
 from hydragen_tree.trie.outline import Outline
-from hydragen_tree.trie.trie import Trie
-
-if TYPE_CHECKING:
-    from hydragen_tree.branch.decoder import Decoder
 
 _DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
 _GPU_DEFAULTS = (1024, 64, 8192)
@@ -220,6 +211,7 @@ class Sampler(NotebookView):
         done: Mapping[str, Collection[int]] | None = None,
         shard: Part | None = None,
         feed: Feed | None = None,
+        late: Late | None = None,
     ) -> Iterator[Sample]:
         """Draws n samples of every source, yielding each as it finishes.
 
@@ -234,17 +226,21 @@ class Sampler(NotebookView):
             done: by task id, sample indices that exist already and are not drawn again.
             shard: draw only these samples of the run, the same ones as the whole run draws.
             feed: gives the samples piece by piece, and is asked before every step; None: all.
+            late: gives further prompts while the run is going, without feed or shard: they join
+                its tree, and n samples of each are drawn, the same ones as if all had been there.
 
         Raises:
-            InputError: n < 1, no such shard, more than 10 million samples to draw, an empty prompt,
-                or one beyond the model's context.
+            InputError: n < 1, late prompts together with feed or shard, no such shard, more than
+                10 million samples to draw, an empty prompt, or one beyond the model's context.
             CapacityError: not even one branch fits into the memory given.
         """
         if n < 1:
             raise InputError("expected an integer >= 1", setting="n", value=n)
+        if late is not None and (feed is not None or shard is not None):
+            raise InputError("late: of a shard, or of samples that are fed, all prompts are known")
         prompts = prompts_from_sources(sources, self.tokenizer, seed=settings.seed)
         self.check(prompts, settings, n, shard)
-        return self._on_device(self._run(prompts, n, settings, done or {}, shard, feed))
+        return self._on_device(self._run(prompts, n, settings, done or {}, shard, feed, late))
 
     def check(
         self,
@@ -292,6 +288,7 @@ class Sampler(NotebookView):
         done: Mapping[str, Collection[int]],
         shard: Part | None,
         feed: Feed | None,
+        late: Late | None,
     ) -> Iterator[Sample]:
         self.stats = stats = RunStats(started=time.perf_counter())
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
@@ -316,38 +313,35 @@ class Sampler(NotebookView):
                 stats,
                 programs,
             )
-            loop = self._loop(outline, records, stats, None if feed is None else [])
+            loop = make_loop(
+                self._means, outline, records, stats, feed is not None, late is not None
+            )
             stats.started = time.perf_counter()
-            if feed is None:
-                yield from loop.samples()
-            else:
+            if feed is not None:
                 yield from fed_samples(loop, outline.prompts, outline.trie, feed)
+            elif late is not None:
+                check = partial(self.check, settings=settings, n=n)
+                rest = self.source, check, n, settings, done, late
+                joining = Joining(loop, outline.prompts, *rest)
+                yield from loop.samples(lambda _: joining.take())
+            else:
+                yield from loop.samples()
 
-    def _loop(
-        self,
-        outline: Outline,
-        records: SampleRecords,
-        stats: RunStats,
-        waiting: list[Waiting] | None,
-    ) -> Loop:
-        trie, settings, rows = outline.trie, records.settings, outline.rows
-        cache = self._arena(trie, rows, settings)
-        return assemble(
+    @property
+    def _means(self) -> Means:
+        return Means(
             self.model,
-            self.source.shape,
-            trie,
-            cache,
-            records,
-            stats,
-            settings,
-            cost=self.cost,
-            max_rows=cache.states.most_rows(self.max_rows),
-            prefill_tokens=self._prefill_tokens,
-            decoder=self._decoder(cache, records, deepest(trie), rows),
-            waiting=waiting,
-            key_group=self.key_group,
-            long_segments=LongSegments(self.source, self.model, trie, outline.prompts),
-            drafts=self.drafts == "auto",
+            self.source,
+            self.cost,
+            self.backend,
+            self.is_fused,
+            self.key_group,
+            self.page_tokens,
+            self._prefill_tokens,
+            self.max_rows,
+            self.memory_bytes,
+            self._ranks,
+            self.drafts == "auto",
         )
 
     @property
@@ -371,19 +365,6 @@ class Sampler(NotebookView):
         """Tokens that segments of the trie never part."""
         return backend(self.backend).key_group(self.source.heads)
 
-    def _decoder(
-        self, cache: KVCache, records: SampleRecords, depth: int, rows: int
-    ) -> "Decoder | None":
-        """Steps the batch on the device; None where the host has to, as when it searches texts."""
-        captures = self.is_fused and not why_uncaptured(self.source.config)
-        stops = records.stop_table if captures else None
-        if stops is None:
-            return None
-        from hydragen_tree.branch.decoder import Decoder  # imports Triton
-
-        heads = replace(self.source.heads, is_ordered=self.backend == "ordered")
-        return Decoder(self.model, cache, heads, records.settings, stops, rows, depth)
-
     def outline(
         self, prompts: Sequence[Prompt], n: int, shard: Part | None = None, max_tokens: int = 0
     ) -> Outline:
@@ -397,13 +378,3 @@ class Sampler(NotebookView):
         most = min(self.max_rows, sum(map(len, ranges.values())))
         rest = most, self.key_group, stand_ins(self.source, own, max_tokens)
         return Outline.draw(own, n, self.source.shape, self.cost, *rest)
-
-    def _arena(self, trie: Trie, rows: int, settings: SamplingSettings) -> KVCache:
-        """Room for what the run can use at the most, within the budget."""
-        source, page, max_tokens = self.source, self.page_tokens, settings.max_tokens
-        levels = path_levels(deepest(trie), max_tokens, page)
-        budget = self.memory_bytes or self._ranks.least(
-            kv_budget_bytes(source, self._prefill_tokens, rows, levels)
-        )
-        sizes = budget, rows, max_tokens, page
-        return make_arena(source, self.model.state_kinds, trie, *sizes, self.is_fused)

@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from hydragen_tree.errors import HydragenError, Setting
+from hydragen_tree.errors import HydragenError, InputError, Setting
 from hydragen_tree.model.quantising import LogitError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.feeding import Feed
+from hydragen_tree.sample.joining import Late
 from hydragen_tree.sample.records import RunStats
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
@@ -144,7 +145,10 @@ class SpreadSampler(Sampler):
         done: Mapping[str, Collection[int]],
         shard: Part | None,
         feed: Feed | None,
+        late: Late | None,
     ) -> Iterator[Sample]:
+        if late is not None:
+            raise InputError("several workers draw what is there from the start, and nothing late")
         ranges = sample_ranges((prompt.task_id for prompt in prompts), n, shard)
         work = WorkList(
             prompts,

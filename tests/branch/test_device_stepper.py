@@ -72,7 +72,7 @@ def run(
         patch.setattr(device_stepper, "CHUNK_STEPS", chunk)
         patch.setattr(forecast, "_LEAST_ROWS", least_rows)
         patch.setattr(groups, "_LEAST_ROOM", least_rows)
-        stepper = DeviceStepper(decoder, cache, residency.table, texts.keys, options, ends)
+        stepper = DeviceStepper(decoder, cache, residency.table, options, ends)
         waiting = [
             Waiting(leaf, np.empty(0, np.int32), np.arange(leaf * n, (leaf + 1) * n))
             for leaf in reversed(range(leaves))

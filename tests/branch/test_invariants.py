@@ -68,6 +68,8 @@ class GivenLogits(Prefill):
 class RandomEnds:
     """Ends that come as they like; a branch's state is how many tokens it has drawn."""
 
+    keys: np.ndarray
+
     def __init__(self) -> None:
         self.rng, self.p_end = np.random.default_rng(0), 0.0
 
@@ -109,11 +111,11 @@ class Books:
         self.ends, cache = RandomEnds(), self.cache
         around = self.batch, self.residency, cache
         freezing = Freezing(*around, EAGER, SHAPE, self.key_group)
-        keys = np.arange(self.total, dtype=np.uint64)
+        self.ends.keys = np.arange(self.total, dtype=np.uint64)
         settings = SamplingSettings(temperature=1.0, max_tokens=self.max_tokens)
         no_model = SimpleNamespace(batch_invariant=False, ranks=ALONE)
         table = self.residency.table
-        parts: Any = self.batch, no_model, cache, table, freezing, keys, settings
+        parts: Any = self.batch, no_model, cache, table, freezing, settings
         drafting = None
         if self.drafts:
             problems = np.arange(leaves) // 2

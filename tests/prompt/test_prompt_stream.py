@@ -28,7 +28,7 @@ def test_prompts_are_there_when_their_line_is(pipe: tuple[PromptStream, int]) ->
     assert stream.take() == [("two", "b")]
     os.close(writer)  # the last line needs no end
     assert stream.take() == [("prompt-2", "c")]
-    assert stream.take() == []
+    assert stream.take() is None
 
 
 def test_a_stream_that_ends_at_once_is_a_file(pipe: tuple[PromptStream, int]) -> None:
