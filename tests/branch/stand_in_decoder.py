@@ -21,11 +21,11 @@ from hydragen_tree.branch.decoder import IN_FLIGHT, Chunk
 from hydragen_tree.branch.device_batch import DeviceBatch
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.graphs import Choice, Graphs
+from hydragen_tree.branch.live_trie import LiveTrie
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.trie.trie import Trie
 
 PAGE, RING_STEPS = 4, 9
 
@@ -100,7 +100,7 @@ class Texts:
 class Memory(Prefill):
     """What pages hold, and a prefill that fills them."""
 
-    def __init__(self, trie: Trie, table: SegmentTable, max_tokens: int = 8) -> None:
+    def __init__(self, trie: LiveTrie, table: SegmentTable, max_tokens: int = 8) -> None:
         no_model: Any = None
         super().__init__(no_model, trie, table, no_model, max_tokens)
         self.trie = trie
@@ -276,17 +276,20 @@ class Ahead:
                 continue
             rank = int(torch.bucketize(torch.tensor(row), starts[1:], right=True))
             place = self.edges[rank] + row - int(starts[rank])
-            met = {
-                (item.slot_start, item.slot_count)
+            met = [
+                slot
                 for item in self.items
                 if item.query_start <= place < item.query_stop
-            }
-            path, segment = set(), int(trie.leaf_segments[leaf])
+                for slot in range(item.slot_start, item.slot_stop)
+            ]
+            path: list[int] = []  # a segment may have been parted since
+            segment = int(trie.leaf_segments[leaf])
             while segment >= 0:
-                path.add((int(table.slot[segment]), int(table.n_tokens[segment])))
+                first = int(table.slot[segment])
+                path += range(first, first + int(table.n_tokens[segment]))
                 assert table.n_computed[segment] == table.n_tokens[segment], "not computed yet"
                 segment = int(table.parent[segment])
-            assert met == path, "a row meets other segments than its prompt's"
+            assert sorted(met) == sorted(path), "a row meets other segments than its prompt's"
         return fits
 
 
@@ -294,8 +297,8 @@ def pages_balance(stepper: DeviceStepper, cache: KVCache, residency: Residency) 
     """Each page in use is a segment's, or waits in the queue, or may be in a table; once."""
     users, queue, table = np.zeros(cache.n_pages, int), stepper._pages, residency.table
     for segment in np.flatnonzero(table.slot[: table.size] >= 0).tolist():
-        first = int(table.slot[segment]) // PAGE
-        users[first : first + cache.pages_for(int(table.n_tokens[segment]))] += 1
+        first = int(table.slot[segment])
+        users[first // PAGE : cache.pages_for(first + int(table.n_tokens[segment]))] += 1
     waiting = queue._order[np.arange(queue._taken, queue._given) % queue._order.size]
     np.add.at(users, waiting, 1)
     users += queue._in_tables

@@ -16,6 +16,7 @@ pytest.importorskip("triton")
 from hydragen_tree.branch import device_stepper, forecast, groups
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.device_stepper import DeviceStepper
+from hydragen_tree.branch.live_trie import Sharing
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import CapacityError
@@ -46,23 +47,31 @@ def run(
     pass_tokens: int,
     least_rows: int,
     seed: int,
+    late: int = 0,
+    every: int = 1,
 ) -> bool:
-    """Draws all samples; False where the run would be refused."""
-    trie = Trie.build(np.array(p, np.int32) for p in PROMPTS[:prompts])
+    """Draws all samples; False where the run would be refused.
+
+    So many of the prompts come late, one after so many rounds each, or when nothing is left to do.
+    """
+    arrays = [np.array(p, np.int32) for p in PROMPTS[:prompts]]
+    late = min(late, prompts - 1)
+    trie = Trie.build(arrays[: prompts - late])
+    coming = arrays[prompts - late :]
     cache = KVCache(SHAPE, n_pages, PAGE, torch.float32, torch.device("cpu"))
-    residency = Residency(trie, cache)
+    residency = Residency(trie, cache, Sharing(least_tokens=2, most_levels=9))
     try:
         residency.check_capacity(max_tokens)
     except CapacityError:
         return False
-    leaves = len(trie.leaf_segments)
+    leaves = prompts
 
     def leaf_of(sample: int) -> int:
         return sample // n
 
     of_text = leaf_of if greedy else int
     texts = Texts(leaves * n, of_text, max_tokens, vocabulary, together, p_end, seed)
-    memory = Memory(trie, residency.table, pass_tokens)
+    memory = Memory(residency.trie, residency.table, pass_tokens)
     decoder: Any = Ahead(texts, memory, cache, residency, max_rows, max_tokens)
     decoder.leaf_of = leaf_of
     options = SamplingSettings(temperature=0.0 if greedy else 1.0, max_tokens=max_tokens)
@@ -75,19 +84,31 @@ def run(
         stepper = DeviceStepper(decoder, cache, residency.table, options, ends)
         waiting = [
             Waiting(leaf, np.empty(0, np.int32), np.arange(leaf * n, (leaf + 1) * n))
-            for leaf in reversed(range(leaves))
+            for leaf in reversed(range(leaves - late))
         ]
         parts = stepper, residency, prefill, cache, max_rows, greedy
         admission = Admission(waiting, *parts)
         loop = Loop(admission, stepper, residency, prefill, cache, ends, RunStats())
-        rounds = 0
-        while stepper.n_samples or admission.has_waiting:
+        rounds, admission.keeps_segments = 0, late > 0
+        while stepper.n_samples or admission.has_waiting or coming:
+            has_work = stepper.n_samples or admission.has_waiting
+            if coming and (rounds % every == 0 or not has_work):
+                (leaf,) = residency.join([coming.pop(0)])
+                assert leaf == leaves - len(coming) - 1
+                try:
+                    residency.check_capacity(max_tokens)
+                except CapacityError:
+                    return False
+                own = np.arange(leaf * n, (leaf + 1) * n)
+                admission.add([Waiting(leaf, np.empty(0, np.int32), own)])
             list(loop.step())
             pages_balance(stepper, cache, residency)
             rounds += 1
             assert rounds < 500 + 20 * leaves * n * max_tokens, "the run does not end"
         list(loop.samples())  # those that have ended in the last round
     assert sorted(texts.ended) == list(range(leaves * n))
+    admission.keeps_segments = False
+    admission._evict_unused([])
     assert cache.free_pages == n_pages
     return True
 
@@ -107,6 +128,8 @@ def run(
     pass_tokens=st.sampled_from([1, 3, 8, 100]),
     least_rows=st.sampled_from([1, 2, 64]),
     seed=st.integers(0, 2**32),
+    late=st.integers(0, 3),
+    every=st.integers(1, 9),
 )
 @example(  # one row becomes six, for which the queue must hold more than for two rows of a graph
     prompts=4,
@@ -122,6 +145,8 @@ def run(
     pass_tokens=8,
     least_rows=2,
     seed=1953744977,
+    late=0,
+    every=1,
 )
 @example(  # a single row grows into pages that prompts of waiting branches have
     prompts=4,
@@ -137,6 +162,8 @@ def run(
     pass_tokens=8,
     least_rows=2,
     seed=1578828202,
+    late=0,
+    every=1,
 )
 @example(  # samples come to a group, of whose rows a chunk tells that was launched before
     prompts=3,
@@ -152,6 +179,8 @@ def run(
     pass_tokens=8,
     least_rows=64,
     seed=987925197,
+    late=0,
+    every=1,
 )
 @example(  # rows that were parked for others to fork would fit, were it not for the others
     prompts=4,
@@ -167,6 +196,8 @@ def run(
     pass_tokens=8,
     least_rows=64,
     seed=4143639662,
+    late=0,
+    every=1,
 )
 def test_every_sample_gets_its_own_tokens(**options: Any) -> None:
     run(**options)
