@@ -196,3 +196,33 @@ def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.Monk
         )
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert room[0] < room[1]
+
+
+def test_prompts_that_come_late_meet_keys_from_within_a_page(small_model: Path) -> None:
+    """The first prompt's segment is parted after 67 tokens, and again after 65, while rows step."""
+    rng = np.random.default_rng(3)
+    root = rng.integers(0, 250, 67)
+    parts = [np.append(root, [1, 2, 3]), np.append(root, [4]), np.append(root[:65], [5, 6])]
+    late = [Prompt(f"p{i}", 0, part.astype(np.int32), ()) for i, part in enumerate(parts)]
+    settings = SamplingSettings(temperature=1.0, max_tokens=4)
+    samplers = [
+        Sampler.from_pretrained(
+            str(small_model), device=DEVICE, dtype="float32", attention=backend, max_rows=16
+        )
+        for backend in ("torch", "triton")
+    ]
+    expected = {(s.task_id, s.sample_index): s for s in samplers[0].sample(late, 2, settings)}
+    first, coming = late[:1], late[1:]
+
+    def more(wait: bool) -> list[Prompt] | None:
+        return [coming.pop(0)] if coming else None
+
+    found = {
+        (s.task_id, s.sample_index): s for s in samplers[1].sample(first, 2, settings, late=more)
+    }
+    assert {name: one.token_ids for name, one in found.items()} == {
+        name: one.token_ids for name, one in expected.items()
+    }
+    stats = samplers[1].stats
+    assert (stats.steps_host, stats.prompts_joined) == (0, 2)
+    assert stats.prefilled_tokens == 70 + 1 + 2
