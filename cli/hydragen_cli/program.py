@@ -136,7 +136,7 @@ def _run(command: Any, name: str) -> NoReturn:
 
 
 class _Messages:
-    """stderr; where its disk is full what is said is lost, but not the work."""
+    """stderr; where its disk is full or its reader gone what is said is lost, but not the work."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -157,8 +157,6 @@ class _Messages:
     def _or_dropped(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
-            raise
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 

@@ -97,3 +97,17 @@ def test_messages_without_room_do_not_end_the_work(own_home: Path) -> None:
         assert (ran.returncode, ran.stdout.count(b"\n")) == (0, 3)
         ran = subprocess.run([*command, "--top-p", "0"], stderr=full, check=False)
         assert ran.returncode == 2
+
+
+def test_messages_without_a_reader_do_not_end_the_work(own_home: Path) -> None:
+    """As of `hydragen-sample ... -o out.jsonl 2>&1 | head -1`."""
+    (own_home / "p.yaml").write_text("statement: Print 1.\n")
+    code = "from hydragen_cli.main import run_sample; run_sample()"
+    command = [sys.executable, "-c", code, "p.yaml", "-n", "3", "--max-tokens", "4"]
+    for more, expected in (([], 0), (["--top-p", "0"], 2)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        ran = subprocess.run([*command, "-o", "out.jsonl", *more], stderr=writing, check=False)
+        os.close(writing)
+        assert ran.returncode == expected
+    assert Path("out.jsonl").read_bytes().count(b"\n") == 3
