@@ -22,6 +22,7 @@ from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import compile_layers
+from hydragen_tree.model.ordered_experts import order_experts, order_routers
 from hydragen_tree.model.ordered_layers import forget_tables, order_layers
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
@@ -229,6 +230,8 @@ class TreeModel:
             _fuse(model, batch_invariant)
         elif batch_invariant:
             order_layers(model)
+            order_experts(model)
+            order_routers(model)
         elif model.device.type == "cpu":
             self._is_packed = pack_projections(model) > 0
         self.is_compiled = False

@@ -1,0 +1,200 @@
+"""Mixture of experts as the batch-invariant mode needs them.
+
+Which experts a token has, and what they give, depends on that token alone. A router's own code
+runs, but some functions of torch that it calls are taken by forms of one order: products with its
+weights, the soft-max and the sum of a row, and the choice of the greatest numbers, of which equal
+ones count as greater the earlier they stand. Experts are products in C.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+from hydragen_kernels import ordered_layers
+
+IMPLEMENTATION = "hydragen_tree_ordered"
+
+_PANELS = "_tree_panels"  # of a layer of experts, and of a router's weights, on a CPU
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Panels:
+    """The weights of a layer's experts, as `ordered_layers.product` reads them.
+
+    Attributes:
+        up: of each expert.
+        down: of each expert.
+        inner: outputs of `up`.
+        width: outputs of `down`.
+    """
+
+    up: list[Tensor]
+    down: list[Tensor]
+    inner: int
+    width: int
+
+
+def order_routers(model: nn.Module) -> int:
+    """Has a model's routers compute row by row in one order, in place.
+
+    Args:
+        model: its layers are replaced already.
+
+    Returns:
+        How many do.
+    """
+    routers = [one for one in model.modules() if "Router" in type(one).__name__]
+    for router in routers:
+        router.forward = _in_order(router.forward)
+    return len(routers)
+
+
+def order_experts(model: PreTrainedModel) -> int:
+    """Has a model's experts computed in C on a CPU, in place, where transformers lets them be.
+
+    Args:
+        model: on a CPU.
+
+    Returns:
+        How many layers have experts that are.
+    """
+    layers = [one for one in model.modules() if hasattr(one, "_apply_gate")]
+    if not layers or not all(map(_is_known, layers)):
+        return 0
+    for layer in layers:
+        name = _name_of_up(layer)
+        up, down = getattr(layer, name), layer.down_proj
+        above, below = ([ordered_layers.pack(one) for one in x.detach()] for x in (up, down))
+        setattr(layer, _PANELS, _Panels(above, below, up.shape[1], down.shape[1]))
+        for own in (name, "down_proj"):  # they are held once
+            setattr(layer, own, None)
+    ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _experts)
+    model.set_experts_implementation(IMPLEMENTATION)
+    return len(layers)
+
+
+def _name_of_up(layer: Any) -> str:
+    return "gate_up_proj" if _has_gate(layer) else "up_proj"
+
+
+def _has_gate(layer: Any) -> bool:
+    return bool(getattr(layer, "has_gate", True))
+
+
+def _is_known(layer: Any) -> bool:
+    """Whether a layer's weights are plain tensors, outputs before inputs, without a bias."""
+    if layer.is_transposed or getattr(layer, "has_bias", False):
+        return False
+    weights = getattr(layer, _name_of_up(layer), None), getattr(layer, "down_proj", None)
+    return all(isinstance(one, Tensor) and one.ndim == 3 for one in weights)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
+    """transformers' signature of experts: `[tokens, width]`, chosen and shares `[tokens, k]`.
+
+    What a token's experts give is added up in float32, in the order of its choices.
+    """
+    panels: _Panels = getattr(layer, _PANELS)
+    tokens, choices = chosen.shape
+    experts = chosen.detach().numpy().ravel()
+    order = np.argsort(experts, kind="stable")
+    bounds = np.searchsorted(experts[order], np.arange(len(panels.up) + 1))
+    y = x.new_zeros(tokens * choices, panels.width)
+    for up, down, start, stop in zip(panels.up, panels.down, bounds[:-1], bounds[1:], strict=True):
+        if start == stop:
+            continue
+        pairs = order[start:stop]
+        inner = ordered_layers.product(x[torch.from_numpy(pairs // choices)], up, panels.inner)
+        active = layer._apply_gate(inner) if _has_gate(layer) else layer.act_fn(inner)
+        y[torch.from_numpy(pairs)] = ordered_layers.product(active, down, panels.width)
+    if getattr(layer, "has_post_expert_norm", False):
+        y = layer.post_expert_norm(y)
+    given = y.view(tokens, choices, panels.width).float() * shares.float()[..., None]
+    total = given[:, 0]
+    for choice in range(1, choices):
+        total = total + given[:, choice]
+    return total.to(x.dtype)
+
+
+def _in_order(own: Callable[..., Any]) -> Callable[..., Any]:
+    """A router's code with functions of one order in the place of torch's."""
+    mode = _InOrder()
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(*given: Any, **named: Any) -> Any:
+        with mode:
+            return own(*given, **named)
+
+    return forward  # type: ignore[no-any-return]
+
+
+class _InOrder(TorchFunctionMode):
+    """Calls our forms of some of torch's functions, where they do what is asked for."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """The function's result."""
+        form = _FORMS.get(func)
+        found = NotImplemented if form is None else form(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {})) if found is NotImplemented else found
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    panels = getattr(weight, _PANELS, None)
+    if panels is None:
+        panels = ordered_layers.pack(weight.detach())
+        setattr(weight, _PANELS, panels)
+    return ordered_layers.product(x, panels, weight.shape[0], bias)
+
+
+def _softmax(
+    x: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
+) -> Any:
+    if dim not in (-1, x.ndim - 1):
+        return NotImplemented
+    kind = dtype or x.dtype
+    shares, _ = ordered_layers.probabilities(x.to(kind).reshape(-1, x.shape[-1]))
+    return shares.view(x.shape).to(kind)
+
+
+def _sum(
+    x: Tensor, dim: Any = None, keepdim: bool = False, dtype: torch.dtype | None = None
+) -> Any:
+    if dim not in (-1, x.ndim - 1, [-1], (-1,)) or not x.is_floating_point():
+        return NotImplemented
+    total = _added_up(x.float()).to(dtype or x.dtype)
+    return total if keepdim else total[..., 0]
+
+
+def _added_up(x: Tensor) -> Tensor:
+    """Sums of rows, which are halved and added to each other until one number is left."""
+    while (width := x.shape[-1]) > 1:
+        half = width // 2
+        pairs = x[..., :half] + x[..., half : 2 * half]
+        x = torch.cat([pairs, x[..., 2 * half :]], -1) if width % 2 else pairs
+    return x
+
+
+def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    if dim not in (-1, x.ndim - 1) or not largest:
+        return NotImplemented
+    values, places = torch.sort(x, dim=-1, descending=True, stable=True)
+    return torch.return_types.topk((values[..., :k], places[..., :k]))
+
+
+_FORMS: dict[Any, Callable[..., Any]] = {
+    functional.linear: _linear,
+    **dict.fromkeys((functional.softmax, torch.softmax, Tensor.softmax), _softmax),
+    **dict.fromkeys((torch.sum, Tensor.sum), _sum),
+    **dict.fromkeys((torch.topk, Tensor.topk), _topk),
+}
