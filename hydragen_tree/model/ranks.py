@@ -6,14 +6,15 @@ summed, after which all have the same numbers again; so the logits are equal, an
 tokens. What a process alone can know, such as how much memory it has, or what comes in while it
 draws, is agreed on.
 
-NCCL sums on GPUs and gloo on CPUs; gloo also carries what processes agree on.
+NCCL sums on GPUs, or what is faster there (`peer_sums.py`), and gloo on CPUs; gloo also carries
+what processes agree on.
 """
 
 import pickle
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from hydragen_tree.errors import HydragenError
+from hydragen_tree.model.peer_sums import PeerSums, find_peer_sums
 
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ class RankLostError(HydragenError):
     """Another rank does not answer: it has failed, or is gone."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ranks:
     """One of the processes that hold a model, and the way to the others.
 
@@ -49,6 +51,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     meeting: str = ""
+    _peers: PeerSums | None = field(default=None, init=False, repr=False)
 
     @property
     def leads(self) -> bool:
@@ -75,11 +78,19 @@ class Ranks:
             )
             # NCCL makes its connections with the first sum, which nothing may capture.
             dist.all_reduce(torch.zeros(1, device=device))
+        if on_gpu:
+            self._peers = find_peer_sums(self, device)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def sum_up(self, x: Tensor) -> Tensor:
-        """The sum of all ranks' tensors, in place; equal to the last bit on all of them."""
-        if self.size > 1:
-            _sum_up(x)
+        """The sum of all ranks' tensors, equal to the last bit on all of them; maybe in place."""
+        if self.size == 1:
+            return x
+        way = None if self._peers is None else self._peers.way(x)
+        if way is not None:
+            return way(x)
+        with _heard():
+            dist.all_reduce(x)
         return x
 
     def agree(self, decide: Callable[[], T]) -> T:
@@ -140,12 +151,6 @@ def _from_first(message: bytes) -> bytes:
             content = given if message else torch.empty(n_bytes, dtype=torch.uint8)
             dist.broadcast(content, 0)
     return content[:n_bytes].numpy().tobytes()
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _sum_up(x: Tensor) -> None:
-    with _heard():
-        dist.all_reduce(x)
 
 
 @contextmanager

@@ -50,7 +50,8 @@ class SummedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., inputs of this rank]` to `[..., outputs]`, the same on all ranks."""
-        return self.ranks.sum_up(self.linear(x))
+        total: Tensor = self.ranks.sum_up(self.linear(x))
+        return total
 
 
 def rank_config(model: str, config: PreTrainedConfig, ranks: int) -> PreTrainedConfig:

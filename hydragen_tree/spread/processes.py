@@ -24,6 +24,7 @@ from signal import Signals
 from tempfile import TemporaryDirectory
 
 from hydragen_tree.errors import HydragenError
+from hydragen_tree.model.peer_sums import NO_MULTICAST
 from hydragen_tree.model.ranks import RankLostError, Ranks
 from hydragen_tree.spread.work_list import Piece
 from hydragen_tree.spread.worker import Assignment, Lost, Message, Place, SamplerMaker
@@ -38,7 +39,7 @@ _LAST_WORDS_S = 2.0  # in which ranks say why, once one of them is lost
 # it. And sets of strings have one order in all ranks.
 _OF_RANKS = {
     "NCCL_NVLS_ENABLE": "0",
-    "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
+    NO_MULTICAST: "1",
     "PYTHONHASHSEED": "0",
 }
 if sys.platform == "linux":

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.model.loading import find_model, load_weights
+from hydragen_tree.model.peer_sums import PeerSums
 from hydragen_tree.model.ranks import Ranks
 from tests.model import parts_child
 from tests.model.shrunken import VOCABULARY, shrunken
@@ -89,3 +90,16 @@ def test_tensors_under_other_names_are_refused(random_model: Path, tmp_path: Pat
     source = find_model(str(tmp_path), device="cpu", tensor_parallel=2)
     with pytest.raises(ModelError, match="under other names"):
         load_weights(source, Ranks(0, 2))
+
+
+def test_sums_go_the_way_of_the_next_larger_size() -> None:
+    small, large = (lambda x: x), (lambda x: x + 1)
+    sums = PeerSums({1 << 15: small, 1 << 16: small, 1 << 20: large})
+    ways = {
+        n_bytes: sums.way(torch.empty(n_bytes // 2, dtype=torch.bfloat16))
+        for n_bytes in (16, 1 << 15, (1 << 15) + 16, 1 << 17, (1 << 19) + 16, 1 << 20, 1 << 25)
+    }
+    assert [*ways.values()] == [small, small, small, None, large, large, None]
+    assert sums.way(torch.empty(64)) is None  # no bfloat16
+    assert sums.way(torch.empty(64, 64, dtype=torch.bfloat16).T) is None
+    assert sums.way(torch.empty(0, dtype=torch.bfloat16)) is None
