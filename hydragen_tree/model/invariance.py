@@ -269,6 +269,7 @@ class _Audit(TorchDispatchMode):
         is_known = plain in self._known and named.get("alpha", 1) == 1
         is_known |= plain == "pow" and args[1] == 2  # x x
         is_known |= plain == "sort" and named.get("stable") is True  # the order is then the row's
+        is_known |= plain == "scatter" and not isinstance(args[-1], Tensor)  # of one number
         is_known |= plain == "bmm" and args[0].shape[-1] == 1  # sums of one number: rotary angles
         if isinstance(found, Tensor):
             is_known &= plain not in _OF_WHOLE_NUMBERS or not found.is_floating_point()

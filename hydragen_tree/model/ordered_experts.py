@@ -1,9 +1,10 @@
 """Mixture of experts as the batch-invariant mode needs them.
 
-Which experts a token has, and what they give, depends on that token alone. A router's own code
-runs, but some functions of torch that it calls are taken by forms of one order: products with its
-weights, the soft-max and the sum of a row, and the choice of the greatest numbers, of which equal
-ones count as greater the earlier they stand. Experts are products in C.
+Which experts a token has, and what they give, depends on that token alone. The code of a router,
+and of the layer around it, runs, but some functions of torch that it calls are taken by forms of
+one order: products with weights, the soft-max and the sum of a row, sigmoids, and the choice of the
+greatest numbers, of which equal ones count as greater the earlier they stand. Experts are products
+in C.
 """
 
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class _Panels:
 
 
 def order_routers(model: nn.Module) -> int:
-    """Has a model's routers compute row by row in one order, in place.
+    """Has a model's routers, and layers with experts, compute row by row in one order, in place.
 
     Args:
         model: its layers are replaced already.
@@ -51,10 +52,14 @@ def order_routers(model: nn.Module) -> int:
     Returns:
         How many do.
     """
-    routers = [one for one in model.modules() if "Router" in type(one).__name__]
-    for router in routers:
-        router.forward = _in_order(router.forward)
-    return len(routers)
+    homes = [one for one in model.modules() if _is_router(one) or hasattr(one, "experts")]
+    for home in homes:
+        home.forward = _in_order(home.forward)
+    return len(homes)
+
+
+def _is_router(module: nn.Module) -> bool:
+    return "Router" in type(module).__name__
 
 
 def order_experts(model: PreTrainedModel) -> int:
@@ -126,7 +131,7 @@ def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
 
 
 def _in_order(own: Callable[..., Any]) -> Callable[..., Any]:
-    """A router's code with functions of one order in the place of torch's."""
+    """A module's code with functions of one order in the place of torch's."""
     mode = _InOrder()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -185,6 +190,10 @@ def _added_up(x: Tensor) -> Tensor:
     return x
 
 
+def _sigmoid(x: Tensor) -> Any:
+    return ordered_layers.activate(x, ordered_layers.Form.SIGMOID)
+
+
 def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     if dim not in (-1, x.ndim - 1) or not largest:
         return NotImplemented
@@ -196,5 +205,6 @@ _FORMS: dict[Any, Callable[..., Any]] = {
     functional.linear: _linear,
     **dict.fromkeys((functional.softmax, torch.softmax, Tensor.softmax), _softmax),
     **dict.fromkeys((torch.sum, Tensor.sum), _sum),
+    **dict.fromkeys((torch.sigmoid, Tensor.sigmoid), _sigmoid),
     **dict.fromkeys((torch.topk, Tensor.topk), _topk),
 }

@@ -141,7 +141,16 @@ INLINE vec gelu_by_erf_of(vec x) {
     return x;
 }
 
-/* An activation of n numbers: 0 is SiLU, 1 GELU by tanh, 2 GELU. */
+INLINE vec active(vec x, int64_t form) {
+    switch (form) {
+    case 0: return silu_of(x);
+    case 1: return gelu_of(x);
+    case 2: return gelu_by_erf_of(x);
+    default: return sigmoid_of(x);
+    }
+}
+
+/* An activation of n numbers: 0 is SiLU, 1 GELU by tanh, 2 GELU, 3 the sigmoid. */
 void activate(const float *x, float *out, int64_t n, int64_t form, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t start = 0; start < n; start += RUN) {
@@ -152,7 +161,7 @@ void activate(const float *x, float *out, int64_t n, int64_t form, int64_t threa
             memcpy(some, x + at, count * sizeof *some);
             vec numbers, found;
             memcpy(&numbers, some, sizeof some);
-            found = form == 0 ? silu_of(numbers) : form == 1 ? gelu_of(numbers) : gelu_by_erf_of(numbers);
+            found = active(numbers, form);
             memcpy(some, &found, sizeof some);
             memcpy(out + at, some, count * sizeof *some);
         }

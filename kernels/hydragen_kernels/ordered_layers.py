@@ -25,6 +25,7 @@ class Form(IntEnum):
     SILU = 0
     GELU_TANH = 1
     GELU = 2
+    SIGMOID = 3
 
 
 class _Product(ctypes.Structure):
