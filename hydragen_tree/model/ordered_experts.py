@@ -9,6 +9,7 @@ in C.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,32 @@ _PANELS = "_tree_panels"  # of a layer of experts, and of a router's weights, on
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Panels:
-    """The weights of a layer's experts, as `ordered_layers.product` reads them.
+    """A product of a layer's experts.
 
     Attributes:
-        up: of each expert.
-        down: of each expert.
-        inner: outputs of `up`.
-        width: outputs of `down`.
+        weights: of each expert, as `ordered_layers.product` reads them.
+        biases: of each expert, or None.
+        outputs: of each.
     """
 
-    up: list[Tensor]
-    down: list[Tensor]
-    inner: int
-    width: int
+    weights: list[Tensor]
+    biases: list[Tensor | None]
+    outputs: int
+
+    @classmethod
+    def taken(cls, layer: Any, name: str) -> "_Panels":
+        """Those of a layer, which keeps no others."""
+        weight = getattr(layer, name).detach()
+        weight = weight.mT if layer.is_transposed else weight
+        bias = getattr(layer, f"{name}_bias", None)
+        biases = [None] * len(weight) if bias is None else [*bias.detach()]
+        setattr(layer, name, None)
+        return cls([ordered_layers.pack(one) for one in weight], biases, weight.shape[1])
+
+    def times(self, expert: int, x: Tensor) -> Tensor:
+        """`[rows, inputs]` to `[rows, outputs]`."""
+        weight, bias = self.weights[expert], self.biases[expert]
+        return ordered_layers.product(x, weight, self.outputs, bias)
 
 
 def order_routers(model: nn.Module) -> int:
@@ -75,12 +89,8 @@ def order_experts(model: PreTrainedModel) -> int:
     if not layers or not all(map(_is_known, layers)):
         return 0
     for layer in layers:
-        name = _name_of_up(layer)
-        up, down = getattr(layer, name), layer.down_proj
-        above, below = ([ordered_layers.pack(one) for one in x.detach()] for x in (up, down))
-        setattr(layer, _PANELS, _Panels(above, below, up.shape[1], down.shape[1]))
-        for own in (name, "down_proj"):  # they are held once
-            setattr(layer, own, None)
+        both = (_Panels.taken(layer, name) for name in (_name_of_up(layer), "down_proj"))
+        setattr(layer, _PANELS, tuple(both))
     ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _experts)
     model.set_experts_implementation(IMPLEMENTATION)
     return len(layers)
@@ -95,9 +105,7 @@ def _has_gate(layer: Any) -> bool:
 
 
 def _is_known(layer: Any) -> bool:
-    """Whether a layer's weights are plain tensors, outputs before inputs, without a bias."""
-    if layer.is_transposed or getattr(layer, "has_bias", False):
-        return False
+    """Whether a layer's weights are plain tensors."""
     weights = getattr(layer, _name_of_up(layer), None), getattr(layer, "down_proj", None)
     return all(isinstance(one, Tensor) and one.ndim == 3 for one in weights)
 
@@ -108,22 +116,24 @@ def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
 
     What a token's experts give is added up in float32, in the order of its choices.
     """
-    panels: _Panels = getattr(layer, _PANELS)
+    up: _Panels
+    down: _Panels
+    up, down = getattr(layer, _PANELS)
     tokens, choices = chosen.shape
     experts = chosen.detach().numpy().ravel()
     order = np.argsort(experts, kind="stable")
-    bounds = np.searchsorted(experts[order], np.arange(len(panels.up) + 1))
-    y = x.new_zeros(tokens * choices, panels.width)
-    for up, down, start, stop in zip(panels.up, panels.down, bounds[:-1], bounds[1:], strict=True):
+    bounds = np.searchsorted(experts[order], np.arange(len(up.weights) + 1)).tolist()
+    y = x.new_zeros(tokens * choices, down.outputs)
+    for expert, (start, stop) in enumerate(pairwise(bounds)):
         if start == stop:
             continue
         pairs = order[start:stop]
-        inner = ordered_layers.product(x[torch.from_numpy(pairs // choices)], up, panels.inner)
+        inner = up.times(expert, x[torch.from_numpy(pairs // choices)])
         active = layer._apply_gate(inner) if _has_gate(layer) else layer.act_fn(inner)
-        y[torch.from_numpy(pairs)] = ordered_layers.product(active, down, panels.width)
+        y[torch.from_numpy(pairs)] = down.times(expert, active)
     if getattr(layer, "has_post_expert_norm", False):
         y = layer.post_expert_norm(y)
-    given = y.view(tokens, choices, panels.width).float() * shares.float()[..., None]
+    given = y.view(tokens, choices, down.outputs).float() * shares.float()[..., None]
     total = given[:, 0]
     for choice in range(1, choices):
         total = total + given[:, choice]

@@ -24,9 +24,8 @@ pytestmark = pytest.mark.skipif(
     ordered_layers.why_unavailable() is not None, reason="no C compiler"
 )
 PROMISED = ["gemma3_text", "gpt2", "gpt_neox", "mistral", "olmo2", "opt", "phi3", "qwen3"]
-PROMISED += ["deepseek_v3", "glm4_moe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe"]
+PROMISED += ["deepseek_v3", "glm4_moe", "gpt_oss", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe"]
 REFUSED = {
-    "gpt_oss": r"mlp.experts \(GptOssExperts\) computes torch's sort",
     "cohere2": r"input_layernorm \(Cohere2LayerNorm\) computes torch's mean",
     "llama4_text": r"self_attn \(Llama4TextAttention\) computes torch's view_as_complex",
 }
