@@ -125,7 +125,8 @@ def _print_pass_at_k(found: "Comparison", console: "Console") -> None:
     for difference in found.pass_at_k:
         if difference.k not in ks:
             continue
-        cells = [f"{difference.first:.3f}", f"{difference.second:.3f}", f"{difference.value:+.3f}"]
+        cells = [f"{each:.3f}" for each in (difference.first, difference.second)]
+        cells.append(_signed(difference.value))
         intervals = (difference.these, difference.alike)
         cells += [_interval(interval) for interval in intervals if interval is not None]
         table.add_row(str(difference.k), *cells)
@@ -156,7 +157,7 @@ def _print_problems(found: "Comparison", console: "Console") -> None:
             problem.task_id,
             f"{a.accepted:,}/{a.samples:,}",
             f"{b.accepted:,}/{b.samples:,}",
-            f"{problem.value:+.3f}",
+            _signed(problem.value),
             _interval(problem.interval),
             style=style,
         )
@@ -211,7 +212,12 @@ def _logprobs(known: tuple[float, float] | None) -> str:
 
 
 def _interval(interval: "Interval") -> str:
-    return f"{interval.low:+.3f} to {interval.high:+.3f}"
+    return f"{_signed(interval.low)} to {_signed(interval.high)}"
+
+
+def _signed(difference: float) -> str:
+    """`+0.250`; what rounds to zero is `+0.000`, whichever side of it sums came out at."""
+    return f"{round(difference, 3) + 0.0:+.3f}"
 
 
 def _table(title: str, columns: list[str], *, first: str) -> "Table":

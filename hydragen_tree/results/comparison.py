@@ -231,7 +231,9 @@ def compare_runs(first: Results, second: Results, ks: Sequence[int] = ()) -> Com
 def _besides(manifest: Manifest) -> dict[str, str]:
     """What a manifest says besides what decides the samples."""
     last: Mapping[str, Any] = manifest.sessions[-1] if manifest.sessions else {}
-    found = {"n": str(manifest.n), "shard": str(manifest.shard or "none")}
+    rule = ", ".join(f"{name} {value}" for name, value in (manifest.stopping or {}).items())
+    found = {"n": str(manifest.n), "stopping": rule or "none"}
+    found["shard"] = str(manifest.shard or "none")
     if attention := (last.get("figures") or {}).get("attention"):
         found["attention"] = str(attention)
     return found | {f"versions.{name}": v for name, v in last.get("versions", {}).items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hydragen_cli.compare import _signed
 from hydragen_cli.program import load
 from hydragen_tree.results.comparison import Comparison, compare_runs
 from hydragen_tree.results.results import Results
@@ -120,6 +121,23 @@ def test_other_settings_are_not_meant_to_agree(tmp_path: Path) -> None:
     assert found.why_no_partings == "settings.temperature differs: 0.8, 0.4"
     assert found.settings is not None
     assert found.settings.problems == ("sum",)
+
+
+def test_the_rule_that_ends_problems_is_a_setting(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", {"sum": 3, "total": 9})
+    second = write_run(tmp_path / "b", {"sum": 3, "total": 9}, stopping={"until_solved": 2})
+    found = compared(first, second)
+    assert found.settings is not None
+    assert found.settings.settings == (("stopping", "none", "until_solved 2"),)
+    assert found.partings is not None  # the samples are the same ones, however many there are
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-1e-16, "+0.000"), (-0.0004, "+0.000"), (-0.0006, "-0.001"), (1, "+1.000")],
+)
+def test_nothing_has_no_minus(value: float, shown: str) -> None:
+    assert _signed(value) == shown
 
 
 def test_the_command_prints_all_of_it(
