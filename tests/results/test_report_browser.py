@@ -1,5 +1,6 @@
 """The page of a run in a real browser: what is there, what the keyboard does, what is not done."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -174,3 +175,23 @@ def test_a_name_in_the_table_leads_to_its_programs(browser: Any, address: str) -
     page.get_by_role("button", name="Next problem").click()
     page.reload()
     assert page.locator("#reader h3:visible").inner_text() == "never <b>"  # the address keeps it
+
+
+def test_an_address_that_was_cut_off_leaves_the_page_as_it_is(browser: Any, address: str) -> None:
+    opened = Opened(browser, address + "#task=never%20%3")
+    assert opened.page.locator("#reader h3:visible").inner_text() == "half"
+    assert opened.complaints == []
+
+
+def test_a_name_with_half_a_character_leads_to_its_programs(browser: Any, tmp_path: Path) -> None:
+    lines = [{"task_id": name, "solution": "print(1)"} for name in ("a", "b\ud800\n<c>")]
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_report(Results.read(samples), tmp_path / "report.html")
+    opened = Opened(browser, (tmp_path / "report.html").as_uri())
+    opened.page.locator("#problem-table a").last.click()
+    assert opened.page.locator("#reader h3:visible").text_content() == "b\ufffd\n<c>"
+    opened.page.get_by_role("button", name="Previous problem").click()
+    opened.page.locator("#task").select_option(index=1)
+    assert opened.page.locator("#reader h3:visible").text_content() == "b\ufffd\n<c>"
+    assert opened.complaints == []

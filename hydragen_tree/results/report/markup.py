@@ -1,5 +1,6 @@
 """Small pieces of HTML: text is escaped here, and nowhere else is it forgotten."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -15,6 +16,11 @@ _MEANINGS = {
     "CE": "not compiled",
     "IE": "the judge's own fault",
 }
+
+
+def whole(text: str) -> str:
+    """Text without half characters, as a browser has it: a problem is found by its name."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:

@@ -413,6 +413,16 @@ class Reader {
   }
 }
 
+/** The id of the problem that the address names. */
+function named() {
+  if (!location.hash.startsWith("#task=")) return null;
+  try {
+    return decodeURIComponent(location.hash.slice(6));
+  } catch {
+    return null;  // an address that was cut off, or changed by whatever passed it on
+  }
+}
+
 function start() {
   const table = document.getElementById("problem-table");
   for (const heading of table.tHead.rows[0].cells)
@@ -422,8 +432,7 @@ function start() {
   const reader = new Reader(document.getElementById("reader"));
   const partly = DATA.tasks.findIndex((task) => task.ac && task.ac < task.judged);
   const follow = () => {
-    const named = location.hash.startsWith("#task=") ? decodeURIComponent(location.hash.slice(6)) : null;
-    const at = DATA.tasks.findIndex((task) => task.id === named);
+    const id = named(), at = DATA.tasks.findIndex((task) => task.id === id);
     if (at >= 0) {
       reader.show(at);
       document.getElementById("programs").scrollIntoView();

@@ -22,7 +22,14 @@ from hydragen_tree.results.overview import Overview
 from hydragen_tree.results.report.accounting import Figures, accounting, settings
 from hydragen_tree.results.report.curve import MOST_LINES, curve_svg
 from hydragen_tree.results.report.drawn import DrawnTask, Gathering
-from hydragen_tree.results.report.markup import duration, facts, table, tile, verdict_legend
+from hydragen_tree.results.report.markup import (
+    duration,
+    facts,
+    table,
+    tile,
+    verdict_legend,
+    whole,
+)
 from hydragen_tree.results.report.problems import problem_table
 from hydragen_tree.results.report.program_tree import program_tree
 from hydragen_tree.results.results import Results
@@ -247,7 +254,7 @@ def _data(results: Results, overview: Overview, drawn: dict[str, DrawnTask]) -> 
     for counts in overview.tasks:
         task = drawn[counts.task_id]
         record: dict[str, Any] = {
-            "id": counts.task_id,
+            "id": whole(counts.task_id),
             "n": counts.samples,
             "ac": counts.accepted,
             "judged": counts.judged,

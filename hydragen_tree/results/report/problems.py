@@ -9,7 +9,7 @@ from urllib.parse import quote
 from hydragen_tree.passk.summary import ProblemSummary
 from hydragen_tree.passk.table import shown_ks
 from hydragen_tree.results.overview import Overview, TaskCounts
-from hydragen_tree.results.report.markup import verdict_bar
+from hydragen_tree.results.report.markup import verdict_bar, whole
 
 _RANKS = {"easy": "1", "medium": "2", "hard": "3"}
 
@@ -90,7 +90,7 @@ def _row(
 ) -> str:
     mark = f'<span class="tick" aria-hidden="true">{"&#10003;" if task.accepted else ""}</span>'
     name = escape(task.task_id)
-    link = escape(f"#task={quote(task.task_id, safe='', errors='replace')}")
+    link = escape(f"#task={quote(whole(task.task_id), safe='')}")
     values = {e.k: e.value for e in summary.curve.estimates} if summary else {}
     mean = task.tokens / task.samples
     failed = task.judged - task.accepted
