@@ -14,12 +14,12 @@ from hydragen_tree.branch.drawing import stream_keys
 from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.errors import InputError
 from hydragen_tree.prompt.prompts import Prompt
-from hydragen_tree.sample.drafts import split_reasoning
 from hydragen_tree.sample.endings import Endings
 from hydragen_tree.sample.finishing import Answer, Programs
 from hydragen_tree.sample.sample import FinishReason, Sample
 from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.sample.thought_tokens import ThoughtTokens
+from hydragen_tree.sample.thoughts import split_reasoning
 from hydragen_tree.settings import SamplingSettings
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hydragen_tree.sample.code_in_prose import unfinished_tail
-from hydragen_tree.sample.drafts import ends_in_thought
 from hydragen_tree.sample.markdown import CPP, PYTHON, open_fence, split_blocks
 from hydragen_tree.sample.python_code import stub
 from hydragen_tree.sample.python_syntax import is_comment
+from hydragen_tree.sample.thoughts import ends_in_thought
 
 _KEPT = 4096  # prompts whose reading is remembered
 _NAMED = re.compile(r"(?:function|method)(?:,? (?:called|named))?\s+[`'\"](\w+)")
@@ -46,7 +46,7 @@ class Request:
         starter: the code that a program must begin with or take the place of.
         asked: the function that tests call; None for a program, or where that is not known.
         languages: names of the language in which the answer should be.
-        in_thought: the completion begins in a draft.
+        in_thought: the completion begins in a thought.
     """
 
     tail: str

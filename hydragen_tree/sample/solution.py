@@ -1,7 +1,7 @@
 """The program in a completion: what a careful reader would take for the answer.
 
-    drafts are dropped -> the text is split into blocks -> each block is judged, with the blocks it
-    needs -> one is chosen -> what it lost of the prompt's code is given back
+    thoughts are dropped -> the text is split into blocks -> each block is judged, with the blocks
+    it needs -> one is chosen -> what it lost of the prompt's code is given back
 
 A completion that goes on with the prompt's own code, in an open block or in plain text, is not
 searched: it is that code's rest.
@@ -20,12 +20,12 @@ from hydragen_tree.sample.code_in_prose import (
     programs_in_spans,
     without_titles,
 )
-from hydragen_tree.sample.drafts import without_drafts
 from hydragen_tree.sample.markdown import LANGUAGES, PYTHON, UNNAMED, Block, compiling, split_blocks
 from hydragen_tree.sample.notations import DIFFERENCES, is_all_new, meant, spaced, typed
 from hydragen_tree.sample.python_code import Code, read_code, stub, without_placeholder
 from hydragen_tree.sample.python_syntax import compiles, end_of_futures, goes_on
 from hydragen_tree.sample.request import Request, plain, read_prompt
+from hydragen_tree.sample.thoughts import without_thoughts
 
 _CLOSING = re.compile(r"\A\s*(?:`{3,}|~{3,})[ \t]*\n")
 _MARGIN = re.compile(r"(?:\s*\n)?([ \t]+)\S")  # of a body
@@ -103,7 +103,7 @@ def _joined_lines(first: str, second: str) -> str:
 
 
 def _program(text: str, request: Request) -> str:
-    text = without_drafts(text, begins_in_thought=request.in_thought)
+    text = without_thoughts(text, begins_in_thought=request.in_thought)
     request = replace(request, tail=_ready_for(text, request.tail))
     if request.tail or request.half:
         text = spaced(text, request.tail or request.half)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from hydragen_kernels.arrays import Int32
-from hydragen_tree.sample.drafts import is_thought_tag
 from hydragen_tree.sample.text import Detokenizer
+from hydragen_tree.sample.thoughts import is_thought_tag
 
 
 class ThoughtTokens:

@@ -11,12 +11,12 @@ from transformers import AutoTokenizer
 from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.model.tiny import MODEL_DIR
 from hydragen_tree.prompt.prompts import Prompt
-from hydragen_tree.sample.drafts import split_reasoning
 from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.solution import extract_solution
 from hydragen_tree.sample.text import Detokenizer
+from hydragen_tree.sample.thoughts import split_reasoning
 from hydragen_tree.sample.writer import SampleWriter
 from hydragen_tree.settings import SamplingSettings
 

@@ -51,7 +51,7 @@ SAME = [  # without a prompt: name, completion, program
     ("a fence on a code line", f"```python\n{MAIN.rstrip()}```\nIt doubles n.", MAIN),
     ("the same, and output", f"```python\n{MAIN.rstrip()}```\nPrints:\n```\n42\n```\n", MAIN),
     ("all on one line", "The answer is ```python print(input())```.", "print(input())\n"),
-    ("a draft", f"<think>\n{block('x = input()')}\n</think>\n{block(MAIN)}", MAIN),
+    ("a thought", f"<think>\n{block('x = input()')}\n</think>\n{block(MAIN)}", MAIN),
     ("a draft in prose", "<think>Read n.</think>\n\nn = int(input())\nprint(2 * n)", MAIN),
     (
         "a draft that the template began",

@@ -67,7 +67,7 @@ def _parts(thought: str, answer: str) -> tuple[str | None, str]:
     return thought.strip("\n") or None, answer.lstrip("\n")
 
 
-def without_drafts(text: str, *, begins_in_thought: bool) -> str:
+def without_thoughts(text: str, *, begins_in_thought: bool) -> str:
     """A text without what its author only thought; a thought that never ends leaves nothing.
 
     Args:
