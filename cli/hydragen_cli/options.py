@@ -226,7 +226,10 @@ def _read_table(file: Path, command: str, options: Mapping[str, Any]) -> dict[st
     except ValueError as error:
         raise InputError(f"{file}: not valid TOML: {error}") from error
     for name, table in tables.items():
-        if name not in COMMANDS or not isinstance(table, dict):
+        if not isinstance(table, dict):
+            where = f"expected in the table of a command, as below a line [{command}]"
+            raise InputError(f"{file}: {name}: {where}")
+        if name not in COMMANDS:
             raise InputError(f"{file}: {name}: {_no_such('table', name, COMMANDS)}")
     result = {}
     for key, value in tables.get(command, {}).items():

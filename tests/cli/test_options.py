@@ -102,7 +102,8 @@ def test_kinds_of_values(invoke: Invoke, tmp_path: Path) -> None:
         ("[sample]\nmax-token = 1", r"hydragen.toml: [sample] max-token: no such option; "
          "did you mean max-tokens?"),
         ("[sampel]\nseed = 1", "hydragen.toml: sampel: no such table; did you mean sample?"),
-        ("max-tokens = 1", "hydragen.toml: max-tokens: no such table"),
+        ("max-tokens = 1", "hydragen.toml: max-tokens: expected in the table of a command, as "
+         "below a line [sample]"),
         ("[sample", "hydragen.toml: not valid TOML"),
         ('[sample]\nmax-tokens = "many"', "hydragen.toml: [sample] max-tokens: Input should be"),
         ("[sample]\ntemperature = -1", "(set by hydragen.toml: [sample] temperature)"),
