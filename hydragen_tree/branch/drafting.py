@@ -2,11 +2,11 @@
 
 A step takes about as long for a few rows as for one: it reads all weights. So a draft, a row of the
 step that is of use if the model draws what was proposed, is nearly free where rows are few, and
-costs as much as any other row where they are many. Both are learned while running: how long steps
-of so many rows take, and how often proposals of each source hold, by problem.
+costs as much as any other row where they are many. How often proposals of each source hold is
+learned while running, by problem. What rows cost is a constant of the device: nothing here asks a
+clock, so that a run takes the same steps each time, and adds up the same numbers in the same order.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,9 +23,9 @@ _PRIOR_TRIES = 16.0  # what the chances in all problems weigh beside those in on
 _MOST_TRIES = 512.0  # that are remembered
 _FIRST_CHANCES = (0.8, 0.7, 0.6, 0.4)  # of each source, before anything is known
 _SUREST = 0.95  # chance of a draft, than which hardly any has more
-_FORGETTING = 0.95  # of a step's time, for each step with as many rows
-_FIT_EVERY = 16  # steps
-_LEAST_SIZES = 3  # numbers of rows, an octave's half apart, that a line is drawn through
+# Rows that add as much to a step as it takes whatever they are: what a device computes while it
+# reads a weight, of 4 bytes on a CPU and 2 on a GPU.
+FREE_ROWS_CPU, FREE_ROWS_GPU = 8.0, 200.0
 
 
 class Drafts(NamedTuple):
@@ -42,59 +42,25 @@ class Drafts(NamedTuple):
     counts: NDArray[np.int64]
 
 
-class StepCost:
-    """How long steps take, as a line over their rows.
-
-    Args:
-        free_rows: rows that add as much to a step as it takes whatever they are; a first guess.
-
-    Attributes:
-        free_rows: as learned since.
-    """
-
-    def __init__(self, free_rows: float) -> None:
-        self.free_rows = free_rows
-        self._seconds: dict[int, float] = {}  # by half octave of rows
-        self._seen = 0
-
-    def took(self, rows: int, seconds: float) -> None:
-        """Takes note of a step."""
-        size = round(2 * math.log2(rows))
-        mean = self._seconds.setdefault(size, seconds)
-        self._seconds[size] = _FORGETTING * mean + (1 - _FORGETTING) * seconds
-        self._seen += 1
-        if self._seen % _FIT_EVERY == 0 and len(self._seconds) >= _LEAST_SIZES:
-            self._fit()
-
-    def _fit(self) -> None:
-        rows = 2.0 ** (np.array(list(self._seconds)) / 2)
-        seconds = np.array(list(self._seconds.values()))
-        # relative errors count: a step of few rows is as well known as one of many
-        slope, base = np.polyfit(rows, seconds, 1, w=1 / seconds)
-        least = 1e-3 * float(seconds.max()) / float(rows.max())
-        self.free_rows = max(float(base), 0.0) / max(float(slope), least)
-
-
 class Drafting:
     """Proposes tokens for rows, and learns from what was drawn.
 
     Args:
         problems: `[leaves]` number of the problem that each leaf of the trie belongs to.
         text: the prompt's tokens of a leaf.
-        cost: of steps.
+        free_rows: that add as much to a step as it takes whatever they are.
 
     Attributes:
         table: what has followed what.
-        cost: of steps.
     """
 
     def __init__(
         self,
         problems: NDArray[np.int64],
         text: Callable[[int], Int32],
-        cost: StepCost,
+        free_rows: float,
     ) -> None:
-        self.table, self.cost = DraftTable(), cost
+        self.table, self._free_rows = DraftTable(), free_rows
         self._problems, self._text = problems, text
         self._is_known = np.zeros(problems.size, np.bool_)
         n_problems = int(problems.max(initial=0)) + 1
@@ -188,7 +154,7 @@ class Drafting:
 
     def _is_dear(self, rows: int) -> bool:
         """Whether not even a draft that is as good as right pays for its row."""
-        return rows > _SUREST * (self.cost.free_rows + rows)
+        return rows > _SUREST * (self._free_rows + rows)
 
     def _worthwhile(
         self, together: NDArray[np.float64], samples: NDArray[np.int64]
@@ -205,7 +171,7 @@ class Drafting:
         if not ordered.size:
             return np.zeros(samples.size, np.int64)
         tokens = float(samples.sum()) + np.concatenate([[0.0], ordered.cumsum()])
-        rows = self.cost.free_rows + samples.size + np.arange(tokens.size)
+        rows = self._free_rows + samples.size + np.arange(tokens.size)
         best = int((tokens / rows).argmax())
         if best == 0:
             return np.zeros(samples.size, np.int64)

@@ -17,7 +17,6 @@ from hydragen_tree.branch.draft_table import after, contexts_of
 from hydragen_tree.branch.drafting import Drafting, Drafts
 from hydragen_tree.branch.stepper import Ends
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.model.ranks import Ranks
 
 _SPARE_PAGES = 3  # for each row, beside which drafts may take some
 
@@ -30,14 +29,11 @@ class HostDrafts:
         batch: its rows.
         cache: where tails are.
         ends: decides when samples end.
-        ranks: those that step the same rows.
     """
 
-    def __init__(
-        self, drafting: Drafting, batch: Batch, cache: KVCache, ends: Ends, ranks: Ranks
-    ) -> None:
+    def __init__(self, drafting: Drafting, batch: Batch, cache: KVCache, ends: Ends) -> None:
         self._drafting, self._batch, self._cache = drafting, batch, cache
-        self._ends, self._ranks = ends, ranks
+        self._ends = ends
         self._problems = self._contexts = np.empty(0, np.int64)  # of rows, when the step began
 
     def propose(self) -> Drafts | None:
@@ -50,13 +46,7 @@ class HostDrafts:
         limits = np.where(batch.n_drawn > 0, batch.max_tokens - 1 - batch.n_drawn, 0)
         limits = np.minimum(limits, cache.page_tokens)
         samples = np.bincount(batch.row_of, minlength=batch.size)
-        return self._ranks.agree(  # by measured times, which are each rank's own
-            lambda: self._drafting.propose(self._problems, self._contexts, samples, limits)
-        )
-
-    def took(self, rows: int, seconds: float) -> None:
-        """Takes note of a step: how many queries it had, drafts among them."""
-        self._drafting.cost.took(rows, seconds)
+        return self._drafting.propose(self._problems, self._contexts, samples, limits)
 
     def settle(self, drawn: Drawn[NDArray[np.generic]], drafts: Drafts) -> int:
         """Rows go on by the drafts that their samples have drawn; what was drawn behind is erased.

@@ -1,7 +1,6 @@
 """Steps that the host takes one by one: rows through the model, then a token for each sample."""
 
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -60,7 +59,7 @@ class HostStepper:
         self._max_rows, self._ends = max_rows, ends
         self._drafts = None
         if drafting is not None:
-            self._drafts = HostDrafts(drafting, batch, cache, ends, model.ranks)
+            self._drafts = HostDrafts(drafting, batch, cache, ends)
         self._fresh: dict[int, Tensor] = {}  # leaf to logits, until they are drawn from
 
     @property
@@ -126,11 +125,8 @@ class HostStepper:
         if self._drafts is not None:
             drafts = self._drafts.propose()
         rows, n_drafts = batch.size, 0 if drafts is None else int(drafts.counts.sum())
-        started, is_decode = time.perf_counter(), not self._fresh
         drawn = self._draw(self._logits(drafts), drafts)
         last, n_accepted = np.zeros(samples.size, np.int64), 0
-        if self._drafts is not None and is_decode:
-            self._drafts.took(rows + n_drafts, time.perf_counter() - started)
         if self._drafts is not None and drafts is not None:
             n_accepted = self._drafts.settle(drawn, drafts)
             last = np.count_nonzero(drawn.tokens >= 0, axis=0) - 1

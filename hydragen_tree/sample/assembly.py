@@ -11,7 +11,7 @@ import numpy as np
 
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch
-from hydragen_tree.branch.drafting import Drafting, StepCost
+from hydragen_tree.branch.drafting import FREE_ROWS_CPU, FREE_ROWS_GPU, Drafting
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
 from hydragen_tree.branch.live_trie import ALL_KNOWN, LiveTrie, Sharing
@@ -31,9 +31,6 @@ from hydragen_tree.trie.trie import Trie
 
 if TYPE_CHECKING:
     from hydragen_tree.branch.decoder import Decoder
-
-# Rows that add as much to a step as it takes whatever they are, before that has been measured.
-_FREE_ROWS_CPU, _FREE_ROWS = 8.0, 200.0
 
 
 def assemble(
@@ -113,5 +110,5 @@ def _drafting(trie: Trie, live: LiveTrie, records: SampleRecords, model: TreeMod
     """Proposes what siblings have drawn, of the same problem first."""
     problems = np.zeros(trie.leaf_segments.size, np.int64)
     problems[trie.prompt_leaves] = records.tasks
-    free_rows = _FREE_ROWS_CPU if model.device.type == "cpu" else _FREE_ROWS
-    return Drafting(problems, live.leaf_tokens, StepCost(free_rows))
+    free_rows = FREE_ROWS_CPU if model.device.type == "cpu" else FREE_ROWS_GPU
+    return Drafting(problems, live.leaf_tokens, free_rows)

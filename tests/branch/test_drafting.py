@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from hydragen_kernels.draft_hash import SOURCES
 from hydragen_tree.branch.draft_table import contexts_of
-from hydragen_tree.branch.drafting import MOST_DRAFTS, Drafting, StepCost
+from hydragen_tree.branch.drafting import MOST_DRAFTS, Drafting
 
 
 def drafting(free_rows: float, text: list[int] | None = None) -> Drafting:
     tokens = np.array(text or [1], np.int32)
-    made = Drafting(np.array([0, 1]), lambda leaf: tokens, StepCost(free_rows))
+    made = Drafting(np.array([0, 1]), lambda leaf: tokens, free_rows)
     made.problems_of(np.array([0]))
     return made
 
@@ -79,14 +79,3 @@ def test_samples_that_may_part_take_fewer() -> None:
     proposed = own.propose(np.zeros(2, np.int64), contexts, samples, limits)
     assert proposed is not None
     assert proposed.counts[0] > proposed.counts[1]
-
-
-def test_the_cost_of_steps_is_learned() -> None:
-    cost, rng = StepCost(8.0), np.random.default_rng(0)
-    for rows in np.tile([1, 3, 8, 20, 64], 40).tolist():
-        cost.took(rows, (30.0 + rows) * 1e-4 * rng.uniform(0.95, 1.05))
-    assert cost.free_rows == pytest.approx(30.0, rel=0.2)
-    alone = StepCost(8.0)
-    for _ in range(100):
-        alone.took(4, 1e-3)
-    assert alone.free_rows == 8.0, "one size says nothing of others"

@@ -21,7 +21,7 @@ from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch import host_stepper
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch
-from hydragen_tree.branch.drafting import Drafting, StepCost
+from hydragen_tree.branch.drafting import Drafting
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
 from hydragen_tree.branch.prefill import Prefill
@@ -29,7 +29,6 @@ from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Progress, Waiting
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.model.ranks import ALONE
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
@@ -113,13 +112,13 @@ class Books:
         freezing = Freezing(*around, EAGER, SHAPE, self.key_group)
         self.ends.keys = np.arange(self.total, dtype=np.uint64)
         settings = SamplingSettings(temperature=1.0, max_tokens=self.max_tokens)
-        no_model = SimpleNamespace(batch_invariant=False, ranks=ALONE)
+        no_model = SimpleNamespace(batch_invariant=False)
         table = self.residency.table
         parts: Any = self.batch, no_model, cache, table, freezing, settings
         drafting = None
         if self.drafts:
             problems = np.arange(leaves) // 2
-            drafting = Drafting(problems, self.trie.leaf_tokens, StepCost(free_rows=1e3))
+            drafting = Drafting(problems, self.trie.leaf_tokens, free_rows=1e3)
         self.stepper = HostStepper(*parts, self.max_rows, self.ends, drafting)
         prefill = GivenLogits(self.trie, table, self.pass_tokens)
         rest = self.residency, prefill, cache, self.max_rows, False
