@@ -5,6 +5,9 @@ often as asked: the first time also compiles and captures what it needs, the las
 table compares. A set is HumanEval's 164 prompts or as many made-up ones of the same lengths, one
 prompt with 1,000 samples, or problems behind a root of 2,400 tokens.
 
+With `devices` named, or ranks, processes draw, each on its own device or its own part of the model;
+they load in the first run, which shows what a whole command takes.
+
 With a model that is named, samples end as they do. Of an architecture without weights, the head is
 made as sure as asked for and its samples as long, see `sharpened.py`.
 
@@ -65,6 +68,8 @@ class Asked:
         weights: where random weights are kept; None: they are not.
         vllm_python: the Python that has vLLM; None: it is not measured.
         cascade: vLLM's older runner with cascade attention.
+        devices: those that draw, a process on each; None: this process draws.
+        tensor_parallel: devices that have the model together.
     """
 
     architecture: str = "smollm2-135m"
@@ -81,6 +86,8 @@ class Asked:
     weights: Path | None = None
     vllm_python: str | None = None
     cascade: bool = False
+    devices: str | None = None
+    tensor_parallel: int = 1
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run.
@@ -97,6 +104,8 @@ class Asked:
                 setting="architecture",
                 value=self.architecture,
             )
+        if self.vllm_python is not None and (self.devices or self.tensor_parallel > 1):
+            raise InputError("a peer is measured on one device", setting="against")
         if self.prompts is not None and self.model is None:
             raise InputError("random weights cannot read: name a --model", setting="prompts")
 
@@ -253,7 +262,8 @@ def _print_start(
     """What is run on, and what came before the first token."""
     print(
         f"{asked.model or asked.architecture + ', random weights'}: {ours['dtype']} on "
-        f"{ours['device']}, {ours['attention']} attention, {ours['rows']} rows"
+        f"{', '.join(ours['workers']) or ours['device']}, {ours['attention']} attention, "
+        f"{ours['rows']} rows"
     )
     if head is not None:
         print(
@@ -317,5 +327,12 @@ def _job(asked: Asked, model: str) -> tuple[list[str], dict[str, Any]]:
         for temperature in asked.temperatures:
             names.append(f"{name}, T {temperature:g}")
             runs.append({**entry, "temperature": temperature})
-    job = {"model": model, "repeats": asked.repeats, "cascade": asked.cascade, "runs": runs}
+    job = {
+        "model": model,
+        "devices": asked.devices,
+        "tensor_parallel": asked.tensor_parallel,
+        "repeats": asked.repeats,
+        "cascade": asked.cascade,
+        "runs": runs,
+    }
     return names, job

@@ -3,13 +3,16 @@
 JOB is a JSON object:
 
     model     directory of the weights, or another name of a model
+    devices   those that draw, a process on each; null: this process draws
+    tensor_parallel  devices that have the model together
     started   time.time() when this process was called
     runs      [{"prompts": [{"task_id", "text", "token_ids"}, ...], "n", "temperature", "top_p",
               "max_tokens", "stop", "seed"}, ...]
     repeats   how often each is run; the first time compiles and captures what it needs
 
-OUT gets a line of JSON for the start-up, {"imported_s", "loaded_s", "device", "dtype", "attention",
-"rows"}, then one for each run and repeat, see `measure`.
+OUT gets a line of JSON for the start-up, {"imported_s", "loaded_s", "device", "workers", "dtype",
+"attention", "rows"} (processes of devices load in the first run only), then one for each run and
+repeat, see `measure`.
 """
 
 import json
@@ -18,7 +21,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,6 +37,8 @@ from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.sample.writer import SampleWriter
 from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.spread.devices import device_crew, find_devices, usual_devices
+from hydragen_tree.spread.spread_sampler import SpreadSampler
 
 _INTERVAL_S = 0.01
 
@@ -131,18 +138,27 @@ def main(job_path: str, out_path: str) -> None:
     """Runs a job; every line of the answer is there as soon as it is known."""
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     imported_s = time.time() - job["started"]
-    with Path(out_path).open("w", encoding="utf-8") as out, TemporaryDirectory() as place:
+    with ExitStack() as stack:
+        out = stack.enter_context(Path(out_path).open("w", encoding="utf-8"))
+        place = stack.enter_context(TemporaryDirectory())
 
         def answer(**line: Any) -> None:
             out.write(json.dumps(line) + "\n")
             out.flush()
 
-        sampler = Sampler.from_pretrained(job["model"])
-        _ = sampler.model  # loads the weights
+        ranks = job["tensor_parallel"]
+        sampler = Sampler.from_pretrained(job["model"], tensor_parallel=ranks)
+        workers: list[str] = []
+        if job["devices"] or ranks > 1:
+            sampler = stack.enter_context(_spread(sampler, job["devices"]))
+            workers = [worker.name for worker in sampler.workers]
+        else:
+            _ = sampler.model  # loads the weights
         answer(
             imported_s=imported_s,
             loaded_s=time.time() - job["started"],
             device=str(sampler.source.device),
+            workers=workers,
             dtype=dtype_name(sampler.source.dtype),
             attention=sampler.backend,
             rows=sampler.max_rows,
@@ -150,6 +166,12 @@ def main(job_path: str, out_path: str) -> None:
         for asked in job["runs"]:
             for _ in range(job["repeats"]):
                 answer(**measure(sampler, asked, Path(place)))
+
+
+def _spread(sampler: Sampler, devices: str | None) -> SpreadSampler:
+    source = sampler.source
+    named = find_devices(devices) if devices else usual_devices(source.device, source.ranks)
+    return SpreadSampler(sampler, device_crew(sampler, named), partial(print, file=sys.stderr))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ _ONLY = {
     "mean-tokens": (Bench.run,),
     "repeats": (Bench.run,),
     "keep-weights": (Bench.run,),
+    "devices": (Bench.run,),
+    "tensor-parallel": (Bench.run,),
     "weights": (Bench.decode,),
     "dtype": (Bench.invariance,),
     "stack": (Bench.stack,),
@@ -147,6 +149,16 @@ def bench(
         Path | None,
         typer.Option(metavar="DIR", help="run: keep random weights here, for the next time."),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|D,D,...",
+            help="run: a process on each of these, as hydragen-sample has it.",
+        ),
+    ] = None,
+    tensor_parallel: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="run: N devices have the model together.")
+    ] = None,
     weights: Annotated[
         Literal["fp8"] | None,
         typer.Option(help="decode: of linear layers, if not in bf16; their inputs follow."),
@@ -199,6 +211,8 @@ def bench(
         "mean-tokens": mean_tokens,
         "repeats": repeats,
         "keep-weights": keep_weights,
+        "devices": devices,
+        "tensor-parallel": tensor_parallel,
         "weights": weights,
         "dtype": dtype,
         "stack": stack,

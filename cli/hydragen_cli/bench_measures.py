@@ -124,6 +124,8 @@ def _measure_runs(given: Mapping[str, Any], vllm_python: str | None) -> dict[str
         "weights": given["keep-weights"],
         "vllm_python": vllm_python,
         "cascade": given["against"] == "vllm-cascade",
+        "devices": given["devices"],
+        "tensor_parallel": given["tensor-parallel"],
     }
     return run(Asked(**_given(said)))
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,22 @@ def test_sets_are_run_to_their_last_line(
     assert out.count(", T 0.2") == 2
 
 
+def test_devices_draw_the_same_set(
+    weights: Path, small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "run_child", in_process)
+    asked = Asked(
+        "tiny", points=["small"], entropy_bits=BITS, mean_tokens=LENGTH, weights=weights,
+        max_tokens=20, temperatures=[0.8], devices="cpu,cpu",
+    )  # fmt: skip
+    alone, spread = (run.run(one) for one in (replace(asked, devices=None), asked))
+    assert "on cpu 1, cpu 2" in capsys.readouterr().out
+    first, second = (figures["rows"][0]["ours"] for figures in (alone, spread))
+    for name in ("samples", "tokens", "ends"):
+        assert first[name] == second[name]
+    assert second["first_run_s"] > second["first_token_s"] > second["seconds"]  # with loading
+
+
 def test_real_prompts_are_read_as_the_model_reads_them(
     random_model: Path, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -209,6 +226,8 @@ def test_real_prompts_are_read_as_the_model_reads_them(
         ({"points": ["one", "two"]}, "points"),
         ({"architecture": "none"}, "architecture"),
         ({"prompts": Path("x")}, "name a --model"),
+        ({"vllm_python": "python", "devices": "all"}, "on one device"),
+        ({"vllm_python": "python", "tensor_parallel": 2}, "on one device"),
     ],
 )
 def test_what_cannot_be_run_is_refused(wrong: dict[str, Any], message: str) -> None:
