@@ -1,4 +1,4 @@
-"""Which settings hold, and where each comes from: option, environment, TOML file, or default."""
+"""Which settings hold, and where each comes from: option, variable, file, request, or default."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ import typer
 from hydragen_cli.console import console
 
 ORIGINS = "hydragen.origins"  # of a context: variables and keys of files, by option
+_REQUESTED = "hydragen.requested"  # of a context: requests that set an option, by its name
 _DEFAULT, _OPTION = "default", "option"
 
 
@@ -18,7 +19,7 @@ class Effective:
     Args:
         flag: as the command line names it.
         value: for people.
-        source: `option`, a variable, a file with table and key, or `default`.
+        source: `option`, a variable, a file with table and key, requests, or `default`.
     """
 
     flag: str
@@ -27,12 +28,21 @@ class Effective:
 
 
 def origin_of(ctx: typer.Context, name: str | None) -> str | None:
-    """The variable or key that set an option, unless a flag did."""
+    """The variable, key or requests that set an option, unless a flag did."""
+    requested: str | None = ctx.meta.get(_REQUESTED, {}).get(name)
+    if requested:
+        return requested
     source = ctx.get_parameter_source(name) if name else None
     if name is None or source is None or source.name != "DEFAULT_MAP":
         return None
     origin: str | None = ctx.meta.get(ORIGINS, {}).get(name)
     return origin
+
+
+def set_by_requests(ctx: typer.Context, name: str, value: Any) -> None:
+    """Has an option the value that the requests of `--prompts` ask for."""
+    ctx.params[name] = value
+    ctx.meta.setdefault(_REQUESTED, {})[name] = f"requests in {ctx.params['prompts']}"
 
 
 def effective_settings(ctx: typer.Context) -> list[Effective]:
@@ -53,8 +63,14 @@ def given_settings(ctx: typer.Context) -> dict[str, list[str]]:
     }
 
 
-def show_settings(ctx: typer.Context) -> None:
-    """Prints all options of a command that runs, with their sources."""
+def show_if_asked(ctx: typer.Context) -> None:
+    """Prints all options of a command that runs, with their sources: with -v, or in a dry run."""
+    asked = ctx.params.get("verbose") or ctx.params.get("dry_run")
+    if asked and not ctx.params.get("quiet"):
+        _show_settings(ctx)
+
+
+def _show_settings(ctx: typer.Context) -> None:
     from rich.table import Table
     from rich.text import Text
 

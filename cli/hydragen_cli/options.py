@@ -27,7 +27,7 @@ from typer.core import TyperCommand
 
 from hydragen_cli.commands import COMMANDS
 from hydragen_cli.console import note
-from hydragen_cli.effective import ORIGINS, origin_of, show_settings
+from hydragen_cli.effective import ORIGINS, origin_of, show_if_asked
 from hydragen_cli.interrupts import Interrupted
 from hydragen_tree.errors import InputError
 
@@ -53,9 +53,8 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; an InputError about a setting gains its origin."""
-        asked = ctx.params.get("verbose") or ctx.params.get("dry_run")
-        if asked and not ctx.params.get("quiet"):
-            show_settings(ctx)
+        if self.name != "sample" or not ctx.params.get("prompts"):
+            show_if_asked(ctx)  # else once it has read what requests ask for
         try:
             return super().invoke(ctx)
         except Interrupted as interrupted:

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from hydragen_cli.effective import set_by_requests
 from hydragen_cli.options import flag_of
 from hydragen_tree.errors import InputError
 from hydragen_tree.settings import SamplingSettings
@@ -34,7 +35,8 @@ def as_requested(
     """
     found: dict[str, Any] = {}
     for name, values in asked.items():
-        source = ctx.get_parameter_source(_PARAMETERS.get(name, name))
+        parameter = _PARAMETERS.get(name, name)
+        source = ctx.get_parameter_source(parameter)
         if source is not None and source.name != "DEFAULT":
             continue
         (value, line), *others = values.items()
@@ -46,6 +48,7 @@ def as_requested(
                 setting="prompts",
             )
         found[name] = value
+        set_by_requests(ctx, parameter, value)
     n = found.pop("n", n)
     if n < 1:
         raise InputError("expected an integer >= 1", setting="n", value=n)

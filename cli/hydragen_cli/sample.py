@@ -1,18 +1,16 @@
 """`hydragen sample`, `hydragen-sample`: problems in, samples out."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from hydragen_cli import arguments
 from hydragen_cli.arrivals import Arrivals
 from hydragen_cli.console import console, count, note, prints_on_stderr, show
-from hydragen_cli.effective import given_settings
+from hydragen_cli.effective import given_settings, show_if_asked
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.interrupts import Interrupted, Interrupts
-from hydragen_cli.options import config_files, flag_of, parse_bytes, unescape
+from hydragen_cli.options import config_files, parse_bytes, unescape
 from hydragen_cli.outputs import check_outputs, file_or_stdout, files_of_model
 from hydragen_cli.progress import Progress
 from hydragen_cli.requested import as_requested
@@ -98,10 +96,9 @@ def sample(
         logprobs,
         tuple(stop_token or ()),
     )
-    by_option = {"samples": samples, **asdict(settings)}
     settings, samples = as_requested(ctx, inputs.asked, settings, samples)
-    if (verbose or dry_run) and not quiet:
-        _say_requested(by_option, {"samples": samples, **asdict(settings)})
+    if prompts:
+        show_if_asked(ctx)
     part = Shard.parse(shard, first, last).within(samples)
     memory_bytes = parse_bytes("memory_bytes", memory)
     if resume and force:
@@ -215,13 +212,6 @@ def sample(
             lines += describe_batch(figures) if verbose else []
             show(console(), lines if path is None else [*lines, ("output", str(path))])
     return 0
-
-
-def _say_requested(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Which settings are not the options', since the requests ask for others."""
-    asked = [f"{flag_of(name)} {value}" for name, value in now.items() if value != before[name]]
-    if asked:
-        note(f"as the requests ask: {', '.join(asked)}")
 
 
 def _how_to_resume(writer: "SampleWriter") -> str:

@@ -46,6 +46,28 @@ def test_a_batch_comes_back_as_answers(own_home: Path, capsys: pytest.CaptureFix
         assert [choice["text"] for choice in body["choices"]] == [texts[i] for i in range(3)]
 
 
+def test_what_requests_ask_for_is_shown_and_kept_with_its_source(
+    own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_batch()
+    given = ["--prompts", "batch.jsonl", "--max-tokens", "4"]
+    assert hydragen("sample", *given, "--dry-run") == 0
+    shown = dict(line.split(None, 1) for line in capsys.readouterr().err.splitlines() if line)
+    asked = {"--samples": "3", "--temperature": "0.5", "--stop": r"'\n'", "--seed": "3"}
+    for flag, value in asked.items():
+        assert shown[flag].split(None, 1) == [value, "requests in batch.jsonl"]
+    assert shown["--max-tokens"].split() == ["4", "option"]
+    assert shown["--top-p"].split() == ["1", "default"]
+    assert hydragen("sample", *given, "-o", "s.jsonl") == 0
+    kept = json.loads(Path("s.jsonl.manifest.json").read_text())["sessions"][0]["options"]
+    expected = {flag: [value, "requests in batch.jsonl"] for flag, value in asked.items()}
+    assert expected.items() <= kept.items()
+    write_batch(temperature=-1)
+    Path("batch.jsonl").write_text(Path("batch.jsonl").read_text().splitlines()[1])
+    with pytest.raises(InputError, match=r"temperature.*\(set by requests in batch\.jsonl\)"):
+        hydragen("sample", *given, "-o", "t.jsonl")
+
+
 def test_answers_hold_what_openai_s_reader_asks_for(
     own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
