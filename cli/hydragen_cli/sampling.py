@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydragen_cli.console import console, count, duration, note, prepare_libraries, show
 from hydragen_cli.inputs import Inputs
+from hydragen_cli.options import flag_of
 from hydragen_cli.plan import describe
 from hydragen_tree.errors import InputError
 from hydragen_tree.sample.shard import Shard
@@ -199,6 +200,7 @@ def rehearse(
         *describe(outline),
         ("memory", memory),
         ("ends", f"samples end at {sampler.ends(prompts, settings)}"),
+        *(("model's own", remark) for remark in _other_suggestions(sampler, settings)),
     ]
     show(console(), facts)
 
@@ -217,6 +219,7 @@ def remarks(
     from hydragen_tree.prompt.prompts import longest_sequence
 
     yield f"samples end at {sampler.ends(prompts, settings)}"
+    yield from _other_suggestions(sampler, settings)
     longest = longest_sequence(prompts, settings.max_tokens)
     if stored := sampler.source.stored.widened_from:
         yield widening_remark(stored, dtype_name(sampler.source.dtype))
@@ -230,6 +233,21 @@ def remarks(
     error = sampler.logit_error(prompts[0])
     if error is not None:
         yield str(error)
+
+
+def _other_suggestions(sampler: "Sampler", settings: SamplingSettings) -> Iterator[str]:
+    """What the model's own files would have otherwise; some tools take that as their default."""
+    from hydragen_tree.model.eos import stated_sampling
+
+    stated = stated_sampling(sampler.source.path, sampler.source.revision)
+    flags = [
+        f"{flag_of(name)} {value:g}"
+        for name, value in stated.items()
+        if value != getattr(settings, name)
+    ]
+    if flags:
+        suggested = " ".join(flags)
+        yield f"its generation_config.json suggests {suggested}, which holds only where given"
 
 
 def workers_of(sampler: "Sampler") -> "Sequence[WorkerState]":

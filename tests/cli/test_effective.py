@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hydragen_cli.program import load
+from hydragen_tree.model.tiny import MODEL_DIR
 from tests.judge.test_eval import write_problems
 
 
@@ -58,3 +59,24 @@ def test_verbose_commands_say_it_first(own_home: Path, capsys: pytest.CaptureFix
     }
     page = (own_home / "run" / "report.html").read_text()
     assert "hydragen.toml: [run] max-tokens" in page
+
+
+def test_what_the_model_suggests_is_said(
+    own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tools that take the model's own temperature draw other samples without being told to."""
+    for file in MODEL_DIR.iterdir():
+        if file.suffix in (".json", ".safetensors"):
+            (own_home / file.name).symlink_to(file)
+    stated = json.loads((MODEL_DIR / "generation_config.json").read_text())
+    (own_home / "generation_config.json").unlink()
+    (own_home / "generation_config.json").write_text(
+        json.dumps(stated | {"temperature": 0.5, "top_k": 20, "top_p": 1.0})
+    )
+    said = "its generation_config.json suggests --top-k 20, which holds only where given"
+    args = ["sum.yaml", "--model", str(own_home), "-n", "2", "--max-tokens", "4", "--top-k"]
+    for more in (["--dry-run"], ["-o", "out.jsonl"]):
+        load("sample").main([*args, "5", *more], standalone_mode=False)
+        assert said in capsys.readouterr().err  # the file's temperature is that of hydragen.toml
+        load("sample").main([*args, "20", *more, "--force"], standalone_mode=False)
+        assert "generation_config" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Which tokens end a text: generation_config.json, or else config.json; a broken one is named."""
+"""What generation_config.json states: ends (or else config.json), and how to draw."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hydragen_tree.errors import ModelError
+from hydragen_tree.model.eos import stated_sampling
 from hydragen_tree.model.loading import find_model
 from hydragen_tree.model.tiny import MODEL_DIR
 
@@ -48,3 +49,19 @@ def test_a_broken_one_is_named(model: Path, text: str) -> None:
     state(model, text)
     with pytest.raises(ModelError, match=r"generation_config\.json: .*(expected|mend)"):
         find_model(str(model))
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ("{}", {}),
+        ('{"temperature": 0.6, "top_k": 20, "top_p": null}', {"temperature": 0.6, "top_k": 20}),
+        ('{"do_sample": true, "min_p": "low", "top_p": 1}', {"top_p": 1}),
+        ("{", {}),
+    ],
+)
+def test_how_it_would_be_drawn(model: Path, text: str, stated: dict[str, float]) -> None:
+    state(model, text)
+    assert stated_sampling(str(model), None) == stated
+    (model / "generation_config.json").unlink()
+    assert stated_sampling(str(model), None) == {}
