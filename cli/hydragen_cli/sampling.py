@@ -291,8 +291,11 @@ def describe_batch(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         drawn = f"{accepted / proposed:.0%} of {proposed:,} drawn"
         lines.append(("drafts", f"{drawn}, {a_step:,.2f} tokens of a row in a step"))
     if number := figures["lengths_predicted"]:
-        error = figures["length_error_tokens"] / number
-        lines.append(("lengths", f"{error:,.1f} tokens off in the mean, of {number:,} predicted"))
+        predicted, real, error = (
+            figures[f"length_{what}_tokens"] / number for what in ("predicted", "real", "error")
+        )
+        means = f"{predicted:,.1f} tokens predicted in the mean, {real:,.1f} drawn"
+        lines.append(("lengths", f"{means}, {error:,.1f} off each, of {number:,}"))
     return lines
 
 

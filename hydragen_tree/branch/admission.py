@@ -69,7 +69,7 @@ class Admission:
         self._residency, self._prefill, self._cache = residency, prefill, cache
         self._max_rows, self._greedy = max_rows, greedy
         self._logits: dict[int, Tensor] = {}  # after prompts, by leaf, while branches wait for them
-        self.lengths = LengthForecast(self._trie.leaf_segments.size, stepper.max_tokens)
+        self.lengths = LengthForecast(stepper.max_tokens)
         self.keeps_segments = False
         self._is_short = False  # of pages, for a branch that waits
         self._affordable = 0  # tokens to compute until the next round of steps
@@ -86,7 +86,6 @@ class Admission:
 
     def add(self, branches: list[Waiting]) -> None:
         """Takes more branches, to be admitted after all that wait; the first one last."""
-        self.lengths.grow(self._trie.leaf_segments.size)
         self._waiting[:0] = branches
 
     # -- prompts, ahead of the rows ------------------------------------------------------------
@@ -293,7 +292,8 @@ class Admission:
         residency, pages_for = self._residency, self._cache.pages_for
         path = residency.pages_missing(branch.leaf)
         now = path + pages_for(branch.drawn.size)
-        if self._cache.free_pages < now or self._stepper.spare_pages < max(now, 1):
+        spare = self._stepper.spare_pages - among.added  # a page for each that has entered since
+        if self._cache.free_pages < now or spare < max(now, 1):
             self._is_short = True
             return False
         room = self._cache.n_pages - residency.pages - path

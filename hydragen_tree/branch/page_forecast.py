@@ -23,6 +23,7 @@ class PageForecast:
 
     Attributes:
         rows: those that were added included.
+        added: of these, those that were added.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class PageForecast:
         max_tokens: int,
     ) -> None:
         self.rows = leaf.size
+        self.added = 0
         self._lengths, self._leaf, self._drawn, self._in_use = lengths, leaf, drawn, in_use
         self._page_tokens = page_tokens
         self._times = np.unique(np.linspace(1, max_tokens, _TIMES).astype(np.int64))
@@ -45,6 +47,7 @@ class PageForecast:
     def add(self, branch: Waiting, rows: int) -> None:
         """Takes a branch in, which will have so many rows."""
         self.rows += rows
+        self.added += rows
         self._added.append((branch, rows))
 
     def most_with(self, branch: Waiting, rows: int) -> float:
@@ -57,7 +60,7 @@ class PageForecast:
         curves = self._curves
         if curves is None:
             curves = self._curves = self._lengths.curves(self._leaf, self._drawn)
-            alone = int(self._pages_for(self._drawn).sum())
+            alone = int(self._held(self._drawn).sum())
             share = min(1.0, max(self._in_use, 0) / max(alone, 1))
             self._pages += self._expected(curves, self._leaf, self._drawn, share)
         for one, count in self._added:
@@ -81,12 +84,15 @@ class PageForecast:
             share: pages in use for what was drawn, of those there would be without sharing.
         """
         tokens = drawn.astype(np.int64)
-        now, unshared = curves.alive(leaf, tokens), (1.0 - share) * self._pages_for(tokens)
-        pages = []
-        for time in self._times.tolist():
-            goes_on = np.minimum(curves.alive(leaf, tokens + time) / now, 1.0)
-            pages.append(float((goes_on * (self._pages_for(tokens + time) - unshared)).sum()))
-        return np.array(pages)
+        later = tokens + self._times[:, None]
+        now, unshared = curves.alive(leaf, tokens), (1.0 - share) * self._held(tokens)
+        goes_on = np.minimum(curves.alive(leaf, later) / now, 1.0)
+        expected: NDArray[np.float64] = (goes_on * (self._pages_for(later) - unshared)).sum(1)
+        return expected
+
+    def _held(self, drawn: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Pages of rows that share none: the last token drawn has no place in them yet."""
+        return self._pages_for(np.maximum(drawn - 1, 0))
 
     def _pages_for(self, tokens: NDArray[np.integer]) -> NDArray[np.integer]:
         return -(-tokens // self._page_tokens)

@@ -130,6 +130,8 @@ class Loop:
         stats.samples_live, stats.rows_live = self.stepper.n_samples, self.stepper.n_rows
         lengths = self.admission.lengths
         stats.lengths_predicted = lengths.n_compared
+        stats.length_predicted_tokens = lengths.predicted_tokens
+        stats.length_real_tokens = lengths.real_tokens
         stats.length_error_tokens = lengths.error_tokens
         stats.prefilled_tokens = self.prefill.computed_tokens
         stats.kv_bytes_peak = cache.peak_pages * cache.page_bytes

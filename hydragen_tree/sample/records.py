@@ -45,7 +45,9 @@ class RunStats:
         drafts_accepted: those of them that were drawn.
         rows_parked: rows that had to leave the batch, to be computed again.
         lengths_predicted: samples that have ended whose length had been predicted.
-        length_error_tokens: by how much that was off, summed over them.
+        length_predicted_tokens: as predicted, summed over them.
+        length_real_tokens: as drawn, summed over them.
+        length_error_tokens: by how much predictions were off, summed over them.
         admission_s: seconds of the host for prompts and for rows that come; a GPU computes prompts
             later, behind its steps.
         stepping_s: seconds of the host for steps, and those it waited for them.
@@ -69,6 +71,8 @@ class RunStats:
     drafts_accepted: int = 0
     rows_parked: int = 0
     lengths_predicted: int = 0
+    length_predicted_tokens: float = 0.0
+    length_real_tokens: int = 0
     length_error_tokens: float = 0.0
     admission_s: float = 0.0
     stepping_s: float = 0.0

@@ -12,7 +12,7 @@ MOST, PAGE = 100, 4
 
 def watched(lengths: np.ndarray, leaf: np.ndarray, steps: int) -> tuple[LengthForecast, np.ndarray]:
     """A forecast after so many steps of samples that began together, and who goes on."""
-    forecast = LengthForecast(int(leaf.max()) + 1, MOST)
+    forecast = LengthForecast(MOST)
     for sample in np.flatnonzero(lengths <= steps).tolist():
         forecast.ended(int(leaf[sample]), np.array([sample]), int(lengths[sample]))
     return forecast, lengths > steps
@@ -51,25 +51,52 @@ def test_problems_differ() -> None:
     assert short < unknown < long
 
 
+def test_a_problem_whose_samples_outlive_all_others_is_long() -> None:
+    """None of its own has ended; where others did, it has gone on, and that is known."""
+    forecast = LengthForecast(MOST)
+    for leaf in range(1, 9):
+        forecast.ended(leaf, np.arange(20), 30)
+    young, old = (
+        forecast.curves(np.zeros(20, np.int32), np.full(20, drawn, np.int32)) for drawn in (5, 35)
+    )
+    own, others = np.zeros(1, np.int32), np.ones(1, np.int32)
+    assert young.alive(own, np.array([40]))[0] < 0.25
+    assert old.alive(own, np.array([40]))[0] > 0.8
+    assert old.alive(others, np.array([40]))[0] < 0.1
+    assert old.length(0) > 60
+
+
 def test_before_anything_has_ended_samples_are_thought_long() -> None:
-    curves = LengthForecast(1, MOST).curves(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    curves = LengthForecast(MOST).curves(np.zeros(0, np.int32), np.zeros(0, np.int32))
     assert MOST / 2 < curves.length(0) < MOST
 
 
 def test_predictions_are_compared() -> None:
-    forecast = LengthForecast(1, MOST)
+    forecast = LengthForecast(MOST)
     forecast.predict(np.array([3, 4]), 20.0)
     forecast.predict(np.array([3]), 50.0)  # the first one counts
     forecast.ended(0, np.array([3, 9]), 24)
     forecast.ended(0, np.array([4]), 14)
     assert (forecast.n_compared, forecast.error_tokens) == (2, 10.0)
+    assert (forecast.predicted_tokens, forecast.real_tokens) == (40.0, 38)
+
+
+def test_the_next_token_of_every_row_needs_its_page() -> None:
+    """The last token drawn has none yet: rows that share nothing must not seem to share it."""
+    forecast = LengthForecast(MOST)
+    forecast.ended(0, np.arange(500), MOST)
+    drawn = np.full(100, 2 * PAGE + 1, np.int32)
+    pages = PageForecast(forecast, np.zeros(100, np.int32), drawn, 200, PAGE, MOST)
+    branch = Waiting(0, np.empty(0, np.int32), np.arange(1))
+    pages._times = np.array([1])
+    assert pages.most_with(branch, 1) == pytest.approx(301, rel=0.01)
 
 
 def test_pages_are_those_of_a_simulated_batch() -> None:
     """Samples of other ages, half of them sharing the pages of their past, and new ones."""
     rng = np.random.default_rng(0)
     lengths = np.minimum(rng.geometric(1 / 30, 4000), MOST)
-    forecast = LengthForecast(1, MOST)
+    forecast = LengthForecast(MOST)
     for sample, length in enumerate(lengths.tolist()):
         forecast.ended(0, np.array([sample]), length)
     drawn = np.minimum(rng.geometric(1 / 30, 200), MOST - 1).astype(np.int32)
