@@ -196,15 +196,18 @@ class Pace:
         figures = ended[-1]["figures"]
         with samples.open(encoding="utf-8") as lines:
             read = [each for each in read_samples(lines) if isinstance(each, SampleLine)]
-        lengths = np.array([each.record.get("n_tokens", 0) for each in read], np.int64)
+        # Sorted, since in which order they were written says nothing.
+        lengths = np.sort(np.array([each.record.get("n_tokens", 0) for each in read], np.int64))
         if not lengths.sum():
             raise InputError("says of no sample how long it is", setting="like", value=samples)
         workers = len(figures.get("workers", {})) or 1
         measured = replace(self, lengths=lengths)
+        # Its session begins when all is imported; processes of its own import within it.
+        before_s = 0.0 if "workers" in figures else self.device.start_s
         return replace(
             measured,
             factor=figures["elapsed_s"] / measured._constant_s(figures, workers),
-            start_s=max(0.0, _took_s(ended[-1]) - figures["elapsed_s"]),
+            start_s=before_s + max(0.0, _took_s(ended[-1]) - figures["elapsed_s"]),
             rows_a_token=figures["rows_computed"] / figures["tokens_sampled"],
             origin=f"{samples.name}, {workers} at a time: its time over that by the constants of "
             f"{self.device.where}",

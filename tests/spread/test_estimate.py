@@ -21,7 +21,7 @@ from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.sample.session import session_figures
 from hydragen_tree.sample.writer import SampleWriter
 from hydragen_tree.spread.estimate import Estimate, estimate
-from hydragen_tree.spread.pace import Pace
+from hydragen_tree.spread.pace import CPU, Pace
 from tests.sample.test_sampler import SETTINGS, prompts
 
 N, ROWS = 60, 8
@@ -70,6 +70,7 @@ def test_a_run_is_estimated_as_long_as_it_took(sampler: Sampler, earlier: Path) 
     assert found.draw_s == pytest.approx(took_s, rel=0.3)
     assert found.samples == 3 * N
     assert found.speed_up == 1.0
+    assert found.start_s >= CPU.start_s  # its session began when all was imported
 
 
 def test_many_workers_are_as_many_times_as_fast_but_for_what_they_are_idle(
