@@ -5,6 +5,8 @@ attention. Its own forms ask the device how many tokens each expert has, or take
 for every one of ours, and in other dtypes than bf16 cannot be captured. Routers stay the model's.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from hydragen_kernels.experts import combine, expert_product, sort_by_expert
 from hydragen_kernels.inputs import FLOATS
-from hydragen_kernels.layers import Activation, gated
+from hydragen_kernels.layers import Activation, gated, gated_clamped
 from hydragen_tree.model.alike import is_near, is_same, numbers
 
 IMPLEMENTATION = "hydragen_tree"
@@ -43,13 +45,7 @@ def group_experts(model: PreTrainedModel) -> int:
 
 
 def _is_known(layer: Any) -> bool:
-    """Whether a layer's weights are plain tensors of a dtype that the kernel multiplies.
-
-    Those of gpt-oss and Aria, with inputs before outputs, are left to transformers' grouped
-    products: in that form the kernel has not been measured.
-    """
-    if layer.is_transposed or getattr(layer, "has_bias", False):
-        return False
+    """Whether a layer's weights are plain tensors of a dtype that the kernel multiplies."""
     weights = _up(layer), getattr(layer, "down_proj", None)
     return all(
         isinstance(weight, Tensor) and weight.ndim == 3 and weight.dtype in FLOATS
@@ -65,14 +61,17 @@ def _has_gate(layer: Any) -> bool:
     return bool(getattr(layer, "has_gate", True))
 
 
-def _activation_like(layer: Any) -> Activation | None:
-    """The activation of the one-launch kernel that gives what the layer's own code does."""
+def _activation_like(layer: Any) -> Callable[[Tensor], Tensor] | None:
+    """What computes in one launch what the layer's own code does between its products."""
     if not _has_gate(layer):
         return None
     own, x = layer._apply_gate, numbers(layer.down_proj, 4, 64)
     large = 4 * x  # some beyond what is clamped
-    alike = (kind for kind in Activation if is_same(gated(x, kind), own(x)))
-    return next((kind for kind in alike if is_near(gated(large, kind), own(large))), None)
+    forms = [partial(gated, activation=kind) for kind in Activation]
+    if hasattr(layer, "alpha") and hasattr(layer, "limit"):
+        forms.append(partial(gated_clamped, alpha=float(layer.alpha), limit=float(layer.limit)))
+    alike = (form for form in forms if is_same(form(x), own(x)))
+    return next((form for form in alike if is_near(form(large), own(large))), None)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -83,18 +82,24 @@ def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
     does it; what a token's experts give is added up in fp32.
     """
     up, down = _up(layer), layer.down_proj
+    biases = [None, None]
+    if getattr(layer, "has_bias", False):
+        name = "gate_up_proj_bias" if _has_gate(layer) else "up_proj_bias"
+        biases = [getattr(layer, name), layer.down_proj_bias]
+    if layer.is_transposed:  # inputs before outputs
+        up, down = up.mT, down.mT
     experts = up.shape[0]
     routing = sort_by_expert(chosen, experts)
-    inner = expert_product(x, up, routing, by_token=True)
-    y = expert_product(_activated(layer, inner), down, routing, by_token=False)
+    inner = expert_product(x, up, biases[0], routing, by_token=True)
+    y = expert_product(_activated(layer, inner), down, biases[1], routing, by_token=False)
     if getattr(layer, "has_post_expert_norm", False):
         y = layer.post_expert_norm(y)
     return combine(y, shares, chosen, experts)
 
 
 def _activated(layer: Any, x: Tensor) -> Tensor:
-    kind: Activation | None = getattr(layer, _ACTIVATION)
-    if kind is not None:
-        return gated(x, kind)
+    form: Callable[[Tensor], Tensor] | None = getattr(layer, _ACTIVATION)
+    if form is not None:
+        return form(x)
     out: Tensor = layer._apply_gate(x) if _has_gate(layer) else layer.act_fn(x)
     return out

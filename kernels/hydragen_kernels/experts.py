@@ -1,7 +1,7 @@
 """Mixture of experts: products of tokens with the weights of the experts they were routed to.
 
     sorted:   order = pairs (token, choice), those of expert 0 first, then those of expert 1, ...
-    product:  out[p] = x[p] @ weight[e].T                 e the expert of pair p
+    product:  out[p] = x[p] @ weight[e].T + bias[e]       e the expert of pair p
     combined: out[t] = sum over choices j of share[t, j] * y[t, j]
 
 Every expert's pairs are cut into tiles of rows; a program finds from the experts' counts which tile
@@ -92,6 +92,7 @@ def _sort_kernel(pairs, order, starts, n, EXPERTS: tl.constexpr, BLOCK: tl.const
 def expert_product(
     x: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     routing: Routing,
     *,
     by_token: bool,
@@ -102,6 +103,7 @@ def expert_product(
         x: what is multiplied, its last dimension dense: with `by_token` `[tokens, inputs]`; without
             `[pairs, inputs]`, sorted.
         weight: `[experts, outputs, inputs]`, any strides.
+        bias: `[experts, outputs]`, dense, or None.
         routing: of the pairs.
         by_token: x has a row a token, and the result is sorted; else x is sorted, and the result
             has a row a pair, in the order of tokens.
@@ -121,12 +123,15 @@ def expert_product(
         raise ValueError(f"expected fp16, bf16 or fp32 of one kind, got {x.dtype}, {weight.dtype}")
     if routing.starts.shape != (experts + 1,):
         raise ValueError(f"{experts} experts, routed among {routing.starts.shape[0] - 1}")
+    if bias is not None:
+        check_contiguous("bias", bias, x.dtype, (experts, outputs))
     out = torch.empty(pairs, outputs, dtype=x.dtype, device=x.device)
     block_m, block_n, block_k, warps, stages = _tile(pairs / experts, x.dtype)
     tiles = min(pairs, experts + pairs // block_m)  # each expert's last one may be part empty
     _product_kernel[(triton.cdiv(outputs, block_n), tiles)](
         x,
         weight,
+        bias,
         out,
         routing.order,
         routing.starts,
@@ -164,6 +169,7 @@ def _tile(rows: float, dtype: torch.dtype) -> tuple[int, int, int, int, int]:
 def _product_kernel(
     x,
     weight,
+    bias,
     out,
     order,
     starts,
@@ -220,6 +226,9 @@ def _product_kernel(
                 other=0.0,
             )
         total = tl.dot(a, b, total, input_precision="ieee")
+    if bias is not None:
+        added = tl.load(bias + expert * OUTPUTS + column, mask=is_column, other=0.0)
+        total += added.to(tl.float32)[None, :]
     tl.store(
         out + target.to(tl.int64)[:, None] * OUTPUTS + column[None, :],
         total.to(out.dtype.element_ty),

@@ -242,3 +242,41 @@ def _gated_kernel(x, out, width, BLOCK: tl.constexpr, ACTIVATION: tl.constexpr):
     tl.store(
         out + row * width + column, (wide.to(gate.dtype).to(tl.float32) * up).to(gate.dtype), here
     )
+
+
+def gated_clamped(x: Tensor, alpha: float, limit: float) -> Tensor:
+    """(up + 1) * gate * sigmoid(alpha * gate), both clamped before: gpt-oss's.
+
+    Args:
+        x: `[..., 2 * width]`, dense: gate and up in turn.
+        alpha: factor of the gate.
+        limit: most that either may be; up may be no less than minus so much.
+
+    Returns:
+        `[..., width]`.
+    """
+    width = x.shape[-1] // 2
+    out = torch.empty(*x.shape[:-1], width, dtype=x.dtype, device=x.device)
+    n = out.numel()
+    if n:
+        block = min(triton.next_power_of_2(n), _BLOCK)
+        _gated_clamped_kernel[(triton.cdiv(n, block),)](
+            x, out, n, ALPHA=alpha, LIMIT=limit, BLOCK=block, num_warps=4, **_AS_WRITTEN
+        )
+    return out
+
+
+@triton.jit
+def _gated_clamped_kernel(x, out, n, ALPHA: tl.constexpr, LIMIT: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = at < n
+    given = tl.load(x + 2 * at, mask=here, other=0.0)
+    gate = tl.minimum(given.to(tl.float32), LIMIT)
+    up = tl.load(x + 2 * at + 1, mask=here, other=0.0).to(tl.float32)
+    up = tl.minimum(tl.maximum(up, -LIMIT), LIMIT)
+    turn = (gate * ALPHA).to(given.dtype).to(tl.float32)
+    small = tl.exp(-tl.abs(turn))
+    share = tl.where(turn >= 0.0, 1.0, small) / (1.0 + small)
+    glu = (gate * share.to(given.dtype).to(tl.float32)).to(given.dtype).to(tl.float32)
+    more = (up + 1.0).to(given.dtype).to(tl.float32)
+    tl.store(out + at, (more * glu).to(given.dtype), here)

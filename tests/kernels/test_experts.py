@@ -67,18 +67,19 @@ def test_products_in_either_order(
     back = numbers(experts, inputs, inner, dtype=dtype, seed=2)
     if transposed:
         weight, back = (w.mT.contiguous().mT for w in (weight, back))
+    bias = numbers(experts, inner, dtype=dtype, seed=3) if transposed else None
     shares = numbers(*chosen.shape, dtype=torch.float32, seed=4).softmax(-1)
     routing = sort_by_expert(chosen, experts)
-    sorted_pairs = expert_product(x, weight, routing, by_token=True)
-    y = expert_product(sorted_pairs, back, routing, by_token=False)
+    sorted_pairs = expert_product(x, weight, bias, routing, by_token=True)
+    y = expert_product(sorted_pairs, back, None, routing, by_token=False)
     y[(chosen >= experts).flatten()] = torch.nan  # as memory that nobody wrote may be
     found = combine(y, shares, chosen, experts)
     wide = [w.double() for w in (x, weight, back, shares)]
     each = torch.zeros(tokens, inputs, dtype=torch.float64, device=DEVICE)
     for choice in range(chosen.shape[1]):
         one, all_of_it = chosen[:, [choice]], torch.ones_like(wide[3][:, [choice]])
-        middle = mixture(wide[0], wide[1], one, all_of_it)
-        each += mixture(middle, wide[2], one, wide[3][:, [choice]])
+        middle = mixture(wide[0], wide[1], None if bias is None else bias.double(), one, all_of_it)
+        each += mixture(middle, wide[2], None, one, wide[3][:, [choice]])
     error = (found.double() - each).norm(dim=-1) / each.norm(dim=-1).clamp(min=1e-9)
     assert float(error.max()) < 8 * torch.finfo(dtype).eps
 
@@ -90,10 +91,10 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="chosen: expected integers"):
         sort_by_expert(chosen.float(), 4)
     with pytest.raises(ValueError, match=r"x: expected dense \[10, 8\]"):
-        expert_product(x, weight, routing, by_token=False)
+        expert_product(x, weight, None, routing, by_token=False)
     with pytest.raises(ValueError, match="of one kind"):
-        expert_product(x, weight.half(), routing, by_token=True)
+        expert_product(x, weight.half(), None, routing, by_token=True)
     with pytest.raises(ValueError, match="3 experts, routed among 4"):
-        expert_product(x, weight[:3], routing, by_token=True)
+        expert_product(x, weight[:3], None, routing, by_token=True)
     with pytest.raises(ValueError, match="shares"):
         combine(numbers(10, 8, dtype=torch.float32), numbers(5, 3, dtype=torch.float32), chosen, 4)

@@ -13,7 +13,14 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
-from hydragen_kernels.layers import Activation, NormForm, gated, rms_norm, rotate  # noqa: E402
+from hydragen_kernels.layers import (  # noqa: E402
+    Activation,
+    NormForm,
+    gated,
+    gated_clamped,
+    rms_norm,
+    rotate,
+)
 
 # arithmetic in bf16 is garbage in the interpreter, which holds it as uint16
 DTYPES = [torch.float16, torch.float32] + ([] if INTERPRETED else [torch.bfloat16])
@@ -92,6 +99,18 @@ def test_gates(dtype: torch.dtype, activation: Activation, shape: tuple[int, ...
     if dtype != torch.float32 and found.numel():
         # far below zero torch's 1 + tanh has no digits left
         assert (found != expected)[gate > -4].float().mean() < 0.02
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(3, 10), (1, 4, 5000), (2, 0), (0, 6)], ids=str)
+def test_clamped_gates(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x = 8 * numbers(*shape, dtype=dtype)
+    found = gated_clamped(x, 1.702, 7.0)
+    gate, up = x[..., ::2].clamp(max=7.0), x[..., 1::2].clamp(-7.0, 7.0)
+    expected = (up + 1) * (gate * torch.sigmoid(gate * 1.702))
+    torch.testing.assert_close(found, expected)
+    if dtype != torch.float32 and found.numel():
+        assert (found != expected).float().mean() < 0.02
 
 
 @pytest.mark.parametrize("rows", [1, 2, 33])
