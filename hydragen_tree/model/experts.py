@@ -3,6 +3,7 @@
 transformers lets the layer that holds a model's experts be computed by somebody else, as it does
 attention. Its own forms ask the device how many tokens each expert has, or take five launches more
 for every one of ours, and in other dtypes than bf16 cannot be captured. Routers stay the model's.
+Ours are taken where they give on random numbers what the model's own code gives.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from hydragen_tree.model.alike import is_near, is_same, numbers
 
 IMPLEMENTATION = "hydragen_tree"
 
+_TRIED = 4  # tokens
 _ACTIVATION = "_tree_activation"  # of a layer of experts, where the kernel has it
 
 
@@ -39,9 +41,25 @@ def group_experts(model: PreTrainedModel) -> int:
         return 0
     for layer in layers:
         setattr(layer, _ACTIVATION, _activation_like(layer))
+    own = model.config._experts_implementation
+    model.set_experts_implementation("eager")
+    if not _is_alike(layers[0]):
+        model.set_experts_implementation(own)
+        return 0
     ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _experts)
     model.set_experts_implementation(IMPLEMENTATION)
     return len(layers)
+
+
+def _is_alike(layer: Any) -> bool:
+    """Whether grouped products give what a layer's own code does, with its weights."""
+    up = _up(layer)
+    experts, _, inputs = (up.mT if layer.is_transposed else up).shape
+    x = numbers(up, _TRIED, inputs)
+    scores = numbers(up, _TRIED, experts).float()
+    shares, chosen = scores.softmax(-1).topk(min(2, experts))
+    given = x, chosen, shares.to(x.dtype)
+    return is_near(_experts(layer, *given), layer(*given))
 
 
 def _is_known(layer: Any) -> bool:

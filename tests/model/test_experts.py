@@ -15,6 +15,7 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
 from hydragen_kernels.layers import Activation  # noqa: E402
+from hydragen_tree.model import experts  # noqa: E402
 from hydragen_tree.model.experts import _ACTIVATION, group_experts  # noqa: E402
 
 SILU, GELU = ({"activation": kind} for kind in (Activation.SILU, Activation.GELU_TANH))
@@ -87,3 +88,23 @@ def test_a_gate_that_clamps_is_left_to_the_layer() -> None:
         layer._apply_gate = clamping
     assert group_experts(model) == len(layers)
     assert {getattr(layer, _ACTIVATION) for layer in layers} == {None}
+
+
+@torch.inference_mode()
+def test_products_that_give_something_else_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a kernel forgot the biases that the weights have."""
+    model = AutoModelForCausalLM.from_config(shrunken("gpt_oss")).float().to(DEVICE).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("proj_bias"):
+            parameter.normal_()
+    own = model.config._experts_implementation
+    product = experts.expert_product
+    monkeypatch.setattr(
+        experts,
+        "expert_product",
+        lambda x, w, _, routing, **how: product(x, w, None, routing, **how),
+    )
+    assert group_experts(model) == 0
+    assert model.config._experts_implementation == own
+    monkeypatch.undo()
+    assert group_experts(model) == len(model.model.layers)
