@@ -94,6 +94,6 @@ def first_line(error: Exception) -> str:
 
 
 def first_of(names: Sequence[str], most: int = 3) -> str:
-    """The first few of many names, and how many more there are."""
+    """The first few of many names, fit for a terminal, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(one_line, names[:most])) + more

@@ -8,7 +8,7 @@ from hydragen_cli import arguments
 from hydragen_cli.console import count, note, show
 from hydragen_cli.options import parse_ks
 from hydragen_cli.show import AsJson, KeyNumbers, print_json, terminal
-from hydragen_tree.errors import first_of
+from hydragen_tree.errors import first_of, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,7 +154,7 @@ def _print_problems(found: "Comparison", console: "Console") -> None:
         a, b = problem.evidence.first, problem.evidence.second
         style = "" if not problem.is_clear else "green" if problem.value > 0 else "red"
         table.add_row(
-            problem.task_id,
+            one_line(problem.task_id),
             f"{a.accepted:,}/{a.samples:,}",
             f"{b.accepted:,}/{b.samples:,}",
             _signed(problem.value),
@@ -197,9 +197,10 @@ def _partings(found: "Comparison") -> str:
     if (one := partings.earliest) is None:
         return text
     before, first, second = map(printable, (one.before, one.first, one.second))
+    half, task = (partings.median_position or 0) + 1, one_line(one.task_id)
     return (
         f"{text}; of the others the earliest parts at {one.unit} {one.position + 1} (half by "
-        f"{(partings.median_position or 0) + 1}): {one.task_id}, sample {one.sample_index}, after "
+        f"{half}): {task}, sample {one.sample_index}, after "
         f"{before!r} A has {first!r}, B {second!r}{_logprobs(one.logprobs)}"
     )
 

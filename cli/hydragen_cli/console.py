@@ -1,4 +1,4 @@
-"""What people read, all of it on stderr: stdout belongs to the data."""
+"""What people read: on stderr, unless a command is there for nothing else."""
 
 import sys
 from collections.abc import Sequence
@@ -9,11 +9,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def console() -> "Console":
-    """The terminal behind stderr; colours follow NO_COLOR and the terminal."""
+def console(*, stdout: bool = False) -> "Console":
+    """The terminal behind stderr; colours follow NO_COLOR and the terminal.
+
+    Brackets are text: names of problems and settings hold what rich would take for its markup.
+
+    Args:
+        stdout: the one behind stdout instead.
+    """
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, emoji=False)
+    return Console(stderr=not stdout, highlight=False, emoji=False, markup=False)
 
 
 def note(message: str, *, quiet: bool = False) -> None:

@@ -1,14 +1,13 @@
 """`hydragen models`: which architectures run, and why the others do not."""
 
 import json
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from hydragen_cli import arguments
-from hydragen_cli.console import note, prepare_libraries, show
+from hydragen_cli.console import console, note, prepare_libraries, show
 from hydragen_tree.errors import InputError
 
 
@@ -41,12 +40,7 @@ def models(
         print(json.dumps([asdict(one) for one in found], indent=1))
         return
 
-    from rich.console import Console
-
     found.sort(key=lambda one: one.why_not is not None)
-    show(
-        Console(file=sys.stdout, highlight=False, emoji=False),
-        [(one.kind, str(one)) for one in found],
-    )
+    show(console(stdout=True), [(one.kind, str(one)) for one in found])
     exact = sum(one.why_not is None for one in found)
     note(f"{exact} exact, {len(found) - exact} refused, of transformers {__version__}")

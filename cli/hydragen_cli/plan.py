@@ -1,12 +1,11 @@
 """`hydragen plan`: the trie of some prompts, and what it saves. Loads no weights."""
 
 import json
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hydragen_cli import arguments
-from hydragen_cli.console import count, prepare_libraries, show
+from hydragen_cli.console import console, count, prepare_libraries, show
 from hydragen_cli.estimate import estimated
 from hydragen_cli.inputs import Inputs
 from hydragen_cli.options import parse_bytes
@@ -99,13 +98,11 @@ def plan(
         print(json.dumps(record, indent=1))
         return
 
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, highlight=False, emoji=False)
-    console.print(draw_tree(outline, sampler.tokenizer))
-    show(console, describe(outline))
+    terminal = console(stdout=True)
+    terminal.print(draw_tree(outline, sampler.tokenizer))
+    show(terminal, describe(outline))
     for more in filter(None, (facts, many)):
-        show(console, more)
+        show(terminal, more)
 
 
 def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hydragen_cli.console import console, count, duration
 from hydragen_cli.progress import Progress
+from hydragen_tree.errors import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -152,7 +153,7 @@ def _table(problems: "list[ProblemCounts]", width: int) -> "Table":
     for problem in problems:
         first = problem.first_accepted
         table.add_row(
-            problem.task_id,
+            one_line(problem.task_id),
             f"{problem.judged:,}",
             f"{problem.accepted:,}",
             "" if first is None else f"{first:,}",

@@ -1,7 +1,6 @@
 """`hydragen show`: a run, one of its problems, or one of its samples."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hydragen_cli import arguments
-from hydragen_cli.console import note
+from hydragen_cli.console import console, note
 from hydragen_cli.options import flag_of, parse_ks
 from hydragen_tree.errors import InputError
 
@@ -233,6 +232,4 @@ def print_json(record: dict[str, Any]) -> None:
 
 def terminal() -> "Console":
     """Stdout, which is what these commands are for."""
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, emoji=False)
+    return console(stdout=True)

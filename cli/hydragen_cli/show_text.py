@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hydragen_cli.console import count, duration, show
-from hydragen_tree.errors import first_of
+from hydragen_tree.errors import first_of, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -133,7 +133,9 @@ def _task_table(tasks: "Sequence[TaskCounts]", terminal: "Console") -> Table:
         for heading in columns:
             table.add_column(heading, justify="right", no_wrap=True)
         for task in tasks[:_MOST_TASKS]:
-            table.add_row(task.task_id, *(_task_cell(task, heading) for heading in columns))
+            table.add_row(
+                one_line(task.task_id), *(_task_cell(task, heading) for heading in columns)
+            )
         wide = Measurement.get(terminal, terminal.options.update(width=1000), table).maximum
         if wide <= terminal.width or len(columns) == 1:
             break
@@ -164,7 +166,7 @@ def print_task(
 
     (task,) = overview.tasks
     facts = [
-        ("problem", task.task_id),
+        ("problem", one_line(task.task_id)),
         ("samples", f"{task.samples:,}, {count(len(task.programs), 'distinct program')}"),
     ]
     if task.verdicts:
@@ -220,7 +222,7 @@ def print_sample(
     """A sample: how it ended, its probabilities, its program, and the test that it fails."""
     line = judged.line
     variant = "" if line.prompt_variant is None else f", variant {line.prompt_variant}"
-    _say(terminal, Text(f"{line.task_id}, sample {judged.index}{variant}", style="bold"))
+    _say(terminal, Text(f"{one_line(line.task_id)}, sample {judged.index}{variant}", style="bold"))
     _say(terminal, Text("verdict  ").append_text(_verdict(judged)))
     record = line.record
     if (reason := record.get("finish_reason")) is not None:

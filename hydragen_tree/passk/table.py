@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hydragen_tree.errors import first_of
+from hydragen_tree.errors import first_of, one_line
 from hydragen_tree.judge.verdicts import STATUSES
 
 if TYPE_CHECKING:
@@ -86,13 +86,15 @@ def _statuses(summary: Summary) -> list[str]:
 def _problem_table(summary: Summary, columns: list[str], name_width: int) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="By problem", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("problem", overflow="fold", width=name_width)
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for problem in summary.problems[:MOST_PROBLEMS]:
-        table.add_row(problem.task_id, *(_cell(problem, heading) for heading in columns))
+        name = Text(one_line(problem.task_id))
+        table.add_row(name, *(_cell(problem, heading) for heading in columns))
     left_out = len(summary.problems) - MOST_PROBLEMS
     if left_out > 0:
         table.caption = f"and {left_out} problems more (all of them are in the JSON summary)"
@@ -152,6 +154,7 @@ def _spare(ks: list[int]) -> list[int]:
 def _curve_table(curves: list[tuple[str, Curve]], columns: list[str], name_width: int) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     title = "With 95 % intervals"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -159,7 +162,7 @@ def _curve_table(curves: list[tuple[str, Curve]], columns: list[str], name_width
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, curve in curves:
-        table.add_row(name, *(_curve_cell(curve, heading) for heading in columns))
+        table.add_row(Text(name), *(_curve_cell(curve, heading) for heading in columns))
         if curve.rated and curve is curves[0][1]:
             bounds = (_bound_cell(curve, heading) for heading in columns)
             table.add_row(_NONE_RIGHT, *bounds, style="dim")

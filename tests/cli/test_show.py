@@ -214,3 +214,29 @@ def test_errors_name_file_and_remedy(
     with pytest.raises(InputError) as caught:
         show(*args)
     assert message in caught.value.worded(flag_of)
+
+
+NAMES = ("[/b]", "[red]a[/red]", "\x1b[31mesc", "two\nlines", "half \ud800", ":smile:")
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_names_are_text_whatever_they_hold(
+    own_home: Path, capsys: pytest.CaptureFixture[str], judged: bool
+) -> None:
+    """Ids of other tools' requests are anything; brackets are markup to rich, escapes to a tty."""
+    for file in ("a.jsonl", "b.jsonl"):
+        lines = [{"task_id": name, "solution": f"[{file}]"} for name in NAMES]
+        if judged:
+            lines = [line | {"verdict": "AC" if file == "a.jsonl" else "WA"} for line in lines]
+        Path(file).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for command, arguments in (("show", ["a.jsonl"]), ("compare", ["a.jsonl", "b.jsonl"])):
+        assert not load(command).main(arguments, standalone_mode=False)
+        said = capsys.readouterr().out
+        assert "\x1b" not in said
+        if judged or command == "show":
+            for name in ("[/b]", "[red]a[/red]", "[31mesc", "two lines", "half", ":smile:"):
+                assert name in said
+    for name in NAMES:
+        assert not load("show").main(["a.jsonl", name], standalone_mode=False)
+    assert not load("show").main(["a.jsonl", "[/b]", "0"], standalone_mode=False)
+    assert "[a.jsonl]" in capsys.readouterr().out
