@@ -229,13 +229,13 @@ def test_names_are_text_whatever_they_hold(
         if judged:
             lines = [line | {"verdict": "AC" if file == "a.jsonl" else "WA"} for line in lines]
         Path(file).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for command, arguments in (("show", ["a.jsonl"]), ("compare", ["a.jsonl", "b.jsonl"])):
-        assert not load(command).main(arguments, standalone_mode=False)
+    for name, arguments in (("show", ["a.jsonl"]), ("compare", ["a.jsonl", "b.jsonl"])):
+        assert not load(name).main(arguments, standalone_mode=False)
         said = capsys.readouterr().out
         assert "\x1b" not in said
-        if judged or command == "show":
-            for name in ("[/b]", "[red]a[/red]", "[31mesc", "two lines", "half", ":smile:"):
-                assert name in said
+        if judged or name == "show":
+            for shown in ("[/b]", "[red]a[/red]", "[31mesc", "two lines", "half", ":smile:"):
+                assert shown in said
     for name in NAMES:
         assert not load("show").main(["a.jsonl", name], standalone_mode=False)
     assert not load("show").main(["a.jsonl", "[/b]", "0"], standalone_mode=False)
