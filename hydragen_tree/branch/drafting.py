@@ -23,9 +23,25 @@ _PRIOR_TRIES = 16.0  # what the chances in all problems weigh beside those in on
 _MOST_TRIES = 512.0  # that are remembered
 _FIRST_CHANCES = (0.8, 0.7, 0.6, 0.4)  # of each source, before anything is known
 _SUREST = 0.95  # chance of a draft, than which hardly any has more
-# Rows that add as much to a step as it takes whatever they are: what a device computes while it
-# reads a weight, of 4 bytes on a CPU and 2 on a GPU.
-FREE_ROWS_CPU, FREE_ROWS_GPU = 8.0, 200.0
+# Rows that a device computes while it reads the weights, of 4 bytes on a CPU and 2 on a GPU; and
+# parameters that a CPU multiplies by while it gets a layer started. NOTES.md has the measurements.
+_READ_ROWS_CPU, _READ_ROWS_GPU = 16.0, 200.0
+_LAYER_PARAMETERS_CPU = 9e6
+
+
+def free_rows(device: str, layers: int, parameters: int, *, ordered: bool) -> float:
+    """Rows that add as much to a step as it takes whatever they are.
+
+    Args:
+        device: the type of it.
+        layers: of the model.
+        parameters: of the model.
+        ordered: sums have one order, whose products take a CPU about twice as long.
+    """
+    if device != "cpu":
+        return _READ_ROWS_GPU
+    rows = _READ_ROWS_CPU + _LAYER_PARAMETERS_CPU * layers / max(parameters, 1)
+    return rows / 2 if ordered else rows
 
 
 class Drafts(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.batch import Batch
-from hydragen_tree.branch.drafting import FREE_ROWS_CPU, FREE_ROWS_GPU, Drafting
+from hydragen_tree.branch.drafting import Drafting, free_rows
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
 from hydragen_tree.branch.live_trie import ALL_KNOWN, LiveTrie, Sharing
@@ -86,7 +86,9 @@ def assemble(
         batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))
         freezing = Freezing(batch, residency, cache, cost, shape, key_group)
         if drafts and not cache.states.is_kept:
-            drafting = _drafting(trie, residency.trie, records, model)
+            sizes = model.device.type, shape.layers, _parameters(model)
+            free = free_rows(*sizes, ordered=model.batch_invariant)
+            drafting = _drafting(trie, residency.trie, records, free)
         rest = freezing, settings, max_rows, records, drafting
         stepper = HostStepper(batch, model, cache, table, *rest)
     else:
@@ -106,9 +108,14 @@ def assemble(
     return Loop(admission, stepper, residency, prefill, *run)
 
 
-def _drafting(trie: Trie, live: LiveTrie, records: SampleRecords, model: TreeModel) -> Drafting:
+def _parameters(model: TreeModel) -> int:
+    """Of a model, or of rank 0's part of it."""
+    weights = model.model.parameters()
+    return model.ranks.agree(lambda: sum(int(one.numel()) for one in weights))
+
+
+def _drafting(trie: Trie, live: LiveTrie, records: SampleRecords, free: float) -> Drafting:
     """Proposes what siblings have drawn, of the same problem first."""
     problems = np.zeros(trie.leaf_segments.size, np.int64)
     problems[trie.prompt_leaves] = records.tasks
-    free_rows = FREE_ROWS_CPU if model.device.type == "cpu" else FREE_ROWS_GPU
-    return Drafting(problems, live.leaf_tokens, free_rows)
+    return Drafting(problems, live.leaf_tokens, free)

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from hydragen_kernels.draft_hash import SOURCES
 from hydragen_tree.branch.draft_table import contexts_of
-from hydragen_tree.branch.drafting import MOST_DRAFTS, Drafting
+from hydragen_tree.branch.drafting import MOST_DRAFTS, Drafting, free_rows
 
 
-def drafting(free_rows: float, text: list[int] | None = None) -> Drafting:
+def drafting(free: float, text: list[int] | None = None) -> Drafting:
     tokens = np.array(text or [1], np.int32)
-    made = Drafting(np.array([0, 1]), lambda leaf: tokens, free_rows)
+    made = Drafting(np.array([0, 1]), lambda leaf: tokens, free)
     made.problems_of(np.array([0]))
     return made
 
 
 @given(
-    free_rows=st.floats(0.1, 50.0),
+    free=st.floats(0.1, 50.0),
     chances=st.lists(
         st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]), min_size=2, max_size=2),
         min_size=1,
@@ -28,16 +28,16 @@ def drafting(free_rows: float, text: list[int] | None = None) -> Drafting:
     ),
 )
 def test_no_other_choice_draws_more_tokens_a_second(
-    free_rows: float, chances: list[list[float]]
+    free: float, chances: list[list[float]]
 ) -> None:
     together = np.array(chances).cumprod(1)
     rows = len(chances)
 
     def rate(counts: tuple[int, ...]) -> float:
         gained = sum(together[row, :count].sum() for row, count in enumerate(counts))
-        return (rows + gained) / (free_rows + rows + sum(counts))
+        return (rows + gained) / (free + rows + sum(counts))
 
-    found = drafting(free_rows)._worthwhile(together, np.ones(rows, np.int64))
+    found = drafting(free)._worthwhile(together, np.ones(rows, np.int64))
     best = max(rate(counts) for counts in product(range(3), repeat=rows))
     assert rate(tuple(found.tolist())) == pytest.approx(best)
 
@@ -46,8 +46,8 @@ def test_few_rows_take_drafts_and_many_take_none() -> None:
     text = [*range(1, 20), 1, 2, 3]
     contexts = contexts_of(np.array([[1, 2, 3]], np.int32), np.array([3], np.int32))
 
-    def counts(free_rows: float, rows: int, limit: int = 100) -> list[int]:
-        own = drafting(free_rows, text)
+    def counts(free: float, rows: int, limit: int = 100) -> list[int]:
+        own = drafting(free, text)
         ones = np.ones(rows, np.int64)
         proposed = own.propose(0 * ones, np.repeat(contexts, rows), ones, limit * ones)
         return [] if proposed is None else proposed.counts.tolist()
@@ -56,6 +56,16 @@ def test_few_rows_take_drafts_and_many_take_none() -> None:
     assert counts(200.0, 4, limit=2) == [2] * 4
     assert counts(8.0, 1024) == []
     assert counts(200.0, 4, limit=0) == []
+
+
+def test_what_a_row_costs_goes_by_the_model_and_nothing_else() -> None:
+    tiny, small, large = (6, 4_000_000), (30, 135_000_000), (32, 8_000_000_000)
+    rows = [free_rows("cpu", *sizes, ordered=False) for sizes in (tiny, small, large)]
+    assert rows == sorted(rows, reverse=True)
+    assert 25 < rows[0] < 35
+    assert 15 < rows[2] < 20
+    assert free_rows("cpu", *tiny, ordered=True) < rows[0]
+    assert free_rows("cuda", *large, ordered=False) > 100
 
 
 def test_a_source_that_does_not_hold_is_left_alone() -> None:

@@ -22,7 +22,7 @@ NAMES = "def total(numbers):\n    result = 0\n    for number in numbers:\n      
 def nearly_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drafts cost next to nothing, so that as many as possible are taken along."""
 
-    monkeypatch.setattr(assembly, "FREE_ROWS_CPU", 1e4)
+    monkeypatch.setattr(assembly, "free_rows", lambda *_, ordered: 1e4)
 
 
 def prompts(sampler: Sampler) -> list[Prompt]:
