@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from hydragen_tree.errors import one_line
 from hydragen_tree.judge.normal_form import normal_form
 from hydragen_tree.judge.verdict_file import program_digest
 from hydragen_tree.passk.summary import Summary, Tally
@@ -163,13 +164,20 @@ class Overview:
         """The problems as a table, for a notebook."""
         head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in _cells(task)) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{escape(one_line(str(cell)))}</td>" for cell in _cells(task))
+            + "</tr>"
             for task in self.listed
         )
-        judged = f", {self.accepted:,} of {self.judged:,} judged accepted" if self.judged else ""
-        problems = f"{len(self.tasks):,} problems, {self.solved:,} solved"
+        counts = ((self.samples, "sample"), (len(self.tasks), "problem"))
+        samples, problems = (f"{n:,} {noun}{'' if n == 1 else 's'}" for n, noun in counts)
+        judged = ", not judged"
+        if self.judged:
+            judged = (
+                f", {self.solved:,} solved, {self.accepted:,} of {self.judged:,} judged accepted"
+            )
         return (
-            f"<table><caption>{self.samples:,} samples of {problems}{judged}</caption>"
+            f"<table><caption>{samples} of {problems}{judged}</caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         )
 

@@ -177,3 +177,11 @@ def test_samples_as_a_data_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError, match="pip install pandas"):
         results.to_pandas()
+
+
+def test_a_name_with_half_a_character_is_shown(tmp_path: Path) -> None:
+    lines = [{"task_id": "half \ud800 <b>", "solution": "print(1)"}]
+    html = Results.read(write(tmp_path / "samples.jsonl", lines))._repr_html_()
+    assert "<caption>1 sample of 1 problem, not judged</caption>" in html
+    assert "half &lt;b&gt;" in html
+    html.encode()  # as a kernel sends it; it can send no half characters
