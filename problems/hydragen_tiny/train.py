@@ -1,8 +1,8 @@
 """Trains the model that ships: PYTHONPATH=problems python -m hydragen_tiny.train --out DIR
 
 One command, seeded: draws the corpus, trains the tokenizer and the weights, and writes a model
-directory a checkpoint, with a log of figures beside them; the last one ships. It runs on any device
-torch offers.
+directory a checkpoint, with a log of figures beside them, and what ships: the last one with
+flatter distributions. It runs on any device torch offers.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import (
     AttentionInterface,
@@ -53,6 +55,7 @@ class Plan:
         warm: how many steps, the first ones, rise to the peak.
         cool: the share of the training, its end, that falls to zero.
         checkpoints: shares of the training after which the model is written.
+        flat: what the logits of the last checkpoint are multiplied by in the model that ships.
     """
 
     seed: int
@@ -65,6 +68,7 @@ class Plan:
     warm: int
     cool: float
     checkpoints: tuple[float, ...]
+    flat: float
 
 
 PLAN = Plan(
@@ -78,6 +82,7 @@ PLAN = Plan(
     warm=200,
     cool=0.25,
     checkpoints=(0.06, 0.12, 0.25, 0.5, 1.0),
+    flat=0.5,
 )
 
 
@@ -190,6 +195,22 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
+def flatten(trained: Path, share: float, out: Path) -> None:
+    """Writes a model whose logits are those of another times `share`: a trained model is nearly
+    certain of most tokens, and one worth drawing many samples from is less so.
+
+    Args:
+        trained: a model directory.
+        share: what the logits are multiplied by, through the weights of the last norm.
+        out: the directory written.
+    """
+    shutil.copytree(trained, out, dirs_exist_ok=True)
+    weights = load_file(trained / "model.safetensors")
+    last = weights["model.norm.weight"]
+    weights["model.norm.weight"] = (last.float() * share).to(last.dtype)
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+
+
 class Log:
     """The losses along the way, and what is written of them.
 
@@ -254,7 +275,8 @@ class Corpus:
 
 
 def run(plan: Plan, options: argparse.Namespace, pool: Executor) -> None:
-    """Draws, trains, and writes a directory `at-SHARE` a checkpoint and the log `training.json`."""
+    """Draws, trains, and writes a directory `at-SHARE` a checkpoint, the log `training.json`, and
+    `shipped`, the last checkpoint with flatter distributions."""
     torch.manual_seed(plan.seed)
     begun = time.monotonic()
     chunks, tokenizer = draw_corpus(pool, plan.seed, plan.chunks)
@@ -278,6 +300,7 @@ def run(plan: Plan, options: argparse.Namespace, pool: Executor) -> None:
             log.write(number * plan.batch * plan.context, corpus.figures())
         if not left:
             break
+    flatten(options.out / f"at-{plan.checkpoints[-1]}", plan.flat, options.out / "shipped")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hydragen_tiny import drawing, evaluate, train
 from hydragen_tiny.model import FENCE
@@ -27,6 +27,7 @@ PLAN = train.Plan(
     warm=1,
     cool=0.5,
     checkpoints=(0.5, 1.0),
+    flat=0.5,
 )
 
 
@@ -47,6 +48,17 @@ def test_training_writes_checkpoints_and_figures(trained: Path) -> None:
     assert figures["trained_tokens"] == 2 * 2 * 128
     weights = [(trained / name / "model.safetensors").read_bytes() for name in ("at-0.5", "at-1.0")]
     assert weights[0] != weights[1]
+
+
+def test_what_ships_has_flatter_logits_than_the_last_checkpoint(trained: Path) -> None:
+    tokens = torch.tensor([[5, 80, 300, 7]])
+    sharp, flat = (
+        LlamaForCausalLM.from_pretrained(trained / name, dtype=torch.float32)(tokens).logits
+        for name in ("at-1.0", "shipped")
+    )
+    torch.testing.assert_close(flat, 0.5 * sharp)
+    files = [sorted(p.name for p in (trained / d).iterdir()) for d in ("at-1.0", "shipped")]
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("loop", ["transformers", "tree"])
