@@ -29,11 +29,14 @@ class HostDrafts:
         batch: its rows.
         cache: where tails are.
         ends: decides when samples end.
+        greedy: samples of a row draw the same tokens, always.
     """
 
-    def __init__(self, drafting: Drafting, batch: Batch, cache: KVCache, ends: Ends) -> None:
+    def __init__(
+        self, drafting: Drafting, batch: Batch, cache: KVCache, ends: Ends, *, greedy: bool
+    ) -> None:
         self._drafting, self._batch, self._cache = drafting, batch, cache
-        self._ends = ends
+        self._ends, self._greedy = ends, greedy
         self._problems = self._contexts = np.empty(0, np.int64)  # of rows, when the step began
 
     def propose(self) -> Drafts | None:
@@ -46,6 +49,8 @@ class HostDrafts:
         limits = np.where(batch.n_drawn > 0, batch.max_tokens - 1 - batch.n_drawn, 0)
         limits = np.minimum(limits, cache.page_tokens)
         samples = np.bincount(batch.row_of, minlength=batch.size)
+        if self._greedy:
+            samples = np.ones_like(samples)
         return self._drafting.propose(self._problems, self._contexts, samples, limits)
 
     def settle(self, drawn: Drawn[NDArray[np.generic]], drafts: Drafts) -> int:
@@ -65,7 +70,10 @@ class HostDrafts:
         is_draft = place < drafts.counts[:, None]
         agrees = (proposed[row_of] == drawn.tokens[:-1].T) & is_draft[row_of]
         lead = agrees.cumprod(1).sum(1)
-        met, column = np.nonzero(is_draft[row_of] & (place <= lead[:, None]))
+        is_met = is_draft[row_of] & (place <= lead[:, None])
+        if self._greedy:  # what the first sample of a row draws says it all
+            is_met &= (np.diff(row_of, prepend=-1) > 0)[:, None]
+        met, column = np.nonzero(is_met)
         row = row_of[met]
         self._drafting.learn(self._problems[row], drafts.sources[row, column], agrees[met, column])
         counts = np.minimum.reduceat(lead, np.searchsorted(row_of, np.arange(batch.size)))

@@ -59,7 +59,8 @@ class HostStepper:
         self._max_rows, self._ends = max_rows, ends
         self._drafts = None
         if drafting is not None:
-            self._drafts = HostDrafts(drafting, batch, cache, ends)
+            greedy = settings.temperature == 0.0
+            self._drafts = HostDrafts(drafting, batch, cache, ends, greedy=greedy)
         self._fresh: dict[int, Tensor] = {}  # leaf to logits, until they are drawn from
 
     @property

@@ -79,6 +79,14 @@ def test_samples_are_those_without_drafts(
         assert sampler.stats.rows_parked > 0
 
 
+def test_many_greedy_samples_are_drafted_like_one() -> None:
+    settings = SamplingSettings(temperature=0.0, max_tokens=64)
+    _, one = draw("auto", settings, 2)  # one of each variant
+    _, many = draw("auto", settings, 40)
+    assert 0 < one.stats.drafts_accepted == many.stats.drafts_accepted
+    assert one.stats.steps_host == many.stats.steps_host
+
+
 @ORDERED
 @pytest.mark.usefixtures("nearly_free")
 def test_bits_are_those_without_drafts() -> None:
