@@ -241,29 +241,6 @@ Attention = Annotated[
         help=f"One of {CHOICES}.",
     ),
 ]
-Explain = Annotated[
-    bool,
-    typer.Option(
-        "--explain", help="Also say which attention code the device would run, and by what costs."
-    ),
-]
-DeviceCount = Annotated[
-    int | None,
-    typer.Option(
-        "--devices",
-        metavar="N",
-        help="Also estimate the run on so many devices: time, memory, pieces, idle time.",
-    ),
-]
-Like = Annotated[
-    Path | None,
-    typer.Option(
-        "--like",
-        metavar="SAMPLES",
-        help="With --devices: go by the speed and the lengths of this earlier run, of the same "
-        "model on a device of the same kind. Default: measured constants.",
-    ),
-]
 Compile = Annotated[
     bool,
     typer.Option(
@@ -372,7 +349,7 @@ Logprobs = Annotated[
     ),
 ]
 AsJson = Annotated[
-    bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="Print JSON, with every segment.")
+    bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="Print JSON, with all there is.")
 ]
 Config = Annotated[
     Path | None,

@@ -7,7 +7,7 @@ import typer
 from hydragen_cli import arguments
 from hydragen_cli.console import count, note, show
 from hydragen_cli.options import parse_ks
-from hydragen_cli.show import AsJson, KeyNumbers, print_json, terminal
+from hydragen_cli.show import KeyNumbers, print_json, terminal
 from hydragen_tree.errors import first_of, one_line
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help=_RUN)],
     b: Annotated[str, typer.Argument(metavar="B", help=_RUN)],
     k: KeyNumbers = None,
-    as_json: AsJson = False,
+    as_json: arguments.AsJson = False,
     config: arguments.Config = None,
 ) -> None:
     """Compare two runs: pass@k by problem, settings that differ, speed, and where samples part.

@@ -2,7 +2,10 @@
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from hydragen_cli import arguments
 from hydragen_cli.console import console, count, prepare_libraries, show
@@ -27,6 +30,30 @@ _MAX_FOLDS = 3
 _PREVIEW_TOKENS = 24
 _DEFAULT = SamplingSettings()
 
+_Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain", help="Also say which attention code the device would run, and by what costs."
+    ),
+]
+_DeviceCount = Annotated[
+    int | None,
+    typer.Option(
+        "--devices",
+        metavar="N",
+        help="Also estimate the run on so many devices: time, memory, pieces, idle time.",
+    ),
+]
+_Like = Annotated[
+    Path | None,
+    typer.Option(
+        "--like",
+        metavar="SAMPLES",
+        help="With --devices: go by the speed and the lengths of this earlier run, of the same "
+        "model on a device of the same kind. Default: measured constants.",
+    ),
+]
+
 
 def plan(
     problems: arguments.Problems = None,
@@ -45,11 +72,11 @@ def plan(
     device: arguments.Device = "auto",
     max_rows: arguments.MaxRows = None,
     attention: arguments.Attention = "auto",
-    explain: arguments.Explain = False,
-    devices: arguments.DeviceCount = None,
+    explain: _Explain = False,
+    devices: _DeviceCount = None,
     tensor_parallel: arguments.TensorParallel = 1,
     max_tokens: arguments.MaxTokens = _DEFAULT.max_tokens,
-    like: arguments.Like = None,
+    like: _Like = None,
     as_json: arguments.AsJson = False,
     config: arguments.Config = None,
 ) -> None:

@@ -34,7 +34,6 @@ Run = Annotated[
 KeyNumbers = Annotated[
     str | None, typer.Option("-k", metavar="K,K,...", help="Show these k of pass@k.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with all there is.")]
 
 
 def show(
@@ -78,7 +77,7 @@ def show(
             "the manifest beside them name.",
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: arguments.AsJson = False,
     config: arguments.Config = None,
 ) -> None:
     """Look at a run: settings, counts and pass@k; the programs of a TASK; one sample and its test.
