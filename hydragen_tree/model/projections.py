@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from hydragen_tree.model.fp8_linear import Fp8Linear
 
 _LINEAR = nn.Linear, Fp8Linear
+_MOST_COPIED_BYTES = 256 << 20
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -147,10 +149,15 @@ def padding(rows: int) -> int:
     return -rows % (8 if rows <= 32 else 32)
 
 
+def _is_small(layer: nn.Linear) -> bool:
+    return layer.weight.nbytes <= _MOST_COPIED_BYTES
+
+
 def pack_projections(model: nn.Module) -> int:
     """Packs the weights of plain linear layers in float32, in place, where torch has oneDNN.
 
-    Weights that something else uses too, as tied embeddings do, stay as they are.
+    Weights that something else uses too stay as they are, but for those of a head, tied to the
+    embeddings: it gets a copy of its own if that is small.
 
     Returns:
         How many layers were packed.
@@ -160,6 +167,7 @@ def pack_projections(model: nn.Module) -> int:
     users = Counter(
         id(parameter) for module in model.modules() for parameter in module._parameters.values()
     )
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     homes = [
         (parent, name)
         for parent in model.modules()
@@ -167,7 +175,7 @@ def pack_projections(model: nn.Module) -> int:
         for name, layer in parent.named_children()
         if type(layer) is nn.Linear
         and layer.weight.dtype == torch.float32
-        and users[id(layer.weight)] == 1
+        and (users[id(layer.weight)] == 1 or (layer is head and _is_small(layer)))
     ]
     for parent, name in homes:
         setattr(parent, name, _Packed(getattr(parent, name)))

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hydragen_tree.branch.host_stepper import decode_tokens
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.errors import InputError, ModelError
+from hydragen_tree.model import projections
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import find_model, load_tokenizer, load_weights
@@ -177,6 +178,28 @@ def test_packed_projections_are_the_same_products() -> None:
         torch.testing.assert_close((block.up_proj(x), block.down_proj(x)), truth)
     assert type(block.head) is type(block.narrow) is torch.nn.Linear
     assert sum(parameter.nbytes for parameter in block.parameters()) > 4 * 3 * 24 * 40
+
+
+@pytest.mark.skipif(not has_packed_products(), reason="torch without oneDNN, or another processor")
+def test_a_head_tied_to_embeddings_has_a_packed_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made() -> LlamaForCausalLM:
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40}
+        config = LlamaConfig(**sizes, num_hidden_layers=1, num_attention_heads=2)
+        config.tie_word_embeddings = True
+        return LlamaForCausalLM(config).eval()
+
+    model, x = made(), torch.randn(8, 24)
+    embedded = model.get_input_embeddings().weight.clone()
+    with torch.inference_mode():
+        truth = model.get_output_embeddings()(x)
+        assert pack_projections(model) == 8  # seven of the layer
+        assert type(model.get_output_embeddings()) is not torch.nn.Linear
+        torch.testing.assert_close(model.get_output_embeddings()(x), truth)
+    assert torch.equal(model.get_input_embeddings().weight, embedded)
+    monkeypatch.setattr(projections, "_MOST_COPIED_BYTES", 4 * 50 * 24 - 1)
+    assert pack_projections(large := made()) == 7
+    assert type(large.get_output_embeddings()) is torch.nn.Linear
 
 
 def test_padding_gives_few_numbers_of_rows() -> None:
