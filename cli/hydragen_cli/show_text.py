@@ -11,6 +11,7 @@ from rich.text import Text
 
 from hydragen_cli.console import count, duration, show
 from hydragen_tree.errors import first_of, one_line
+from hydragen_tree.passk.problem_tally import by_frequency
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -170,7 +171,7 @@ def print_task(
         ("samples", f"{task.samples:,}, {count(len(task.programs), 'distinct program')}"),
     ]
     if task.verdicts:
-        named = ", ".join(f"{n:,} {status}" for status, n in task.verdicts.most_common())
+        named = ", ".join(f"{n:,} {status}" for status, n in by_frequency(task.verdicts).items())
         facts.append(("verdicts", named))
     if overview.summary is not None:
         ks = shown_ks(overview.summary, most=4)

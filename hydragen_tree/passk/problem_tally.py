@@ -88,6 +88,15 @@ class ProblemTally:
             self.stopping = rule
         self.outcomes.extend((index, {"AC": RIGHT, "IE": UNJUDGED}.get(status, WRONG)))
 
+    def majority(self) -> tuple[int, int]:
+        """The most frequent program's fingerprint and how many samples are that; zeros for none.
+
+        Of programs that are equally frequent it is one and the same, in whatever order their
+        verdicts came.
+        """
+        count, program = max(((n, one) for one, n in self.programs.items()), default=(0, 0))
+        return program, count
+
     @property
     def evidence(self) -> Evidence:
         """What its samples say."""
@@ -122,6 +131,11 @@ class ProblemTally:
         ):
             return None
         return Stopped(rule, self.is_met, evidence)
+
+
+def by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts, the largest first and equal ones by name, so that it does not tell who came first."""
+    return {name: n for name, n in sorted(counts.items(), key=lambda one: (-one[1], one[0])) if n}
 
 
 def _fingerprint(program: str) -> int:

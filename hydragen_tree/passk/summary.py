@@ -29,7 +29,7 @@ from hydragen_tree.passk.estimate import (
     pass_at_k,
 )
 from hydragen_tree.passk.evidence import Evidence, FixedNumber, GroupSequential
-from hydragen_tree.passk.problem_tally import Counts, ProblemTally, Stopped
+from hydragen_tree.passk.problem_tally import Counts, ProblemTally, Stopped, by_frequency
 
 __all__ = [
     "Curve",
@@ -102,7 +102,7 @@ class ProblemSummary:
         distinct_programs: different programs among the samples.
         distinct_accepted: different programs among the accepted ones.
         distinct_verdicts: different verdicts among the samples.
-        majority: samples that are the most frequent program.
+        majority: samples that are the most frequent program, see `ProblemTally.majority`.
         majority_verdict: that program's verdict.
         verdicts: count by verdict.
         curve: pass@k, unless stopped early.
@@ -222,7 +222,7 @@ class Tally:
                 for level in levels
             },
             problems=problems,
-            verdicts=dict(verdicts.most_common()),
+            verdicts=by_frequency(verdicts),
             asked=tuple(sorted(set(ks))),
         )
 
@@ -249,7 +249,7 @@ def _problem_summary(task_id: str, counts: ProblemTally, ks: Sequence[int]) -> P
     samples, accepted = counts.verdicts.total() - infrastructure_errors, counts.verdicts["AC"]
     counted = counts.counted
     estimable = counted.evidence.samples > 0 and not counts.until_solved
-    [(program, majority)] = counts.programs.most_common(1) or [(0, 0)]
+    program, majority = counts.majority()
     return ProblemSummary(
         task_id=task_id,
         difficulty=counts.difficulty,
@@ -263,7 +263,7 @@ def _problem_summary(task_id: str, counts: ProblemTally, ks: Sequence[int]) -> P
         distinct_verdicts=len(set(counts.verdict_of.values())),
         majority=majority,
         majority_verdict=counts.verdict_of.get(program),
-        verdicts={s: count for s, count in counts.verdicts.most_common() if count},
+        verdicts=by_frequency(counts.verdicts),
         curve=_curve([counted] if estimable else [], ks),
         stopped=counts.stopped(),
     )

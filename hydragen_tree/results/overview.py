@@ -9,6 +9,7 @@ from typing import Any
 from hydragen_tree.errors import one_line
 from hydragen_tree.judge.normal_form import normal_form
 from hydragen_tree.judge.verdict_file import program_digest
+from hydragen_tree.passk.problem_tally import by_frequency
 from hydragen_tree.passk.summary import Summary, Tally
 from hydragen_tree.results.judged_sample import JudgedSample
 
@@ -79,12 +80,12 @@ class TaskCounts:
             "samples": self.samples,
             "judged": self.judged,
             "accepted": self.accepted,
-            "verdicts": dict(self.verdicts.most_common()),
+            "verdicts": by_frequency(self.verdicts),
             "distinct_programs": len(self.programs),
             "majority": self.majority,
             "tokens": self.tokens,
             "mean_logprob": self.mean_logprob,
-            "finish_reasons": dict(self.finish_reasons.most_common()),
+            "finish_reasons": by_frequency(self.finish_reasons),
         }
 
 
@@ -157,7 +158,7 @@ class Overview:
             "accepted": self.accepted,
             "distinct_programs": sum(len(task.programs) for task in self.tasks),
             "tokens": sum(task.tokens for task in self.tasks),
-            "finish_reasons": dict(reasons.most_common()),
+            "finish_reasons": by_frequency(reasons),
         }
 
     def to_html(self) -> str:

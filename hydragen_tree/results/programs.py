@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydragen_tree.judge.normal_form import normal_form
+from hydragen_tree.passk.problem_tally import by_frequency
 from hydragen_tree.results.judged_sample import JudgedSample
 
 
@@ -40,7 +41,7 @@ class DistinctProgram:
         return {
             "count": len(self.samples),
             "samples": [sample.index for sample in self.samples],
-            "verdicts": dict(self.verdicts.most_common()),
+            "verdicts": by_frequency(self.verdicts),
             "failed_test": verdict.failed_test if verdict else None,
             "message": verdict.message if verdict else None,
             "language": self.first.language,

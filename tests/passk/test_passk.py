@@ -175,6 +175,15 @@ def test_distinct_programs_ignore_trailing_space() -> None:
     assert (problem.majority, problem.majority_verdict) == (2, "WA")
 
 
+def test_order_of_verdicts_changes_nothing() -> None:
+    judged = [
+        {"task_id": "a", "verdict": verdict, "solution": f"print({number})"}
+        for number, verdict in enumerate(["WA", "AC", "RE", "CE", "WA", "RE"])
+    ]
+    forwards, backwards = summarise(judged), summarise(judged[::-1])
+    assert json.dumps(forwards.to_json()) == json.dumps(backwards.to_json())
+
+
 def test_unanimous_problems_do_not_claim_certainty() -> None:
     summary = summarise([*records("a", "WA WA WA"), *records("b", "WA WA WA")], ks=[1])
     estimate = summary.overall.estimates[0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydragen_tree.judge.normal_form import normal_form
+from hydragen_tree.passk.problem_tally import by_frequency
 from hydragen_tree.results.judged_sample import JudgedSample
 
 _MOST_INDICES = 8
@@ -43,7 +44,7 @@ class DrawnProgram:
 
     def to_json(self) -> dict[str, Any]:
         """What a page shows beside the source: `v` verdicts, `i` indices, and the facts."""
-        return {"v": dict(self.verdicts.most_common()), "i": self.indices, **self.facts}
+        return {"v": by_frequency(self.verdicts), "i": self.indices, **self.facts}
 
 
 @dataclass(slots=True)

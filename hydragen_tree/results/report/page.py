@@ -16,6 +16,7 @@ from typing import Any
 
 from hydragen_tree.errors import OutputError
 from hydragen_tree.files import replacing
+from hydragen_tree.passk.problem_tally import by_frequency
 from hydragen_tree.passk.summary import Curve, ProblemSummary, Summary
 from hydragen_tree.passk.table import remarks, shown_ks
 from hydragen_tree.results.overview import Overview
@@ -260,8 +261,8 @@ def _data(results: Results, overview: Overview, drawn: dict[str, DrawnTask]) -> 
             "judged": counts.judged,
             "distinct": len(counts.programs),
             "tokens": counts.tokens,
-            "v": dict(counts.verdicts.most_common()),
-            "ends": dict(counts.finish_reasons.most_common()),
+            "v": by_frequency(counts.verdicts),
+            "ends": by_frequency(counts.finish_reasons),
             "first": task.first_solved,
             "tree": program_tree(task.programs.values(), room),
         }
