@@ -3,6 +3,7 @@
 python parts_child.py RANK SIZE MEETING FOLDER...
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -29,3 +30,4 @@ def main(rank: int, size: int, meeting: str, folders: list[str]) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    os._exit(0)  # as a worker ends: Gloo's threads now and then abort a process that winds up
