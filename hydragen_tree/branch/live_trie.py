@@ -11,10 +11,10 @@ order of rows that are there does not change either.
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
 from hydragen_tree.attention.segment_table import SegmentTable
+from hydragen_tree.trie.strands import common_prefix
 from hydragen_tree.trie.trie import Trie
 
 
@@ -148,7 +148,7 @@ class LiveTrie:
         nearest, most = -1, 0
         for child in self._below(segment):
             tokens = self.segments[child].tokens
-            common = _common(tokens, rest) if tokens[0] == rest[0] else 0
+            common = common_prefix(tokens, rest) if tokens[0] == rest[0] else 0
             if common > most:
                 nearest, most = child, common
         return nearest, most
@@ -192,11 +192,3 @@ class LiveTrie:
             self._leaves[segment] = self.leaf_segments.size
             self.leaf_segments = np.append(self.leaf_segments, np.int32(segment))
         return self._leaves[segment]
-
-
-def _common(a: Int32, b: Int32) -> int:
-    """Length of the common prefix."""
-    n = min(a.size, b.size)
-    differs: NDArray[np.bool_] = a[:n] != b[:n]
-    first = int(differs.argmax())
-    return first if differs[first] else n

@@ -51,7 +51,7 @@ class Strand:
         """
         strand, rest = self, prompt
         while True:
-            at = _common(strand.tokens, rest)
+            at = common_prefix(strand.tokens, rest)
             rest = rest[at:]
             if not rest.size:
                 return strand.ends.setdefault(at, number)
@@ -183,7 +183,7 @@ def _depth_first(parents: list[int], ends: list[int]) -> list[int]:
     return order
 
 
-def _common(a: Int32, b: Int32) -> int:
+def common_prefix(a: Int32, b: Int32) -> int:
     """Length of the common prefix."""
     n = min(a.size, b.size)
     if not n:
