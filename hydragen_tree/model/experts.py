@@ -19,6 +19,7 @@ from hydragen_kernels.experts import combine, expert_product, sort_by_expert
 from hydragen_kernels.inputs import FLOATS
 from hydragen_kernels.layers import Activation, gated, gated_clamped
 from hydragen_tree.model.alike import is_near, is_same, numbers
+from hydragen_tree.model.expert_layers import activated, expert_layers, has_gate, name_of_up
 
 IMPLEMENTATION = "hydragen_tree"
 
@@ -36,8 +37,8 @@ def group_experts(model: PreTrainedModel) -> int:
     Returns:
         How many layers have experts that are.
     """
-    layers = [one for one in model.modules() if hasattr(one, "_apply_gate")]
-    if not layers or not all(map(_is_known, layers)):
+    layers = expert_layers(model)
+    if not layers or not all(map(_is_multiplied, layers)):
         return 0
     for layer in layers:
         setattr(layer, _ACTIVATION, _activation_like(layer))
@@ -62,26 +63,18 @@ def _is_alike(layer: Any) -> bool:
     return is_near(_experts(layer, *given), layer(*given))
 
 
-def _is_known(layer: Any) -> bool:
-    """Whether a layer's weights are plain tensors of a dtype that the kernel multiplies."""
-    weights = _up(layer), getattr(layer, "down_proj", None)
-    return all(
-        isinstance(weight, Tensor) and weight.ndim == 3 and weight.dtype in FLOATS
-        for weight in weights
-    )
+def _is_multiplied(layer: Any) -> bool:
+    """Whether the kernel multiplies a layer's weights."""
+    return _up(layer).dtype in FLOATS and layer.down_proj.dtype in FLOATS
 
 
 def _up(layer: Any) -> Any:
-    return getattr(layer, "gate_up_proj" if _has_gate(layer) else "up_proj", None)
-
-
-def _has_gate(layer: Any) -> bool:
-    return bool(getattr(layer, "has_gate", True))
+    return getattr(layer, name_of_up(layer))
 
 
 def _activation_like(layer: Any) -> Callable[[Tensor], Tensor] | None:
     """What computes in one launch what the layer's own code does between its products."""
-    if not _has_gate(layer):
+    if not has_gate(layer):
         return None
     own, x = layer._apply_gate, numbers(layer.down_proj, 4, 64)
     large = 4 * x  # some beyond what is clamped
@@ -102,8 +95,7 @@ def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
     up, down = _up(layer), layer.down_proj
     biases = [None, None]
     if getattr(layer, "has_bias", False):
-        name = "gate_up_proj_bias" if _has_gate(layer) else "up_proj_bias"
-        biases = [getattr(layer, name), layer.down_proj_bias]
+        biases = [getattr(layer, f"{name_of_up(layer)}_bias"), layer.down_proj_bias]
     if layer.is_transposed:  # inputs before outputs
         up, down = up.mT, down.mT
     experts = up.shape[0]
@@ -117,7 +109,4 @@ def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
 
 def _activated(layer: Any, x: Tensor) -> Tensor:
     form: Callable[[Tensor], Tensor] | None = getattr(layer, _ACTIVATION)
-    if form is not None:
-        return form(x)
-    out: Tensor = layer._apply_gate(x) if _has_gate(layer) else layer.act_fn(x)
-    return out
+    return activated(layer, x) if form is None else form(x)

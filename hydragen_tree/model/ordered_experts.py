@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from hydragen_kernels import ordered_layers
+from hydragen_tree.model.expert_layers import activated, expert_layers, name_of_up
 
 IMPLEMENTATION = "hydragen_tree_ordered"
 
@@ -85,29 +86,15 @@ def order_experts(model: PreTrainedModel) -> int:
     Returns:
         How many layers have experts that are.
     """
-    layers = [one for one in model.modules() if hasattr(one, "_apply_gate")]
-    if not layers or not all(map(_is_known, layers)):
+    layers = expert_layers(model)
+    if not layers:
         return 0
     for layer in layers:
-        both = (_Panels.taken(layer, name) for name in (_name_of_up(layer), "down_proj"))
+        both = (_Panels.taken(layer, name) for name in (name_of_up(layer), "down_proj"))
         setattr(layer, _PANELS, tuple(both))
     ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _experts)
     model.set_experts_implementation(IMPLEMENTATION)
     return len(layers)
-
-
-def _name_of_up(layer: Any) -> str:
-    return "gate_up_proj" if _has_gate(layer) else "up_proj"
-
-
-def _has_gate(layer: Any) -> bool:
-    return bool(getattr(layer, "has_gate", True))
-
-
-def _is_known(layer: Any) -> bool:
-    """Whether a layer's weights are plain tensors."""
-    weights = getattr(layer, _name_of_up(layer), None), getattr(layer, "down_proj", None)
-    return all(isinstance(one, Tensor) and one.ndim == 3 for one in weights)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -129,8 +116,7 @@ def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
             continue
         pairs = order[start:stop]
         inner = up.times(expert, x[torch.from_numpy(pairs // choices)])
-        active = layer._apply_gate(inner) if _has_gate(layer) else layer.act_fn(inner)
-        y[torch.from_numpy(pairs)] = down.times(expert, active)
+        y[torch.from_numpy(pairs)] = down.times(expert, activated(layer, inner))
     if getattr(layer, "has_post_expert_norm", False):
         y = layer.post_expert_norm(y)
     given = y.view(tokens, choices, down.outputs).float() * shares.float()[..., None]
