@@ -124,17 +124,17 @@ class Drafting:
         if not rows or not limits.any() or self._is_dear(rows):
             return None
         tokens, sources = self.table.propose(problems, contexts, MOST_DRAFTS)
-        chances = self.chances()[problems[:, None], sources]
+        chances = np.take_along_axis(self.chances(problems), np.maximum(sources, 0), 1)
         chances[(sources < 0) | (np.arange(MOST_DRAFTS) >= limits[:, None])] = 0.0
         together = chances.cumprod(1) ** samples.astype(np.float64)[:, None]
         counts = self._worthwhile(together, samples)
         return Drafts(tokens, sources, counts) if counts.any() else None
 
-    def chances(self) -> NDArray[np.float64]:
-        """`[problems, sources]` that a proposal is what a sample draws."""
+    def chances(self, problems: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`[n, sources]` that a proposal is what a sample of a problem draws, of `[n]` problems."""
         overall = self._all_hits / self._all_tries
-        hits: NDArray[np.float64] = self._hits + _PRIOR_TRIES * overall
-        return hits / (self._tries + _PRIOR_TRIES)
+        hits: NDArray[np.float64] = self._hits[problems] + _PRIOR_TRIES * overall
+        return hits / (self._tries[problems] + _PRIOR_TRIES)
 
     def learn(
         self,

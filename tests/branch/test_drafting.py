@@ -76,10 +76,10 @@ def test_a_source_that_does_not_hold_is_left_alone() -> None:
     assert own.propose(problems, contexts, one, 8 * one) is not None
     own.learn(np.zeros(40, np.int64), np.zeros(40, np.int64), wrong)
     assert own.propose(problems, contexts, one, 8 * one) is None
-    assert own.chances()[1, 0] < 0.5, "the other problem learns from the first one"
+    assert own.chances(np.arange(2))[1, 0] < 0.5, "the other problem learns from the first one"
     own.learn(np.ones(400, np.int64), np.zeros(400, np.int64), ~wrong.repeat(10))
-    assert own.chances()[1, 0] > 0.8
-    assert own.chances().shape == (2, len(SOURCES))
+    assert own.chances(np.arange(2))[1, 0] > 0.8
+    assert own.chances(np.arange(2)).shape == (2, len(SOURCES))
 
 
 def test_samples_that_may_part_take_fewer() -> None:
