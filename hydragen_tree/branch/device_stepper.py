@@ -3,8 +3,8 @@
 Who is right when. The device is, about rows: which there are, whose samples they carry, which pages
 are theirs. The host is, about samples: which have been admitted, and what those have drawn that it
 has been told of. It follows a chunk or two behind, and never needs to know where a row stands now:
-a sample keeps its *slot* from admission to its end, and what the host changes it changes by
-operations that hold wherever rows have got to (see `DeviceBatch`).
+a sample keeps its *slot* from admission to its end (see `SlotBook`), and what the host changes it
+changes by operations that hold wherever rows have got to (see `DeviceBatch`).
 
 So what the host decides from a chunk's end is right when it takes effect, since rows only come from
 rows: pages that nobody named stay free, a slot whose sample has ended stays empty, and there are at
@@ -28,12 +28,12 @@ from hydragen_kernels.drawn import Drawn
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Chunk, Decoder
 from hydragen_tree.branch.device_batch import NewRows, row_fields
+from hydragen_tree.branch.device_books import RowBook, SlotBook, together
 from hydragen_tree.branch.drawing import check_logprobs
 from hydragen_tree.branch.forecast import RowForecast
 from hydragen_tree.branch.groups import RowGroups
 from hydragen_tree.branch.page_queue import PageQueue
-from hydragen_tree.branch.stepper import Admitted, Ended, Ends, Progress, Waiting, parked
-from hydragen_tree.errors import CapacityError
+from hydragen_tree.branch.stepper import Admitted, Ends, Progress, Waiting, parked
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.settings import SamplingSettings
 
@@ -91,28 +91,17 @@ class DeviceStepper:
         self._decoder, self._cache, self._ends = decoder, cache, ends
         self._greedy = settings.temperature == 0.0
         self._max_tokens = settings.max_tokens
-        slots = decoder.samples
-        self._samples: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * slots
-        self._n_samples = np.zeros(slots, np.int64)
-        self._leaf = np.zeros(slots, np.int32)
-        self._born = np.zeros(slots, np.int64)  # number of the first chunk with the slot's sample
-        self._is_used = np.zeros(slots, np.bool_)
-        self._history = np.zeros((slots, settings.max_tokens), np.int32)
-        self._n_drawn = np.zeros(slots, np.int64)
-        self._groups = RowGroups(table, slots, 2 * decoder.room)
+        self._slots = SlotBook(decoder.samples, settings.max_tokens)
+        self._rows = RowBook(decoder.samples)
+        self._groups = RowGroups(table, decoder.samples, 2 * decoder.room)
         self._pages = PageQueue(cache, decoder.batch)
         self._flights: deque[_Flight] = deque()
         self._launched = 0
         self._new: list[tuple[Admitted, NDArray[np.int64]]] = []
-        self._rows = 0  # at the end of the last chunk taken, and those admitted since
-        self._arrivals: list[tuple[int, int]] = []  # first chunk and tail of rows admitted since
         self._forecast = RowForecast()
-        self._lengths = np.empty(0, np.int64)  # of the rows at the end of the last chunk taken
         self._planned_rows = 0
         self._planned_at = 0  # number of the first chunk with the plan
         self._held_rows = 0  # places that rows take up with the plan, dead ones too, at the most
-        self._row_of = np.zeros(slots, np.int64)  # at the end of the last chunk taken
-        self._tables = np.empty((0, 0), np.int32)
         self._left: list[NDArray[np.int64]] = []  # slots whose samples the device still has
         self._computed = 0
         self._lacked_pages = False  # the last chunk taken, though there may have been some to give
@@ -128,33 +117,33 @@ class DeviceStepper:
     @property
     def n_rows(self) -> int:
         """See `Stepper`."""
-        return self._rows
+        return self._rows.count
 
     @property
     def n_samples(self) -> int:
         """See `Stepper`."""
-        return int(self._n_samples[self._is_used].sum())
+        return self._slots.n_samples
 
     @property
     def max_samples(self) -> int:
         """See `Stepper`."""
-        return self._is_used.size
+        return self._slots.is_used.size
 
     @property
     def segments(self) -> Int32:
         """See `Stepper`."""
-        return self._groups.segments(self._is_used)
+        return self._groups.segments(self._slots.is_used)
 
     @property
     def spare_pages(self) -> int:
         """See `Stepper`; none while rows could not fork, or who was parked would return at once."""
         if self._lacked_pages:
             return 0
-        return self._cache.free_pages + self._pages.waiting - self._rows
+        return self._cache.free_pages + self._pages.waiting - self._rows.count
 
     def live(self) -> tuple[Int32, Int32]:
         """See `Stepper`."""
-        return self._leaf[self._is_used], self._n_drawn[self._is_used].astype(np.int32)
+        return self._slots.live()
 
     @property
     def lacks_pages(self) -> bool:
@@ -164,23 +153,11 @@ class DeviceStepper:
     def admit(self, new: list[Admitted]) -> None:
         """See `Stepper`: a slot for each sample, or for all of a row that cannot part."""
         for admitted in new:
-            branch = admitted.branch
-            count = 1 if self._greedy else branch.samples.size
-            slots = np.flatnonzero(~self._is_used)[:count]
-            if slots.size < count:
-                raise CapacityError(f"{count} samples admitted, {slots.size} slots are free")
-            parts = [branch.samples] if self._greedy else np.split(branch.samples, count)
-            for slot, part in zip(slots.tolist(), parts, strict=True):
-                self._samples[slot], self._n_samples[slot] = part, part.size
-            self._is_used[slots], self._born[slots] = True, self._launched
-            self._leaf[slots], self._n_drawn[slots] = branch.leaf, branch.drawn.size
-            self._history[slots, : branch.drawn.size] = branch.drawn
+            slots = self._slots.admit(admitted.branch, self._greedy, self._launched)
             self._groups.hang(slots, admitted.segment, self._launched)
             self._pages.admit(admitted.pages, self._launched)
             self._new.append((admitted, slots))
-            self._arrivals.append((self._launched, admitted.tail))
-        self._rows += len(new)
-        self._lengths = np.append(self._lengths, [one.tail for one in new])
+            self._rows.admit(admitted.tail, self._launched)
 
     # -- stepping ----------------------------------------------------------------------------
 
@@ -213,30 +190,32 @@ class DeviceStepper:
         One with first tokens has no other steps if their rows may fork: it says how many there are.
         """
         ahead = sum(flight.steps for flight in self._flights)
-        used = np.flatnonzero(self._is_used)
+        book = self._slots
+        used = np.flatnonzero(book.is_used)
         fresh = [one.logits for one, _ in self._new if one.logits is not None]
         # of a chunk that a slot is not in, nothing is ahead of it
-        before = np.where(self._born[used] >= self._launched, 0, ahead) + self._n_drawn[used]
+        before = np.where(book.born[used] >= self._launched, 0, ahead) + book.n_drawn[used]
         steps = min(CHUNK_STEPS, int((self._max_tokens - before).max(initial=0)))
         if steps <= 0:
             return False
-        forks = not self._greedy and used.size > self._rows
-        rows = self._rows
+        rows = self._rows.count
+        forks = not self._greedy and used.size > rows
         if forks:
             rows = self._forecast.rows(rows, len(self._flights) + 1)
             steps = 0 if fresh else self._forecast.steps(steps)
         rows = min(max(rows, 1), used.size)
-        longest = min(int(self._lengths.max(initial=0)) + ahead + steps, self._max_tokens)
+        lengths = self._rows.lengths
+        longest = min(int(lengths.max(initial=0)) + ahead + steps, self._max_tokens)
         choice = self._decoder.choose(rows, longest, forks)
         rows = choice.graph.rows
         self._arrange(rows, forks)
         # as if each row forked once; who finds too few pages is given enough for a row a sample
         most = used.size if self._lacked_pages else rows
-        self._pages.fill_for(most, self._lengths, ahead + steps, self._max_tokens)
+        self._pages.fill_for(most, lengths, ahead + steps, self._max_tokens)
         wait = self._decoder.launch(choice, steps, torch.stack(fresh) if fresh else None)
         steps += bool(fresh)
-        flight = _Flight(self._launched, steps, self._rows, len(fresh), self._is_used.copy(), wait)
-        self._flights.append(flight)
+        known, slots = self._rows.count, book.is_used.copy()
+        self._flights.append(_Flight(self._launched, steps, known, len(fresh), slots, wait))
         self._launched += 1
         return True
 
@@ -248,12 +227,12 @@ class DeviceStepper:
         is_fresh = any(one.logits is not None for one, _ in self._new)
         generous = self._forecast.was_stuck or (is_fresh and bool(self._flights))
         is_enough = self._held_rows <= rows <= self._planned_rows
-        is_enough = is_enough and self._groups.fits(self._is_used, forks)
+        is_enough = is_enough and self._groups.fits(self._slots.is_used, forks)
         if is_enough and not self._new and not self._left and not generous:
             return
-        plan = self._groups.plan(self._is_used, forks, generous)
+        plan = self._groups.plan(self._slots.is_used, forks, generous)
         batch.set_groups(plan.rank, plan.room)
-        batch.rearrange(self._new_rows(), _together(self._left))
+        batch.rearrange(self._new_rows(), together(self._left))
         self._planned_rows = self._decoder.plan(plan.items, plan.edges, rows)
         self._planned_at = self._launched
         self._held_rows = 0  # the dead have left, and the living fit the graph
@@ -280,8 +259,8 @@ class DeviceStepper:
             fields.append(row)
             n_fresh += is_fresh
             table[: admitted.pages.size] = admitted.pages
-        slots = _together([own for _, own in self._new])
-        firsts = np.array([self._samples[slot][0] for slot in slots.tolist()], np.int64)
+        slots = together([own for _, own in self._new])
+        firsts = np.array([own[0] for own in self._slots.samples(slots)], np.int64)
         rows = np.repeat(np.arange(len(self._new)), [own.size for _, own in self._new])
         return NewRows(row_fields(fields), pages, slots, rows, self._ends.keys[firsts])
 
@@ -305,59 +284,40 @@ class DeviceStepper:
 
     def close(self) -> None:
         """Gives up all samples and pages."""
-        self._is_used[:] = False
+        self._slots.is_used[:] = False
         self._settle()
 
     # -- following ---------------------------------------------------------------------------
 
     def _take(self, flight: _Flight, chunk: Chunk) -> Progress:
         """Takes in what a chunk has drawn, and what has become of the rows."""
-        slots = np.flatnonzero(flight.slots & self._is_used & (self._born <= flight.number))
+        book = self._slots
+        slots = np.flatnonzero(flight.slots & book.is_used & (book.born <= flight.number))
         drawn = Drawn(*(part[:, slots] for part in chunk.drawn))
         check_logprobs(drawn.logprobs)
-        has_drawn = drawn.tokens >= 0
-        step, column = np.nonzero(has_drawn)
-        place = self._n_drawn[slots] + has_drawn.cumsum(0) - 1
-        self._history[slots[column], place[step, column]] = drawn.tokens[step, column]
-        self._n_drawn[slots] += has_drawn.sum(0)
-
-        samples = [self._samples[slot] for slot in slots.tolist()]
+        has_drawn = book.take(slots, drawn.tokens)
+        samples = book.samples(slots)
         columns = np.repeat(np.arange(slots.size), [part.size for part in samples])
-        rows = chunk.sample_rows[slots]
-        is_over = rows < 0
-        ended = [
-            Ended(
-                int(self._leaf[slot]),
-                self._samples[slot],
-                self._history[slot, : self._n_drawn[slot]].copy(),
-            )
-            for slot in slots[is_over].tolist()
-        ]
-        self._is_used[slots[is_over]] = False
+        is_over = chunk.sample_rows[slots] < 0
+        ended = book.end(slots[is_over])
         computed = chunk.number("computed") - self._computed
         self._computed += computed
-        self._follow_rows(flight, chunk, slots[~is_over], rows[~is_over])
+        self._follow_rows(flight, chunk, slots[~is_over])
         return Progress(
-            _together(samples),
+            together(samples),
             Drawn(*(part[:, columns] for part in drawn)),
             int(np.count_nonzero(has_drawn.any(axis=1))),
             flight.n_fresh + computed,
             ended,
         )
 
-    def _follow_rows(
-        self, flight: _Flight, chunk: Chunk, slots: NDArray[np.int64], rows: Int32
-    ) -> None:
+    def _follow_rows(self, flight: _Flight, chunk: Chunk, slots: NDArray[np.int64]) -> None:
         """Notes where rows stood after a chunk, and takes back the pages of those that are gone."""
         alive = np.flatnonzero(chunk.row("stops") >= 0)
         groups = chunk.row("groups")
-        self._groups.seen(slots, groups[rows], groups[alive], flight.number)
+        self._groups.seen(slots, groups[chunk.sample_rows[slots]], groups[alive], flight.number)
         self._pages.seen(chunk.pages[alive], chunk.number("taken"), flight.number)
-        self._row_of[slots], self._tables = rows, chunk.pages
-        self._arrivals = [one for one in self._arrivals if one[0] > flight.number]
-        tails = [tail for _, tail in self._arrivals]
-        self._rows = alive.size + len(tails)
-        self._lengths = np.append(chunk.row("lengths")[alive], tails).astype(np.int64)
+        self._rows.seen(chunk, flight.number, slots, alive)
         if flight.number >= self._planned_at:
             self._held_rows = chunk.number("rows")
         stuck = chunk.number("stuck")
@@ -373,27 +333,23 @@ class DeviceStepper:
 
         Nothing is in flight, so that the last chunk taken says where rows are.
         """
-        used = np.flatnonzero(self._is_used & (self._born < self._launched))
-        rows = np.unique(self._row_of[used])
+        book, row_of = self._slots, self._rows.of_slot
+        used = np.flatnonzero(book.is_used & (book.born < self._launched))
+        rows = np.unique(row_of[used])
         last = rows[rows.size - max(1, rows.size // _PARKED_SHARE) :]
         if rows.size == 1:
             used = used[used.size // 2 :]
-        leaving = []
-        for row in last.tolist():
-            slots = used[self._row_of[used] == row]
-            first = int(slots[0])
-            tokens = self._history[first, : self._n_drawn[first]].copy()
-            samples = np.concatenate([self._samples[slot] for slot in slots.tolist()])
-            leaving.append(Waiting(int(self._leaf[first]), tokens, samples))
-            self._left.append(slots)
-            self._is_used[slots] = False
-        kept = np.unique(self._row_of[self._is_used & (self._born < self._launched)])
-        self._pages.seen(self._tables[kept], self._pages.taken, self._launched)
-        self._rows, self._is_short = kept.size + len(self._new), False
+        left = [used[row_of[used] == row] for row in last.tolist()]
+        leaving = [book.leave(slots) for slots in left]
+        self._left += left
+        kept = np.flatnonzero(book.is_used & (book.born < self._launched))
+        tables = self._rows.keep(kept, len(self._new))
+        self._pages.seen(tables, self._pages.taken, self._launched)
+        self._is_short = False
         return leaving
 
     def _settle_if_empty(self) -> None:
-        if not self._is_used.any():
+        if not self._slots.is_used.any():
             self._settle()
 
     def _settle(self) -> None:
@@ -404,10 +360,5 @@ class DeviceStepper:
             taken, self._computed = chunk.number("taken"), chunk.number("computed")
         self._pages.seen(np.empty(0, np.int32), taken, self._launched)
         self._pages.drain()
-        self._arrivals.clear()
+        self._rows.clear()
         self._lacked_pages = False
-        self._rows, self._lengths = 0, np.empty(0, np.int64)
-
-
-def _together(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate([np.empty(0, np.int64), *parts])
