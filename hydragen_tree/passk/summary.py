@@ -10,6 +10,7 @@ Where problems name the accuracy of their tests (`false_accept_rate`), every est
 would be without a single right sample.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -75,7 +76,8 @@ class Curve:
         samples: samples counted, all problems together.
         estimates: one a k, k rising.
         refused: (k, why) for every k asked for that has no unbiased estimate.
-        interval: how the intervals were made: `exact`, `bootstrap`, or `none` without problems.
+        interval: how the intervals were made: `exact` (of one problem), `gaffke` (of a mean over
+            problems), or `none` without problems.
         rated: how many of the problems name a rate of false accepts.
     """
 
@@ -140,7 +142,7 @@ class Summary:
         overall: the mean over problems.
         by_variant: the same from the samples of one prompt variant only.
         by_difficulty: the same over the problems of one difficulty.
-        problems: one a problem, in the order of their first verdict.
+        problems: one a problem, by name, numbers in it as numbers: not by which verdict came first.
         verdicts: count by verdict, infrastructure errors (`IE`) included.
         asked: the k that were asked for; every curve holds log-spaced ones besides.
     """
@@ -156,7 +158,7 @@ class Summary:
         """Everything as plain JSON types."""
         return {
             "confidence": CONFIDENCE,
-            "bootstrap_resamples": RESAMPLES,
+            "interval_resamples": RESAMPLES,
             "distinct_verdicts": sum(1 for status in self.verdicts if status != "IE"),
             **asdict(self),
         }
@@ -202,7 +204,8 @@ class Tally:
             if k < 1:
                 raise InputError(f"-k {k}: expected an integer >= 1")
         problems = tuple(
-            _problem_summary(task_id, counts, ks) for task_id, counts in self._problems.items()
+            _problem_summary(task_id, self._problems[task_id], ks)
+            for task_id in sorted(self._problems, key=_by_number)
         )
         estimable = [p for p in problems if p.curve.problems]
         made_of = {p.task_id: self._problems[p.task_id].counted for p in estimable}
@@ -309,7 +312,13 @@ def _interval(
         bounds = np.array(exact).reshape(len(ks), 2)
         return bounds[:, 0], bounds[:, 1], "exact"
     low, high = bounded_interval(values)
-    return low, high, "bootstrap"
+    return low, high, "gaffke"
+
+
+def _by_number(task_id: str) -> tuple[list[tuple[str, int, str]], str]:
+    """Sorts `HumanEval/10` behind `HumanEval/9`."""
+    parts = re.findall(r"(\D*)0*(\d*)", task_id)
+    return [(text, len(digits), digits) for text, digits in parts], task_id
 
 
 def _difficulty_rank(level: str) -> tuple[int, str]:

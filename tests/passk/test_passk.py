@@ -133,13 +133,20 @@ def test_summary_counts_and_estimates() -> None:
     assert [e.value for e in summary.overall.estimates] == pytest.approx([1 / 4, 5 / 12, 1 / 2])
     assert summary.asked == (1, 2, 5)
     assert summary.overall.refused == ((5, "a has only 4 samples"),)
-    assert summary.overall.interval == "bootstrap"
+    assert summary.overall.interval == "gaffke"
     assert list(summary.by_difficulty) == ["easy", "hard"]
     # Variant 0 drew samples 0, 2 and 4 of a (AC AC RE); variant 1 drew sample 1 (3 was an IE).
     assert summary.by_variant[0].estimates[0].value == pytest.approx((2 / 3 + 0) / 2)
     assert summary.by_variant[1].estimates[0].value == 0.0
     assert summary.by_variant[1].samples == 3
     assert summary.verdicts == {"WA": 5, "AC": 2, "IE": 1, "RE": 1}
+
+
+def test_problems_are_in_the_order_of_their_names() -> None:
+    names = ["HumanEval/10", "b", "HumanEval/9", "a 02", "a 1", "a", "HumanEval/0"]
+    summary = summarise([record for name in names for record in records(name, "AC")])
+    found = [problem.task_id for problem in summary.problems]
+    assert found == ["HumanEval/0", "HumanEval/9", "HumanEval/10", "a", "a 1", "a 02", "b"]
 
 
 def test_infrastructure_errors_are_never_wrong_answers() -> None:

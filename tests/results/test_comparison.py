@@ -56,7 +56,7 @@ def test_problems_are_paired_and_counted(tmp_path: Path) -> None:
     assert found.solved_by_one == ([], ["sum"])
     assert (found.only_first, found.only_second) == (("old",), ("new",))
     assert 7 in [difference.k for difference in found.pass_at_k]
-    assert found.refused == ((25, "sum has only 20 samples in one of the runs"),)
+    assert found.refused == ((25, "other has only 20 samples in one of the runs"),)
     [at_1] = [difference for difference in found.pass_at_k if difference.k == 1]
     assert at_1.value == pytest.approx((15 / 30 + 17 / 30 + 5 / 30 - 23 / 20) / 3)
 
