@@ -2,7 +2,8 @@
 
     y = x W^T,     W = sum over b of  S_b * (U_b V_b^T)
 
-The packed blocks are what stays in memory. W is made of them in float32 for each call, and let go.
+The packed blocks are what stays in memory. W is made of them in float32 for each call, and let go;
+few rows on a GPU are multiplied with the blocks as they are (`hydragen_kernels.stack`).
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hydragen_kernels.stack import stack_product
+from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.model.sign_blocks import SignBlock, unpack_signs
+
+FUSED_ROWS = 0  # rows at the most that are multiplied with blocks; to be measured
 
 
 class StackLinear(nn.Module):
@@ -39,7 +44,12 @@ class StackLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` to `[..., out]`, in the dtype of the input."""
-        return functional.linear(x, self.weight(x.dtype), self.bias)
+        rows = x.numel() // self.in_features
+        if rows > FUSED_ROWS or not (x.is_cuda or is_interpreting()):
+            return functional.linear(x, self.weight(x.dtype), self.bias)
+        flat = x.reshape(rows, self.in_features)
+        out: Tensor = _product(flat, self.signs, self.left, self.right, self.bias)
+        return out.view(*x.shape[:-1], self.out_features)
 
     def weight(self, dtype: torch.dtype) -> Tensor:
         """What the blocks stand for: `[out, in]`."""
@@ -50,6 +60,17 @@ class StackLinear(nn.Module):
             size = left.float() @ right.float().T
             whole.addcmul_(plus_minus[:, : self.in_features], size)
         return whole.to(dtype)
+
+
+# The compiler sees an opaque operation; a part of the model may be compiled.
+@torch.library.custom_op("hydragen::stack_product", mutates_args=())
+def _product(x: Tensor, signs: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    return stack_product(x, signs, left, right, bias)
+
+
+@_product.register_fake
+def _(x: Tensor, signs: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape[0], left.shape[1])
 
 
 @cache

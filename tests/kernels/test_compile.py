@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -23,6 +24,7 @@ from hydragen_kernels.ordered_matmul import _product_kernel  # noqa: E402
 from hydragen_kernels.ordered_tail import _ordered_tail_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
+from hydragen_kernels.stack import _stack_kernel, stack_tile  # noqa: E402
 from hydragen_kernels.step import _begin_kernel, _end_kernel  # noqa: E402
 from hydragen_kernels.tail import _tail_kernel, block_shape  # noqa: E402
 
@@ -294,6 +296,25 @@ def test_a_steps_ends_keep_to_their_registers(
     types |= dict.fromkeys(logprobs, "*fp32")
     report, _ = machine_code(kernel, types, {"BLOCK": block}, tmp_path, num_warps=warps)
     assert_no_spills(report)
+
+
+@pytest.mark.parametrize("rows", [16, 32, 64])
+def test_blocks_of_signs_are_multiplied_in_registers(rows: int, tmp_path: Path) -> None:
+    tile = stack_tile(rows, torch.bfloat16)
+    report, disassembly = machine_code(
+        _stack_kernel,
+        {"x": "*bf16", "signs": "*u8", "sums": "*fp32", "left": "*fp16", "right": "*fp16"},
+        {
+            **{"RANK": 16, "AT_ONCE": 4, "BLOCK_M": tile.rows, "BLOCK_N": tile.outputs},
+            **{"BLOCK_B": tile.n_bytes, "BLOCK_R": 16},
+        },
+        tmp_path,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+    assert_no_spills(report)
+    assert "F32.BF16" in disassembly  # rows with weights that were made in registers
+    assert disassembly.count("FADD") <= 4 * tile.outputs * tile.n_bytes / 32 / tile.num_warps
 
 
 def test_copies_move_16_bytes_a_thread(tmp_path: Path) -> None:
