@@ -115,10 +115,13 @@ def quantise_weights(model: PreTrainedModel) -> LogitError:
     return measure_logit_error(model, tokens.tolist())
 
 
-def random_model(name: str, weights: PreTrainedModel | None = None) -> tuple[TreeModel, KVShape]:
+def random_model(
+    name: str, weights: PreTrainedModel | None = None, *, batch_invariant: bool = False
+) -> tuple[TreeModel, KVShape]:
     """Random weights behind our attention, or these, and the sizes of their cache."""
     config = CONFIGS[name]
-    model = TreeModel(random_weights(name) if weights is None else weights)
+    weights = random_weights(name) if weights is None else weights
+    model = TreeModel(weights, batch_invariant=batch_invariant)
     heads = config.num_attention_heads
     shape = KVShape(
         config.num_hidden_layers,

@@ -265,6 +265,16 @@ def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | 
     )
 
 
+def check_points(points: Sequence[Point]) -> None:
+    """Makes sure that a batch's steps can be timed: one chunk to warm up, one to time.
+
+    Raises:
+        InputError: one has too few new tokens.
+    """
+    if min(point.new_tokens for point in points) < 2 * CHUNK_STEPS:
+        raise InputError(f"expected NEW of at least {2 * CHUNK_STEPS} tokens", setting="points")
+
+
 def run(
     name: str = "llama-3.1-8b",
     points: Sequence[Point] = (),
@@ -286,8 +296,7 @@ def run(
         HydragenError: vLLM failed, or our own logits are wrong.
     """
     points = points or points_of(name)
-    if min(point.new_tokens for point in points) < 2 * CHUNK_STEPS:  # one to warm up, one to time
-        raise InputError(f"expected NEW of at least {2 * CHUNK_STEPS} tokens", setting="points")
+    check_points(points)
     ceilings = measure_ceilings(weights_in_fp8)
     vllm = None
     if vllm_python is not None:  # first: it needs the memory for itself

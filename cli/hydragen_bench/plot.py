@@ -85,11 +85,19 @@ def _choose(axes: Any, figures: Figures) -> None:
 
 
 def _decode(axes: Any, figures: Figures) -> None:
-    """Tokens a second by batch: bars for what ran, markers for the yardsticks."""
+    """Tokens a second by batch: bars for what ran, markers for the yardsticks; or two modes."""
     rows = figures["rows"]
+    title = f"{figures['architecture']}, random weights, {figures['device']}"
     labels = [
         f"{row['rows']} rows\n{row['prefix']} shared\n{row['new_tokens']} new" for row in rows
     ]
+    if "invariant_ms" in rows[0]:
+        modes = {"default": "default_ms", "batch-invariant": "invariant_ms"}
+        values = {name: [row[key] for row in rows] for name, key in modes.items()}
+        _bars(axes, labels, values, ".2f")
+        axes.set_ylabel("milliseconds a step")
+        _finish(axes, title, "y")
+        return
     vllm = f"vLLM {(figures.get('vllm') or {}).get('version', '')}".rstrip()
     ran = {"tree": "tokens_s", vllm: "vllm_tokens_s", "unshared": "unshared_tokens_s"}
     yardsticks = {
@@ -101,7 +109,7 @@ def _decode(axes: Any, figures: Figures) -> None:
     _lines(axes, labels, rows, yardsticks, linewidth=0)
     axes.set_yscale("linear")
     axes.set_ylabel("tokens a second")
-    _finish(axes, f"{figures['architecture']}, random weights, {figures['device']}", "y")
+    _finish(axes, title, "y")
 
 
 def _tree(axes: Any, figures: Figures) -> None:

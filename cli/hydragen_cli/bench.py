@@ -56,7 +56,7 @@ _ONLY = {
     "dtype": (Bench.invariance,),
     "stack": (Bench.stack,),
     "text": (Bench.stack,),
-    "batch-invariant": (Bench.invariance,),
+    "batch-invariant": (Bench.decode, Bench.invariance),
 }
 
 
@@ -176,7 +176,11 @@ def bench(
         typer.Option(metavar="FILE", help="stack: to measure perplexity on; may be repeated."),
     ] = None,
     batch_invariant: Annotated[
-        bool, typer.Option("--batch-invariant", help="invariance: in this mode, threads too.")
+        bool,
+        typer.Option(
+            "--batch-invariant",
+            help="decode: this mode's steps beside the default's. invariance: in it, threads too.",
+        ),
     ] = False,
     figures: Annotated[
         Path | None,
@@ -253,6 +257,11 @@ def _check(
         raise InputError("a peer is measured with keys and values as they are", setting="kv_dtype")
     if given["weights"] and given["against"]:
         raise InputError("a peer is measured with weights as they are", setting="weights")
+    for other in ("against", "kv-dtype", "weights"):
+        if name is Bench.decode and given["batch-invariant"] and given[other]:
+            raise InputError(
+                f"compares two modes of ours, without --{other}", setting="batch_invariant"
+            )
     if given["against"] == "vllm-cascade" and name is not Bench.run:
         raise InputError(
             "only bench run takes it; bench decode has cascade attention wherever vllm has it",

@@ -52,6 +52,10 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
     if name == "tree":
         return tree.run(architecture or "codellama-7b", given["full"])
     batches = [Point(*point) for point in points]
+    if given["batch-invariant"]:
+        from hydragen_bench import order_cost
+
+        return order_cost.run(architecture or "llama-3.1-8b", batches)
     return decode.run(
         architecture or "llama-3.1-8b",
         batches,

@@ -16,7 +16,7 @@ from transformers import LlamaConfig
 
 pytest.importorskip("triton")
 
-from hydragen_bench import attention, choose, configs, decode, forks, plot, rig, tree
+from hydragen_bench import attention, choose, configs, decode, forks, order_cost, plot, rig, tree
 from hydragen_bench.timing import Ceilings
 from hydragen_tree.branch import device_stepper
 from hydragen_tree.errors import HydragenError, InputError
@@ -109,6 +109,16 @@ def test_decode_with_weights_of_8_bits(capsys: pytest.CaptureFixture[str]) -> No
     assert row["tokens_s"] > 0
     assert 0 < row["products_ms"] < row["step_ms"]
     assert "random weights in fp8" in capsys.readouterr().out
+
+
+def test_both_modes_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = order_cost.run("small", [configs.Point(6, 20, 6)])
+    [row] = drawn("decode", figures, tmp_path)
+    assert (row["rows"], row["prefix"], row["new_tokens"]) == (6, 20, 6)
+    assert row["default_ms"] > 0
+    assert row["invariant_ms"] > 0
+    header, line = capsys.readouterr().out.splitlines()[-2:]
+    assert len(header.split()) == len(line.split()) == 6
 
 
 def test_points_of_an_architecture() -> None:

@@ -186,6 +186,7 @@ def test_figures_are_written_and_drawn_again(
         ("decode --points 32x1,", "expected ROWSxPREFIX[xNEW]"),
         ("decode --kv-dtype fp8 --against vllm", "--kv-dtype: a peer is measured with"),
         ("decode --weights fp8 --against vllm", "--weights: a peer is measured with"),
+        ("decode --batch-invariant --kv-dtype fp8", "two modes of ours, without --kv-dtype"),
         ("run --weights fp8", "--weights: only bench decode takes it"),
         ("decode --peer-python x", "--peer-python: whose Python?"),
         ("decode --against vllm --peer-python ./nowhere", "--peer-python ./nowhere: No such file"),
