@@ -154,10 +154,14 @@ class OrderedPlan:
         sinks: Tensor | None,
         view: WindowView | None = None,
     ) -> Tensor:
-        """As of `hydragen_tree.attention.backend.Attend`; `view` is None."""
+        """As of `hydragen_tree.attention.backend.Attend`."""
         rows, segments, tails = queries.shape[0], self.segments, self.tails
+        first = None if view is None else view.first
         ordered_segments(
-            *(queries, keys, values, segments, self.states), scale=scale, softcap=softcap
+            *(queries, keys, values, segments, self.states),
+            scale=scale,
+            softcap=softcap,
+            first=first,
         )
         prefixes, leads = segments.prefixes[:, :rows]
         return ordered_tails(
@@ -174,4 +178,5 @@ class OrderedPlan:
             scale=scale,
             softcap=softcap,
             sinks=sinks,
+            first=first,
         )

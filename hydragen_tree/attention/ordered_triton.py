@@ -7,21 +7,14 @@ says how).
 Nothing here imports Triton before a plan is prepared.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 
-import torch
-
-from hydragen_kernels.inputs import dtype_name
 from hydragen_kernels.ordered_schedule import KEY_GROUP
 from hydragen_tree.attention.backend import Backend, Prepared
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.triton_backend import TritonBackend
 
-# Where equal bits were seen on a GPU (NOTES.md). In fp16 products with weights are in tf32, whose
-# instructions differ between tiles: what is chosen now has not been compared.
-_MEASURED = torch.bfloat16, torch.float32
 _STATE_BYTES = 256 << 20  # of a plan whose keys may be split
 _FEWEST_SLOTS = 8  # of any plan, whatever it takes
 
@@ -31,12 +24,6 @@ class OrderedTritonBackend(Backend):
 
     def why_not(self, heads: Heads) -> str | None:
         """What of the heads or the device the kernels do not take."""
-        if heads.is_windowed:
-            return "sums in one order over whole sequences, not over sliding windows"
-        if heads.device.type == "cuda" and heads.dtype not in _MEASURED:
-            return f"sums in one order in {_names(_MEASURED)}, not in {_names([heads.dtype])}"
-        if heads.device.type == "cuda" and heads.arena_dtype != heads.dtype:
-            return f"sums in one order over keys and values in {_names([heads.dtype])} only"
         return TritonBackend().why_not(heads)
 
     def key_group(self, heads: Heads) -> int:
@@ -66,7 +53,3 @@ class OrderedTritonBackend(Backend):
             f"Triton, in one order of summation: all segments in one launch (tiles of "
             f"{config.block_q} rows x {config.block_k} keys), tails and adding up in one more"
         )
-
-
-def _names(dtypes: Iterable[torch.dtype]) -> str:
-    return " and ".join(map(dtype_name, dtypes))

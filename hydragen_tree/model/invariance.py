@@ -89,22 +89,25 @@ def adapted(
     """
     model = TreeModel(weights, attention, ranks, batch_invariant=source.batch_invariant)
     if source.batch_invariant:
-        check_invariance(model, source.shape, source.name)
+        check_invariance(model, source.shape, source.name, source.kv_dtype)
     return model
 
 
-def check_invariance(model: TreeModel, shape: KVShape, name: str) -> None:
+def check_invariance(
+    model: TreeModel, shape: KVShape, name: str, kv_dtype: torch.dtype | None = None
+) -> None:
     """Refuses a model whose rows depend on what shares their batch.
 
     Args:
         model: ready to run.
         shape: of its keys and values.
         name: as the user gave it.
+        kv_dtype: of keys and values; None: that of the weights.
 
     Raises:
         ModelError: it does, and which module is the first.
     """
-    probe = _Probe(model, shape)
+    probe = _Probe(model, shape, kv_dtype)
     threads = torch.get_num_threads()
     try:
         why = probe.audit() or probe.difference(threads)
@@ -121,9 +124,12 @@ def check_invariance(model: TreeModel, shape: KVShape, name: str) -> None:
 class _Probe:
     """Passes of a few tokens through a model, into an arena of its own."""
 
-    def __init__(self, model: TreeModel, shape: KVShape) -> None:
+    def __init__(
+        self, model: TreeModel, shape: KVShape, kv_dtype: torch.dtype | None = None
+    ) -> None:
         self._model = model
-        dtype = next(p.dtype for p in model.model.parameters() if p.is_floating_point())
+        of_weights = (p.dtype for p in model.model.parameters() if p.is_floating_point())
+        dtype = kv_dtype or next(of_weights)
         self._cache = KVCache(shape, _PAGES, _PAGE, dtype, model.device)
         self._vocabulary = int(model.model.config.get_text_config(decoder=True).vocab_size)
 

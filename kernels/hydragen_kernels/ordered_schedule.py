@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from hydragen_kernels.arrays import Int32
+from hydragen_kernels.inputs import FP8
 from hydragen_kernels.items import Item, item_columns, item_positions, item_rows
 from hydragen_kernels.schedule import (
     TILE_FIELDS,
@@ -30,10 +31,11 @@ from hydragen_kernels.schedule import (
 
 KEY_GROUP = 16  # keys that one instruction of the tensor cores adds up; segments are cut there
 CHUNK = 1024  # keys; a multiple of KEY_GROUP and of every block_k
-PIECE_FIELDS = ("slot", "count", "reach", "closes")
+PIECE_FIELDS = ("slot", "count", "reach", "closes", "position")
 """Columns of a piece table, int32: token t of a tile sees the keys j with j <= reach + t.
 
-With a piece that closes, the chunk is complete.
+With a piece that closes, the chunk is complete. The first key stands at `position` in the
+sequences of the queries, which windows go by.
 """
 WRITES_SUM, WRITES_OPEN = 1, 2  # of a tile's field `reach`: which states it has to write
 _START_KEYS = 64  # keys that take as long as it takes to begin a tile
@@ -48,6 +50,7 @@ class _Piece:
     offset: int
     causal: bool
     closes: bool
+    position: int
 
 
 @dataclass(slots=True)
@@ -66,19 +69,28 @@ class _Tables:
     tiles: list[Int32] = field(default_factory=list)
     ranges: list[Int32] = field(default_factory=list)
     keys: list[Int32] = field(default_factory=list)
-    pieces: list[tuple[int, int, int, int]] = field(default_factory=list)
+    pieces: list[tuple[int, int, int, int, int]] = field(default_factory=list)
 
 
-def ordered_config(head_dim: int, dtype: torch.dtype, group: int) -> TileConfig:
-    """Choose the tile shape; measured on an H200.
+def ordered_config(
+    head_dim: int, dtype: torch.dtype, group: int, kv_dtype: torch.dtype | None = None
+) -> TileConfig:
+    """Choose the tile shape; measured on an H200, but for fp16 and fp8.
+
+    Where an operand is widened in registers, as values of fp16 and keys of fp8 are, the compiler
+    has an instruction of single warps (mma.sync) take in the keys of two or four instructions in
+    another order than they lie in; one of four warps (wgmma) reads them from shared memory as they
+    lie. So there tails and tiles both use the former, which two warps leave no choice about.
 
     Args:
         head_dim: elements of a head, at most 256.
         dtype: of queries.
         group: query heads that share a kv head, at most 128.
+        kv_dtype: of keys and values; None: that of the queries.
     """
     config = tile_config(head_dim, dtype.itemsize, group)
-    if dtype == torch.float16:  # in tf32 the instructions of four warps sum in another order
+    is_widened = dtype == torch.float16 or kv_dtype == FP8
+    if is_widened and dtype != torch.float32:
         rows = max(32, 1 << (group - 1).bit_length())
         return replace(config, block_q=rows, block_k=32, num_warps=2)
     if dtype == torch.bfloat16 and head_dim <= 128:
@@ -220,7 +232,7 @@ def _cut(stretch: _Stretch) -> list[tuple[int, _Piece]]:
         size = min(stretch.keys - offset, CHUNK - at % CHUNK)
         closes = (at + size) % CHUNK == 0
         slot, behind = stretch.slot + offset, offset - stretch.whole
-        pieces.append((at // CHUNK, _Piece(slot, size, behind, stretch.causal, closes)))
+        pieces.append((at // CHUNK, _Piece(slot, size, behind, stretch.causal, closes, at)))
         offset += size
     return pieces
 
@@ -333,6 +345,6 @@ def _add_pieces(
         if count <= 0:
             break
         closes = piece.closes and count == piece.count
-        tables.pieces.append((piece.slot, count, reach, int(closes)))
+        tables.pieces.append((piece.slot, count, reach, int(closes), piece.position))
         keys += count
     return begin, len(tables.pieces) - begin, keys

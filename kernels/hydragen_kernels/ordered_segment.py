@@ -17,11 +17,11 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hydragen_kernels.fp8 import readable, widen
-from hydragen_kernels.inputs import check_attention_inputs
+from hydragen_kernels.inputs import check_attention_inputs, check_int32
 from hydragen_kernels.ordered_fold import add_states, fold_keys, no_keys
 from hydragen_kernels.ordered_schedule import PIECE_FIELDS, WRITES_OPEN, WRITES_SUM
 from hydragen_kernels.segment_tiles import SegmentTiles
-from hydragen_kernels.tiles import load_tile, tile_rows
+from hydragen_kernels.tiles import first_keys, load_tile, tile_rows
 
 # A product that is rounded before it is added must be so in every form of the kernel.
 AS_WRITTEN = {} if os.environ.get("TRITON_INTERPRET") == "1" else {"enable_fp_fusion": False}
@@ -73,6 +73,7 @@ def _fold_piece(
     first,
     end,
     count,
+    begins,
     limits,
     scale,
     cap,
@@ -82,7 +83,10 @@ def _fold_piece(
     MASKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Fold keys first .. end - 1 of a piece; masked, a row sees those before its limit."""
+    """Fold keys first .. end - 1 of a piece.
+
+    Masked, a row sees those from its begin on (None: from the first) up to its limit.
+    """
     cols = tl.arange(0, BLOCK_K)
     for start in range(first, end, BLOCK_K):
         k = widen(keys.load([kv_head, slot + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype)
@@ -90,6 +94,8 @@ def _fold_piece(
         visible = None
         if MASKED:
             visible = (start + cols)[None, :] < limits[:, None]
+            if begins is not None:
+                visible = visible & ((start + cols)[None, :] >= begins[:, None])
             v = tl.where((start + cols < count)[:, None], v, 0.0)  # beyond lies anything, NaN too
         peak, mass, acc = fold_keys(
             peak, mass, acc, q, k, v, visible, scale, cap, CAPPED, PRECISION
@@ -120,6 +126,7 @@ def _ordered_segment_kernel(
     peaks,
     masses,
     accs,
+    firsts,
     stride_qt,
     stride_qh,
     stride_s,
@@ -148,6 +155,8 @@ def _ordered_segment_kernel(
         is_element = is_row[:, None] & (dims < HEAD_DIM)[None, :]
         q_ptr = queries + (token * stride_qt + head * stride_qh)[:, None] + dims[None, :]
         q = tl.load(q_ptr, mask=is_element, other=0.0)  # [BLOCK_Q, BLOCK_D]
+        if firsts is not None:
+            seen_from = tl.load(firsts + token, mask=is_row, other=0)
         sum_peak, sum_mass, sum_acc = no_keys(BLOCK_Q, BLOCK_D)
         peak, mass, acc = no_keys(BLOCK_Q, BLOCK_D)
         for piece in range(piece0, piece0 + n_pieces):
@@ -156,14 +165,20 @@ def _ordered_segment_kernel(
             reach, closes = tl.load(record + 2), tl.load(record + 3)
             limits = tl.minimum(reach + rows // GROUP + 1, count)
             seen_by_all = tl.maximum(tl.minimum(reach + 1, count), 0) // BLOCK_K * BLOCK_K
+            begins = None
+            if firsts is not None:  # all of the few keys are masked: one more loop would spill
+                begins, seen_by_all, _ = first_keys(
+                    seen_from, tl.load(record + 4), count, is_row, BLOCK_K
+                )
+            else:
+                peak, mass, acc = _fold_piece(
+                    peak, mass, acc, q, keys, values, kv_head, first,
+                    0, seen_by_all, count, begins, limits, scale, cap,
+                    BLOCK_K, BLOCK_D, CAPPED, False, PRECISION,
+                )  # fmt: skip
             peak, mass, acc = _fold_piece(
                 peak, mass, acc, q, keys, values, kv_head, first,
-                0, seen_by_all, count, limits, scale, cap,
-                BLOCK_K, BLOCK_D, CAPPED, False, PRECISION,
-            )  # fmt: skip
-            peak, mass, acc = _fold_piece(
-                peak, mass, acc, q, keys, values, kv_head, first,
-                seen_by_all, count, count, limits, scale, cap,
+                seen_by_all, count, count, begins, limits, scale, cap,
                 BLOCK_K, BLOCK_D, CAPPED, True, PRECISION,
             )  # fmt: skip
             if closes != 0:
@@ -192,6 +207,7 @@ def ordered_segments(
     *,
     scale: float,
     softcap: float | None = None,
+    first: Tensor | None = None,
 ) -> None:
     """Write every row's states over the scheduled segments.
 
@@ -205,12 +221,16 @@ def ordered_segments(
         states: written.
         scale: factor of the scores, positive.
         softcap: bound c of scores -> c tanh(scores / c), or None.
+        first: `[tokens]` int32, the first position of its sequence that each query sees; None: all.
+            Keys that no row of a tile sees are not read.
 
     Raises:
         ValueError: shapes, dtypes or strides do not fit together.
     """
     group = check_attention_inputs(queries, keys, values, scale, softcap)
     check_states(states, *queries.shape)
+    if first is not None:
+        check_int32("first", first, queries.shape[:1])
     if tables.pieces is None:
         raise ValueError("tables: expected those of an ordered schedule")
     config = tables.config
@@ -224,6 +244,7 @@ def ordered_segments(
         tables.pieces,
         tables.starts,
         *states,
+        first,
         *queries.stride()[:2],
         *states.peak.stride()[:2],
         *states.acc.stride()[:3],

@@ -3,7 +3,8 @@
 A program a (row, kv head) adds up the states of the chunks before the tail, goes on with the chunk
 that its prefix has left open, closes chunks at the same absolute positions as `ordered_segment`,
 and writes what comes out. The incomplete group of keys at the end of a row's prefix is read here,
-in front of its tail, so that groups begin at the same positions for every row.
+in front of its tail, so that groups begin at the same positions for every row. Groups before a
+row's window are passed over: taking in keys of no weight changes no state.
 
 Bound: memory, as of `tail.py`.
 """
@@ -74,6 +75,7 @@ def _ordered_tail_kernel(
     masses,
     accs,
     sinks,
+    firsts,
     out,
     stride_qt,
     stride_qh,
@@ -134,11 +136,16 @@ def _ordered_tail_kernel(
     page_row = page_table + row * stride_pt
     last_page = tl.maximum(length - 1, 0) // PAGE
     start = 0
+    if firsts is not None:
+        hidden = tl.load(firsts + row) - begin  # keys read here that lie before the row's window
+        start = tl.maximum(hidden, 0) // _KEY_GROUP * _KEY_GROUP
     while start < n:
         stop = tl.minimum(n, start + CHUNK_K - (begin + start) % CHUNK_K)
         for at in range(start, stop, BLOCK_K):
             key = at + cols
             is_key = key < stop
+            if firsts is not None:
+                is_key = is_key & (key >= hidden)
             own = key - lead  # place in the tail; a block's keys lie in two of its pages at most
             first = tl.maximum(at - lead, 0) // PAGE
             page = tl.load(page_row + first).to(tl.int64) * PAGE
@@ -194,6 +201,7 @@ def ordered_tails(
     scale: float,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    first: Tensor | None = None,
 ) -> Tensor:
     """Attend to every row's tail, behind the states of the row's prefix.
 
@@ -213,6 +221,8 @@ def ordered_tails(
         scale: factor of the scores, positive.
         softcap: bound c of scores -> c tanh(scores / c), or None.
         sinks: `[q_heads]`, a score every softmax of that head also counts, or None.
+        first: `[rows]` int32, the first position of its sequence that each row sees, its last key
+            or one before; None: all.
 
     Returns:
         `[rows, q_heads, head_dim]` in the query dtype; 0 for a row without keys.
@@ -224,6 +234,8 @@ def ordered_tails(
     group = check_attention_inputs(queries, keys, values, scale, softcap)
     check_states(states, rows, q_heads, head_dim)
     named = {"lengths": lengths, "prefixes": prefixes, "leads": leads, "counts": counts}
+    if first is not None:
+        named["first"] = first
     for name, tensor in named.items():
         check_int32(name, tensor, (rows,))
     check_last_contiguous("page_table", page_table)
@@ -247,6 +259,7 @@ def ordered_tails(
         counts,
         *states,
         sinks,
+        first,
         out,
         *queries.stride()[:2],
         *keys.stride()[:2],

@@ -36,7 +36,7 @@ from hydragen_kernels.inputs import (
 from hydragen_kernels.merge import finish
 from hydragen_kernels.schedule import TileConfig, tile_config
 from hydragen_kernels.segment_tiles import SegmentTiles
-from hydragen_kernels.tiles import first_keys, load_tile, tile_rows
+from hydragen_kernels.tiles import first_keys, load_position, load_tile, tile_rows
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _LOG = logging.getLogger(__name__)
@@ -150,11 +150,12 @@ def _segment_kernel(
         whole = 0  # from here on every row sees every key
         begins = None
         if first is not None:
-            begins = first_keys(tiles, tile, first, token, is_row, n_kv)
-            seen = tl.min(tl.where(is_row, begins, n_kv), 0) // BLOCK_K * BLOCK_K
+            positions = tl.load(first + token, mask=is_row, other=0)
+            begins, seen, whole = first_keys(
+                positions, load_position(tiles, tile), n_kv, is_row, BLOCK_K
+            )
             seen_by_all = tl.maximum(seen_by_all, seen)
-            whole = tl.minimum(tl.cdiv(tl.max(begins, 0), BLOCK_K) * BLOCK_K, seen_by_all)
-            whole = tl.maximum(whole, seen)
+            whole = tl.minimum(whole, seen_by_all)
             peak, total, acc = _attend(
                 peak, total, acc, q, keys, values, kv_head, kv0,
                 seen, whole, n_kv, begins, limits, scale, cap,

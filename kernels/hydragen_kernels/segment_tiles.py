@@ -7,7 +7,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.schedule import TILE_FIELDS, Schedule
 
 _FIELDS = len(TILE_FIELDS)
-_PIECE_FIELDS = 4  # of an ordered schedule, see `ordered_schedule`
+_PIECE_FIELDS = 5  # of an ordered schedule, see `ordered_schedule`
 _PLACE_FIELDS = 4  # of a tile: ranks its item begins and ends with, queries before it, keys
 
 

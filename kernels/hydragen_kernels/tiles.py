@@ -39,11 +39,26 @@ def load_tile(tiles, tile, mask=None, other=None):
 
 
 @triton.jit
-def first_keys(tiles, tile, first, token, is_row, n_kv):
-    """Of rows of a tile: the first key of it that each sees through its window, 0 to n_kv."""
-    position = tl.load(tiles + tile * _SIZE + _POSITION)
-    seen = tl.load(first + token, mask=is_row, other=0) - position
-    return tl.minimum(tl.maximum(seen, 0), n_kv)
+def load_position(tiles, tile):
+    """Where a tile's first key stands in the sequences of its queries."""
+    return tl.load(tiles + tile * _SIZE + _POSITION)
+
+
+@triton.jit
+def first_keys(first, position, n_kv, is_row, BLOCK_K: tl.constexpr):
+    """What rows see of n_kv keys, the first of which stands at a position, through their windows.
+
+    Args:
+        first: `[ROWS]` the first position that each sees.
+
+    Returns:
+        the first key that each sees, 0 to n_kv; and, of blocks of keys, the first one that any row
+        sees a part of, and the first from which on every row sees all.
+    """
+    begins = tl.minimum(tl.maximum(first - position, 0), n_kv)
+    begins = tl.where(is_row, begins, 0)
+    seen = tl.min(tl.where(is_row, begins, n_kv), 0) // BLOCK_K * BLOCK_K
+    return begins, seen, tl.cdiv(tl.max(begins, 0), BLOCK_K) * BLOCK_K
 
 
 @triton.jit

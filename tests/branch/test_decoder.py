@@ -136,10 +136,11 @@ def test_steps_of_one_order_equal_host_steps(small_model: Path) -> None:
         assert sample.token_logprobs == pytest.approx(expected[name].token_logprobs, abs=1e-3)
 
 
-def test_layers_see_through_windows_on_the_device(windowed_model: Path) -> None:
+@pytest.mark.parametrize("backend", ["triton", "ordered"])
+def test_layers_see_through_windows_on_the_device(backend: str, windowed_model: Path) -> None:
     settings = SamplingSettings(temperature=1.0, max_tokens=4)
     expected = draw(windowed_model, settings, "torch", 3)
-    found = draw(windowed_model, settings, "triton", 3)
+    found = draw(windowed_model, settings, backend, 3)
     assert {name: one.token_ids for name, one in found.items()} == {
         name: one.token_ids for name, one in expected.items()
     }

@@ -21,7 +21,6 @@ from hydragen_kernels.append import _append_kernel  # noqa: E402
 from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
 from hydragen_kernels.copy import _copy_kernel  # noqa: E402
 from hydragen_kernels.ordered_matmul import _product_kernel  # noqa: E402
-from hydragen_kernels.ordered_tail import _ordered_tail_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
 from hydragen_kernels.stack import _stack_kernel, stack_tile  # noqa: E402
@@ -43,7 +42,7 @@ POINTERS = {
     "sample_rows": "*i32",
     "stream_keys": "*i64",
     "positions": "*i32",
-    "first": "*i32",
+    **dict.fromkeys(("first", "firsts"), "*i32"),
     "slots": "*i32",
     "floors": "*fp32",
     "peaks": "*fp32",
@@ -57,15 +56,14 @@ POINTERS = {
 NUMBERS = dict.fromkeys(("scale", "cap", "rate", "top_p", "least", "lowest", "nucleus"), "fp32")
 
 
-def machine_code(
+def compiled(
     kernel: Any,
     types: dict[str, str],
     constants: dict[str, Any],
-    tmp_path: Path,
     capability: int = 90,
     **options: int,
-) -> tuple[str, str]:
-    """Compile for aligned arguments; return the resource report and the disassembly."""
+) -> Any:
+    """What Triton makes of a kernel for aligned arguments."""
     types = {**POINTERS, **NUMBERS, **types}
     signature, constexprs, attributes = {}, {}, {}
     for index, name in enumerate(kernel.arg_names):
@@ -78,9 +76,25 @@ def machine_code(
             attributes[(index,)] = [["tt.divisibility", 16]]
     kind = GluonASTSource if kernel.is_gluon() else ASTSource
     source = kind(kernel, signature, constexprs, attributes)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def machine_code(
+    kernel: Any,
+    types: dict[str, str],
+    constants: dict[str, Any],
+    tmp_path: Path,
+    capability: int = 90,
+    **options: int,
+) -> tuple[str, str]:
+    """Compile for aligned arguments; return the resource report and the disassembly."""
+    return read_code(compiled(kernel, types, constants, capability, **options), tmp_path)
+
+
+def read_code(made: Any, tmp_path: Path) -> tuple[str, str]:
+    """The resource report and the disassembly of what was compiled."""
     binary = tmp_path / "kernel.cubin"
-    binary.write_bytes(compiled.asm["cubin"])
+    binary.write_bytes(made.asm["cubin"])
     report, disassembly = (
         subprocess.run([TOOLS / tool, *flags, binary], capture_output=True, text=True, check=True)
         for tool, *flags in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
@@ -214,27 +228,6 @@ def test_hopper_segments_keep_products_in_flight(tmp_path: Path) -> None:
     waits = disassembly.count("WARPGROUP.DEPBAR")
     assert disassembly.count("HGMMA") >= 4 * waits > 0
     assert "USETMAXREG" in disassembly
-
-
-@pytest.mark.parametrize("kv_type", ["bf16", "fp16"])
-def test_ordered_tails_use_one_instruction(kv_type: str, tmp_path: Path) -> None:
-    report, disassembly = machine_code(
-        _ordered_tail_kernel,
-        dict.fromkeys(("queries", "keys", "values", "out"), f"*{kv_type}") | {"masses": "*fp32"},
-        {
-            "sinks": None,
-            **{"GROUP": 4, "HEAD_DIM": 128, "BLOCK_G": 16, "BLOCK_K": 16, "BLOCK_D": 128},
-            **{"PAGE": 64, "CHUNK_K": 1024, "CAPPED": False, "PRECISION": "tf32"},
-        },
-        tmp_path,
-        num_warps=1,
-        num_stages=2,
-        enable_fp_fusion=False,
-    )
-    assert int(re.search(r"STACK:(\d+)", report)[1]) <= 32  # type: ignore[index]
-    assert "HGMMA" not in disassembly
-    products = {"bf16": {"16816.F32.BF16"}, "fp16": {"16816.F32", "1688.F32.TF32"}}
-    assert set(re.findall(r"HMMA\.([\w.]+)", disassembly)) == products[kv_type]
 
 
 @pytest.mark.parametrize("swapped", [False, True])

@@ -1,7 +1,7 @@
 """Kernels of one order of summation: against float64, and, on a GPU, bit for bit across shapes."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from hydragen_kernels import ordered_matmul as matmul_module  # noqa: E402
 from hydragen_kernels import ordered_schedule, ordered_tail  # noqa: E402
 from hydragen_kernels.items import Item, item_table  # noqa: E402
 from hydragen_kernels.ordered_matmul import Tiles, ordered_matmul, product  # noqa: E402
-from hydragen_kernels.ordered_schedule import schedule_ordered  # noqa: E402
+from hydragen_kernels.ordered_schedule import ordered_config, schedule_ordered  # noqa: E402
 from hydragen_kernels.ordered_segment import States, ordered_segments  # noqa: E402
 from hydragen_kernels.ordered_tail import ordered_tails  # noqa: E402
 from hydragen_kernels.schedule import TileConfig  # noqa: E402
@@ -109,6 +109,7 @@ class Case(NamedTuple):
     softcap: float | None = None
     peaked: float = 1.0
     sinks: bool = False
+    window: int | None = None  # keys that a query sees at the most, its own included
 
 
 CASES = {
@@ -136,6 +137,18 @@ CASES = {
     "prefill below a prefix": Case(
         [(0, 40, 0, 48, 0, 0), (0, 13, 48, 13, 1, 1), (13, 27, 64, 27, 1, 1)], []
     ),
+}
+TREE = CASES["tree"]
+PREFILLS = [CASES[name] for name in CASES if name.startswith("prefill")]
+CASES |= {f"tree through {n}": TREE._replace(window=n) for n in (1, 16, 30, 90)}
+CASES |= {
+    f"prefill {i} through {n}": case._replace(window=n)
+    for i, case in enumerate(PREFILLS)
+    for n in (5, 40)
+}
+CASES |= {
+    "window in the tail's second chunk": Case([(0, 2, 0, 40, 0, 0)], [1, 130], window=30),
+    "window with sinks": Case([(0, 2, 0, 170, 0, 0)], [3, 1], sinks=True, window=33),
 }
 
 
@@ -176,6 +189,15 @@ def slots_of(pages: Tensor, n: int) -> Tensor:
     return pages.cpu()[at // PAGE] * PAGE + at % PAGE
 
 
+def first_seen(case: Case, rows: int, lengths: Tensor) -> list[int]:
+    """The first position that each query sees."""
+    met = [int(n) for n in lengths]
+    for item in (Item(*one) for one in case.items):
+        for row in range(item.query_start, item.query_stop):
+            met[row] += row - item.query_start + 1 if item.causal else item.slot_count
+    return [0 if case.window is None else max(0, n - case.window) for n in met]
+
+
 def found_by_kernels(case: Case, inputs: Inputs, config: TileConfig, programs: int = 3) -> Tensor:
     rows = len(inputs.queries)
     schedule = schedule_ordered(
@@ -192,7 +214,10 @@ def found_by_kernels(case: Case, inputs: Inputs, config: TileConfig, programs: i
     states = States.empty(max(1, schedule.partial_slots), rows, case.q_heads, case.head_dim, DEVICE)
     for part in states:
         part.fill_(torch.nan)
-    how = {"scale": case.head_dim**-0.5, "softcap": case.softcap}
+    how: dict[str, Any] = {"scale": case.head_dim**-0.5, "softcap": case.softcap}
+    if case.window is not None:
+        seen = first_seen(case, rows, inputs.lengths)
+        how["first"] = torch.tensor(seen, dtype=torch.int32, device=DEVICE)
     arena = inputs.keys, inputs.values
     ordered_segments(inputs.queries, *arena, tables, states, **how)
     return ordered_tails(
@@ -211,6 +236,7 @@ def found_by_kernels(case: Case, inputs: Inputs, config: TileConfig, programs: i
 
 def expected_in_float64(case: Case, inputs: Inputs) -> Tensor:
     rows = []
+    first = first_seen(case, len(inputs.queries), inputs.lengths)
     for row, query in enumerate(inputs.queries.double()):
         slots = []
         for item in (Item(*one) for one in case.items):
@@ -218,7 +244,7 @@ def expected_in_float64(case: Case, inputs: Inputs) -> Tensor:
                 seen = row - item.query_start + 1 if item.causal else item.slot_count
                 slots.append(torch.arange(item.slot_start, item.slot_start + seen))
         slots.append(slots_of(inputs.pages[row], int(inputs.lengths[row])))
-        at = torch.cat(slots).to(DEVICE)
+        at = torch.cat(slots)[first[row] :].to(DEVICE)
         group = case.q_heads // case.kv_heads
         keys, values = (
             x[:, at].double().repeat_interleave(group, 0) for x in (inputs.keys, inputs.values)
@@ -269,13 +295,14 @@ COMPANIES = {
 }
 
 
+@pytest.mark.parametrize("dtype", [torch.float32] if INTERPRETED else DTYPES, ids=str)
+@pytest.mark.parametrize("window", [None, 20, 100])
 @pytest.mark.parametrize("programs", [1, 50])
 @pytest.mark.parametrize("name", COMPANIES)
 def test_a_row_has_the_same_bits_in_any_company(
-    name: str, programs: int, short_chunks: None
+    name: str, programs: int, window: int | None, dtype: torch.dtype, short_chunks: None
 ) -> None:
     """Its first 192 or so keys lie where the items say; in the interpreter numpy adds them up."""
-    dtype = torch.float32 if INTERPRETED else torch.bfloat16
     generator = torch.Generator().manual_seed(0)
     keys, values = torch.randn(2, 2, 215, 64, generator=generator).to(DEVICE)
     query = 4 * torch.randn(1, 4, 64, generator=generator).to(DEVICE)
@@ -283,7 +310,7 @@ def test_a_row_has_the_same_bits_in_any_company(
     def found(items: list[tuple[int, int, int, int, int, int]], others: int) -> Tensor:
         prefix = max([slot + count for _, _, slot, count, _, _ in items], default=0)
         tail = 215 - prefix
-        case = Case(items, [tail] + [1] * others)
+        case = Case(items, [tail] + [1] * others, window=window)
         inputs = random_inputs(case, torch.float32)
         arena = torch.stack([inputs.keys, inputs.values]).nan_to_num()
         own = slots_of(inputs.pages[0], tail)
@@ -293,7 +320,8 @@ def test_a_row_has_the_same_bits_in_any_company(
         queries = inputs.queries.clone()
         queries[:1] = query
         given = (x.to(DEVICE, dtype) for x in (queries, *arena))
-        return found_by_kernels(case, Inputs(*given, *inputs[3:]), CONFIGS[1], programs)[0]
+        config = CONFIGS[1] if INTERPRETED else ordered_config(64, dtype, 2)
+        return found_by_kernels(case, Inputs(*given, *inputs[3:]), config, programs)[0]
 
     expected = found([], 0)
     items, others = COMPANIES[name]

@@ -1,0 +1,89 @@
+"""Ordered attention, compiled ahead: whether all its forms take in keys alike."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+
+from hydragen_kernels.inputs import FP8
+from hydragen_kernels.ordered_schedule import ordered_config
+from hydragen_kernels.ordered_segment import _ordered_segment_kernel
+from hydragen_kernels.ordered_tail import _ordered_tail_kernel
+from tests.kernels.test_compile import compiled, read_code
+
+TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", FP8: "fp8e4nv"}
+CASES = [
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float16, torch.float16),
+    (torch.bfloat16, FP8),
+    (torch.float16, FP8),
+]
+HEADS = {"GROUP": 4, "HEAD_DIM": 128, "BLOCK_D": 128, "CAPPED": False, "PRECISION": "tf32"}
+
+
+@pytest.fixture(autouse=True)
+def _fused_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # unset, Triton 3.9 warns
+
+
+def tails(dtype: torch.dtype, kv_dtype: torch.dtype, windowed: bool) -> Any:
+    types = dict.fromkeys(("queries", "out"), f"*{TYPES[dtype]}") | {"masses": "*fp32"}
+    types |= dict.fromkeys(("keys", "values"), f"*{TYPES[kv_dtype]}")
+    sizes = {"BLOCK_G": 16, "BLOCK_K": 16, "PAGE": 64, "CHUNK_K": 1024, "sinks": None}
+    sizes |= {} if windowed else {"firsts": None}
+    options = {"num_warps": 1, "num_stages": 2, "enable_fp_fusion": False}
+    return compiled(_ordered_tail_kernel, types, HEADS | sizes, **options)
+
+
+def segments(dtype: torch.dtype, kv_dtype: torch.dtype, windowed: bool) -> Any:
+    config = ordered_config(128, dtype, 4, kv_dtype)
+    arena = f"tensordesc<{TYPES[kv_dtype]}[1, {config.block_k}, 128]>"
+    types = {"queries": f"*{TYPES[dtype]}", "masses": "*fp32"}
+    types |= dict.fromkeys(("keys", "values"), arena)
+    sizes = {"BLOCK_Q": config.block_q, "BLOCK_K": config.block_k}
+    sizes |= {} if windowed else {"firsts": None}
+    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    constants = HEADS | sizes
+    return compiled(_ordered_segment_kernel, types, constants, **options, enable_fp_fusion=False)
+
+
+def widths(made: Any) -> set[tuple[str, int]]:
+    """Of the single warps' products: types of operands, and how many neighbours a thread holds.
+
+    As many as fit into 32 bits is the order in which they lie; with more, an instruction takes in
+    every second or fourth.
+    """
+    operand = r"x([a-z]+\d+), #ttg.dot_op<\{opIdx = 0, parent = #mma\w*, kWidth = (\d)\}>> \*"
+    operand += " tensor"  # not what lies in shared memory
+    return {(kind, int(width)) for kind, width in re.findall(operand, made.asm["ttgir"])}
+
+
+def as_they_lie(order: set[tuple[str, int]]) -> bool:
+    return all(width * int(re.sub(r"\D", "", kind)) == 32 for kind, width in order)
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+@pytest.mark.parametrize(("dtype", "kv_dtype"), CASES, ids=str)
+def test_segments_and_tails_take_in_keys_in_one_order(
+    dtype: torch.dtype, kv_dtype: torch.dtype, windowed: bool, tmp_path: Path
+) -> None:
+    of_tails, of_segments = (make(dtype, kv_dtype, windowed) for make in (tails, segments))
+    report, disassembly = read_code(of_tails, tmp_path)
+    assert int(re.search(r"STACK:(\d+)", report)[1]) <= 64  # type: ignore[index]
+    assert "HGMMA" not in disassembly
+    products = {"16816.F32.BF16"} if dtype == torch.bfloat16 else {"16816.F32", "1688.F32.TF32"}
+    assert set(re.findall(r"HMMA\.([\w.]+)", disassembly)) == products
+    report, disassembly = read_code(of_segments, tmp_path)
+    assert int(re.search(r"STACK:(\d+)", report)[1]) <= 128  # type: ignore[index]
+    if "HGMMA" in disassembly:
+        assert as_they_lie(widths(of_tails))
+    else:
+        assert set(re.findall(r"HMMA\.([\w.]+)", disassembly)) == products
+        assert widths(of_segments) == widths(of_tails)
