@@ -22,7 +22,8 @@ from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import compile_layers
-from hydragen_tree.model.ordered_experts import order_experts, order_routers
+from hydragen_tree.model.ordered_experts import CPU_FORMS, order_experts
+from hydragen_tree.model.ordered_functions import order_functions
 from hydragen_tree.model.ordered_layers import forget_tables, order_layers
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals
@@ -179,14 +180,14 @@ def _fuse(model: PreTrainedModel, batch_invariant: bool) -> None:
     """Replaces a model's layers by those that a GPU likes, in one order of summation if asked."""
     from hydragen_tree.model.experts import group_experts  # all import Triton
     from hydragen_tree.model.fused_layers import fuse_layers
-    from hydragen_tree.model.ordered_gpu import order_gpu_products
+    from hydragen_tree.model.ordered_gpu import GPU_FORMS, order_gpu_products
 
-    if not batch_invariant:  # grouped products of experts have no such order
-        group_experts(model)
+    group_experts(model, in_one_order=batch_invariant)
     fuse_layers(model)
     fuse_projections(model)
     if batch_invariant:
         order_gpu_products(model)
+        order_functions(model, GPU_FORMS)
 
 
 class TreeModel:
@@ -231,7 +232,7 @@ class TreeModel:
         elif batch_invariant:
             order_layers(model)
             order_experts(model)
-            order_routers(model)
+            order_functions(model, CPU_FORMS)
         elif model.device.type == "cpu":
             self._is_packed = pack_projections(model) > 0
         self.is_compiled = False

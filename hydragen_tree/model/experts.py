@@ -4,6 +4,10 @@ transformers lets the layer that holds a model's experts be computed by somebody
 attention. Its own forms ask the device how many tokens each expert has, or take five launches more
 for every one of ours, and in other dtypes than bf16 cannot be captured. Routers stay the model's.
 Ours are taken where they give on random numbers what the model's own code gives.
+
+They sum in one order, whatever the number of rows: inputs ascend, whatever the tile, and what a
+token's experts give is added up in the order of its choices. For the batch-invariant mode tiles are
+compared, bit for bit, before that is relied on.
 """
 
 from collections.abc import Callable
@@ -15,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-from hydragen_kernels.experts import combine, expert_product, sort_by_expert
+from hydragen_kernels.experts import combine, expert_product, expert_tiles, sort_by_expert
 from hydragen_kernels.inputs import FLOATS
 from hydragen_kernels.layers import Activation, gated, gated_clamped
 from hydragen_tree.model.alike import is_near, is_same, numbers
@@ -24,21 +28,25 @@ from hydragen_tree.model.expert_layers import activated, expert_layers, has_gate
 IMPLEMENTATION = "hydragen_tree"
 
 _TRIED = 4  # tokens
+_ROUTED, _FEW = 160, 3  # tokens, and experts among which they go, by which tiles are compared
 _ACTIVATION = "_tree_activation"  # of a layer of experts, where the kernel has it
 
 
 @torch.inference_mode()
-def group_experts(model: PreTrainedModel) -> int:
+def group_experts(model: PreTrainedModel, *, in_one_order: bool = False) -> int:
     """Has a model's experts computed by grouped products, where transformers lets them be.
 
     Args:
         model: where Triton's kernels run.
+        in_one_order: only if a product has the same bits by any tile.
 
     Returns:
         How many layers have experts that are.
     """
     layers = expert_layers(model)
     if not layers or not all(map(_is_multiplied, layers)):
+        return 0
+    if in_one_order and not _has_one_order(layers[0]):
         return 0
     for layer in layers:
         setattr(layer, _ACTIVATION, _activation_like(layer))
@@ -50,6 +58,23 @@ def group_experts(model: PreTrainedModel) -> int:
     ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _experts)
     model.set_experts_implementation(IMPLEMENTATION)
     return len(layers)
+
+
+def _has_one_order(layer: Any) -> bool:
+    """Whether both products of a layer have the same bits by any tile, on random rows."""
+    for weight in (_up(layer), layer.down_proj):
+        weight = weight.mT if layer.is_transposed else weight
+        experts, _, inputs = weight.shape
+        x = numbers(weight, _ROUTED, inputs)
+        chosen = torch.arange(_ROUTED, device=x.device)[:, None] % min(experts, _FEW)
+        routing = sort_by_expert(chosen, experts)
+        found = [
+            expert_product(x, weight, None, routing, by_token=True, tile=tile)
+            for tile in expert_tiles(x.dtype)
+        ]
+        if not all(torch.equal(one, found[0]) for one in found):
+            return False
+    return True
 
 
 def _is_alike(layer: Any) -> bool:

@@ -1,27 +1,23 @@
-"""Mixture of experts as the batch-invariant mode needs them.
+"""Mixture of experts on a CPU as the batch-invariant mode needs them.
 
-Which experts a token has, and what they give, depends on that token alone. The code of a router,
-and of the layer around it, runs, but some functions of torch that it calls are taken by forms of
-one order: products with weights, the soft-max and the sum of a row, sigmoids, and the choice of the
-greatest numbers, of which equal ones count as greater the earlier they stand. Experts are products
-in C.
+Which experts a token has, and what they give, depends on that token alone. Experts are products in
+C; the code of a router, and of the layer around it, runs with functions of one order
+(`ordered_functions`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from hydragen_kernels import ordered_layers
 from hydragen_tree.model.expert_layers import activated, expert_layers, name_of_up
+from hydragen_tree.model.ordered_functions import RowForms
 
 IMPLEMENTATION = "hydragen_tree_ordered"
 
@@ -56,25 +52,6 @@ class _Panels:
         """`[rows, inputs]` to `[rows, outputs]`."""
         weight, bias = self.weights[expert], self.biases[expert]
         return ordered_layers.product(x, weight, self.outputs, bias)
-
-
-def order_routers(model: nn.Module) -> int:
-    """Has a model's routers, and layers with experts, compute row by row in one order, in place.
-
-    Args:
-        model: its layers are replaced already.
-
-    Returns:
-        How many do.
-    """
-    homes = [one for one in model.modules() if _is_router(one) or hasattr(one, "experts")]
-    for home in homes:
-        home.forward = _in_order(home.forward)
-    return len(homes)
-
-
-def _is_router(module: nn.Module) -> bool:
-    return "Router" in type(module).__name__
 
 
 def order_experts(model: PreTrainedModel) -> int:
@@ -126,30 +103,6 @@ def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
     return total.to(x.dtype)
 
 
-def _in_order(own: Callable[..., Any]) -> Callable[..., Any]:
-    """A module's code with functions of one order in the place of torch's."""
-    mode = _InOrder()
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(*given: Any, **named: Any) -> Any:
-        with mode:
-            return own(*given, **named)
-
-    return forward  # type: ignore[no-any-return]
-
-
-class _InOrder(TorchFunctionMode):
-    """Calls our forms of some of torch's functions, where they do what is asked for."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """The function's result."""
-        form = _FORMS.get(func)
-        found = NotImplemented if form is None else form(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {})) if found is NotImplemented else found
-
-
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     panels = getattr(weight, _PANELS, None)
     if panels is None:
@@ -158,27 +111,13 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return ordered_layers.product(x, panels, weight.shape[0], bias)
 
 
-def _softmax(
-    x: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
-) -> Any:
-    if dim not in (-1, x.ndim - 1):
-        return NotImplemented
-    kind = dtype or x.dtype
-    shares, _ = ordered_layers.probabilities(x.to(kind).reshape(-1, x.shape[-1]))
-    return shares.view(x.shape).to(kind)
+def _softmax(x: Tensor) -> Tensor:
+    return ordered_layers.probabilities(x.reshape(-1, x.shape[-1]))[0].view(x.shape)
 
 
-def _sum(
-    x: Tensor, dim: Any = None, keepdim: bool = False, dtype: torch.dtype | None = None
-) -> Any:
-    if dim not in (-1, x.ndim - 1, [-1], (-1,)) or not x.is_floating_point():
-        return NotImplemented
-    total = _added_up(x.float()).to(dtype or x.dtype)
-    return total if keepdim else total[..., 0]
-
-
-def _added_up(x: Tensor) -> Tensor:
+def _sums(x: Tensor) -> Tensor:
     """Sums of rows, which are halved and added to each other until one number is left."""
+    x = x.float()
     while (width := x.shape[-1]) > 1:
         half = width // 2
         pairs = x[..., :half] + x[..., half : 2 * half]
@@ -186,21 +125,10 @@ def _added_up(x: Tensor) -> Tensor:
     return x
 
 
-def _sigmoid(x: Tensor) -> Any:
+def _sigmoid(x: Tensor) -> Tensor:
     return ordered_layers.activate(x, ordered_layers.Form.SIGMOID)
 
 
-def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    if dim not in (-1, x.ndim - 1) or not largest:
-        return NotImplemented
-    values, places = torch.sort(x, dim=-1, descending=True, stable=True)
-    return torch.return_types.topk((values[..., :k], places[..., :k]))
-
-
-_FORMS: dict[Any, Callable[..., Any]] = {
-    functional.linear: _linear,
-    **dict.fromkeys((functional.softmax, torch.softmax, Tensor.softmax), _softmax),
-    **dict.fromkeys((torch.sum, Tensor.sum), _sum),
-    **dict.fromkeys((torch.sigmoid, Tensor.sigmoid), _sigmoid),
-    **dict.fromkeys((torch.topk, Tensor.topk), _topk),
-}
+CPU_FORMS = RowForms(
+    _linear, _softmax, _sums, dict.fromkeys((torch.sigmoid, Tensor.sigmoid), _sigmoid)
+)

@@ -1,12 +1,18 @@
-"""Linear layers of one order of summation on a GPU, for the batch-invariant mode.
+"""Layers of one order of summation on a GPU, for the batch-invariant mode.
 
 Norms, gates and rotations are there already, each row by a program of its own
-(`hydragen_kernels.layers`); products are what depends on a batch.
+(`hydragen_kernels.layers`), and so are products of experts (`hydragen_tree.model.experts`). Other
+products depend on a batch, and what a router makes of theirs.
 """
+
+from typing import Any
 
 from torch import Tensor, nn
 
+from hydragen_kernels import ordered_rows
 from hydragen_kernels.ordered_library import linear
+from hydragen_kernels.ordered_matmul import why_not_product
+from hydragen_tree.model.ordered_functions import RowForms
 
 
 class OrderedProduct(nn.Module):
@@ -48,3 +54,12 @@ def order_gpu_products(model: nn.Module) -> int:
     for parent, name, layer in homes:
         setattr(parent, name, OrderedProduct(layer))
     return len(homes)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    if x.ndim < 2 or x.dtype != weight.dtype or why_not_product(weight):
+        return NotImplemented
+    return linear(x, weight, bias)
+
+
+GPU_FORMS = RowForms(_linear, ordered_rows.softmax, ordered_rows.sums)

@@ -26,6 +26,37 @@ _SORT_BLOCK = 1024  # pairs that a program of the sort looks at together
 _COMBINE_BLOCK = 1024  # numbers of a token that a program adds up
 
 
+class ExpertTile(NamedTuple):
+    """How a product is cut; none of it changes a result.
+
+    Attributes:
+        rows: of a tile.
+        outputs: of a tile.
+        inputs: of a step.
+        warps: of a program.
+        stages: steps in flight.
+    """
+
+    rows: int
+    outputs: int
+    inputs: int
+    warps: int
+    stages: int
+
+
+# by the rows that an expert has at the most, in fp32 and in 16 bits
+_WIDE_TILES = {  # by plain multiplications: tensor cores would round
+    16: ExpertTile(16, 32, 32, 4, 2),
+    None: ExpertTile(64, 64, 32, 8, 2),
+}
+_TILES = {
+    16: ExpertTile(16, 64, 128, 4, 4),
+    32: ExpertTile(32, 64, 128, 4, 4),
+    192: ExpertTile(64, 128, 64, 4, 4),
+    None: ExpertTile(128, 128, 64, 8, 4),
+}
+
+
 class Routing(NamedTuple):
     """Pairs of token and choice, sorted by expert.
 
@@ -96,8 +127,9 @@ def expert_product(
     routing: Routing,
     *,
     by_token: bool,
+    tile: ExpertTile | None = None,
 ) -> Tensor:
-    """Each pair's row times the weights of its expert, summed in fp32.
+    """Each pair's row times the weights of its expert, summed in fp32, inputs ascending.
 
     Args:
         x: what is multiplied, its last dimension dense: with `by_token` `[tokens, inputs]`; without
@@ -107,6 +139,7 @@ def expert_product(
         routing: of the pairs.
         by_token: x has a row a token, and the result is sorted; else x is sorted, and the result
             has a row a pair, in the order of tokens.
+        tile: how it is cut; None: by how many pairs an expert has in the mean.
 
     Returns:
         `[pairs, outputs]` in x's dtype; rows of pairs without an expert are undefined.
@@ -126,7 +159,8 @@ def expert_product(
     if bias is not None:
         check_contiguous("bias", bias, x.dtype, (experts, outputs))
     out = torch.empty(pairs, outputs, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k, warps, stages = _tile(pairs / experts, x.dtype)
+    tile = tile or _tile(pairs / experts, x.dtype)
+    block_m, block_n, block_k, warps, stages = tile
     tiles = min(pairs, experts + pairs // block_m)  # each expert's last one may be part empty
     _product_kernel[(triton.cdiv(outputs, block_n), tiles)](
         x,
@@ -152,17 +186,19 @@ def expert_product(
     return out
 
 
-def _tile(rows: float, dtype: torch.dtype) -> tuple[int, int, int, int, int]:
-    """Rows, outputs and inputs of a tile, warps and stages, by the rows that an expert has."""
-    if dtype == torch.float32:  # by plain multiplications: tensor cores would round
-        return (16, 32, 32, 4, 2) if rows <= 16 else (64, 64, 32, 8, 2)
-    if rows <= 16:
-        return 16, 64, 128, 4, 4
-    if rows <= 32:
-        return 32, 64, 128, 4, 4
-    if rows <= 192:
-        return 64, 128, 64, 4, 4
-    return 128, 128, 64, 8, 4
+def expert_tiles(dtype: torch.dtype) -> list[ExpertTile]:
+    """All tiles that are chosen among, in a dtype."""
+    return [*_tiles(dtype).values()]
+
+
+def _tiles(dtype: torch.dtype) -> dict[int | None, ExpertTile]:
+    return _WIDE_TILES if dtype == torch.float32 else _TILES
+
+
+def _tile(rows: float, dtype: torch.dtype) -> ExpertTile:
+    """The tile for experts that have so many rows each."""
+    tiles = _tiles(dtype)
+    return next((tile for most, tile in tiles.items() if most and rows <= most), tiles[None])
 
 
 @triton.jit
