@@ -12,7 +12,13 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
-from hydragen_kernels.experts import combine, expert_product, sort_by_expert  # noqa: E402
+from hydragen_kernels.experts import (  # noqa: E402
+    ExpertTile,
+    combine,
+    expert_product,
+    expert_tiles,
+    sort_by_expert,
+)
 from hydragen_kernels.reference_experts import mixture  # noqa: E402
 
 # arithmetic in bf16 is garbage in the interpreter, which holds it as uint16
@@ -82,6 +88,30 @@ def test_products_in_either_order(
         each += mixture(middle, wide[2], None, one, wide[3][:, [choice]])
     error = (found.double() - each).norm(dim=-1) / each.norm(dim=-1).clamp(min=1e-9)
     assert float(error.max()) < 8 * torch.finfo(dtype).eps
+
+
+@pytest.mark.skipif(INTERPRETED, reason="numpy's products depend on the number of rows")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("inputs", [40, 768, 2048])
+def test_a_token_has_the_same_bits_in_any_company(inputs: int, dtype: torch.dtype) -> None:
+    """By any tile, and with any others among its experts."""
+    experts = 6
+    chosen = routed(500, 2, experts, "spread")
+    x = numbers(500, inputs, dtype=dtype)
+    weight = numbers(experts, 264, inputs, dtype=dtype, seed=1)
+    shares = numbers(*chosen.shape, dtype=torch.float32, seed=4).softmax(-1)
+
+    def mixed(rows: slice, tile: ExpertTile | None) -> Tensor:
+        routing = sort_by_expert(chosen[rows], experts)
+        given = x[rows].repeat_interleave(2, 0)[routing.order.long()]
+        y = expert_product(given, weight, None, routing, by_token=False, tile=tile)
+        return combine(y, shares[rows], chosen[rows], experts)
+
+    expected = mixed(slice(None), None)
+    for tile in (None, *expert_tiles(dtype)):
+        assert torch.equal(mixed(slice(None), tile), expected)
+        for rows in (slice(0, 1), slice(3, 20), slice(90, 350)):
+            assert torch.equal(mixed(rows, tile), expected[rows])
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -18,6 +18,7 @@ pytest.importorskip("triton")
         ("kernels/test_choose", ""),
         ("kernels/test_experts", ""),
         ("kernels/test_fp8", ""),
+        ("kernels/test_ordered_rows", ""),
         ("kernels/test_ordered_triton", "not 16x16"),
         ("kernels/test_stack", ""),
         ("kernels/test_step", ""),

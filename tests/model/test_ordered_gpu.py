@@ -1,6 +1,7 @@
-"""The batch-invariant mode's products on a GPU: compiled there, else interpreted."""
+"""The batch-invariant mode's layers on a GPU: compiled there, else interpreted."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,16 +13,19 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from hydragen_kernels import ordered_library  # noqa: E402
 from hydragen_kernels.ordered_matmul import ordered_matmul  # noqa: E402
 from hydragen_tree.errors import ModelError  # noqa: E402
-from hydragen_tree.model import invariance  # noqa: E402
+from hydragen_tree.model import experts, invariance  # noqa: E402
 from hydragen_tree.model.adapter import TreeModel  # noqa: E402
+from hydragen_tree.model.experts import IMPLEMENTATION  # noqa: E402
 from hydragen_tree.model.invariance import check_invariance  # noqa: E402
+from hydragen_tree.model.loading import find_model  # noqa: E402
 from hydragen_tree.model.ordered_gpu import OrderedProduct, order_gpu_products  # noqa: E402
 from hydragen_tree.shape import KVShape  # noqa: E402
+from tests.model.shrunken import shrunken  # noqa: E402
 
 
 @torch.inference_mode()
@@ -57,6 +61,7 @@ def test_a_library_product_has_the_same_bits(rows: int) -> None:
         assert torch.equal(found, ordered_matmul(x, weight, bias))
 
 
+KINDS_OF_NUMBERS = [torch.float32, torch.bfloat16, torch.float16]
 SHAPE = KVShape(layers=2, q_heads=4, kv_heads=2, head_dim=16, itemsize=4)
 
 
@@ -96,6 +101,51 @@ def test_a_model_is_promised_for() -> None:
         check_invariance(model, SHAPE, "small")
     model.model.set_attn_implementation("eager")
     torch.testing.assert_close(model.model(input_ids=tokens).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+# windows, experts, and both
+KINDS = ["gpt_oss", "qwen3_moe"]
+if not INTERPRETED:
+    KINDS += ["deepseek_v3", "gemma3_text", "glm4_moe", "mistral", "mixtral", "olmoe"]
+
+
+@pytest.mark.usefixtures("_interpreted_launches")
+@pytest.mark.parametrize("dtype", [torch.float32] if INTERPRETED else KINDS_OF_NUMBERS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_other_architectures_are_promised_for(
+    kind: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    config = shrunken(kind)
+    config.save_pretrained(tmp_path)
+    name = str(dtype).removeprefix("torch.")
+    source = find_model(str(tmp_path), device=DEVICE, dtype=name, batch_invariant=True)
+    torch.manual_seed(0)
+    own = AutoModelForCausalLM.from_config(config).eval().to(DEVICE, dtype)
+    tokens = torch.arange(3, 12, device=DEVICE)[None]
+    expected = own(input_ids=tokens).logits.double()
+    model = TreeModel(own, batch_invariant=True)
+    if hasattr(config, "num_experts_per_tok"):
+        assert model.model.config._experts_implementation == IMPLEMENTATION
+    if INTERPRETED:
+        assert invariance._Probe(model, source.shape).audit() is None
+    else:
+        check_invariance(model, source.shape, kind)
+    model.model.set_attn_implementation("eager")
+    found = model.model(input_ids=tokens).logits.double()
+    assert float((found - expected).norm() / expected.norm()) < 16 * torch.finfo(dtype).eps
+
+
+def test_experts_whose_tiles_differ_are_left_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = AutoModelForCausalLM.from_config(shrunken("mixtral")).float().to(DEVICE).eval()
+    product = experts.expert_product
+
+    def differing(*given: torch.Tensor, tile: object = None, **how: object) -> torch.Tensor:
+        return product(*given, **how) * (1.0 if tile is None else 1.0 + 1e-6 * tile.rows)
+
+    monkeypatch.setattr(experts, "expert_product", differing)
+    assert experts.group_experts(own, in_one_order=True) == 0
+    assert experts.group_experts(own) == len(own.model.layers)
 
 
 @pytest.mark.usefixtures("_interpreted_launches")
