@@ -7,24 +7,16 @@ subtracted from one of 129: tokens a second are those of 128 decode steps, as in
 """
 
 import gc
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
-from hydragen_bench import vllm_child
-from hydragen_bench.child import run_child
 from hydragen_bench.configs import CONFIGS, Point, random_weights
+from hydragen_bench.peers import Peer, run_peer
 from hydragen_bench.rig import random_prompt
-from hydragen_tree.errors import InputError
-
-_FIND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,39 +42,13 @@ class Vllm:
         )
 
 
-def find_vllm(python: str | None) -> str:
-    """The Python that has vLLM.
-
-    Args:
-        python: its path; None: the one that runs us.
-
-    Raises:
-        InputError: it is not there, or vLLM is not in it.
-    """
-    python = python or sys.executable
-    try:
-        found = subprocess.run([python, "-c", _FIND], capture_output=True, check=False)
-    except OSError as error:
-        raise InputError(
-            error.strerror or str(error), setting="peer_python", value=python
-        ) from None
-    if found.returncode:
-        raise InputError(
-            f"{python} has no vllm; pip install vllm, best in an environment of its own whose "
-            "Python is then named by --peer-python",
-            setting="against",
-            value="vllm",
-        )
-    return python
-
-
 def measure(name: str, points: Sequence[Point], python: str) -> Vllm:
     """Runs all points.
 
     Args:
         name: of the architecture.
         points: the batches.
-        python: as `find_vllm` gives it.
+        python: that has vLLM.
 
     Raises:
         HydragenError: vLLM failed; the message ends with its last lines.
@@ -104,30 +70,9 @@ def measure(name: str, points: Sequence[Point], python: str) -> Vllm:
             for point in points
         ]
         job = {"model": str(folder / "model"), "points": asked}
-        engine, *answers = run_vllm(job, folder, python)
+        engine, *answers = run_peer(Peer("vllm", python), job, folder)
     speeds = {
         point: point.rows * point.new_tokens / (answer["seconds"] - answer["prefill_s"])
         for point, answer in zip(points, answers, strict=True)
     }
     return Vllm(engine["version"], engine["cascade"], speeds)
-
-
-def run_vllm(
-    job: Mapping[str, Any], folder: Path, python: str, older_runner: bool = False
-) -> list[dict[str, Any]]:
-    """The lines of `vllm_child.py`'s answer.
-
-    Args:
-        job: see there.
-        folder: for its files.
-        python: as `find_vllm` gives it.
-        older_runner: the one that has cascade attention, in versions that have two.
-
-    Raises:
-        HydragenError: vLLM failed; the message ends with its last lines.
-    """
-    alone = folder / "script"  # Python looks for modules beside a script: there are none here
-    alone.mkdir()
-    script = shutil.copy(vllm_child.__file__, alone)
-    environment = {"VLLM_USE_V2_MODEL_RUNNER": "0"} if older_runner else {}
-    return run_child("vllm", [python, str(script)], job, folder, environment)

@@ -18,8 +18,9 @@ made as sure as asked for and its samples as long, see `sharpened.py`.
     rows/tok   rows computed for each token drawn: the fewer, the more samples share them
     bits       of a drawn token under the model's own distribution, in the mean
     idle       share of the time in which no kernel ran, see `watch.py`
-    vllm       on request: the same weights, token ids, limits and stops in vLLM; random numbers are
-               its own, so lengths are alike in the mean only
+    tok/cpu    tokens for each second of a core, user and system
+    peer       on request: the same weights, token ids, limits and stops in another engine, see
+               `peers.py`; random numbers are its own, so lengths are alike in the mean only
 """
 
 import sys
@@ -33,10 +34,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from hydragen_bench import sharpened
 from hydragen_bench.child import run_child
 from hydragen_bench.configs import CONFIGS
-from hydragen_bench.peer_vllm import run_vllm
+from hydragen_bench.gguf_file import gguf_of
+from hydragen_bench.peers import Peer, run_peer
 from hydragen_bench.sets import POINTS, Point, from_real, made_up, read_prompts, to_json
 from hydragen_bench.table import line
 from hydragen_bench.watch import DeviceWatch
@@ -66,8 +70,7 @@ class Asked:
         mean_tokens: of a sample, of random weights; 0: samples have no end.
         repeats: of each run.
         weights: where random weights are kept; None: they are not.
-        vllm_python: the Python that has vLLM; None: it is not measured.
-        cascade: vLLM's older runner with cascade attention.
+        against: the peer; None: there is none.
         devices: those that draw, a process on each; None: this process draws.
         tensor_parallel: devices that have the model together.
     """
@@ -84,8 +87,7 @@ class Asked:
     mean_tokens: float = 48.0
     repeats: int = 2
     weights: Path | None = None
-    vllm_python: str | None = None
-    cascade: bool = False
+    against: Peer | None = None
     devices: str | None = None
     tensor_parallel: int = 1
 
@@ -104,7 +106,7 @@ class Asked:
                 setting="architecture",
                 value=self.architecture,
             )
-        if self.vllm_python is not None and (self.devices or self.tensor_parallel > 1):
+        if self.against is not None and (self.devices or self.tensor_parallel > 1):
             raise InputError("a peer is measured on one device", setting="against")
         if self.prompts is not None and self.model is None:
             raise InputError("random weights cannot read: name a --model", setting="prompts")
@@ -125,6 +127,7 @@ class Figures:
         first_run_s: seconds of the first time.
         seconds: of the last time, when nothing is compiled any more.
         tokens_s: tokens a second then.
+        cpu_s: seconds of cores then; None where other processes draw.
         first_sample_s: seconds until the first sample was written.
         first_token_s: seconds until the first token was known, the first time.
         host_share: of the steps, those that the host took one by one.
@@ -141,6 +144,7 @@ class Figures:
     first_run_s: float
     seconds: float
     tokens_s: float
+    cpu_s: float | None
     first_sample_s: float | None
     first_token_s: float | None
     host_share: float | None
@@ -149,6 +153,11 @@ class Figures:
     logprob_bits: float | None
     idle_share: float | None
     ends: Mapping[str, int]
+
+    @property
+    def tokens_cpu_s(self) -> float | None:
+        """Tokens for each second of a core."""
+        return self.tokens / self.cpu_s if self.cpu_s else None
 
     @classmethod
     def of(cls, answers: Sequence[Mapping[str, Any]], watch: DeviceWatch) -> "Figures":
@@ -164,6 +173,7 @@ class Figures:
             first["seconds"],
             seconds,
             tokens / seconds,
+            last.get("cpu_s"),
             last.get("first_sample_s"),
             first.get("first_token_s"),
             last["steps_host"] / steps if steps else None,
@@ -175,17 +185,16 @@ class Figures:
         )
 
 
-_COLUMNS = ("samples", "length", "first_s", "seconds", "tokens/s", "sample", "host", "rows/tok")
-HEADING = f"{'set':{_NAME}s}" + line(
-    (*_COLUMNS, "bits", "idle", "vllm", "ratio", "length", "idle"), 9
-)
+_OURS = ("samples", "length", "first_s", "seconds", "tokens/s", "tok/cpu", "sample", "host")
+_PEERS = ("peer", "ratio", "tok/cpu", "ratio", "length", "idle")
+HEADING = f"{'set':{_NAME}s}" + line((*_OURS, "rows/tok", "bits", "idle", *_PEERS), 9)
 
 
 def _cell(value: float | None, shape: str) -> str:
     return "-" if value is None else format(value, shape)
 
 
-def describe(name: str, ours: Figures, vllm: Figures | None) -> str:
+def describe(name: str, ours: Figures, peer: Figures | None) -> str:
     """A line of the table, under `HEADING`."""
     cells = (
         f"{ours.samples}",
@@ -193,24 +202,31 @@ def describe(name: str, ours: Figures, vllm: Figures | None) -> str:
         f"{ours.first_run_s:.1f}",
         f"{ours.seconds:.1f}",
         f"{ours.tokens_s:.0f}",
+        _cell(ours.tokens_cpu_s, ".0f"),
         _cell(ours.first_sample_s, ".2f"),
         _cell(ours.host_share, ".0%"),
         _cell(ours.rows_a_token, ".2f"),
         _cell(ours.logprob_bits, ".2f"),
         _cell(ours.idle_share, ".0%"),
     )
-    theirs: tuple[str, ...] = ("-",) * 4
-    if vllm is not None:
-        ratio = ours.tokens_s / vllm.tokens_s
-        idle = _cell(vllm.idle_share, ".0%")
-        theirs = f"{vllm.tokens_s:.0f}", f"{ratio:.2f}", f"{vllm.mean_tokens:.1f}", idle
+    theirs: tuple[str, ...] = ("-",) * len(_PEERS)
+    if peer is not None:
+        own, other = ours.tokens_cpu_s, peer.tokens_cpu_s
+        theirs = (
+            f"{peer.tokens_s:.0f}",
+            f"{ours.tokens_s / peer.tokens_s:.2f}",
+            _cell(other, ".0f"),
+            _cell(own / other if own and other else None, ".2f"),
+            f"{peer.mean_tokens:.1f}",
+            _cell(peer.idle_share, ".0%"),
+        )
     return f"{name:{_NAME}s}{line((*cells, *theirs), 9)}"
 
 
 def run(asked: Asked) -> dict[str, Any]:
     """Measures, prints a table and returns its figures.
 
-    The table is printed once we have run, and again with vLLM beside us once that has.
+    The table is printed once we have run, and again with the peer beside us once that has.
 
     Raises:
         InputError: the prompts cannot be read, or there are too few.
@@ -229,15 +245,15 @@ def run(asked: Asked) -> dict[str, Any]:
         engine: dict[str, Any] | None = None
         peers: list[Figures | None] = [None] * len(names)
         _print_table(names, own, peers)
-        if asked.vllm_python is not None:
-            vllm = run_vllm(job, folder, asked.vllm_python, older_runner=asked.cascade)
-            engine = vllm[0]
+        if asked.against is not None:
+            engine, *lines = run_peer(asked.against, _peer_job(asked, job, ours[0], folder), folder)
             peers = [
-                Figures.of(_repeats(vllm, number, asked), watch) for number in range(len(names))
+                Figures.of(_repeats([engine, *lines], number, asked), watch)
+                for number in range(len(names))
             ]
-            cascade = "with" if engine["cascade"] else "without"
+            cascade = {True: " with cascade attention", False: "", None: ""}[engine.get("cascade")]
             print(
-                f"vllm {engine['version']} {cascade} cascade attention: {engine['loaded_s']:.1f} s "
+                f"{asked.against.name} {engine['version']}{cascade}: {engine['loaded_s']:.1f} s "
                 "until it takes prompts"
             )
             _print_table(names, own, peers)
@@ -248,9 +264,9 @@ def run(asked: Asked) -> dict[str, Any]:
         "head": head,
         "start_s": start_s,
         "ours": ours[0],
-        "vllm": engine,
+        "peer": engine,
         "rows": [
-            {"set": name, "ours": asdict(we), "vllm": asdict(peer) if peer else None}
+            {"set": name, "ours": asdict(we), "peer": asdict(peer) if peer else None}
             for name, we, peer in zip(names, own, peers, strict=True)
         ],
     }
@@ -278,10 +294,10 @@ def _print_start(
 
 
 def _print_table(
-    names: Sequence[str], ours: Sequence[Figures], vllm: Sequence[Figures | None]
+    names: Sequence[str], ours: Sequence[Figures], peers: Sequence[Figures | None]
 ) -> None:
     print(HEADING)
-    for row in zip(names, ours, vllm, strict=True):
+    for row in zip(names, ours, peers, strict=True):
         print(describe(*row), flush=True)
 
 
@@ -332,7 +348,25 @@ def _job(asked: Asked, model: str) -> tuple[list[str], dict[str, Any]]:
         "devices": asked.devices,
         "tensor_parallel": asked.tensor_parallel,
         "repeats": asked.repeats,
-        "cascade": asked.cascade,
         "runs": runs,
     }
     return names, job
+
+
+def _peer_job(
+    asked: Asked, job: Mapping[str, Any], ours: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """What the peer is told: the same runs, weights, threads and dtype.
+
+    llama.cpp gets the weights in a file of its own kind, in the dtype of the checkpoint.
+    """
+    assert asked.against is not None
+    name, model = asked.against.name, job["model"]
+    if name == "llama.cpp":
+        source = find_model(model, device="cpu", dtype="float32")
+        is_narrow = getattr(source.config, "dtype", None) == torch.bfloat16
+        model = str(gguf_of(source, folder, "BF16" if is_narrow else "F32"))
+    elif model == "tiny":
+        model = find_model(model, device="cpu").path
+    told = {key: ours[key] for key in ("threads", "dtype", "device")}
+    return {**job, **told, "model": model, "engine": name, "cascade": name == "vllm-cascade"}

@@ -11,8 +11,8 @@ JOB is a JSON object:
     repeats   how often each is run; the first time compiles and captures what it needs
 
 OUT gets a line of JSON for the start-up, {"imported_s", "loaded_s", "device", "workers", "dtype",
-"attention", "rows"} (processes of devices load in the first run only), then one for each run and
-repeat, see `measure`.
+"attention", "rows", "threads"} (processes of devices load in the first run only), then one for each
+run and repeat, see `measure`.
 """
 
 import json
@@ -27,6 +27,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import torch
 
 from hydragen_kernels.inputs import dtype_name
 from hydragen_tree.prompt.prompts import prompts_from_sources
@@ -79,8 +81,9 @@ def measure(sampler: Sampler, asked: dict[str, Any], folder: Path) -> dict[str, 
         folder: for the samples.
 
     Returns:
-        `began` (`time.time()`), `seconds`, `first_token_s` and `first_sample_s` from its beginning
-        on, `ends` (samples by what ended them), `distinct` (completions, each problem by itself),
+        `began` (`time.time()`), `seconds`, `cpu_s` (of all threads, user and system; None where
+        other processes draw), `first_token_s` and `first_sample_s` from its beginning on, `ends`
+        (samples by what ended them), `distinct` (completions, each problem by itself),
         `logprob_bits` (mean bits of a drawn token under the model's own distribution), and the
         run's statistics.
     """
@@ -103,7 +106,7 @@ def measure(sampler: Sampler, asked: dict[str, Any], folder: Path) -> dict[str, 
 
     path = folder / "samples.jsonl"
     with FirstToken(sampler) as first, SampleWriter(path, force=True) as writer:
-        began, start = time.time(), time.perf_counter()
+        began, start, start_cpu = time.time(), time.perf_counter(), time.process_time()
         sources = [
             (each["task_id"], each["text"] or each["token_ids"]) for each in asked["prompts"]
         ]
@@ -120,11 +123,12 @@ def measure(sampler: Sampler, asked: dict[str, Any], folder: Path) -> dict[str, 
         )
         run(prompts, asked["n"], sampler=sampler, settings=settings, keep=keep)
         writer.finish({})
-        seconds = time.perf_counter() - start
+        seconds, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
     stats = sampler.stats
     return {
         "began": began,
         "seconds": seconds,
+        "cpu_s": None if isinstance(sampler, SpreadSampler) else cpu_s,
         "first_token_s": seconds if first.at is None else first.at - start,
         "first_sample_s": first_sample_s,
         "ends": dict(ends),
@@ -162,6 +166,7 @@ def main(job_path: str, out_path: str) -> None:
             dtype=dtype_name(sampler.source.dtype),
             attention=sampler.backend,
             rows=sampler.max_rows,
+            threads=torch.get_num_threads(),
         )
         for asked in job["runs"]:
             for _ in range(job["repeats"]):

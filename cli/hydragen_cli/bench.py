@@ -88,10 +88,10 @@ def bench(
         ),
     ] = None,
     against: Annotated[
-        Literal["vllm", "vllm-cascade"] | None,
+        Literal["vllm", "vllm-cascade", "transformers", "llama.cpp"] | None,
         typer.Option(
-            help="decode, run: a peer that runs the same weights and samples, if installed; "
-            "vllm-cascade, of run: its older runner with cascade attention."
+            help="decode: vllm; run: any: a peer that runs the same weights and samples, if "
+            "installed; vllm-cascade is vLLM's older runner with cascade attention."
         ),
     ] = None,
     peer_python: Annotated[
@@ -262,15 +262,17 @@ def _check(
             raise InputError(
                 f"compares two modes of ours, without --{other}", setting="batch_invariant"
             )
-    if given["against"] == "vllm-cascade" and name is not Bench.run:
+    if given["against"] not in (None, "vllm") and name is not Bench.run:
         raise InputError(
-            "only bench run takes it; bench decode has cascade attention wherever vllm has it",
+            "only bench run takes it; bench decode measures vllm, with cascade attention where "
+            "that has it",
             setting="against",
+            value=given["against"],
         )
     if name is Bench.stack and not (given["stack"] and given["text"]):
         raise InputError("bench stack: name the stack and some text, --stack DIR --text FILE")
     if given["peer-python"] and not given["against"]:
-        raise InputError("whose Python? name the peer, --against vllm", setting="peer_python")
+        raise InputError("whose Python? name the peer, --against", setting="peer_python")
     if figures is not None and plot is None:
         raise InputError(
             "is drawn; name the picture, --plot FILE", setting="figures", value=figures

@@ -1,9 +1,12 @@
 """What `hydragen bench` hands its options to, one function a kind of benchmark."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydragen_tree.errors import InputError
+
+if TYPE_CHECKING:
+    from hydragen_bench.peers import Peer
 
 Points = tuple[tuple[int, ...], ...]
 
@@ -21,13 +24,13 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
     """
     if on_cpu:
         return _measure_without_gpu(name, given)
-    python = None
+    peer = None
     if given["against"]:
-        from hydragen_bench.peer_vllm import find_vllm
+        from hydragen_bench.peers import find_peer
 
-        python = find_vllm(given["peer-python"])
+        peer = find_peer(given["against"], given["peer-python"])
     if name == "run":
-        return _measure_runs(given, python)
+        return _measure_runs(given, peer)
     points = _parse_points(given["points"])
     import torch
 
@@ -61,7 +64,7 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
         batches,
         in_fp8=given["kv-dtype"] == "fp8",
         weights_in_fp8=given["weights"] == "fp8",
-        vllm_python=python,
+        vllm_python=None if peer is None else peer.python,
     )
 
 
@@ -111,7 +114,7 @@ def _measure_stack(given: Mapping[str, Any]) -> dict[str, Any]:
     return run(Asked(given["model"] or "tiny", given["stack"], given["text"], **_given(said)))
 
 
-def _measure_runs(given: Mapping[str, Any], vllm_python: str | None) -> dict[str, Any]:
+def _measure_runs(given: Mapping[str, Any], peer: "Peer | None") -> dict[str, Any]:
     from hydragen_bench.run import Asked, run
 
     said = {
@@ -126,8 +129,7 @@ def _measure_runs(given: Mapping[str, Any], vllm_python: str | None) -> dict[str
         "mean_tokens": given["mean-tokens"],
         "repeats": given["repeats"],
         "weights": given["keep-weights"],
-        "vllm_python": vllm_python,
-        "cascade": given["against"] == "vllm-cascade",
+        "against": peer,
         "devices": given["devices"],
         "tensor_parallel": given["tensor-parallel"],
     }

@@ -19,10 +19,11 @@ from hydragen_tree.errors import HydragenError, InputError
 
 pytest.importorskip("triton")
 
-from hydragen_bench import configs, peer_flashinfer, peer_vllm
+from hydragen_bench import configs, peer_flashinfer, peer_vllm, peers
 from hydragen_bench.attention import SHAPES, Layer, Shape
 from hydragen_bench.choose import by_sorting
 from hydragen_bench.configs import Point
+from hydragen_bench.peers import find_peer
 from tests.bench.fake_vllm import FakeVllm
 
 DEEP = Shape("deep", (1, 3, 7), (48, 16, 40), 4, 2, 16)
@@ -245,7 +246,7 @@ def test_vllm_gets_the_same_weights_prompts_and_samples(
 ) -> None:
     if queues:  # a version that can take all samples before it begins
         fake_vllm.hold(FAKE_VLLM + QUEUEING)
-    python = peer_vllm.find_vllm(None)
+    python = find_peer("vllm", None).python
     found = peer_vllm.measure("tiny", [Point(3, 20, 12), Point(5, 9, 11)], python)
     assert (found.version, found.cascade) == ("9.9", True)
     assert sorted(found.tokens_s) == [(3, 20, 12), (5, 9, 11)]
@@ -280,9 +281,10 @@ def test_vllm_that_fails_says_why(fake_vllm: FakeVllm, tiny_config: None) -> Non
         peer_vllm.measure("tiny", [Point(2, 9, 2)], sys.executable)
 
 
-def test_the_child_needs_nothing_of_ours(fake_vllm: FakeVllm) -> None:
-    """Any Python can run it: it imports the standard library and vLLM."""
-    script = Path(peer_vllm.vllm_child.__file__).read_text()
+@pytest.mark.parametrize("name", list(peers.KINDS))
+def test_the_child_needs_nothing_of_ours(name: str) -> None:
+    """Any Python can run it: it imports the standard library and the peer."""
+    script = peers.KINDS[name].script.read_text()
     check = textwrap.dedent("""
         import sys
         exec(compile(sys.stdin.read(), "child", "exec"), {"__name__": "child"})
@@ -291,8 +293,13 @@ def test_the_child_needs_nothing_of_ours(fake_vllm: FakeVllm) -> None:
     subprocess.run([sys.executable, "-c", check], input=script, text=True, check=True)
 
 
+@pytest.mark.parametrize("name", list(peers.KINDS))
 @pytest.mark.parametrize("python", [None, "/no/such/python"])
-def test_missing_vllm_is_bad_input(python: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_vllm, "_FIND", "raise SystemExit(1)")
-    with pytest.raises(InputError, match="pip install vllm" if python is None else "peer_python"):
-        peer_vllm.find_vllm(python)
+def test_a_peer_that_is_missing_is_bad_input(
+    name: str, python: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = peers.KINDS[name]._replace(package="no_such_package")
+    monkeypatch.setitem(peers.KINDS, name, missing)
+    remedy = f"pip install {missing.distribution}" if python is None else "peer_python"
+    with pytest.raises(InputError, match=remedy):
+        find_peer(name, python)

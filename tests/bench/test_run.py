@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from hydragen_bench import configs, peer_vllm, run, run_child, sharpened
+from hydragen_bench import configs, peer_child, run, run_child, sharpened
+from hydragen_bench.peers import Peer, find_peer, run_peer
 from hydragen_bench.run import Asked
 from hydragen_bench.sets import POINTS, Point, from_real, made_up
 from hydragen_bench.watch import DeviceWatch
@@ -170,7 +172,8 @@ def test_sets_are_run_to_their_last_line(
         assert 0 < ours["first_sample_s"] <= ours["seconds"]
         assert 0 < ours["first_token_s"] <= ours["first_run_s"]
         assert ours["tokens_s"] == pytest.approx(ours["tokens"] / ours["seconds"])
-        assert row["vllm"] is None
+        assert ours["cpu_s"] > 0
+        assert row["peer"] is None
     assert figures["start_s"] > figures["ours"]["loaded_s"] > 0
     json.dumps(figures)
     out = capsys.readouterr().out
@@ -189,6 +192,7 @@ def test_devices_draw_the_same_set(
     alone, spread = (run.run(one) for one in (replace(asked, devices=None), asked))
     assert "on cpu 1, cpu 2" in capsys.readouterr().out
     first, second = (figures["rows"][0]["ours"] for figures in (alone, spread))
+    assert second["cpu_s"] is None  # of other processes
     for name in ("samples", "tokens", "ends"):
         assert first[name] == second[name]
     assert second["first_run_s"] > second["first_token_s"] > second["seconds"]  # with loading
@@ -226,8 +230,8 @@ def test_real_prompts_are_read_as_the_model_reads_them(
         ({"points": ["one", "two"]}, "points"),
         ({"architecture": "none"}, "architecture"),
         ({"prompts": Path("x")}, "name a --model"),
-        ({"vllm_python": "python", "devices": "all"}, "on one device"),
-        ({"vllm_python": "python", "tensor_parallel": 2}, "on one device"),
+        ({"against": Peer("vllm"), "devices": "all"}, "on one device"),
+        ({"against": Peer("vllm"), "tensor_parallel": 2}, "on one device"),
     ],
 )
 def test_what_cannot_be_run_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -306,15 +310,16 @@ def test_vllm_gets_the_same_prompts_limits_and_stops(
     monkeypatch.setattr(run, "run_child", in_process)
     asked = Asked(
         "tiny", points=["rooted"], entropy_bits=BITS, mean_tokens=LENGTH, weights=weights,
-        max_tokens=9, temperatures=[0.8], vllm_python=peer_vllm.find_vllm(None), cascade=cascade,
+        max_tokens=9, temperatures=[0.8],
+        against=find_peer("vllm-cascade" if cascade else "vllm", None),
     )  # fmt: skip
     figures = run.run(asked)
-    assert figures["vllm"]["version"] == "9.9"
-    assert figures["vllm"]["cascade"] is cascade
+    assert figures["peer"]["version"] == "9.9"
+    assert figures["peer"]["cascade"] is cascade
     (row,) = figures["rows"]
-    assert row["vllm"]["mean_tokens"] == 3
-    assert row["vllm"]["samples"] == row["ours"]["samples"] == 6
-    assert row["vllm"]["ends"] == {"stop": 6}
+    assert row["peer"]["mean_tokens"] == 3
+    assert row["peer"]["samples"] == row["ours"]["samples"] == 6
+    assert row["peer"]["ends"] == {"stop": 6}
     engine, *runs = json.loads(vllm.log.read_text())
     assert engine["runner"] == ("0" if cascade else None)
     assert engine.get("disable_cascade_attn", True) is not cascade
@@ -326,6 +331,69 @@ def test_vllm_gets_the_same_prompts_limits_and_stops(
     assert runs[0]["stop"] == list(run.STOPS)
     assert runs[0]["stop_token_ids"] == [sharpened.END]
     assert engine["max_model_len"] >= 40 + 9 + 9
+
+
+# -- transformers and llama.cpp ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["transformers", "llama.cpp"])
+@pytest.mark.filterwarnings("ignore")
+def test_peers_of_a_cpu_draw_what_the_model_says(
+    name: str, random_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At temperature 0 all three say the same, and are ended by the same limits and stops.
+
+    `TEST_LLAMA_PYTHON` names a Python that has llama-cpp-python.
+    """
+    try:
+        peer = find_peer(name, os.environ.get("TEST_LLAMA_PYTHON") if "." in name else None)
+    except InputError as missing:
+        pytest.skip(str(missing))
+    texts: list[dict[tuple[str, int], str]] = []
+
+    def keep(folder: Path) -> None:
+        lines = map(json.loads, (folder / "samples.jsonl").read_text().splitlines())
+        texts.append({(x["task_id"], x["sample_index"]): x["completion"] for x in lines})
+
+    def ours(*arguments: Any) -> list[dict[str, Any]]:
+        monkeypatch.setattr(run_child, "TemporaryDirectory", lambda: nullcontext(tmp_path))
+        answers = in_process(*arguments)
+        keep(tmp_path)
+        return answers
+
+    def theirs(peer: Peer, job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+        answers = run_peer(peer, job, folder)
+        keep(folder)
+        return answers
+
+    monkeypatch.setattr(run, "run_child", ours)
+    monkeypatch.setattr(run, "run_peer", theirs)
+    monkeypatch.setattr(run, "POINTS", {"two": Point(2, 3, 0, 12)})
+    monkeypatch.setattr(run, "STOPS", ("zz",))
+    asked = Asked(
+        model=str(random_model), points=["two"], max_tokens=24, temperatures=[0.0], top_p=1.0,
+        repeats=1, against=peer,
+    )  # fmt: skip
+    figures = run.run(asked)
+    (row,) = figures["rows"]
+    assert row["peer"]["samples"] == row["ours"]["samples"] == 6
+    assert texts[0] == texts[1]
+    assert row["peer"]["tokens"] == row["ours"]["tokens"]
+    assert row["peer"]["cpu_s"] > 0
+
+
+def test_a_row_of_transformers_ends_where_its_sample_did() -> None:
+    class Tokenizer:
+        def decode(self, tokens: list[int]) -> str:
+            return "".join(map(chr, tokens))
+
+    engine = object.__new__(peer_child.Transformers)
+    engine._tokenizer = Tokenizer()
+    asked = {"stop": ["\n"]}
+    cut = {row: engine._cut(list(map(ord, row)), asked, {0}) for row in ("ab", "a\0\0", "a\n\0")}
+    assert [tuple(one) for one in cut.values()] == [
+        (2, "ab", "length"), (2, "a", "stop"), (2, "a\n", "stop"),
+    ]  # fmt: skip
 
 
 # -- the device, from outside ----------------------------------------------------------------

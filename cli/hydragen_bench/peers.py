@@ -1,0 +1,93 @@
+"""Other engines that `hydragen bench` measures, each in a process and a Python of its own."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydragen_bench import peer_child, vllm_child
+from hydragen_bench.child import run_child
+from hydragen_tree.errors import InputError
+
+
+class _Kind(NamedTuple):
+    """What runs an engine: the package that is imported, what pip calls it, a script of ours."""
+
+    package: str
+    distribution: str
+    script: Path
+    environment: Mapping[str, str] = {}
+
+
+_VLLM, _OTHERS = Path(vllm_child.__file__), Path(peer_child.__file__)
+KINDS = {
+    "vllm": _Kind("vllm", "vllm", _VLLM),
+    # the older runner has cascade attention, in versions that have two
+    "vllm-cascade": _Kind("vllm", "vllm", _VLLM, {"VLLM_USE_V2_MODEL_RUNNER": "0"}),
+    "transformers": _Kind("transformers", "transformers", _OTHERS),
+    "llama.cpp": _Kind("llama_cpp", "llama-cpp-python", _OTHERS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An engine and the Python that has it.
+
+    Attributes:
+        name: of `KINDS`.
+        python: path of the Python.
+    """
+
+    name: str
+    python: str = field(default=sys.executable)
+
+
+def find_peer(name: str, python: str | None) -> Peer:
+    """An engine, once it is known to be there.
+
+    Args:
+        name: of `KINDS`.
+        python: the Python that has it; None: the one that runs us.
+
+    Raises:
+        InputError: it is not there, or the engine is not in it.
+    """
+    peer = Peer(name, python or sys.executable)
+    package = KINDS[name].package
+    look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec('{package}') is None)"
+    try:
+        found = subprocess.run([peer.python, "-c", look], capture_output=True, check=False)
+    except OSError as error:
+        raise InputError(
+            error.strerror or str(error), setting="peer_python", value=peer.python
+        ) from None
+    if found.returncode:
+        raise InputError(
+            f"{peer.python} has no {package}; pip install {KINDS[name].distribution}, best in an "
+            "environment of its own whose Python is then named by --peer-python",
+            setting="against",
+            value=name,
+        )
+    return peer
+
+
+def run_peer(peer: Peer, job: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The lines of its script's answer.
+
+    Args:
+        peer: the engine.
+        job: see `vllm_child.py` and `peer_child.py`.
+        folder: for its files.
+
+    Raises:
+        HydragenError: it failed; the message ends with its last lines.
+    """
+    kind = KINDS[peer.name]
+    alone = folder / "script"  # Python looks for modules beside a script: there are none here
+    alone.mkdir()
+    script = shutil.copy(kind.script, alone)
+    command = [peer.python, str(script)]
+    return run_child(peer.name, command, job, folder, kind.environment)
