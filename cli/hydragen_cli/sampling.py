@@ -28,7 +28,7 @@ _NOT_EXACT = (
     "--kv-dtype fp8: keys and values are rounded to 8 bits; samples are not exactly the model's"
 )
 _NOT_EXACT_WEIGHTS = (
-    "linear layers in 8 bits: weights and inputs are rounded; samples are not exactly the model's"
+    "linear layers in {}: weights and inputs are rounded; samples are not exactly the model's"
 )
 _NOT_EXACT_PROMPTS = (
     "--long-prompt homer: {} beyond the context condensed to half of it; what is drawn is not "
@@ -120,7 +120,7 @@ def prepare(
     if choice.kv_dtype == "fp8":
         note(_NOT_EXACT, quiet=quiet)
     if sampler.source.is_quantised:
-        note(_NOT_EXACT_WEIGHTS, quiet=quiet)
+        note(_NOT_EXACT_WEIGHTS.format(sampler.source.layers_kind), quiet=quiet)
     if part := sampler.source.stack:
         note(_NOT_EXACT_STACK.format(part, size(part.n_bytes)), quiet=quiet)
     return sampler, built

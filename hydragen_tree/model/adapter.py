@@ -26,7 +26,7 @@ from hydragen_tree.model.ordered_experts import CPU_FORMS, order_experts
 from hydragen_tree.model.ordered_functions import order_functions
 from hydragen_tree.model.ordered_layers import forget_tables, order_layers
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
-from hydragen_tree.model.quantising import forget_originals
+from hydragen_tree.model.quantising import forget_originals, quantised_layers
 from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.model.recurrence import Recurrence
 from hydragen_tree.model.rotary import fix_frequencies
@@ -234,6 +234,8 @@ class TreeModel:
             order_experts(model)
             order_functions(model, CPU_FORMS)
         elif model.device.type == "cpu":
+            if quantised_layers(model):
+                fuse_projections(model)
             self._is_packed = pack_projections(model) > 0
         self.is_compiled = False
         self.model = model

@@ -2,7 +2,8 @@
 
 import torch
 
-from hydragen_kernels.inputs import FP8
+from hydragen_kernels.inputs import FP8, dtype_name
+from hydragen_kernels.narrow_product import why_unavailable
 from hydragen_tree.errors import InputError
 from hydragen_tree.shape import KVShape
 
@@ -11,6 +12,7 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_NARROW = {"int8": torch.int8, "bfloat16": torch.bfloat16}
 _FP8_DEVICES = ("cpu", "cuda")
 _FP8_STEP = 16  # numbers of a head on a GPU, whose kernels read 16 bytes at a time
 
@@ -33,7 +35,38 @@ def asked_dtype(dtype: str, stored: torch.dtype, device: torch.device) -> torch.
     return _DTYPES[dtype]
 
 
-def auto_or_fp8(setting: str, given: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+def linear_dtype(given: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type that a user names, of linear layers.
+
+    Args:
+        given: `auto`, `fp8`, or on a CPU `int8` or `bfloat16`.
+        dtype: that of the rest.
+        device: where they will be.
+
+    Raises:
+        InputError: none of them, or one that the device does not multiply.
+    """
+    if given not in _NARROW:
+        return auto_or_fp8("weights", given, dtype, device, *_NARROW)
+    kind = _NARROW[given]
+    if device.type != "cpu":
+        raise InputError(f"not on {device}; expected cpu", setting="weights", value=given)
+    if dtype == torch.float32 and (why := why_unavailable(kind)):
+        raise InputError(
+            f"cannot be multiplied here: {why}; use auto", setting="weights", value=given
+        )
+    if dtype != torch.float32 and dtype != kind:
+        raise InputError(
+            f"only with a dtype of float32, not of {dtype_name(dtype)}; leave that out",
+            setting="weights",
+            value=given,
+        )
+    return kind
+
+
+def auto_or_fp8(
+    setting: str, given: str, dtype: torch.dtype, device: torch.device, *others: str
+) -> torch.dtype:
     """The type that a user names, of what may have 8 bits.
 
     Args:
@@ -41,12 +74,14 @@ def auto_or_fp8(setting: str, given: str, dtype: torch.dtype, device: torch.devi
         given: `auto` or `fp8`.
         dtype: that of the rest.
         device: where it will be.
+        others: names that would have been right too.
 
     Raises:
         InputError: neither of the two, or 8 bits on a device that has none.
     """
     if given not in ("auto", "fp8"):
-        raise InputError("expected auto or fp8", setting=setting, value=given)
+        expected = ", ".join(("auto", *others)) + " or fp8"
+        raise InputError(f"expected {expected}", setting=setting, value=given)
     if given == "auto":
         return dtype
     if device.type not in _FP8_DEVICES:

@@ -59,10 +59,16 @@ def weight_bytes(source: ModelSource) -> dict[torch.dtype, int]:
     for weight in model.parameters():
         n_bytes[weight.dtype] += weight.nbytes
     by_blocks = source.stored.by_blocks
-    if source.is_quantised and multiplies(source.device, by_blocks=bool(by_blocks)):
-        for _, layer in quantisable(model):
-            n_bytes[source.dtype] -= layer.weight.nbytes
-            n_bytes[FP8] += layer.weight.numel() + layer.out_features * torch.float32.itemsize
+    kind = source.weights
+    widens = kind == FP8 and not multiplies(source.device, by_blocks=bool(by_blocks))
+    if source.is_quantised and not widens:
+        head = model.get_output_embeddings()
+        for _, layer in quantisable(model, kind):
+            if layer is not head or not source.config.tie_word_embeddings:
+                n_bytes[source.dtype] -= layer.weight.nbytes
+            n_bytes[kind] += layer.weight.numel() * kind.itemsize
+            if kind != torch.bfloat16:
+                n_bytes[kind] += layer.out_features * torch.float32.itemsize
     return dict(n_bytes)
 
 
@@ -74,7 +80,7 @@ def _weights(source: ModelSource) -> str:
     kinds = ", ".join(f"{n / 1e9:,.2f} GB in {dtype_name(kind)}" for kind, n in sizes.items())
     if source.stored.widened_from:
         kinds += f", widened from {source.stored.widened_from} as they are loaded"
-    if not source.is_quantised or FP8 in sizes:
+    if source.weights != FP8 or FP8 in sizes:
         return kinds
     what = "no 8 bits scaled by blocks" if source.stored.by_blocks else "no 8 bits"
     return f"{kinds}: the device multiplies {what}, so they are widened when they are loaded"

@@ -24,6 +24,7 @@ from torch.nn import functional
 from hydragen_kernels.inputs import FP8
 from hydragen_kernels.quantise import quantise_groups
 from hydragen_kernels.reference import narrow
+from hydragen_tree.model.rounded_linear import RoundedLinear, constant, joined_bias
 
 BLOCK = 128  # channels and inputs that share a scale, where weights are scaled by blocks
 STEP = 16  # sizes of weights have to be multiples of it
@@ -78,7 +79,7 @@ def widen_blocks(numbers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (numbers.float() * spread[:, :width]).to(dtype)
 
 
-class Fp8Linear(nn.Module):
+class Fp8Linear(RoundedLinear):
     """A linear layer whose weights and inputs are quantised.
 
     Args:
@@ -87,12 +88,6 @@ class Fp8Linear(nn.Module):
         bias: `[out]`, added in its own dtype.
         input_scale: `[]` float32, for all inputs; None: found for each.
         dtype: of the model; weights are kept in it where the device multiplies no 8 bits.
-
-    Attributes:
-        in_features: numbers of an input.
-        out_features: numbers of an output.
-        original: the weights before they were quantised, wherever they are, for as long as they
-            are to be compared with; None: there are none.
     """
 
     def __init__(
@@ -104,26 +99,21 @@ class Fp8Linear(nn.Module):
         *,
         dtype: torch.dtype,
     ) -> None:
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self.by_blocks = scale.ndim == 2
-        self.original: Tensor | None = None
-        if not multiplies(weight.device, by_blocks=self.by_blocks):
+        by_blocks = scale.ndim == 2
+        if not multiplies(weight.device, by_blocks=by_blocks):
             weight = widen(weight, scale, dtype)
-        self.weight = _constant(weight)
-        self.scale = _constant(scale.float().contiguous())
-        self.bias = None if bias is None else _constant(bias)
-        self.input_scale = None if input_scale is None else _constant(input_scale.float())
+        super().__init__(weight, weight.shape[0], weight.shape[1], bias)
+        self.by_blocks = by_blocks
+        self.scale = constant(scale.float().contiguous())
+        self.input_scale = None if input_scale is None else constant(input_scale.float())
 
     @property
     def is_quantised(self) -> bool:
         """Whether the weights are held in 8 bits; else in the model's dtype."""
         return bool(self.weight.dtype == FP8)
 
-    def exact_weight(self, dtype: torch.dtype) -> Tensor:
-        """The weights before they were quantised, in the model's dtype, or what they stand for."""
-        if self.original is not None:
-            return self.original.to(self.weight.device)
+    def stands_for(self, dtype: torch.dtype) -> Tensor:
+        """What the weights stand for: `[out, in]`."""
         return widen(self.weight, self.scale, dtype) if self.is_quantised else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,11 +151,7 @@ class Fp8Linear(nn.Module):
 
     @classmethod
     def side_by_side(cls, layers: Sequence["Fp8Linear"]) -> "Fp8Linear | None":
-        """Layers of one input as one; None where that is another product.
-
-        Args:
-            layers: of one input size; all with a bias or all without.
-        """
+        """Layers of one input as one; None where that is another product."""
         first = layers[0]
         fixed = [layer.input_scale for layer in layers]
         if len({(layer.is_quantised, layer.by_blocks) for layer in layers}) > 1:
@@ -174,11 +160,10 @@ class Fp8Linear(nn.Module):
             return None
         if first.by_blocks and any(layer.out_features % BLOCK for layer in layers):
             return None
-        biases = tuple(layer.bias for layer in layers if layer.bias is not None)
         return cls(
             torch.cat(tuple(layer.weight for layer in layers)),
             torch.cat(tuple(layer.scale for layer in layers)),
-            torch.cat(biases) if biases else None,
+            joined_bias(layers),
             first.input_scale,
             dtype=first.weight.dtype,
         )
@@ -284,7 +269,3 @@ def widen(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     if scale.ndim == 2:
         return widen_blocks(weight, scale, dtype)
     return Quantised(weight, scale[:, None]).widened(dtype)
-
-
-def _constant(x: Tensor) -> nn.Parameter:
-    return nn.Parameter(x, requires_grad=False)

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from hydragen_kernels.layers import Activation, NormForm, gated, rms_norm, rotate
 from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.model.alike import is_near, is_same, numbers, takes_one
-from hydragen_tree.model.fp8_linear import Fp8Linear
 from hydragen_tree.model.projections import join_projections
+from hydragen_tree.model.rounded_linear import RoundedLinear
 
 _ROTATION = "apply_rotary_pos_emb"
 _PROBES = 4  # rows
@@ -49,7 +49,7 @@ class _GatedLayer(nn.Module):
     """down(activation(gate(x)) * up(x)): two products, and one launch between."""
 
     def __init__(
-        self, gate_up: nn.Linear | Fp8Linear, down: nn.Module, activation: Activation
+        self, gate_up: nn.Linear | RoundedLinear, down: nn.Module, activation: Activation
     ) -> None:
         super().__init__()
         self.gate_up, self.down, self.activation = gate_up, down, activation

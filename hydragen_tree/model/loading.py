@@ -22,7 +22,7 @@ from hydragen_tree.attention.table import backend
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
 from hydragen_tree.model.chunk_sizes import refuse_to_condense
 from hydragen_tree.model.device import find_device
-from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, refuse_fp8_heads
+from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, linear_dtype, refuse_fp8_heads
 from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.locating import locate
 from hydragen_tree.model.quantised_files import StoredWeights, stored_weights
@@ -103,8 +103,8 @@ class ModelSource:
 
     @property
     def is_quantised(self) -> bool:
-        """Whether linear layers multiply numbers of 8 bits."""
-        return self.weights == FP8
+        """Whether linear layers multiply numbers of fewer bits than the rest of the model has."""
+        return self.weights != self.dtype
 
     @property
     def heads(self) -> Heads:
@@ -171,7 +171,8 @@ def find_model(
         dtype: `auto` (float32 on a CPU, else as stored), `float32`, `bfloat16`, `float16`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
         kv_dtype: of keys and values: `auto` (like the rest), or `fp8`, which is not exact.
-        weights: of linear layers: `auto` (like the rest), or `fp8`, which is not exact.
+        weights: of linear layers: `auto` (like the rest), or `fp8`, on a CPU also `int8` or
+            `bfloat16`, none of which is exact.
         weights_memory: bytes for all weights of a stack; None: all of it.
         long_prompt: of prompts beyond the context: `refuse`, or `homer`, which is not exact.
         tensor_parallel: devices that have the model together.
@@ -202,7 +203,7 @@ def find_model(
         )
     if stored.is_stack and weights != "auto":
         raise InputError(f"{model} is a stack; use auto", setting="weights", value=weights)
-    linear = auto_or_fp8("weights", "fp8" if stored.is_fp8 else weights, kind, place)
+    linear = linear_dtype("fp8" if stored.is_fp8 else weights, kind, place)
     refuse_to_condense(long_prompt, model, config, tensor_parallel, batch_invariant)
     if tensor_parallel > 1:
         refuse_to_split(tensor_parallel, gguf, stored, linear, place)
@@ -238,7 +239,7 @@ def _refuse_variant(source: ModelSource) -> None:
     """
     variants = {
         f"{source.device.type}": source.device.type not in ("cpu", "cuda"),
-        "linear layers in 8 bits": source.is_quantised,
+        "linear layers in fewer bits": source.is_quantised,
         "a stack": source.stack is not None,
         "layers that keep running states": source.shape.state_bytes > 0,
         "a model that several devices have together": source.ranks > 1,
@@ -305,9 +306,9 @@ def load_weights(source: ModelSource, ranks: Ranks = ALONE) -> PreTrainedModel:
         ) from error
     check_loaded(source.name, found)
     rounds = source.is_quantised and not source.stored.is_fp8
-    if rounds and not quantise_layers(model, source.device):
+    if rounds and not quantise_layers(model, source.device, source.weights):
         raise ModelError(
-            "has no linear layers that are taken to 8 bits; leave out ",
+            "has no linear layers that are taken to fewer bits; leave out ",
             Setting("weights"),
             setting="model",
             value=source.name,

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hydragen_tree.model.fp8_linear import Fp8Linear
+from hydragen_tree.model.narrow_linear import NarrowLinear
+from hydragen_tree.model.rounded_linear import RoundedLinear
 
-_LINEAR = nn.Linear, Fp8Linear
+_LINEAR = nn.Linear, Fp8Linear, NarrowLinear
 _MOST_COPIED_BYTES = 256 << 20
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -37,7 +39,7 @@ class _Handed:
 class _Product(nn.Module):
     """Several linear layers of one input as one layer."""
 
-    def __init__(self, layer: nn.Linear | Fp8Linear, widths: list[int]) -> None:
+    def __init__(self, layer: nn.Linear | RoundedLinear, widths: list[int]) -> None:
         super().__init__()
         self.layer, self.widths = layer, widths
         self.handed = _Handed()
@@ -96,7 +98,7 @@ def _fuse(module: nn.Module, names: Sequence[str]) -> bool:
     return True
 
 
-def join_projections(layers: Sequence[nn.Module]) -> nn.Linear | Fp8Linear | None:
+def join_projections(layers: Sequence[nn.Module]) -> nn.Linear | RoundedLinear | None:
     """Layers of one input as one, their outputs side by side; None where they are not of one kind.
 
     Args:
@@ -107,11 +109,12 @@ def join_projections(layers: Sequence[nn.Module]) -> nn.Linear | Fp8Linear | Non
     return _side_by_side(linear) if len(linear) == len(layers) and len(kinds) == 1 else None
 
 
-def _side_by_side(layers: Sequence[nn.Linear | Fp8Linear]) -> nn.Linear | Fp8Linear | None:
+def _side_by_side(layers: Sequence[nn.Linear | RoundedLinear]) -> nn.Linear | RoundedLinear | None:
     """Layers of one kind as one; None where quantised ones cannot be."""
-    quantised = [layer for layer in layers if isinstance(layer, Fp8Linear)]
-    if quantised:
-        return Fp8Linear.side_by_side(quantised) if len(quantised) == len(layers) else None
+    rounded = [layer for layer in layers if isinstance(layer, RoundedLinear)]
+    if rounded:
+        kinds = {type(layer) for layer in layers}
+        return type(rounded[0]).side_by_side(rounded) if len(kinds) == 1 else None
     weight = torch.cat(tuple(layer.weight for layer in layers))
     biases = tuple(layer.bias for layer in layers if layer.bias is not None)
     whole = nn.Linear(weight.shape[1], weight.shape[0], bool(biases), device="meta")
@@ -184,5 +187,5 @@ def pack_projections(model: nn.Module) -> int:
 
 def products_of(model: nn.Module) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
     """The matrix products of a step: the width of each one's input, and what computes it."""
-    kinds = (nn.Linear, _Packed, Fp8Linear)
+    kinds = (nn.Linear, _Packed, RoundedLinear)
     return [(one.in_features, one) for one in model.modules() if isinstance(one, kinds)]

@@ -1,4 +1,4 @@
-"""A model's linear layers in 8 bits: which of them, and what that does to its logits."""
+"""A model's linear layers in fewer bits: which of them, and what that does to its logits."""
 
 import re
 from collections import Counter
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from hydragen_kernels.inputs import FP8
 from hydragen_tree.model.fp8_linear import Fp8Linear, fits
+from hydragen_tree.model.narrow_linear import NarrowLinear
+from hydragen_tree.model.rounded_linear import RoundedLinear
 
 # Routers choose experts: between two that are nearly as good, rounding would decide.
 _ROUTERS = re.compile(r"(^|[._])(gate|router)(\.|$)")
@@ -24,59 +27,70 @@ class LogitError:
     """How far a quantised model's logits are from its own in its own dtype, after some tokens.
 
     Attributes:
+        bits: of weights and inputs.
         tokens: after which logits were compared.
         relative: norm of the difference over the norm of the logits, each row's mean taken off:
             only differences between logits matter.
         other_best: share of the tokens after which another token is the best.
     """
 
+    bits: int
     tokens: int
     relative: float
     other_best: float
 
     def __str__(self) -> str:
         return (
-            f"rounding to 8 bits moves logits by {self.relative:.1%} (norm), and the best token is "
-            f"another one after {self.other_best:.0%} of the first prompt's {self.tokens} tokens"
+            f"rounding to {self.bits} bits moves logits by {self.relative:.1%} (norm), and the "
+            f"best token is another one after {self.other_best:.0%} of the first prompt's "
+            f"{self.tokens} tokens"
         )
 
 
-def quantisable(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
-    """The linear layers that may be quantised, by name: all but the head and routers.
+def quantisable(model: PreTrainedModel, kind: torch.dtype = FP8) -> Iterator[tuple[str, nn.Linear]]:
+    """The linear layers that may be quantised, by name: all but routers and, in fp8, the head.
 
-    Left out are also layers that share their weights, and those of sizes that GPUs do not take.
+    Left out are also layers that share their weights, but for a head that shares those of the
+    embeddings, and those of sizes that cannot be multiplied.
 
     Args:
         model: as it was loaded.
+        kind: what they are taken to.
     """
     head = model.get_output_embeddings()
     users = Counter(id(p) for module in model.modules() for p in module._parameters.values())
     for name, layer in model.named_modules():
-        if type(layer) is not nn.Linear or layer is head or _ROUTERS.search(name):
+        if type(layer) is not nn.Linear or _ROUTERS.search(name):
             continue
-        if fits(layer) and users[id(layer.weight)] == 1:
+        if kind == FP8:
+            takes, is_own = fits(layer) and layer is not head, False
+        else:
+            takes, is_own = True, layer is head
+        if takes and (is_own or users[id(layer.weight)] == 1):
             yield name, layer
 
 
-def quantise_layers(model: PreTrainedModel, device: torch.device) -> int:
+def quantise_layers(model: PreTrainedModel, device: torch.device, kind: torch.dtype = FP8) -> int:
     """Quantises a model's linear layers in place, each as it is moved to the device.
 
     Args:
         model: anywhere; what is not quantised stays where it is.
         device: where the quantised layers will be.
+        kind: what they are taken to: float8_e4m3fn, or on a CPU int8 or bfloat16.
 
     Returns:
         How many layers there were.
     """
-    layers = list(quantisable(model))
+    layers = list(quantisable(model, kind))
     for name, layer in layers:
-        model.set_submodule(name, Fp8Linear.of(layer, device))
+        rounded = Fp8Linear.of(layer, device) if kind == FP8 else NarrowLinear.of(layer, kind)
+        model.set_submodule(name, rounded)
     return len(layers)
 
 
-def quantised_layers(model: nn.Module) -> list[Fp8Linear]:
+def quantised_layers(model: nn.Module) -> list[RoundedLinear]:
     """The layers that have been quantised."""
-    return [layer for layer in model.modules() if isinstance(layer, Fp8Linear)]
+    return [layer for layer in model.modules() if isinstance(layer, RoundedLinear)]
 
 
 def forget_originals(model: nn.Module) -> None:
@@ -96,12 +110,13 @@ def measure_logit_error(model: PreTrainedModel, tokens: Sequence[int]) -> LogitE
         tokens: of a prompt; of a long one the first are used.
     """
     ids = torch.tensor([list(tokens[:COMPARED_TOKENS])], device=model.device)
-    found = _logits(model, ids)
+    found, layers = _logits(model, ids), quantised_layers(model)
     with ExitStack() as hooks:
-        for layer in quantised_layers(model):
+        for layer in layers:
             hooks.enter_context(layer.register_forward_hook(_exact_output))
         exact = _logits(model, ids)
     return LogitError(
+        min(layer.bits for layer in layers),
         ids.shape[1],
         float((found - exact).norm() / exact.norm()),
         float((found.argmax(1) != exact.argmax(1)).double().mean()),
@@ -110,7 +125,7 @@ def measure_logit_error(model: PreTrainedModel, tokens: Sequence[int]) -> LogitE
 
 def _exact_output(layer: nn.Module, inputs: tuple[Any, ...], _: Tensor) -> Tensor:
     """What a layer would have said had nothing been quantised."""
-    assert isinstance(layer, Fp8Linear)
+    assert isinstance(layer, RoundedLinear)
     (x,) = inputs
     return functional.linear(x, layer.exact_weight(x.dtype), layer.bias)
 

@@ -127,9 +127,11 @@ class Sampler(NotebookView):
             device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
             kv_dtype: of keys and values: `auto` (as the rest), or `fp8`: float8_e4m3fn without
                 scales. Half the memory of 16 bits; samples are not exactly the model's.
-            weights: of linear layers but the head: `auto` (as the rest), or `fp8`: float8_e4m3fn
-                with a scale for each output channel, their inputs with one for each row. Faster
-                from some 200 rows on; samples are not exactly the model's, see `logit_error`.
+            weights: of linear layers: `auto` (as the rest), `fp8`, of all but the head:
+                float8_e4m3fn with a scale for each output channel, their inputs with one for each
+                row, faster on a GPU from some 200 rows on; or on a CPU `int8`, likewise, with a
+                scale for each 128 inputs, or `bfloat16`. Samples are not exactly the model's, see
+                `logit_error`.
             weights_memory: bytes for all weights of a stack, which `hydragen stack` writes; None:
                 all of it. The fewer, the further samples are from the model's.
             tensor_parallel: devices that have the model together. Such a sampler does not draw

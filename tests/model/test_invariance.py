@@ -133,7 +133,7 @@ def test_angles_are_the_same_in_any_order_of_asking(random_model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"weights": "fp8"}, "not with linear layers in 8 bits"),
+        ({"weights": "fp8"}, "not with linear layers in fewer bits"),
         ({"kv_dtype": "fp8"}, "its attention: reads numbers of 32 and 16 bits"),
         ({"attention": "torch"}, "attention torch sums in an order that its batch decides"),
     ],
