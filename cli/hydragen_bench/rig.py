@@ -91,7 +91,8 @@ class Rig:
         self.model, self.vocabulary = model, vocabulary
         self.shape = replace(shape, itemsize=self.kv_dtype.itemsize)
         sizes = shape.q_heads, shape.kv_heads, shape.head_dim
-        self.heads = Heads(*sizes, dtype, model.device, kv_dtype)
+        is_ordered = model.backend == "ordered"
+        self.heads = Heads(*sizes, dtype, model.device, kv_dtype, is_ordered=is_ordered)
 
     @property
     def _tolerance(self) -> float:

@@ -111,12 +111,22 @@ def test_decode_with_weights_of_8_bits(capsys: pytest.CaptureFixture[str]) -> No
     assert "random weights in fp8" in capsys.readouterr().out
 
 
-def test_both_modes_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_modes_beside_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[bool] = []
+
+    def time_tree(own: rig.Rig, point: configs.Point) -> tuple[float, float, float]:
+        timed.append(own.heads.is_ordered and own.model.batch_invariant)
+        return decode.time_tree(own, point)
+
+    monkeypatch.setattr(order_cost, "time_tree", time_tree)
     figures = order_cost.run("small", [configs.Point(6, 20, 6)])
     [row] = drawn("decode", figures, tmp_path)
     assert (row["rows"], row["prefix"], row["new_tokens"]) == (6, 20, 6)
     assert row["default_ms"] > 0
     assert row["invariant_ms"] > 0
+    assert timed == [False, True]
     header, line = capsys.readouterr().out.splitlines()[-2:]
     assert len(header.split()) == len(line.split()) == 6
 
