@@ -18,7 +18,8 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
     It is of files alone: what transformers makes of a configuration holds its own version, the
     folder's path, and what loading wrote into it. The dtypes of keys and values and of linear
     layers, or how many blocks of a stack there are, are named where they are not that of the rest,
-    and the batch-invariant mode where it is taken.
+    and the batch-invariant mode where it is taken: what a row's numbers are then depends on how many
+    ranks sum up, and on nothing else.
     """
     digest = hashlib.sha256()
     for file in _model_files(source):
@@ -33,7 +34,7 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
     kinds = {"kv_dtype": kv_dtype, "weights": source.layers_kind, "long_prompt": long_prompt}
     others = {name: kind for name, kind in kinds.items() if kind is not None}
     if source.batch_invariant:
-        others["batch_invariant"] = "true"
+        others["batch_invariant"] = "true" if source.ranks == 1 else f"by {source.ranks} ranks"
     return {
         "name": source.name,
         "revision": source.revision or "",

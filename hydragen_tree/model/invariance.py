@@ -24,7 +24,7 @@ from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import ModelSource
-from hydragen_tree.model.ranks import Ranks
+from hydragen_tree.model.ranks import MOST_ORDERED_RANKS, Ranks
 from hydragen_tree.shape import KVShape
 
 # Operations that make each number of numbers at its own place, rounded once, or that only move
@@ -48,6 +48,12 @@ _pin_memory is_pinned pin_memory cos erf exp gelu log sigmoid silu sin softplus 
 """
 _KNOWN_ON_GPU = _KNOWN | frozenset(_ALONE_ON_GPU.split())
 _OF_WHOLE_NUMBERS = {"cumsum"}
+# Sums of two ranks: a number of each, rounded once.
+_OF_TWO_RANKS = {
+    "c10d::allreduce",
+    "symm_mem::one_shot_all_reduce_copy",
+    "symm_mem::two_shot_all_reduce_out",
+}
 _PAGE = 16
 _SEGMENT = _PAGE  # tokens that are looked at in a prefill pass
 _TAIL = 3  # and after them in decode steps
@@ -137,6 +143,8 @@ class _Probe:
         """The first operation that could look at other rows, as a clause; None if there is none."""
         self._segment([])  # tables of positions are made
         known = _KNOWN_ON_GPU if self._model.is_fused else _KNOWN
+        if self._model.ranks.size <= MOST_ORDERED_RANKS:
+            known |= _OF_TWO_RANKS
         with _calls(self._model.model) as calls, _Audit(calls, known) as audit:
             self._segment([])
         why: str | None = audit.why

@@ -27,7 +27,7 @@ from hydragen_tree.model.eos import stated_eos
 from hydragen_tree.model.locating import locate
 from hydragen_tree.model.quantised_files import StoredWeights, stored_weights
 from hydragen_tree.model.quantising import quantise_layers
-from hydragen_tree.model.ranks import ALONE, Ranks
+from hydragen_tree.model.ranks import ALONE, MOST_ORDERED_RANKS, Ranks
 from hydragen_tree.model.recurrence import kinds_of
 from hydragen_tree.model.rotary import fixed_tokens, longrope_tokens
 from hydragen_tree.model.stack_files import StackPart, choose_part, load_stack
@@ -242,7 +242,7 @@ def _refuse_variant(source: ModelSource) -> None:
         "linear layers in fewer bits": source.is_quantised,
         "a stack": source.stack is not None,
         "layers that keep running states": source.shape.state_bytes > 0,
-        "a model that several devices have together": source.ranks > 1,
+        "a model that more than two devices have together": source.ranks > MOST_ORDERED_RANKS,
     }
     why = [f"not with {what}" for what, is_so in variants.items() if is_so]
     if limit := backend("ordered").why_not(source.heads):

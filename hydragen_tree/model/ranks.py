@@ -32,6 +32,8 @@ T = TypeVar("T")
 # Who waits for work waits for as long as it takes; that a rank is gone is noticed otherwise.
 _PATIENCE = timedelta(days=30)
 _SHORT_BYTES, _LENGTH_BYTES = 512, 8
+# Two numbers have one sum, whoever adds them up and however many there are beside them.
+MOST_ORDERED_RANKS = 2
 
 
 class RankLostError(HydragenError):

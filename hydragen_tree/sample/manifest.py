@@ -277,8 +277,9 @@ class Manifest:
         if "dtype" not in self.model:
             return None
         where = f"on another device of this kind ({self.model.get('device', 'unknown')})"
-        if "batch_invariant" in self.model:
-            return f"every sample and log-probability, bit for bit, {where}"
+        if invariant := self.model.get("batch_invariant"):
+            held = "" if invariant == "true" else f", held {invariant}"
+            return f"every sample and log-probability, bit for bit, {where}{held}"
         if self.model["dtype"] == "float32":
             return f"every sample, up to rounding of the model's sums, {where}"
         return f"random numbers; samples may differ, as sums depend on the batch, {where}"

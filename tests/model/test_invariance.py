@@ -147,6 +147,13 @@ def test_what_has_no_order_of_its_own_is_refused(
         )
 
 
+def test_sums_of_more_than_two_ranks_have_an_order(tmp_path: Path) -> None:
+    shrunken("llama", num_key_value_heads=4).save_pretrained(tmp_path)
+    find_model(str(tmp_path), device="cpu", tensor_parallel=2, batch_invariant=True)
+    with pytest.raises(InputError, match="batch_invariant: not with a model that more than two"):
+        find_model(str(tmp_path), device="cpu", tensor_parallel=4, batch_invariant=True)
+
+
 def test_without_a_compiler_it_is_refused(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

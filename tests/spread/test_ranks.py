@@ -34,6 +34,21 @@ def test_two_ranks_draw_what_one_process_does_and_end_together(random_model: Pat
     assert not any(map(is_alive, pids))  # the other one could only wait
 
 
+def test_two_ranks_in_one_order_of_summation(random_model: Path) -> None:
+    drawn = []
+    for max_rows in (3, 16):
+        sampler = Sampler.from_pretrained(
+            str(random_model), max_rows=max_rows, tensor_parallel=2, batch_invariant=True
+        )
+        spread = SpreadSampler(sampler, device_crew(sampler, find_devices("cpu,cpu")))
+        drawn.append(by_name(spread.sample(prompts(), N, SETTINGS)))
+    few, many = drawn
+    assert few.keys() == many.keys()
+    for name, sample in few.items():
+        assert (sample.token_ids, sample.logprob) == (many[name].token_ids, many[name].logprob)
+    assert sampler.fingerprint["batch_invariant"] == "by 2 ranks"  # and not as by one
+
+
 def test_devices_come_in_whole_groups(random_model: Path) -> None:
     sampler = Sampler.from_pretrained(str(random_model), tensor_parallel=2)
     assert device_crew(sampler, find_devices("cpu,cpu,cpu,cpu")).names == ["cpu 1", "cpu 2"]
