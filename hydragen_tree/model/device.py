@@ -1,10 +1,11 @@
 """Where a model is put: a device that is there, or an error that says which are."""
 
+import re
 import warnings
 
 import torch
 
-from hydragen_tree.errors import InputError, first_line
+from hydragen_tree.errors import HydragenError, InputError, Setting, first_line
 
 
 def find_device(name: str) -> torch.device:
@@ -39,4 +40,16 @@ def find_device(name: str) -> torch.device:
         f"torch {torch.__version__} finds no such device here; expected auto, {', '.join(there)}",
         setting="device",
         value=name,
+    )
+
+
+def out_of_memory(error: torch.OutOfMemoryError) -> HydragenError:
+    """What to say when a device's memory is at its end, though a run keeps within what it found."""
+    asked = re.search(r"ried to allocate ([\d.]+ \w+)", str(error))
+    wanted = f" for {asked[1]} more" if asked else ""
+    return HydragenError(
+        f"out of memory: the device had no room{wanted}; see what else runs there, or lower ",
+        Setting("memory_bytes"),
+        " or ",
+        Setting("max_rows"),
     )

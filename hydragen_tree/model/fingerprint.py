@@ -18,8 +18,8 @@ def fingerprint(source: ModelSource) -> dict[str, str]:
     It is of files alone: what transformers makes of a configuration holds its own version, the
     folder's path, and what loading wrote into it. The dtypes of keys and values and of linear
     layers, or how many blocks of a stack there are, are named where they are not that of the rest,
-    and the batch-invariant mode where it is taken: what a row's numbers are then depends on how many
-    ranks sum up, and on nothing else.
+    and the batch-invariant mode where it is taken: a row's numbers then depend on how many ranks
+    sum up, and on nothing else.
     """
     digest = hashlib.sha256()
     for file in _model_files(source):

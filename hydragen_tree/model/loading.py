@@ -296,7 +296,7 @@ def load_weights(source: ModelSource, ranks: Ranks = ALONE) -> PreTrainedModel:
     try:
         with without_reports():
             model, found = _load(source, ranks)
-    except ModelError:
+    except (ModelError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # safetensors, OSError, pickle, size mismatches: many types
         raise ModelError(

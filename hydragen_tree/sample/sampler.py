@@ -18,6 +18,7 @@ from hydragen_tree.branch.budget import batch_rows
 from hydragen_tree.branch.long_prompts import check_prompts, stand_ins
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.device import out_of_memory
 from hydragen_tree.model.fingerprint import fingerprint
 from hydragen_tree.model.invariance import adapted, ordered_attention
 from hydragen_tree.model.loading import ModelSource, find_model, load_tokenizer, load_weights
@@ -273,11 +274,18 @@ class Sampler(NotebookView):
         return EndConditions.of(self._detokenizer, self.source.eos_ids, settings, prompts)
 
     def _on_device(self, samples: Iterator[Sample]) -> Iterator[Sample]:
-        """The same samples, drawn with the model's device current: kernels start there."""
+        """The same samples, drawn with the model's device current: kernels start there.
+
+        Raises:
+            HydragenError: the device has run out of memory.
+        """
         device = self.source.device
         while True:
-            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-                sample = next(samples, None)
+            try:
+                with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                    sample = next(samples, None)
+            except torch.OutOfMemoryError as error:
+                raise out_of_memory(error) from error
             if sample is None:
                 return
             yield sample

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hydragen_tree.errors import HydragenError, first_line
+from hydragen_tree.model.device import out_of_memory
 from hydragen_tree.model.quantising import LogitError
 from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.prompt.prompts import Prompt
@@ -200,6 +202,8 @@ def as_error(error: Exception) -> HydragenError:
     """What went wrong, as an error that can be sent; one that nobody foresaw says where."""
     if isinstance(error, HydragenError):
         return error
+    if isinstance(error, torch.OutOfMemoryError):
+        return out_of_memory(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"
     return HydragenError(f"{type(error).__name__}: {first_line(error)} ({where})")

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hydragen_tree.spread.devices import device_crew, find_devices
 from hydragen_tree.spread.processes import ProcessCrew
 from hydragen_tree.spread.spread_sampler import SpreadSampler
 from tests.sample.test_sampler import SETTINGS, prompts
+from tests.spread.exhausting import exhausting
 
 Drawn = dict[tuple[str, int], Sample]
 N = 40
@@ -118,6 +120,33 @@ def test_killed_processes(sampler: Sampler, whole: Drawn) -> None:
         os.kill(crew.pids[1], signal.SIGKILL)
         with pytest.raises(HydragenError, match=r"cpu 1: killed by SIGTERM.*are intact"):
             list(samples)
+
+
+def test_a_device_out_of_memory(sampler: Sampler, whole: Drawn) -> None:
+    def spread_with(*short: str) -> SpreadSampler:
+        makers = device_crew(sampler, find_devices("cpu,cpu"))._makers
+        crew = ProcessCrew(
+            {
+                name: [partial(exhausting, maker) if name in short else maker for maker in own]
+                for name, own in makers.items()
+            }
+        )
+        return SpreadSampler(sampler, crew, said.append)
+
+    said: list[str] = []
+    assert_same(by_name(spread_with("cpu 2").sample(prompts(), N, SETTINGS)), whole)
+    assert len(said) == 1
+    assert said[0].startswith("cpu 2: out of memory: the device had no room for 2.50 GiB more;")
+    assert "the others draw its" in said[0]
+
+    samples, drawn = spread_with("cpu 1", "cpu 2").sample(prompts(), N, SETTINGS), []
+    with pytest.raises(HydragenError, match=r"cpu 1: out of memory: .* cpu 2: .* are intact"):
+        drawn += samples
+    done: dict[str, set[int]] = {}
+    for sample in drawn:
+        done.setdefault(sample.task_id, set()).add(sample.sample_index)
+    rest = spread_with().sample(prompts(), N, SETTINGS, done=done)
+    assert_same(by_name(iter([*drawn, *rest])), whole)
 
 
 def test_an_error_of_all_is_the_run_s_error(random_model: Path) -> None:
