@@ -1,11 +1,12 @@
 """A Ray cluster, as far as it matters here: joined, and asked what it has."""
 
+import re
 import signal
 import threading
 from importlib.util import find_spec
 from typing import Any
 
-from hydragen_tree.errors import InputError, first_line
+from hydragen_tree.errors import HydragenError, InputError, first_line
 
 
 def join(address: str) -> None:
@@ -35,6 +36,28 @@ def resources() -> dict[str, float]:
     """What the cluster that was joined has, such as `CPU` and `GPU`."""
     found: dict[str, float] = import_ray().cluster_resources()
     return found
+
+
+def why_lost(error: Exception) -> HydragenError:
+    """What became of an actor, in a line: Ray's own words are many, and the first say little.
+
+    Args:
+        error: that its answer was.
+    """
+    kinds, said = import_ray().exceptions, str(error)
+    found = (re.search(rf"\b{name}: (\S+)", said) for name in ("pid", "ip"))
+    pid, address = (match and match[1] for match in found)
+    machine = f"its machine, {address}," if address else "its machine"
+    if isinstance(error, kinds.OutOfMemoryError):
+        return HydragenError("killed by Ray, since its machine was running out of memory")
+    if isinstance(error, kinds.ActorUnavailableError):
+        return HydragenError("its machine does not answer, or has lost the process")
+    if isinstance(error, kinds.NodeDiedError) or "its node has died" in said:
+        return HydragenError(f"{machine} is lost")
+    if isinstance(error, kinds.ActorDiedError) and pid:
+        hint = "was there too little memory?"
+        return HydragenError(f"its process, {pid} on {address}, has ended unexpectedly ({hint})")
+    return HydragenError(first_line(error))
 
 
 def import_ray() -> Any:

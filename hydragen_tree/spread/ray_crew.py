@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from hydragen_tree.branch.budget import free_memory_bytes
-from hydragen_tree.errors import HydragenError, InputError, first_line
+from hydragen_tree.errors import HydragenError, InputError
 from hydragen_tree.model.loading import ModelSource, find_model
 from hydragen_tree.sample.sampler import Sampler
-from hydragen_tree.spread.ray_cluster import import_ray, resources
+from hydragen_tree.spread.ray_cluster import import_ray, resources, why_lost
 from hydragen_tree.spread.work_list import Piece
 from hydragen_tree.spread.worker import (
     Assignment,
@@ -141,7 +141,7 @@ class RayCrew:
         except StopIteration:
             del self._waiting[answer]
         except self._ray.exceptions.RayError as error:
-            self._lose(worker, HydragenError(first_line(error)), again=True)
+            self._lose(worker, why_lost(error), again=True)
         else:
             for message in messages:
                 if isinstance(message, Lost):

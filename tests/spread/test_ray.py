@@ -1,7 +1,10 @@
 """A real cluster of this machine's processors draws what one process draws, killed or not."""
 
+import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +17,7 @@ from hydragen_cli import main
 from hydragen_cli.interrupts import Interrupted, Interrupts
 from hydragen_tree.errors import InputError
 from hydragen_tree.sample.sampler import Sampler
+from hydragen_tree.spread.ray_cluster import why_lost
 from hydragen_tree.spread.spread_sampler import SpreadSampler
 from tests.cli.test_sample import PROBLEM, RUN, assert_same_samples
 from tests.sample.test_sampler import SETTINGS, prompts
@@ -57,6 +61,7 @@ def test_a_killed_actor_starts_again(cluster: Any, random_model: Path) -> None:
             os.kill(process, signal.SIGKILL)
         assert_same(by_name(iter([*drawn, *samples])), whole)
         assert len(said) == 1, said
+        assert re.match(r"worker [12]: its (process, \d+ on \S+, has ended|machine does)", said[0])
         assert said[0].endswith("it is started again")
         load_all(spread)
         assert len(actor_processes("RayWorker")) == 2
@@ -72,6 +77,48 @@ def test_a_killed_actor_starts_again(cluster: Any, random_model: Path) -> None:
 
     with pytest.raises(InputError, match="ray_workers 0"):
         ray_crew(sampler, 0)
+
+
+def test_a_lost_machine_is_said_to_be(random_model: Path) -> None:
+    child = Path(__file__).with_name("lost_node_child.py")
+    command = [sys.executable, str(child), str(random_model)]
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
+    out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    told = json.loads(out.stdout.splitlines()[-1])
+    names = {(task, index) for task, index in told["names"]}
+    assert len(names) == len(told["names"]) == 3 * N
+    (said,) = told["said"]
+    assert re.match(r"worker [12]: its machine(, \S+, is lost| does not answer, or has lost)", said)
+    assert said.endswith("it is started again")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "said"),
+    [
+        (
+            "ActorDiedError",
+            "The actor died unexpectedly.\n\tpid: 7\n\tip: 192.0.2.2\nThe actor died because "
+            "its node has died. Node Id: 41\n\tthe actor's node was terminated",
+            "its machine, 192.0.2.2, is lost",
+        ),
+        (
+            "ActorDiedError",
+            "The actor died unexpectedly.\n\tpid: 7\n\tip: 192.0.2.2\nThe actor is dead because "
+            "its worker process has died. Worker exit type: SYSTEM_ERROR",
+            "its process, 7 on 192.0.2.2, has ended unexpectedly (was there too little memory?)",
+        ),
+        ("NodeDiedError", "gone", "its machine is lost"),
+        ("OutOfMemoryError", "Task", "killed by Ray, since its machine was running out of memory"),
+        ("RaySystemError", "odd.\nmore", "System error: odd"),
+    ],
+)
+def test_what_ray_says_in_a_line(kind: str, message: str, said: str) -> None:
+    import ray
+
+    error = getattr(ray.exceptions, kind)("")
+    error.error_msg = error.message = error.client_exc = message
+    assert str(why_lost(error)) == said
 
 
 def test_a_run_is_resumed_on_a_cluster(
