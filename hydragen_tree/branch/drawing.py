@@ -22,7 +22,9 @@ from hydragen_kernels.random import uniforms
 from hydragen_tree.errors import ModelError, Setting
 from hydragen_tree.settings import SamplingSettings
 
-_CHUNK = 1 << 22  # probabilities held in float64 at a time
+_CHUNK = 1 << 22  # probabilities held at a time
+_SORTED = 64, 1024  # probabilities of a row that are sorted for top-p, before all are
+_BLOCK = 512  # probabilities whose sum is found first
 
 
 def stream_key(seed: int, task_id: str, variant: int, sample_index: int) -> int:
@@ -73,16 +75,43 @@ def filtered(logits: Tensor, settings: SamplingSettings, *, ordered: bool = Fals
         kth = torch.topk(scores, settings.top_k).values[:, -1:]
         scores = scores.masked_fill(scores < kth, -torch.inf)
     if settings.top_p < 1.0:
-        rising, order = torch.sort(scores, stable=ordered)  # the tail to cut comes first
-        cut = softmax(rising).cumsum(-1) <= 1.0 - settings.top_p
-        cut[:, -1] = False
-        scores = scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
+        shares = softmax(scores)
+        cut = shares < _least_kept(shares, settings.top_p)
+        scores = scores.masked_fill(cut, -torch.inf)
     probabilities = softmax(scores)
     if settings.min_p > 0.0:
         top = probabilities.amax(-1, keepdim=True)
         scores = scores.masked_fill(probabilities < settings.min_p * top, -torch.inf)
         probabilities = softmax(scores)
     return probabilities
+
+
+def _least_kept(shares: Tensor, top_p: float) -> Tensor:
+    """The least probability that top-p keeps: the greater ones have less than `top_p` in all.
+
+    Mostly some tens of tokens have that much, so few are sorted at first, and more of those rows
+    only where they do not do. Equal probabilities are kept together.
+
+    Args:
+        shares: `[rows, vocabulary]` probabilities.
+        top_p: below 1.
+
+    Returns:
+        `[rows, 1]`.
+    """
+    least = shares.new_empty(shares.shape[0], 1)
+    left = torch.arange(shares.shape[0], device=shares.device)
+    for most in (*_SORTED, shares.shape[1]):
+        count = min(most, shares.shape[1])
+        falling = shares[left].topk(count).values
+        above = falling.cumsum(-1) - falling
+        last = (above < top_p).sum(-1, keepdim=True).clamp(min=1) - 1
+        is_found = (last[:, 0] < count - 1) | (count == shares.shape[1])
+        least[left[is_found]] = falling.gather(1, last)[is_found]
+        left = left[~is_found]
+        if not left.numel():
+            break
+    return least
 
 
 def _softmax(scores: Tensor) -> Tensor:
@@ -138,9 +167,8 @@ def draw(
         begin, end = np.searchsorted(rows, [first, first + step])
         own = torch.from_numpy(rows[begin:end].astype(np.int64) - first).to(logits.device)
         if end > begin:
-            inside = torch.from_numpy(at[begin:end]).to(logits.device)
             chunk = logits[first : first + step]
-            parts.append(_draw_chunk(chunk, own, inside, settings, ordered=ordered))
+            parts.append(_draw_chunk(chunk, own, at[begin:end], settings, ordered=ordered))
     return Drawn(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -194,7 +222,12 @@ def _draw_fused(
 
 
 def _draw_chunk(
-    logits: Tensor, rows: Tensor, at: Tensor, settings: SamplingSettings, *, ordered: bool
+    logits: Tensor,
+    rows: Tensor,
+    at: NDArray[np.float64],
+    settings: SamplingSettings,
+    *,
+    ordered: bool,
 ) -> Drawn[NDArray[Any]]:
     raw = logits.float()
     raw_lse = ordered_layers.log_sums(raw) if ordered else raw.logsumexp(-1)
@@ -205,9 +238,8 @@ def _draw_chunk(
         sampled = torch.zeros_like(raw_lse[rows])
     else:
         probabilities = filtered(raw, settings, ordered=ordered)
-        cumulative = probabilities.double().cumsum(-1)
-        targets = at * cumulative[:, -1][rows]
-        tokens = _search(cumulative, rows, targets)
+        found = _search(probabilities.cpu().numpy(), rows.cpu().numpy(), at)
+        tokens = torch.from_numpy(found).to(logits.device)
         sampled = _logs(probabilities[rows, tokens], ordered=ordered)
     logprobs = raw[rows, tokens] - raw_lse[rows]
     return Drawn(*(x.cpu().double().numpy() for x in (tokens, logprobs, sampled)))._replace(
@@ -220,28 +252,34 @@ def _logs(chosen: Tensor, *, ordered: bool) -> Tensor:
     return torch.tensor([math.log(p) for p in chosen.tolist()]) if ordered else chosen.log()
 
 
-def _search(cumulative: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
-    """The first token of each sample's row whose cumulative probability exceeds its target.
+def _search(
+    probabilities: NDArray[np.float32], rows: NDArray[np.int64], at: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """The first token of each sample's row whose cumulative probability exceeds its share.
 
-    The targets of a row stand side by side, some thousands at a time, so that the row is read where
-    it is: a copy of it for each of its samples could take gigabytes.
+    The block that it lies in is found first, by the sums of all blocks, and then the token in it.
 
     Args:
-        cumulative: `[rows, vocabulary]` float64.
-        rows: `[samples]` int64, ascending.
-        targets: `[samples]` float64.
+        probabilities: `[rows, vocabulary]`.
+        rows: `[samples]`, ascending.
+        at: `[samples]` shares of a row's whole, below 1.
 
     Returns:
-        `[samples]` int64.
+        `[samples]`.
     """
-    counts = torch.bincount(rows, minlength=cumulative.shape[0])
-    rank = torch.arange(rows.shape[0], device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    most, step = int(counts.max()), max(1, _CHUNK // cumulative.shape[0])
-    tokens = torch.empty_like(rows)
-    for first in range(0, most, step):
-        inside = (rank >= first) & (rank < first + step)
-        place = rows[inside], rank[inside] - first
-        side_by_side = cumulative.new_zeros(cumulative.shape[0], min(step, most - first))
-        side_by_side[place] = targets[inside]
-        tokens[inside] = torch.searchsorted(cumulative, side_by_side, right=True)[place]
+    if extra := -probabilities.shape[1] % _BLOCK:
+        probabilities = np.pad(probabilities, ((0, 0), (0, extra)))
+    blocks = probabilities.reshape(len(probabilities), -1, _BLOCK)
+    upto = blocks.sum(-1, dtype=np.float64).cumsum(-1)
+    tokens, step = np.empty_like(rows), max(1, _CHUNK // _BLOCK)
+    for first in range(0, len(rows), step):
+        some = slice(first, first + step)
+        row = rows[some]
+        target = at[some] * upto[row, -1]
+        block = (upto[row] <= target[:, None]).sum(1)
+        before = np.where(block > 0, upto[row, block - 1], 0.0)
+        inside = np.column_stack([before, blocks[row, block]]).cumsum(1)[:, 1:]
+        # one after the other, numbers may come to less than their sum did: then it is the last
+        target = np.minimum(target, np.nextafter(inside[:, -1], 0.0))
+        tokens[some] = block * _BLOCK + (inside <= target[:, None]).sum(1)
     return tokens

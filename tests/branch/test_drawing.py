@@ -15,7 +15,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from hydragen_kernels import reference_choice
 from hydragen_kernels.random import philox4x32, uniforms
+from hydragen_tree.branch import drawing
 from hydragen_tree.branch.drawing import draw, filtered, stream_key, stream_keys
 from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.settings import SamplingSettings
@@ -133,6 +135,43 @@ def test_samples_that_crowd_a_row_are_drawn_as_one_by_one(
         monkeypatch.setattr("hydragen_tree.branch.drawing._CHUNK", chunk)
         drawn = draw(logits, rows, keys, np.full(200, 7), settings)
         assert drawn.tokens.tolist() == [int(one.tokens[0]) for one in alone]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("vocabulary", [512, 513, 3000])
+@pytest.mark.parametrize("top_p", [1.0, 0.95, 0.3])
+def test_large_vocabularies_are_drawn_from_as_by_the_definition(
+    top_p: float, vocabulary: int, ordered: bool
+) -> None:
+    """Whether few tokens, many or nearly all are left by top-p, wherever in the row they lie."""
+    generator = torch.Generator().manual_seed(5)
+    sharpness = torch.tensor([8.0, 3.0, 1.0, 0.1, 0.0])[:, None]
+    logits = torch.randn(5, vocabulary, generator=generator) * sharpness
+    logits[4, ::2] = -torch.inf  # equal ones are kept together
+    rows = np.repeat(np.arange(5, dtype=np.int32), 60)
+    keys, positions = np.arange(300, dtype=np.uint64) * 7919, np.full(300, 3)
+    drawn = draw(
+        *(logits, rows, keys, positions), SamplingSettings(top_p=top_p, temperature=0.8),
+        ordered=ordered,
+    )  # fmt: skip
+    expected = reference_choice.choose(
+        *(logits, *map(torch.from_numpy, (rows, keys.view(np.int64), positions))),
+        temperature=0.8, top_p=top_p,
+    )  # fmt: skip
+    assert drawn.tokens.tolist() == expected.tokens.tolist()
+    sampled = torch.from_numpy(drawn.sampled_logprobs)
+    assert (sampled - expected.sampled_logprobs.double()).abs().max() < 1e-3
+
+
+def test_a_share_of_nearly_one_is_the_last_token() -> None:
+    """Sums of blocks and of single numbers round differently; no token without weight is drawn."""
+    generator = np.random.default_rng(0)
+    probabilities = generator.random((3, 2000)).astype(np.float32)
+    probabilities[:, 1500:] = 0.0
+    rows, at = np.arange(3), np.full(3, np.nextafter(1.0, 0.0))
+    assert drawing._search(probabilities, rows, at).tolist() == [1499] * 3
+    probabilities[:, :1100] = 0.0
+    assert drawing._search(probabilities, rows, np.zeros(3)).tolist() == [1100] * 3
 
 
 def test_memory_is_that_of_the_rows() -> None:
