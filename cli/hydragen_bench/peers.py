@@ -14,17 +14,26 @@ from hydragen_tree.errors import InputError
 
 
 class _Kind(NamedTuple):
-    """What runs an engine: the package that is imported, what pip calls it, a script of ours."""
+    """What runs an engine.
+
+    Attributes:
+        package: that is imported.
+        distribution: what pip calls it.
+        script: of ours.
+        environment: of its process.
+        invariant: what else turns on its batch-invariant mode; empty: it has none.
+    """
 
     package: str
     distribution: str
     script: Path
     environment: Mapping[str, str] = {}
+    invariant: Mapping[str, str] = {}
 
 
 _VLLM, _OTHERS = Path(vllm_child.__file__), Path(peer_child.__file__)
 KINDS = {
-    "vllm": _Kind("vllm", "vllm", _VLLM),
+    "vllm": _Kind("vllm", "vllm", _VLLM, invariant={"VLLM_BATCH_INVARIANT": "1"}),
     # the older runner has cascade attention, in versions that have two
     "vllm-cascade": _Kind("vllm", "vllm", _VLLM, {"VLLM_USE_V2_MODEL_RUNNER": "0"}),
     "transformers": _Kind("transformers", "transformers", _OTHERS),
@@ -90,4 +99,5 @@ def run_peer(peer: Peer, job: Mapping[str, Any], folder: Path) -> list[dict[str,
     alone.mkdir()
     script = shutil.copy(kind.script, alone)
     command = [peer.python, str(script)]
-    return run_child(peer.name, command, job, folder, kind.environment)
+    more = kind.invariant if job.get("batch_invariant") else {}
+    return run_child(peer.name, command, job, folder, {**kind.environment, **more})

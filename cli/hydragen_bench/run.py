@@ -40,7 +40,7 @@ from hydragen_bench import sharpened
 from hydragen_bench.child import run_child
 from hydragen_bench.configs import CONFIGS
 from hydragen_bench.gguf_file import gguf_of
-from hydragen_bench.peers import Peer, run_peer
+from hydragen_bench.peers import KINDS, Peer, run_peer
 from hydragen_bench.sets import POINTS, Point, from_real, made_up, read_prompts, to_json
 from hydragen_bench.table import line
 from hydragen_bench.watch import DeviceWatch
@@ -73,6 +73,7 @@ class Asked:
         against: the peer; None: there is none.
         devices: those that draw, a process on each; None: this process draws.
         tensor_parallel: devices that have the model together.
+        batch_invariant: in this mode, and the peer in its own.
     """
 
     architecture: str = "smollm2-135m"
@@ -90,6 +91,7 @@ class Asked:
     against: Peer | None = None
     devices: str | None = None
     tensor_parallel: int = 1
+    batch_invariant: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run.
@@ -108,6 +110,8 @@ class Asked:
             )
         if self.against is not None and (self.devices or self.tensor_parallel > 1):
             raise InputError("a peer is measured on one device", setting="against")
+        if self.batch_invariant and self.against and not KINDS[self.against.name].invariant:
+            raise InputError(f"{self.against.name} has no such mode", setting="batch_invariant")
         if self.prompts is not None and self.model is None:
             raise InputError("random weights cannot read: name a --model", setting="prompts")
 
@@ -347,6 +351,7 @@ def _job(asked: Asked, model: str) -> tuple[list[str], dict[str, Any]]:
         "model": model,
         "devices": asked.devices,
         "tensor_parallel": asked.tensor_parallel,
+        "batch_invariant": asked.batch_invariant,
         "repeats": asked.repeats,
         "runs": runs,
     }

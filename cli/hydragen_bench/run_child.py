@@ -5,6 +5,7 @@ JOB is a JSON object:
     model     directory of the weights, or another name of a model
     devices   those that draw, a process on each; null: this process draws
     tensor_parallel  devices that have the model together
+    batch_invariant  in this mode
     started   time.time() when this process was called
     runs      [{"prompts": [{"task_id", "text", "token_ids"}, ...], "n", "temperature", "top_p",
               "max_tokens", "stop", "seed"}, ...]
@@ -151,7 +152,9 @@ def main(job_path: str, out_path: str) -> None:
             out.flush()
 
         ranks = job["tensor_parallel"]
-        sampler = Sampler.from_pretrained(job["model"], tensor_parallel=ranks)
+        sampler = Sampler.from_pretrained(
+            job["model"], tensor_parallel=ranks, batch_invariant=job["batch_invariant"]
+        )
         workers: list[str] = []
         if job["devices"] or ranks > 1:
             sampler = stack.enter_context(_spread(sampler, job["devices"]))

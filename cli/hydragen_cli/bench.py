@@ -56,7 +56,7 @@ _ONLY = {
     "dtype": (Bench.invariance,),
     "stack": (Bench.stack,),
     "text": (Bench.stack,),
-    "batch-invariant": (Bench.decode, Bench.invariance),
+    "batch-invariant": (Bench.decode, Bench.run, Bench.invariance),
 }
 
 
@@ -179,7 +179,8 @@ def bench(
         bool,
         typer.Option(
             "--batch-invariant",
-            help="decode: this mode's steps beside the default's. invariance: in it, threads too.",
+            help="decode: this mode's steps beside the default's. invariance: in it, threads too. "
+            "run: in it, and vllm in its own.",
         ),
     ] = False,
     figures: Annotated[

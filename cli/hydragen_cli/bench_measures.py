@@ -132,6 +132,7 @@ def _measure_runs(given: Mapping[str, Any], peer: "Peer | None") -> dict[str, An
         "against": peer,
         "devices": given["devices"],
         "tensor_parallel": given["tensor-parallel"],
+        "batch_invariant": given["batch-invariant"],
     }
     return run(Asked(**_given(said)))
 

@@ -198,6 +198,19 @@ def test_devices_draw_the_same_set(
     assert second["first_run_s"] > second["first_token_s"] > second["seconds"]  # with loading
 
 
+def test_the_batch_invariant_mode_is_run_in(
+    weights: Path, small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "run_child", in_process)
+    asked = Asked(
+        "tiny", points=["small"], entropy_bits=BITS, mean_tokens=LENGTH, weights=weights,
+        max_tokens=20, temperatures=[0.8], repeats=1, batch_invariant=True,
+    )  # fmt: skip
+    (row,) = run.run(asked)["rows"]
+    assert row["ours"]["samples"] == 12
+    assert "ordered attention" in capsys.readouterr().out
+
+
 def test_real_prompts_are_read_as_the_model_reads_them(
     random_model: Path, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -232,6 +245,7 @@ def test_real_prompts_are_read_as_the_model_reads_them(
         ({"prompts": Path("x")}, "name a --model"),
         ({"against": Peer("vllm"), "devices": "all"}, "on one device"),
         ({"against": Peer("vllm"), "tensor_parallel": 2}, "on one device"),
+        ({"against": Peer("llama.cpp"), "batch_invariant": True}, "no such mode"),
     ],
 )
 def test_what_cannot_be_run_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -289,7 +303,8 @@ class LLM:
     def __init__(self, **options):
         assert Path(options["model"], "tokenizer.json").exists()
         runner = os.environ.get("VLLM_USE_V2_MODEL_RUNNER")
-        ASKED.write_text(json.dumps([{**options, "runner": runner}]))
+        mode = os.environ.get("VLLM_BATCH_INVARIANT")
+        ASKED.write_text(json.dumps([{**options, "runner": runner, "mode": mode}]))
 
     def generate(self, prompts, settings, use_tqdm):
         asked = json.loads(ASKED.read_text())
@@ -302,15 +317,20 @@ class SamplingParams(SimpleNamespace):
 """
 
 
-@pytest.mark.parametrize("cascade", [False, True])
+@pytest.mark.parametrize(("cascade", "invariant"), [(False, False), (True, False), (False, True)])
 def test_vllm_gets_the_same_prompts_limits_and_stops(
-    cascade: bool, weights: Path, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cascade: bool,
+    invariant: bool,
+    weights: Path,
+    small: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     vllm = FakeVllm(tmp_path, FAKE_VLLM, monkeypatch)
     monkeypatch.setattr(run, "run_child", in_process)
     asked = Asked(
         "tiny", points=["rooted"], entropy_bits=BITS, mean_tokens=LENGTH, weights=weights,
-        max_tokens=9, temperatures=[0.8],
+        max_tokens=9, temperatures=[0.8], batch_invariant=invariant,
         against=find_peer("vllm-cascade" if cascade else "vllm", None),
     )  # fmt: skip
     figures = run.run(asked)
@@ -322,6 +342,7 @@ def test_vllm_gets_the_same_prompts_limits_and_stops(
     assert row["peer"]["ends"] == {"stop": 6}
     engine, *runs = json.loads(vllm.log.read_text())
     assert engine["runner"] == ("0" if cascade else None)
+    assert engine["mode"] == ("1" if invariant else None)
     assert engine.get("disable_cascade_attn", True) is not cascade
     assert "skip_tokenizer_init" not in engine  # stop strings need its texts
     assert len(runs) == 2
