@@ -14,6 +14,7 @@ class KVShape:
         head_dim: width of a head.
         itemsize: bytes of one number.
         state_bytes: of one sequence's running states, in layers that keep those instead.
+        layer_state_bytes: of them, those of the layer that keeps most.
     """
 
     layers: int
@@ -22,6 +23,7 @@ class KVShape:
     head_dim: int
     itemsize: int
     state_bytes: int = 0
+    layer_state_bytes: int = 0
 
     @property
     def layer_token_bytes(self) -> int:

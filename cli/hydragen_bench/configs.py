@@ -10,6 +10,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen3NextConfig,
 )
 
 from hydragen_bench.timing import bench_device, bench_dtype
@@ -20,6 +21,8 @@ from hydragen_tree.model.quantising import (
     measure_logit_error,
     quantise_layers,
 )
+from hydragen_tree.model.states import with_states
+from hydragen_tree.model.support import kv_shape
 from hydragen_tree.shape import KVShape
 
 
@@ -67,6 +70,14 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         num_attention_heads=28,
         num_key_value_heads=4,
         max_position_embeddings=1 << 17,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+    # the layers of Qwen3-Next-80B-A3B, 24 of 48, without experts: those of random weights are
+    # chosen by roundings, so that no step in bf16 could be checked
+    "qwen3-next-24-layers": Qwen3NextConfig(
+        num_hidden_layers=24,
+        mlp_only_layers=list(range(24)),
         bos_token_id=None,
         eos_token_id=None,
     ),
@@ -119,15 +130,6 @@ def random_model(
     name: str, weights: PreTrainedModel | None = None, *, batch_invariant: bool = False
 ) -> tuple[TreeModel, KVShape]:
     """Random weights behind our attention, or these, and the sizes of their cache."""
-    config = CONFIGS[name]
     weights = random_weights(name) if weights is None else weights
     model = TreeModel(weights, batch_invariant=batch_invariant)
-    heads = config.num_attention_heads
-    shape = KVShape(
-        config.num_hidden_layers,
-        heads,
-        config.num_key_value_heads,
-        config.hidden_size // heads,
-        itemsize=bench_dtype().itemsize,
-    )
-    return model, shape
+    return model, with_states(kv_shape(name, CONFIGS[name], bench_dtype()), model.state_kinds)

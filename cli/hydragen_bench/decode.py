@@ -148,7 +148,7 @@ def time_tree(rig: Rig, point: Point) -> tuple[float, float, float]:
     """Seconds of prefill, of the steps that fork, and of one steady step."""
     rows, settings = point.rows, settings_of(point.new_tokens)
     prompt = random_prompt(point.prefix, rig.vocabulary)
-    cache = rig.cache(tokens_needed(point))
+    cache = rig.cache(tokens_needed(point), rows)
     decoder = rig.decoder(cache, settings, rows, 1)
     rig.warm_up(rig.run([prompt], rows, settings, rows, cache, decoder), decoder)
     loop = rig.run([prompt], rows, settings, rows, cache, decoder)
@@ -161,7 +161,7 @@ def time_tree(rig: Rig, point: Point) -> tuple[float, float, float]:
 
 def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     """Seconds of a step of rows whose tails hold `length` tokens when it starts."""
-    cache = rig.cache(rows * in_pages(length + new_tokens))
+    cache = rig.cache(rows * in_pages(length + new_tokens), rows)
     decoder = rig.decoder(cache, settings_of(length + new_tokens), rows, 1)
     pages = cache.take(cache.n_pages).reshape(rows, -1)
     pages = np.pad(pages, ((0, 0), (0, 1)), constant_values=-1)  # decoders keep one to spare
@@ -169,7 +169,8 @@ def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
         tokens=1, positions=length, lengths=length, drawn=length, groups=0, stops=0, fresh=-1
     )
     every = np.arange(rows)
-    new = NewRows(row_fields([row] * rows), pages, every, every, every.astype(np.uint64))
+    states = np.repeat(cache.states.take_rows(1), rows)
+    new = NewRows(row_fields([row] * rows), pages, every, every, every.astype(np.uint64), states)
     decoder.batch.set_groups(np.array([0]), np.array([rows]))
     decoder.batch.rearrange(new, every[:0])
     decoder.plan(item_table(), np.array([0, rows], np.int32), rows)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hydragen_bench.timing import bench_dtype, relative_error
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.branch.budget import free_memory_bytes
+from hydragen_tree.branch.budget import free_memory_bytes, padded_rows
 from hydragen_tree.branch.decoder import Decoder
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.host_stepper import decode_tokens
@@ -21,6 +21,7 @@ from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import CapacityError, HydragenError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.states import StatePlaces, States
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.loop import Loop
@@ -100,10 +101,12 @@ class Rig:
             return _FP8_WEIGHTS_SHARE * self.logit_error
         return _FP8_TOLERANCE if self.kv_dtype == FP8 else _TOLERANCE
 
-    def cache(self, n_tokens: int) -> KVCache:
-        """An arena for so many tokens, whole pages."""
+    def cache(self, n_tokens: int, rows: int) -> KVCache:
+        """An arena for so many tokens, whole pages, and for running states of a prompt's rows."""
         pages, device = pages_for(n_tokens), self.model.device
-        return KVCache(self.shape, pages, PAGE_TOKENS, self.kv_dtype, device, True)
+        places = StatePlaces(1, _CHECKED_ROWS, padded_rows(rows))
+        states = States(self.model.state_kinds, places, device)
+        return KVCache(self.shape, pages, PAGE_TOKENS, self.kv_dtype, device, True, states)
 
     def tokens_that_fit(self) -> int:
         """Tokens whose keys and values fit beside the weights.
@@ -200,9 +203,12 @@ class Rig:
         rows = np.unique(np.linspace(0, len(logits) - 1, _CHECKED_ROWS).astype(np.int64))
         found = logits[torch.from_numpy(rows).to(self.model.device)]
         table = loop.residency.table
-        tokens, positions, segments, pages, tails = (one[rows] for one in inputs)
-        hung = tokens, positions, segments, pages, tails
-        expected = decode_tokens(self.model, loop.cache, table, *hung, "torch")
+        *hung, places = (one[rows] for one in inputs)
+        states = loop.cache.states
+        copies = states.take_rows(rows.size)  # the step of the host goes on from these
+        states.copy(places, copies)
+        expected = decode_tokens(self.model, loop.cache, table, *hung, "torch", copies)
+        states.release(copies)
         error = relative_error(found, expected)
         if not error < self._tolerance:
             raise HydragenError(f"a decode step's logits are off by {error:.1%}: nothing is timed")

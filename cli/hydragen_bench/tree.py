@@ -174,7 +174,7 @@ def measure(rig: Rig, work: Work) -> Iterator[Row]:
     """Yields all ways, each as soon as it is done."""
     tokens = rig.tokens_that_fit()
     alone, together = rows_that_fit(work, tokens)
-    way = partial(Way, rig, work, cache=rig.cache(tokens))
+    way = partial(Way, rig, work, cache=rig.cache(tokens, together))
     yield way(rows=alone, is_tree=False).measure("single level")
     yield way(rows=alone, is_tree=True).measure("tree")
     yield way(rows=together, is_tree=True).measure("tree, larger")

@@ -189,12 +189,13 @@ class Admission:
             return
         admitted: list[tuple[Waiting, Int32, int, int]] = []
         needed = self._pages()
-        while (branch := self._next(room, first, needed)) is not None:
+        states = self._cache.states
+        while states.has_room and (branch := self._next(room, first, needed)) is not None:
             tail = max(0, branch.drawn.size - 1)
             if tail > self._affordable and not first:
                 break
             pages = self._cache.take(self._cache.pages_for(tail))
-            (state,) = self._cache.states.take_rows(1).tolist()
+            (state,) = states.take_rows(1).tolist()
             admitted.append((branch, pages, tail, state))
             self._take(branch)
             self._affordable -= tail

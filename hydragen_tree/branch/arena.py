@@ -19,6 +19,7 @@ def make_arena(
     max_tokens: int,
     page: int,
     fused: bool,
+    captured: bool,
     joined_tokens: int = 0,
 ) -> KVCache:
     """Room for what a run can use at the most, within a budget.
@@ -32,6 +33,7 @@ def make_arena(
         max_tokens: of a sample.
         page: tokens of a page.
         fused: Triton's kernels store keys and values.
+        captured: a device takes the steps.
         joined_tokens: of prompts that come while the run is going; 0: all are known.
 
     Raises:
@@ -42,15 +44,15 @@ def make_arena(
     useful += -(-joined_tokens // page)
     segments = sum(1 for _ in trie) + (rows if joined_tokens else 0)
     page_bytes, size = page * source.shape.token_bytes, source.shape.state_bytes
-    places = state_places(size, budget, rows, segments, deepest(trie))
-    n_pages = min(useful, (budget - sum(places) * size) // page_bytes)
+    places = state_places(size, budget, rows, segments, deepest(trie), captured)
+    n_pages = min(useful, (budget - places.total * size) // page_bytes)
     if n_pages < 1:
         raise CapacityError(
             f"less than one page of {page} tokens ({page_bytes} bytes)",
             setting="memory_bytes",
             value=f"{budget} bytes",
         )
-    states = States(kinds, *places, source.device)
+    states = States(kinds, places, source.device)
     return KVCache(source.shape, n_pages, page, source.kv_dtype, source.device, fused, states)
 
 

@@ -11,10 +11,13 @@ from hydragen_tree.branch.prefill import TAIL_LEVELS
 from hydragen_tree.errors import CapacityError, Setting
 from hydragen_tree.model.fingerprint import stored_bytes
 from hydragen_tree.model.loading import ModelSource
+from hydragen_tree.model.states import StatePlaces
 
 _KEPT_SHARE = 0.05  # of a GPU's free memory, for what the allocator cannot use
+_STATE_COPIES = 6  # of a row's state in one layer, that torch's operations have at a time
 _QUANTISED_BYTES = 9  # of a number while an input is taken to 8 bits
 _FIXED_BYTES = 512 << 20  # libraries' own buffers, captured graphs
+_ENTERING_SHARE = 16  # of a device's rows, one of so many is on its way into the batch at a time
 _USUAL_TOKENS = 256  # of a sample that is a program
 _FEWEST_ROWS, _MOST_ROWS = 1024, 16384
 SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
@@ -91,9 +94,9 @@ def batch_rows(source: ModelSource, memory_bytes: int) -> int:
 
 
 def state_places(
-    state_bytes: int, budget: int, rows: int, segments: int, depth: int
-) -> tuple[int, int]:
-    """Places for running states that half a budget holds: for ends of segments, and for rows.
+    state_bytes: int, budget: int, rows: int, segments: int, depth: int, captured: bool
+) -> StatePlaces:
+    """Places for running states that half a budget holds.
 
     Args:
         state_bytes: of one sequence's states; 0: none are kept.
@@ -101,12 +104,14 @@ def state_places(
         rows: of the batch at the most.
         segments: of the prompts' trie.
         depth: segments on a path at the most.
+        captured: a device takes the steps; where there is too little room for the smallest graph,
+            the host will.
 
     Raises:
         CapacityError: not even those of one path and a row.
     """
     if not state_bytes:
-        return 0, rows
+        return StatePlaces(0, rows)
     fits = budget // 2 // state_bytes
     if fits <= depth:
         raise CapacityError(
@@ -115,8 +120,13 @@ def state_places(
             f" has to hold {depth + 1} of them, {(depth + 1) * state_bytes / 2**20:.1f} MiB; "
             f"it is {budget / 2**21:.1f} MiB",
         )
-    of_rows = max(1, min(rows, fits - min(segments, max(depth, fits // 2))))
-    return min(segments, fits - of_rows), of_rows
+    room = fits - min(segments, max(depth, fits // 2))
+    of_rows = StatePlaces(0, max(1, min(rows, room)))
+    if captured:
+        sizes = sorted({padded_rows(count) for count in range(1, rows + 1)})
+        forms = (StatePlaces(0, max(1, size // _ENTERING_SHARE), size) for size in sizes)
+        of_rows = max((form for form in forms if form.total <= room), default=of_rows)
+    return of_rows._replace(segments=min(segments, fits - of_rows.total))
 
 
 def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:
@@ -163,4 +173,16 @@ def _expert_numbers(config: PreTrainedConfig) -> int:
 def kv_budget_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:
     """Bytes left for keys and values once the weights are loaded; never below zero."""
     workspace = workspace_bytes(source, prefill_tokens, rows, levels)
-    return max(0, free_memory_bytes(source.device) - workspace)
+    free = max(0, free_memory_bytes(source.device) - workspace)
+    return free - _states_work_bytes(source, rows, free)
+
+
+def _states_work_bytes(source: ModelSource, rows: int, free: int) -> int:
+    """What layers with running states need on a GPU while a step goes through them.
+
+    Of as many rows as half of what is free will have states for.
+    """
+    work = _STATE_COPIES * source.shape.layer_state_bytes
+    if not work or source.device.type != "cuda":
+        return 0
+    return min(padded_rows(rows), free // 2 // (source.shape.state_bytes + work)) * work

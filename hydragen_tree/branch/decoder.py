@@ -36,6 +36,7 @@ from hydragen_tree.attention.fused import DeviceTails, FusedPlan, OrderedPlan
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.branch.budget import SPARE_SLOTS, padded_rows
 from hydragen_tree.branch.device_batch import DeviceBatch
+from hydragen_tree.branch.device_states import DeviceStates
 from hydragen_tree.branch.graphs import Choice, Graph, Graphs
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -108,7 +109,8 @@ class Decoder:
         device, self.room = heads.device, padded_rows(max_rows)
         self.samples = max_rows
         max_pages = cache.pages_for(settings.max_tokens) + 1
-        self.batch = DeviceBatch(self.room, max_rows, max_pages, cache.n_pages, device)
+        states = DeviceStates(cache.states, max_rows) if cache.states.is_kept else None
+        self.batch = DeviceBatch(self.room, max_rows, max_pages, cache.n_pages, device, states)
         self._stops = torch.from_numpy(stops).to(device)
         self._ring = Ring(
             torch.zeros(_RING_STEPS, max_rows, dtype=torch.int32, device=device),
@@ -196,7 +198,7 @@ class Decoder:
         longest = int(self.batch.state.named.lengths.max()) + 1
         graph = self._graphs.tight(rows, longest, forks=False)
         self._place(graph.rows)
-        _, logits = self._forward(graph)
+        _, logits = self._forward(graph, keeps=False)
         return logits[:rows]
 
     def prepare(self, rows: int, longest: int, forks: bool = False) -> None:
@@ -236,19 +238,27 @@ class Decoder:
 
     def _body(self, graph: Graph) -> None:
         """One step; what a graph captures."""
-        batch = self.batch.state.first(graph.rows)
-        inputs, logits = self._forward(graph)
+        batch, states = self.batch.state.first(graph.rows), self.batch.states
+        inputs, logits = self._forward(graph, keeps=True)
         of_sample = inputs.counters[batch.sample_rows.clamp(0, graph.rows - 1)]
         drawn = self._choose(logits, batch.sample_rows, of_sample)
         if graph.forks:
-            self._fork(batch, inputs.slots >= 0, inputs.lengths, drawn)
+            moves = inputs.slots >= 0
+            self._fork(batch, moves, inputs.lengths, drawn, computed=moves)
             self._place(graph.rows)
         else:
             max_tokens = self.settings.max_tokens
             end_step(batch, inputs.slots, drawn, self._stops, max_tokens, self._ring)
+            if states is not None:
+                states.moved(inputs.slots)
 
-    def _forward(self, graph: Graph) -> tuple[StepInputs, Tensor]:
-        """The model's part of a step: where tokens went, and logits `[rows, vocabulary]`."""
+    def _forward(self, graph: Graph, *, keeps: bool) -> tuple[StepInputs, Tensor]:
+        """The model's part of a step: where tokens went, and logits `[rows, vocabulary]`.
+
+        Args:
+            graph: what the step is for.
+            keeps: rows keep the running states that it makes.
+        """
         batch, size = self.batch.state.first(graph.rows), self.cache.page_tokens
         inputs = begin_step(batch, size)
         tails = DeviceTails(batch.pages, inputs.lengths, size, graph.splits)
@@ -257,9 +267,11 @@ class Decoder:
             plan = OrderedPlan(self._tables, self._state_views(graph.rows), tails)
         else:
             plan = FusedPlan(self._tables, self._partial_views(graph.rows), tails)
-        named = batch.named
+        named, slots, runs = batch.named, inputs.slots, None
+        if self.batch.states is not None:
+            runs, slots = self.batch.states.step(slots, keeps)
         logits = self.model.forward(
-            named.tokens, named.positions, inputs.slots, None, self.cache, plan.attend
+            named.tokens, named.positions, slots, None, self.cache, plan.attend, runs
         )
         return inputs, logits
 
@@ -270,15 +282,17 @@ class Decoder:
         source = torch.where(batch.sample_rows >= 0, batch.named.fresh[rows], -1).int()
         drawn = self._choose(fresh, source, torch.zeros_like(source))
         self.batch.control.begun.add_(1)
-        self._fork(batch, batch.named.fresh >= 0, batch.named.lengths, drawn)
+        moves = batch.named.fresh >= 0
+        nobody = torch.zeros_like(moves)
+        self._fork(batch, moves, batch.named.lengths, drawn, computed=nobody)
 
     def _place(self, rows: int) -> None:
         """Moves the plan to where the first so many rows are now."""
         self._tables.place(self.batch.groups.starts, rows)
 
     def _choose(self, logits: Tensor, rows: Tensor, counters: Tensor) -> Drawn[Tensor]:
-        settings = self.settings
-        return choose(
+        settings, states = self.settings, self.batch.states
+        drawn = choose(
             logits,
             rows,
             self.batch.state.keys,
@@ -288,12 +302,20 @@ class Decoder:
             top_p=settings.top_p,
             min_p=settings.min_p,
         )
+        return drawn if states is None else states.recall(self.batch.state.sample_rows, drawn)
 
     def _fork(
-        self, batch: BatchState, moves: Tensor, lengths: Tensor, drawn: Drawn[Tensor]
+        self,
+        batch: BatchState,
+        moves: Tensor,
+        lengths: Tensor,
+        drawn: Drawn[Tensor],
+        *,
+        computed: Tensor,
     ) -> None:
+        """Replaces rows by their children; `computed` of them went through the model just now."""
         cache = self.cache
-        copies = fork_step(
+        copies, origins = fork_step(
             batch,
             moves,
             lengths,
@@ -305,6 +327,8 @@ class Decoder:
             self._ring,
         )
         copy_pages(cache.keys, cache.values, *copies, cache.page_tokens)
+        if self.batch.states is not None:
+            self.batch.states.fork(origins, computed)
 
     # -- buffers -----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import BatchState, Control, RowState
 from hydragen_kernels.fork import Groups, first_rows
 from hydragen_kernels.inputs import to_device
+from hydragen_tree.branch.device_states import DeviceStates
 
 DEAD = -1  # the stop state of a row that is none
 
@@ -30,6 +31,8 @@ class NewRows:
         slots: `[samples]` places that the samples get.
         rows: `[samples]` the new row of each.
         keys: `[samples]` uint64 stream keys.
+        states: `[new]` places of their running states, which are copied; -1 of a model that keeps
+            none.
     """
 
     fields: NDArray[np.int64]
@@ -37,6 +40,7 @@ class NewRows:
     slots: NDArray[np.int64]
     rows: NDArray[np.int64]
     keys: NDArray[np.uint64]
+    states: Int32
 
 
 def row_fields(rows: Sequence[RowState[int]]) -> NDArray[np.int64]:
@@ -53,15 +57,23 @@ class DeviceBatch:
         max_pages: pages of a tail at the most.
         pages: of the arena.
         device: where the buffers live.
+        states: running states of the rows; None of a model that keeps none.
 
     Attributes:
         state: what steps read and write.
+        states: as given.
         groups: the segments that rows hang from. A group has a number of its own for as long as
             rows hang from it; its rank changes with the tree.
     """
 
     def __init__(
-        self, rows: int, samples: int, max_pages: int, pages: int, device: torch.device
+        self,
+        rows: int,
+        samples: int,
+        max_pages: int,
+        pages: int,
+        device: torch.device,
+        states: DeviceStates | None = None,
     ) -> None:
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -77,6 +89,7 @@ class DeviceBatch:
         self.state.named.stops.fill_(DEAD)
         # a group more than rows, for those that come while others are still thought to be there
         self.groups = Groups(zeros(2 * rows), zeros(rows), zeros(rows + 1, dtype=torch.int32))
+        self.states = states
         self._given = 0
 
     def clear(self) -> None:
@@ -85,6 +98,8 @@ class DeviceBatch:
         self.state.named.stops.fill_(DEAD)
         self.state.pages.fill_(-1)
         self.state.control.zero_()
+        if self.states is not None:
+            self.states.clear()
         self._given = 0
 
     @property
@@ -151,6 +166,8 @@ class DeviceBatch:
         state.sample_rows.copy_(torch.where(is_sample, moved, -1))
         self.groups.starts.copy_(first_rows(rank, nobody))
         self.control.rows.copy_(count)
+        if self.states is not None:
+            self.states.rearrange(order, is_row, self._sent(new.states.astype(np.int64)))
 
     def _sent(self, array: NDArray[np.generic]) -> Tensor:
         return to_device(array, self.state.rows.device)

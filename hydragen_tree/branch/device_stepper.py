@@ -35,6 +35,7 @@ from hydragen_tree.branch.groups import RowGroups
 from hydragen_tree.branch.page_queue import PageQueue
 from hydragen_tree.branch.stepper import Admitted, Ends, Progress, Waiting, parked
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.states import NO_STATE
 from hydragen_tree.settings import SamplingSettings
 
 _PARKED_SHARE = 8  # of the rows, one of so many leaves when pages run out
@@ -232,7 +233,9 @@ class DeviceStepper:
             return
         plan = self._groups.plan(self._slots.is_used, forks, generous)
         batch.set_groups(plan.rank, plan.room)
-        batch.rearrange(self._new_rows(), together(self._left))
+        new = self._new_rows()
+        batch.rearrange(new, together(self._left))
+        self._cache.states.release(new.states)  # they have been copied when others come there
         self._planned_rows = self._decoder.plan(plan.items, plan.edges, rows)
         self._planned_at = self._launched
         self._held_rows = 0  # the dead have left, and the living fit the graph
@@ -262,14 +265,16 @@ class DeviceStepper:
         slots = together([own for _, own in self._new])
         firsts = np.array([own[0] for own in self._slots.samples(slots)], np.int64)
         rows = np.repeat(np.arange(len(self._new)), [own.size for _, own in self._new])
-        return NewRows(row_fields(fields), pages, slots, rows, self._ends.keys[firsts])
+        states = np.array([one.state for one, _ in self._new], np.int32)
+        return NewRows(row_fields(fields), pages, slots, rows, self._ends.keys[firsts], states)
 
     def look(self) -> tuple[Tensor, tuple[Int32, ...]]:
         """What the next step of the rows would draw from, for checks.
 
         Returns:
             Logits `[rows, vocabulary]`, and what they follow from, as `decode_tokens` takes it:
-            tokens, positions, segments, pages, lengths of tails.
+            tokens, positions, segments, pages, lengths of tails; and places of running states,
+            which it goes on from and leaves as they are, -1 of a model that keeps none.
         """
         for flight in self._flights:
             flight.wait()
@@ -280,7 +285,10 @@ class DeviceStepper:
         named = RowState(*state.rows[:, :n].cpu().numpy().astype(np.int32))
         segments = self._groups.segments_of(named.groups)
         pages = state.pages[:n].cpu().numpy()
-        return logits, (named.tokens, named.positions, segments, pages, named.lengths)
+        places, states = np.full(n, NO_STATE, np.int32), self._decoder.batch.states
+        if states is not None:
+            places = states.places[:n].cpu().numpy().astype(np.int32)
+        return logits, (named.tokens, named.positions, segments, pages, named.lengths, places)
 
     def close(self) -> None:
         """Gives up all samples and pages."""

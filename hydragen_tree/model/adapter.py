@@ -30,7 +30,7 @@ from hydragen_tree.model.quantising import forget_originals, quantised_layers
 from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.model.recurrence import Recurrence
 from hydragen_tree.model.rotary import fix_frequencies
-from hydragen_tree.model.states import LayerKinds, Runs
+from hydragen_tree.model.states import LayerKinds, RowRuns, Runs
 from hydragen_tree.model.support import LayerHeads, attention_layers, layer_heads, layer_windows
 
 IMPLEMENTATION = "hydragen_tree"
@@ -288,7 +288,7 @@ class TreeModel:
         keep: Tensor | None,
         cache: KVCache,
         attend: Attend,
-        runs: Runs | None = None,
+        runs: Runs | RowRuns | None = None,
     ) -> Tensor:
         """Runs packed tokens through the model and stores their keys, values and states.
 

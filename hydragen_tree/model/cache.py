@@ -21,7 +21,7 @@ from hydragen_kernels.inputs import movable
 from hydragen_kernels.reference import narrow
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.reserving import zeros
-from hydragen_tree.model.states import States
+from hydragen_tree.model.states import StatePlaces, States
 from hydragen_tree.shape import KVShape
 
 Count = TypeVar("Count", int, NDArray[Any])
@@ -58,7 +58,7 @@ class KVCache:
         self.page_tokens = page_tokens
         self.n_pages = n_pages
         self._fused = fused
-        self.states = States({}, 0, 0, device) if states is None else states
+        self.states = States({}, StatePlaces(0, 0), device) if states is None else states
         size = (shape.layers, shape.kv_heads, n_pages * page_tokens, shape.head_dim)
         # zeros, not empty: slots past a tail's end are masked, but 0 * NaN would still be NaN.
         self.keys = zeros(size, dtype, device)

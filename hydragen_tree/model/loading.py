@@ -2,7 +2,7 @@
 
 import json
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from hydragen_tree.model.ranks import ALONE, MOST_ORDERED_RANKS, Ranks
 from hydragen_tree.model.recurrence import kinds_of
 from hydragen_tree.model.rotary import fixed_tokens, longrope_tokens
 from hydragen_tree.model.stack_files import StackPart, choose_part, load_stack
-from hydragen_tree.model.states import state_bytes
+from hydragen_tree.model.states import with_states
 from hydragen_tree.model.stored_fp8 import load_stored
 from hydragen_tree.model.support import (
     keeps_states,
@@ -192,7 +192,7 @@ def find_model(
     kv_kind = auto_or_fp8("kv_dtype", kv_dtype, kind, place)
     shape = kv_shape(model, config, kv_kind)
     if keeps_states(config):
-        shape = replace(shape, state_bytes=state_bytes(kinds_of(config, kind)))
+        shape = with_states(shape, kinds_of(config, kind))
     if kv_kind == FP8:
         refuse_fp8_heads(place, shape)
     if weights_memory is not None and not stored.is_stack:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Cache, PreTrainedConfig, PreTrainedModel
 
 from hydragen_tree.errors import ModelError
-from hydragen_tree.model.states import LayerKinds, Runs, StateKind, States, empty_state
+from hydragen_tree.model.states import LayerKinds, RowRuns, Runs, StateKind, States, empty_state
 
 _PROBED = 7  # tokens; in pieces of two, and one
 ASKS_FOR_STATE = "get_conv_state("  # in the code of a layer that takes its state from a cache
@@ -36,20 +36,20 @@ class Recurrence:
     def __init__(self, model: PreTrainedModel) -> None:
         layers = recurrent_layers(model)
         self.kinds = layer_kinds(model)
-        self._runs: Runs | None = None
+        self._runs: Runs | RowRuns | None = None
         self._states: States | None = None
         for layer in layers:
             layer.forward = partial(self._call, layer, layer.forward)
 
     @contextmanager
-    def over(self, runs: Runs | None, states: States) -> Iterator[None]:
+    def over(self, runs: Runs | RowRuns | None, states: States) -> Iterator[None]:
         """While a pass is of these runs, and these states are what was before them.
 
         Raises:
             ModelError: the model keeps states, and nobody says which tokens follow each other.
         """
         if self.kinds and runs is None:
-            raise ModelError("its layers keep states, which only steps of the host carry")
+            raise ModelError("its layers keep states, and nobody says which tokens follow which")
         self._runs, self._states = runs, states
         try:
             yield

@@ -7,11 +7,12 @@ goes on, and one for each row of the batch. A fork copies it. Frozen tails have 
 at their ends but rows that have their own.
 
 Places of segments and of rows are apart: a batch never lacks one, and a segment that finds none is
-treated like one that finds no pages.
+treated like one that finds no pages. A batch on a device moves its own states, see `DeviceStates`;
+the host's places for rows are then those of rows on their way into it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,8 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
+from hydragen_kernels.inputs import to_device
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.reserving import zeros
+from hydragen_tree.shape import KVShape
+
+_ALIGNED = 16  # bytes that what a layer keeps is a multiple of
 
 NO_STATE = -1  # no place: of a sequence without tokens, or where nothing is kept
 
@@ -40,8 +45,9 @@ class StateKind(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of one."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        """Bytes that one takes up."""
+        size = int(np.prod(self.shape)) * self.dtype.itemsize
+        return -(-size // _ALIGNED) * _ALIGNED
 
 
 class LayerKinds(NamedTuple):
@@ -56,9 +62,34 @@ class LayerKinds(NamedTuple):
     recurrent: StateKind | None
 
 
-def state_bytes(kinds: Mapping[int, LayerKinds]) -> int:
-    """Bytes of one sequence's state in all layers."""
-    return sum(kind.n_bytes for layer in kinds.values() for kind in layer if kind is not None)
+def state_bytes(kinds: Mapping[int, LayerKinds]) -> list[int]:
+    """Bytes of one sequence's state in each layer."""
+    return [sum(kind.n_bytes for kind in layer if kind is not None) for layer in kinds.values()]
+
+
+def with_states(shape: KVShape, kinds: Mapping[int, LayerKinds]) -> KVShape:
+    """The sizes of a model, with those of its running states."""
+    of_layers = state_bytes(kinds)
+    return replace(shape, state_bytes=sum(of_layers), layer_state_bytes=max(of_layers, default=0))
+
+
+class StatePlaces(NamedTuple):
+    """How many states there is room for.
+
+    Attributes:
+        segments: of ends of segments.
+        rows: of rows that the host moves.
+        device_rows: of rows that a device moves; 0: the host moves all.
+    """
+
+    segments: int
+    rows: int
+    device_rows: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them, and one on a device for what nobody keeps."""
+        return self.segments + self.rows + (self.device_rows + 1 if self.device_rows else 0)
 
 
 class RunGroup(NamedTuple):
@@ -105,7 +136,17 @@ class Runs:
         return groups
 
     def _move(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array.astype(np.int64)).to(self.device)
+        return to_device(array.astype(np.int64), self.device)
+
+
+class RowRuns(NamedTuple):
+    """Runs of a step on a device: a token a row.
+
+    Attributes:
+        groups: one.
+    """
+
+    groups: list[RunGroup]
 
 
 def empty_state() -> Any:
@@ -116,37 +157,58 @@ def empty_state() -> Any:
 
 
 class States:
-    """An arena of states.
+    """An arena of states: everything that layers keep of a sequence stands side by side.
 
     Args:
         kinds: of each layer that keeps one, by its number.
-        segments: places for ends of segments.
-        rows: places for rows.
+        places: how many.
         device: where they live.
+
+    Attributes:
+        buffer: `[places, words]` int32: for segments, for rows, and a device's own.
+        places: as given.
     """
 
     def __init__(
-        self, kinds: Mapping[int, LayerKinds], segments: int, rows: int, device: torch.device
+        self, kinds: Mapping[int, LayerKinds], places: StatePlaces, device: torch.device
     ) -> None:
-        self._rows = rows
-        self._first_row = segments
-        self._tensors = {
-            layer: tuple(
-                None if kind is None else zeros((segments + rows, *kind.shape), kind.dtype, device)
-                for kind in own
-            )
-            for layer, own in kinds.items()
-        }
-        self._is_used = np.zeros(segments + rows, np.bool_)
+        self.places, self._first_row = places, places.segments
+        words = sum(state_bytes(kinds)) // 4
+        self.buffer = zeros((places.total if kinds else 0, words), torch.int32, device)
+        self._tensors: dict[int, tuple[Tensor | None, ...]] = {}
+        start = 0
+        for layer, own in kinds.items():
+            views: list[Tensor | None] = []
+            for kind in own:
+                views.append(None if kind is None else self._view(start, kind))
+                start += 0 if kind is None else kind.n_bytes
+            self._tensors[layer] = tuple(views)
+        self._is_used = np.zeros(places.segments + places.rows, np.bool_)
+
+    def _view(self, start: int, kind: StateKind) -> Tensor:
+        """`[places, ...]` what a layer keeps, from a byte of every place on."""
+        size = int(np.prod(kind.shape)) * kind.dtype.itemsize
+        numbers = self.buffer.view(torch.uint8)[:, start : start + size].view(kind.dtype)
+        return numbers.unflatten(1, kind.shape)
 
     @property
     def is_kept(self) -> bool:
         """Whether the model has layers that keep states at all."""
         return bool(self._tensors)
 
+    @property
+    def first_of_device(self) -> int:
+        """The first place that a device moves itself."""
+        return self._is_used.size
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is a place for one more row."""
+        return not (self.is_kept and self._is_used[self._first_row :].all())
+
     def most_rows(self, rows: int) -> int:
         """Rows of a batch of at most so many that have a place."""
-        return min(rows, self._rows) if self.is_kept else rows
+        return min(rows, self.places.device_rows or self.places.rows) if self.is_kept else rows
 
     def take_segment(self) -> int | None:
         """A place for a segment's end, or `NO_STATE` of a model that keeps none; None: all used."""
@@ -178,14 +240,9 @@ class States:
 
     def copy(self, source: Int32, target: Int32) -> None:
         """Copies states from places to others."""
-        if not self.is_kept or not source.size:
-            return
-        for tensors in self._tensors.values():
-            for one in tensors:
-                if one is not None:
-                    at = torch.from_numpy(np.stack([source, target]).astype(np.int64))
-                    at = at.to(one.device)
-                    one[at[1]] = one[at[0]]
+        if self.is_kept and source.size:
+            at = to_device(np.stack([source, target]).astype(np.int64), self.buffer.device)
+            self.buffer[at[1]] = self.buffer[at[0]]
 
     def load(self, layer: int, source: Tensor | None) -> Any:
         """Copies of a layer's states, as transformers' layers take and change them.

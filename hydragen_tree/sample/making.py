@@ -123,19 +123,27 @@ def _arena(
     joined = source.context_tokens + rows * _JOINED_TOKENS if is_joined else 0
     sizes = budget, rows, max_tokens, page
     kinds = means.model.state_kinds
-    return make_arena(source, kinds, outline.trie, *sizes, means.is_fused, joined)
+    captured = _captures(means, records)
+    return make_arena(source, kinds, outline.trie, *sizes, means.is_fused, captured, joined)
+
+
+def _captures(means: Means, records: SampleRecords) -> bool:
+    """Whether a device can take the steps."""
+    is_able = means.is_fused and not records.searches_texts
+    return is_able and why_uncaptured(means.source.config) is None
 
 
 def _decoder(
     means: Means, cache: KVCache, records: SampleRecords, depth: int, rows: int
 ) -> "Decoder | None":
-    """Steps the batch on the device; None where the host has to, as when it searches texts."""
-    source = means.source
-    captures = means.is_fused and not why_uncaptured(source.config)
-    stops = records.stop_table if captures else None
+    """Steps the batch on the device; None where the host has to."""
+    source, states = means.source, cache.states
+    lacks_places = states.is_kept and not states.places.device_rows
+    stops = records.stop_table if _captures(means, records) and not lacks_places else None
     if stops is None:
         return None
     from hydragen_tree.branch.decoder import Decoder  # imports Triton
 
     heads = replace(source.heads, is_ordered=means.backend == "ordered")
-    return Decoder(means.model, cache, heads, records.settings, stops, rows, depth)
+    most = states.most_rows(rows)
+    return Decoder(means.model, cache, heads, records.settings, stops, most, depth)

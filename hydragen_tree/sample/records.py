@@ -194,6 +194,11 @@ class SampleRecords:
         return parts
 
     @property
+    def searches_texts(self) -> bool:
+        """Whether samples end by what is found in their texts, which takes the host."""
+        return self._endings.table is None
+
+    @property
     def stop_table(self) -> NDArray[np.int16] | Int32 | None:
         """What each token does to each state: `[states, vocabulary]`; None: texts are searched."""
         table = self._endings.table

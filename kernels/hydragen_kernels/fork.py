@@ -56,6 +56,24 @@ class Copies(NamedTuple):
     number: Tensor
 
 
+class Origins(NamedTuple):
+    """Where the rows that follow have come from; all `[rows]`, of meaning only where `goes`.
+
+    Attributes:
+        goes: `[1]` bool, whether they have taken their parents' place.
+        parent: int64, the row that each was before.
+        is_row: bool; others are dead.
+        is_heir: bool, the first of its parent's children: it keeps what is its parent's.
+        moved: bool, has drawn a token.
+    """
+
+    goes: Tensor
+    parent: Tensor
+    is_row: Tensor
+    is_heir: Tensor
+    moved: Tensor
+
+
 class _Children(NamedTuple):
     """The branches after one token a sample, `[samples]` each; `exists` says how many there are."""
 
@@ -78,7 +96,7 @@ def fork_step(
     page_tokens: int,
     groups: Groups,
     ring: Ring,
-) -> Copies:
+) -> tuple[Copies, Origins]:
     """Replaces rows by those that follow when every sample has drawn a token.
 
     Args:
@@ -91,6 +109,9 @@ def fork_step(
         page_tokens: tokens of a page.
         groups: of the rows; `starts` is written.
         ring: step `begun - 1` of it is written.
+
+    Returns:
+        The pages to copy, and where the rows have come from.
     """
     n, device = batch.rows.shape[1], batch.rows.device
     control, old = Control(*batch.control.split(1)), batch.named
@@ -104,12 +125,12 @@ def fork_step(
     new_row = alive.cumsum(0) - 1
     n_new = alive.sum()
     child = torch.arange(len(alive), device=device)
-    of_row = _scattered(new_row, alive & (new_row < n), child, n)
+    of_row = scattered(new_row, alive & (new_row < n), child, n)
     row = torch.arange(n, device=device)
     is_row = row < n_new
     parent = children.parent[of_row]
     tail = lengths.long()[parent]
-    is_heir = (row == 0) | (parent != parent.roll(1))
+    is_heir = is_row & ((row == 0) | (parent != parent.roll(1)))
     is_copied = is_row & ~is_heir & (tail % page_tokens != 0)
     place = is_copied.cumsum(0) - 1  # of its page among those taken
     n_copies = is_copied.sum()
@@ -128,8 +149,8 @@ def fork_step(
     new = batch.queue[(control.taken + place.clamp(min=0)) % len(batch.queue)]
     pages.scatter_(1, column, torch.where(is_copied, new, source)[:, None])
     copies = Copies(
-        _scattered(place, is_copied, source, n),
-        _scattered(place, is_copied, new, n),
+        scattered(place, is_copied, source, n),
+        scattered(place, is_copied, new, n),
         torch.where(goes, n_copies, 0),
     )
     moved = children.moved[of_row]
@@ -154,7 +175,7 @@ def fork_step(
     control.rows.copy_(torch.where(goes, n_new, control.rows))
     control.taken.add_(copies.number)
     control.stuck.copy_(stuck)
-    return copies
+    return copies, Origins(goes, parent, is_row, is_heir, moved)
 
 
 def first_rows(ranks: Tensor, n_ranks: int) -> Tensor:
@@ -180,11 +201,11 @@ def _children(batch: BatchState, moves: Tensor, tokens: Tensor, vocab: int) -> _
     number = torch.arange(len(key), device=key.device)
     is_first = is_first | (is_sample & (number == 0))
     child = is_first.cumsum(0) - 1
-    parent = _scattered(child, is_first, key // vocab, len(key))
+    parent = scattered(child, is_first, key // vocab, len(key))
     return _Children(
         exists=number < is_first.sum(),
         parent=parent,
-        token=_scattered(child, is_first, key % vocab, len(key)),
+        token=scattered(child, is_first, key % vocab, len(key)),
         moved=moves[parent],
         order=order,
         of_sample=child.clamp(min=0),
@@ -204,7 +225,14 @@ def _record(
     ring.logprobs.index_copy_(1, at, torch.where(has_drawn, logprobs, 0.0)[:, None])
 
 
-def _scattered(index: Tensor, where: Tensor, values: Tensor, size: int) -> Tensor:
-    """`[size]` with values at their index, those for which `where` holds; 0 elsewhere."""
+def scattered(index: Tensor, where: Tensor, values: Tensor, size: int) -> Tensor:
+    """`[size]` with values at their index, those for which `where` holds; 0 elsewhere.
+
+    Args:
+        index: int64, each below `size` where `where` holds.
+        where: bool, like `index`.
+        values: like `index`.
+        size: of what is returned.
+    """
     out = torch.zeros(size + 1, dtype=values.dtype, device=values.device)
     return out.scatter_(0, torch.where(where, index, size), values)[:size]

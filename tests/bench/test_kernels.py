@@ -138,7 +138,7 @@ def test_points_of_an_architecture() -> None:
 
 def test_all_that_a_run_takes_is_captured_before_it_is_timed() -> None:
     own = small_rig()
-    cache = own.cache(700)
+    cache = own.cache(700, 2)
     settings = SamplingSettings(temperature=1.0, max_tokens=300)
     decoder = own.decoder(cache, settings, 2, 1)
     own.warm_up(own.run([rig.random_prompt(20, 64)], 2, settings, 2, cache, decoder), decoder)
@@ -161,7 +161,7 @@ def test_steps_that_fork_are_counted() -> None:
 
 def test_wrong_logits_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     own = small_rig()
-    cache = own.cache(1000)
+    cache = own.cache(1000, 4)
     settings = SamplingSettings(temperature=1.0, max_tokens=16)
     decoder = own.decoder(cache, settings, 4, 1)
     run = own.run([rig.random_prompt(20, 64)], 4, settings, 4, cache, decoder)
@@ -175,7 +175,7 @@ def test_wrong_logits_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_way_draws_the_set(is_tree: bool) -> None:
     """In three waves of four, four and one, and what one run takes the next finds again."""
     own = small_rig()
-    cache = own.cache(64 * 20)
+    cache = own.cache(64 * 20, 4)
     way = tree.Way(own, WORK, 4, cache, is_tree)
     assert own.warm_up(way.begin(), way.decoder) < 1e-2
     assert cache.free_pages == 20

@@ -1,7 +1,8 @@
 """A decoder that steps the real batch by the plain torch reference, and checks what it reads.
 
 Its tokens are a function of a sample and its place. What it has instead of keys and values says
-whose they are, so that a page that is lost, or somebody else's, is seen where it is read.
+whose they are, so that a page that is lost, or somebody else's, is seen where it is read. Running
+states say what they have taken in.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.decoder import IN_FLIGHT, Chunk
 from hydragen_tree.branch.device_batch import DeviceBatch
+from hydragen_tree.branch.device_states import DeviceStates
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.graphs import Choice, Graphs
 from hydragen_tree.branch.live_trie import LiveTrie
@@ -26,8 +28,28 @@ from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.states import States
 
 PAGE, RING_STEPS = 4, 9
+STATE_WORDS = 4
+
+
+def state_after(segment: int, tokens: list[int]) -> list[int]:
+    """The running state of a sequence: the prompt that it began with, and all tokens since."""
+    mixed = 0
+    for token in tokens:
+        mixed = (31 * mixed + token + 1) % 1_000_003
+    return [segment, len(tokens), mixed, 7]
+
+
+def copy_states(
+    buffer: torch.Tensor, source: torch.Tensor, target: torch.Tensor, count: torch.Tensor
+) -> None:
+    """See `hydragen_kernels.copy_states`."""
+    n = int(count)
+    assert not set(source[:n].tolist()) & set(target[:n].tolist())
+    assert len(set(target[:n].tolist())) == n
+    buffer[target[:n]] = buffer[source[:n]]
 
 
 class Texts:
@@ -100,10 +122,12 @@ class Texts:
 class Memory(Prefill):
     """What pages hold, and a prefill that fills them."""
 
-    def __init__(self, trie: LiveTrie, table: SegmentTable, max_tokens: int = 8) -> None:
+    def __init__(
+        self, trie: LiveTrie, table: SegmentTable, states: States, max_tokens: int = 8
+    ) -> None:
         no_model: Any = None
         super().__init__(no_model, trie, table, no_model, max_tokens)
-        self.trie = trie
+        self.trie, self.states = trie, states
         self.slots: dict[int, tuple[int, int]] = {}  # place in the text, and token
 
     def _compute(self, pack: list[tuple[int, int, int]]) -> dict[int, torch.Tensor]:
@@ -112,14 +136,29 @@ class Memory(Prefill):
             assert self._table.slot[segment] >= 0
             assert self._table.n_computed[segment] == start
             self._table.n_computed[segment] = stop
-            if stop == self._table.n_tokens[segment] and self.trie.segments[segment].ends_prompt:
+            if stop < self._table.n_tokens[segment]:
+                continue
+            if self.states.is_kept:
+                place = int(self._table.state[segment])
+                self.states.buffer[place] = torch.tensor(state_after(segment, []))
+            if self.trie.segments[segment].ends_prompt:
                 logits[segment] = torch.full((8,), float(segment))
         return logits
 
     def tails(
-        self, segments: np.ndarray, tokens: list[np.ndarray], pages: np.ndarray, *_: np.ndarray
+        self,
+        segments: np.ndarray,
+        tokens: list[np.ndarray],
+        pages: np.ndarray,
+        starts: np.ndarray,
+        states: np.ndarray,
     ) -> None:
-        for row, history in zip(pages.tolist(), tokens, strict=True):
+        given = zip(pages.tolist(), tokens, segments.tolist(), states.tolist(), strict=True)
+        for row, history, segment, state in given:
+            if self.states.is_kept:
+                held = self.states.buffer[state]
+                assert held.tolist() == state_after(segment, []), "not the prompt's state"
+                held.copy_(torch.tensor(state_after(segment, history.tolist())))
             for place, token in enumerate(history.tolist()):
                 self.write(row, place, token)
 
@@ -153,7 +192,8 @@ class Ahead:
         self.samples, self.room, self.max_tokens = max_rows, padded_rows(max_rows), max_tokens
         max_pages = cache.pages_for(max_tokens) + 1
         device = torch.device("cpu")
-        self.batch = DeviceBatch(self.room, max_rows, max_pages, cache.n_pages, device)
+        self.states = DeviceStates(cache.states, max_rows) if cache.states.is_kept else None
+        self.batch = DeviceBatch(self.room, max_rows, max_pages, cache.n_pages, device, self.states)
         self.ring = Ring(
             torch.zeros(RING_STEPS, max_rows, dtype=torch.int32),
             torch.zeros(2, RING_STEPS, max_rows),
@@ -221,7 +261,8 @@ class Ahead:
                 assert fresh[index, 0] == segment, "drawn from another prompt's logits"
         self.batch.control.begun.add_(1)
         moves = batch.named.fresh >= 0
-        self.fork(batch, moves, batch.named.lengths, self.drawn(torch.zeros(self.samples).long()))
+        drawn = self.recalled(self.drawn(torch.zeros(self.samples).long()))
+        self.fork(batch, moves, batch.named.lengths, drawn, torch.zeros_like(moves))
         assert not self.batch.control.stuck.item(), "first tokens are lost"
 
     def step(self, batch: BatchState, forks: bool, longest: int) -> None:
@@ -233,19 +274,63 @@ class Ahead:
                 pages = batch.pages[row].tolist()
                 self.memory.write(pages, int(old[row]), int(batch.named.tokens[row]))
             fits = self.check(batch, lengths, longest)
+            self.compute_states(batch, slots)
             assert fits or forks, "a group has more rows than its plan, and nobody would notice"
-        drawn = self.drawn(counters[batch.sample_rows.clamp(0, len(slots) - 1)])
+        drawn = self.recalled(self.drawn(counters[batch.sample_rows.clamp(0, len(slots) - 1)]))
         if forks:
-            self.fork(batch, moves, lengths, drawn)
+            self.fork(batch, moves, lengths, drawn, moves)
         else:
             table = self.table, self.max_tokens, self.ring
             reference_step.end_step(batch, slots, drawn, *table)
+            if self.states is not None:
+                self.states.moved(slots)
+
+    def compute_states(self, batch: BatchState, slots: torch.Tensor) -> None:
+        """Rows take in their last token; those that are ahead have done so."""
+        if self.states is None:
+            return
+        buffer, trie = self.cache.states.buffer, self.memory.trie
+        numbers = self.texts.sample_of(batch.keys)
+        runs, keys = self.states.step(slots, keeps=True)
+        _, source, target = runs.groups[0]
+        assert source is not None
+        nowhere = len(buffer) - 1
+        before = buffer[source]
+        for slot, row in enumerate(batch.sample_rows.tolist()):
+            if row < 0:
+                continue
+            sample, n = int(numbers[slot]), int(batch.named.drawn[row])
+            segment = int(trie.leaf_segments[self.leaf_of(sample)])
+            tokens, is_ahead = self.texts.tokens[sample, :n].tolist(), bool(keys[row] < 0)
+            found, after = before[row].tolist(), state_after(segment, tokens)
+            assert found == (after if is_ahead else state_after(segment, tokens[:-1]))
+            assert is_ahead == (int(target[row]) == nowhere)
+            buffer[target[row]] = torch.tensor(after)
+        is_live = torch.zeros(len(slots), dtype=torch.bool)
+        is_live[batch.sample_rows[batch.sample_rows >= 0].long()] = True
+        assert (target[~is_live] == nowhere).all()
+
+    def recalled(self, drawn: Drawn[torch.Tensor]) -> Drawn[torch.Tensor]:
+        """What samples draw; logits of rows that are ahead say nothing."""
+        if self.states is None:
+            return drawn
+        rows = self.batch.state.sample_rows
+        is_ahead = (rows >= 0) & self.states._is_ahead[rows.clamp(min=0)]
+        wrong = torch.where(is_ahead, (drawn.tokens + 1) % self.table.shape[1], drawn.tokens)
+        return self.states.recall(rows, drawn._replace(tokens=wrong))
 
     def fork(
-        self, batch: BatchState, moves: torch.Tensor, lengths: torch.Tensor, drawn: Drawn
+        self,
+        batch: BatchState,
+        moves: torch.Tensor,
+        lengths: torch.Tensor,
+        drawn: Drawn[torch.Tensor],
+        computed: torch.Tensor,
     ) -> None:
         rest = self.table, self.max_tokens, PAGE, self.batch.groups, self.ring
-        copies = fork_step(batch, moves, lengths, drawn, *rest)
+        copies, origins = fork_step(batch, moves, lengths, drawn, *rest)
+        if self.states is not None:
+            self.states.fork(origins, computed)
         pairs = zip(copies.source.tolist(), copies.target.tolist(), strict=True)
         for source, target in list(pairs)[: copies.number.item()]:
             self.memory.copy(source, target)
@@ -305,3 +390,7 @@ def pages_balance(stepper: DeviceStepper, cache: KVCache, residency: Residency) 
     for _, pages in queue._admitted:
         np.add.at(users, pages, 1)
     assert users.tolist() == cache._users.tolist(), "pages lost, or shared by mistake"
+    if cache.states.is_kept:
+        held = [one.state for one, _ in stepper._new] + table.state[: table.size].tolist()
+        used = np.flatnonzero(cache.states._is_used).tolist()
+        assert sorted(place for place in held if place >= 0) == used, "states lost, or shared"

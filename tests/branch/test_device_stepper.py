@@ -13,20 +13,30 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
-from hydragen_tree.branch import device_stepper, forecast, groups
+from hydragen_tree.branch import device_states, device_stepper, forecast, groups
 from hydragen_tree.branch.admission import Admission
+from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.live_trie import Sharing
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.states import LayerKinds, StateKind, StatePlaces, States
 from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.records import RunStats
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.trie import Trie
-from tests.branch.stand_in_decoder import PAGE, Ahead, Memory, Texts, pages_balance
+from tests.branch.stand_in_decoder import (
+    PAGE,
+    STATE_WORDS,
+    Ahead,
+    Memory,
+    Texts,
+    copy_states,
+    pages_balance,
+)
 
 SHAPE = KVShape(layers=1, q_heads=1, kv_heads=1, head_dim=2, itemsize=4)
 PROMPTS = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 6, 7], [1, 2, 3], [9] * 9]
@@ -49,17 +59,22 @@ def run(
     seed: int,
     late: int = 0,
     every: int = 1,
+    entering: int = 0,
 ) -> bool:
     """Draws all samples; False where the run would be refused.
 
     So many of the prompts come late, one after so many rounds each, or when nothing is left to do.
+    Rows have running states if so many of them may be on their way into the batch.
     """
     arrays = [np.array(p, np.int32) for p in PROMPTS[:prompts]]
     late = min(late, prompts - 1)
     trie = Trie.build(arrays[: prompts - late])
     coming = arrays[prompts - late :]
-    cache = KVCache(SHAPE, n_pages, PAGE, torch.float32, torch.device("cpu"))
-    residency = Residency(trie, cache, Sharing(least_tokens=2, most_levels=9))
+    cpu = torch.device("cpu")
+    kinds = {0: LayerKinds(None, StateKind((STATE_WORDS,), torch.int32))} if entering else {}
+    states = States(kinds, StatePlaces(90, entering, padded_rows(max_rows)), cpu)
+    cache = KVCache(SHAPE, n_pages, PAGE, torch.float32, cpu, states=states)
+    residency = Residency(trie, cache, Sharing(2, 9, may_part=not entering))
     try:
         residency.check_capacity(max_tokens)
     except CapacityError:
@@ -71,13 +86,14 @@ def run(
 
     of_text = leaf_of if greedy else int
     texts = Texts(leaves * n, of_text, max_tokens, vocabulary, together, p_end, seed)
-    memory = Memory(residency.trie, residency.table, pass_tokens)
+    memory = Memory(residency.trie, residency.table, states, pass_tokens)
     decoder: Any = Ahead(texts, memory, cache, residency, max_rows, max_tokens)
     decoder.leaf_of = leaf_of
     options = SamplingSettings(temperature=0.0 if greedy else 1.0, max_tokens=max_tokens)
     stand_ins: Any = texts, memory
     ends, prefill = stand_ins
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_states, "copy_states", copy_states)
         patch.setattr(device_stepper, "CHUNK_STEPS", chunk)
         patch.setattr(forecast, "_LEAST_ROWS", least_rows)
         patch.setattr(groups, "_LEAST_ROOM", least_rows)
@@ -130,6 +146,7 @@ def run(
     seed=st.integers(0, 2**32),
     late=st.integers(0, 3),
     every=st.integers(1, 9),
+    entering=st.sampled_from([0, 0, 1, 2, 5]),
 )
 @example(  # one row becomes six, for which the queue must hold more than for two rows of a graph
     prompts=4,
@@ -147,6 +164,7 @@ def run(
     seed=1953744977,
     late=0,
     every=1,
+    entering=2,
 )
 @example(  # a single row grows into pages that prompts of waiting branches have
     prompts=4,
@@ -164,6 +182,7 @@ def run(
     seed=1578828202,
     late=0,
     every=1,
+    entering=2,
 )
 @example(  # samples come to a group, of whose rows a chunk tells that was launched before
     prompts=3,
@@ -181,6 +200,7 @@ def run(
     seed=987925197,
     late=0,
     every=1,
+    entering=2,
 )
 @example(  # rows that were parked for others to fork would fit, were it not for the others
     prompts=4,
@@ -198,6 +218,7 @@ def run(
     seed=4143639662,
     late=0,
     every=1,
+    entering=2,
 )
 def test_every_sample_gets_its_own_tokens(**options: Any) -> None:
     run(**options)

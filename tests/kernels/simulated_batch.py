@@ -142,7 +142,7 @@ class Simulated:
                     )
         before, starts = BatchState(*(x.clone() for x in self.batch)), self.groups.starts.clone()
         chosen = self.tensor(tokens).int()
-        copies = fork_step(
+        copies, _ = fork_step(
             batch,
             moves,
             lengths,

@@ -22,7 +22,7 @@ from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.architectures import architecture
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import ModelSource, find_model
-from hydragen_tree.model.states import States
+from hydragen_tree.model.states import StatePlaces, States
 from hydragen_tree.model.support import keeps_states, layer_windows
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.trie import Trie
@@ -241,8 +241,8 @@ def check_equal(config: PreTrainedConfig, source: ModelSource) -> None:
     error = own_error(model, prompts, dense) if keeps_states(source.config) else 0.0
     adapted = TreeModel(model)
     segments = [segment.index for segment in prompts.trie]
-    places = len(segments), 3 * len(prompts.tokens)
-    states = States(adapted.state_kinds, *places, source.device)
+    places = StatePlaces(len(segments), 3 * len(prompts.tokens))
+    states = States(adapted.state_kinds, places, source.device)
     cache = KVCache(source.shape, 256, PAGE, source.dtype, source.device, states=states)
     tree = Residency(prompts.trie, cache)
     adapted.prepare(max(map(len, prompts.tokens)) + STEPS)
