@@ -203,7 +203,8 @@ class Rig:
         rows = np.unique(np.linspace(0, len(logits) - 1, _CHECKED_ROWS).astype(np.int64))
         found = logits[torch.from_numpy(rows).to(self.model.device)]
         table = loop.residency.table
-        *hung, places = (one[rows] for one in inputs)
+        tokens, positions, segments, pages, tails, places = (one[rows] for one in inputs)
+        hung = tokens, positions, segments, pages, tails
         states = loop.cache.states
         copies = states.take_rows(rows.size)  # the step of the host goes on from these
         states.copy(places, copies)

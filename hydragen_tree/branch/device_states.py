@@ -125,5 +125,5 @@ class DeviceStates:
     def _copy(self, source: Tensor, target: Tensor, where: Tensor) -> None:
         """Copies states between places, where `where` holds."""
         at, n = where.cumsum(0) - 1, len(where)
-        pairs = (scattered(at, where, places, n) for places in (source, target))
-        copy_states(self._buffer, *pairs, where.sum().view(1))
+        here, there = (scattered(at, where, places, n) for places in (source, target))
+        copy_states(self._buffer, here, there, where.sum().view(1))

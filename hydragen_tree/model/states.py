@@ -189,7 +189,7 @@ class States:
         """`[places, ...]` what a layer keeps, from a byte of every place on."""
         size = int(np.prod(kind.shape)) * kind.dtype.itemsize
         numbers = self.buffer.view(torch.uint8)[:, start : start + size].view(kind.dtype)
-        return numbers.unflatten(1, kind.shape)
+        return numbers.view(-1, *kind.shape)
 
     @property
     def is_kept(self) -> bool:

@@ -19,7 +19,6 @@ from hydragen_tree.errors import ModelError
 from hydragen_tree.model.recurrence import ASKS_FOR_STATE
 from hydragen_tree.shape import KVShape
 
-CAPTURES_STATES = False  # steps of models that keep running states; not proven on a GPU yet
 MAX_HEAD_DIM = 512  # beyond 256 in plain torch alone
 
 _SLIDING, _CHUNKED = "sliding_attention", "chunked_attention"
@@ -104,8 +103,6 @@ def why_uncaptured(config: PreTrainedConfig) -> str | None:
     """
     if config.model_type in _ROUTED_BY_HOST:
         return f"{config.model_type} asks the host how many tokens each expert has"
-    if keeps_states(config) and not CAPTURES_STATES:
-        return f"layers of {config.model_type} keep running states, which the host moves"
     return None
 
 

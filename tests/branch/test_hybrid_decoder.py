@@ -19,7 +19,6 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
 from hydragen_tree.branch import forecast, groups  # noqa: E402
-from hydragen_tree.model import support  # noqa: E402
 from hydragen_tree.model.support import unsupported  # noqa: E402
 from hydragen_tree.prompt.prompts import Prompt  # noqa: E402
 from hydragen_tree.sample.sample import Sample  # noqa: E402
@@ -82,9 +81,8 @@ def test_device_steps_equal_host_steps(
     """Rows fork where no room was made for them, leave for want of memory, and end."""
     saved(kind, changes, random_model, tmp_path)
     settings = SamplingSettings(temperature=0.5, max_tokens=6, seed=7, logprobs=True)
-    expected, host = drawn(tmp_path, "torch", settings)
+    expected, host = drawn(tmp_path, "torch", settings)  # the host steps
     assert host.stats.steps_device == 0
-    monkeypatch.setattr(support, "CAPTURES_STATES", True)
     monkeypatch.setattr(forecast, "_LEAST_ROWS", 1)
     monkeypatch.setattr(groups, "_LEAST_ROOM", 1)
     shape, pages = host.source.shape, 3 if INTERPRETED else 6
