@@ -13,7 +13,7 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
 from hydragen_tree.model import stack_linear  # noqa: E402
-from hydragen_tree.model.sign_blocks import decompose  # noqa: E402
+from hydragen_tree.model.sign_blocks import SignBlock, decompose  # noqa: E402
 from hydragen_tree.model.stack_linear import StackLinear  # noqa: E402
 
 
@@ -31,7 +31,8 @@ def test_few_rows_and_many(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.randn(17, 21, generator=generator)
     blocks = [block for block, _ in decompose(weight, torch.ones(17), torch.ones(21), 2, 3)]
     bias = torch.randn(17, generator=generator).half()
-    layer = StackLinear(blocks, bias).to(DEVICE)
+    there = [SignBlock(*(part.to(DEVICE) for part in block)) for block in blocks]
+    layer = StackLinear(there, bias.to(DEVICE))
     x = torch.randn(2, rows // 2, 21, generator=generator).half().to(DEVICE)
     out = layer(x)
     assert (out.dtype, out.shape) == (torch.float16, (2, rows // 2, 17))
