@@ -70,6 +70,7 @@ class Asked:
         mean_tokens: of a sample, of random weights; 0: samples have no end.
         repeats: of each run.
         weights: where random weights are kept; None: they are not.
+        linear: of linear layers, as `find_model` takes it.
         against: the peer; None: there is none.
         devices: those that draw, a process on each; None: this process draws.
         tensor_parallel: devices that have the model together.
@@ -88,6 +89,7 @@ class Asked:
     mean_tokens: float = 48.0
     repeats: int = 2
     weights: Path | None = None
+    linear: str = "auto"
     against: Peer | None = None
     devices: str | None = None
     tensor_parallel: int = 1
@@ -280,8 +282,9 @@ def _print_start(
     asked: Asked, ours: Mapping[str, Any], head: Mapping[str, float] | None, start_s: float
 ) -> None:
     """What is run on, and what came before the first token."""
+    narrow = "" if asked.linear == "auto" else f" with linear layers in {asked.linear}"
     print(
-        f"{asked.model or asked.architecture + ', random weights'}: {ours['dtype']} on "
+        f"{asked.model or asked.architecture + ', random weights'}: {ours['dtype']}{narrow} on "
         f"{', '.join(ours['workers']) or ours['device']}, {ours['attention']} attention, "
         f"{ours['rows']} rows"
     )
@@ -349,6 +352,7 @@ def _job(asked: Asked, model: str) -> tuple[list[str], dict[str, Any]]:
             runs.append({**entry, "temperature": temperature})
     job = {
         "model": model,
+        "weights": asked.linear,
         "devices": asked.devices,
         "tensor_parallel": asked.tensor_parallel,
         "batch_invariant": asked.batch_invariant,
@@ -363,14 +367,16 @@ def _peer_job(
 ) -> dict[str, Any]:
     """What the peer is told: the same runs, weights, threads and dtype.
 
-    llama.cpp gets the weights in a file of its own kind, in the dtype of the checkpoint.
+    llama.cpp gets the weights in a file of its own kind, in 8 bits where ours are, else in the dtype
+    of the checkpoint.
     """
     assert asked.against is not None
     name, model = asked.against.name, job["model"]
     if name == "llama.cpp":
         source = find_model(model, device="cpu", dtype="float32")
         is_narrow = getattr(source.config, "dtype", None) == torch.bfloat16
-        model = str(gguf_of(source, folder, "BF16" if is_narrow else "F32"))
+        kind = "Q8_0" if asked.linear == "int8" else "BF16" if is_narrow else "F32"
+        model = str(gguf_of(source, folder, kind))
     elif model == "tiny":
         model = find_model(model, device="cpu").path
     told = {key: ours[key] for key in ("threads", "dtype", "device")}

@@ -3,6 +3,7 @@
 JOB is a JSON object:
 
     model     directory of the weights, or another name of a model
+    weights   of linear layers, as `find_model` takes it
     devices   those that draw, a process on each; null: this process draws
     tensor_parallel  devices that have the model together
     batch_invariant  in this mode
@@ -153,7 +154,10 @@ def main(job_path: str, out_path: str) -> None:
 
         ranks = job["tensor_parallel"]
         sampler = Sampler.from_pretrained(
-            job["model"], tensor_parallel=ranks, batch_invariant=job["batch_invariant"]
+            job["model"],
+            weights=job["weights"],
+            tensor_parallel=ranks,
+            batch_invariant=job["batch_invariant"],
         )
         workers: list[str] = []
         if job["devices"] or ranks > 1:

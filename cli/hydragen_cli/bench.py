@@ -52,7 +52,7 @@ _ONLY = {
     "keep-weights": (Bench.run,),
     "devices": (Bench.run,),
     "tensor-parallel": (Bench.run,),
-    "weights": (Bench.decode,),
+    "weights": (Bench.decode, Bench.run),
     "dtype": (Bench.invariance,),
     "stack": (Bench.stack,),
     "text": (Bench.stack,),
@@ -160,8 +160,10 @@ def bench(
         int | None, typer.Option(metavar="N", min=2, help="run: N devices have the model together.")
     ] = None,
     weights: Annotated[
-        Literal["fp8"] | None,
-        typer.Option(help="decode: of linear layers, if not in bf16; their inputs follow."),
+        Literal["fp8", "int8", "bfloat16"] | None,
+        typer.Option(
+            help="run: of linear layers, as hydragen-sample has it; decode: fp8, if not in bf16."
+        ),
     ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
@@ -256,8 +258,10 @@ def _check(
             raise InputError(f"only bench {' or '.join(_ONLY[option])} takes it", setting=option)
     if given["kv-dtype"] and given["against"]:
         raise InputError("a peer is measured with keys and values as they are", setting="kv_dtype")
-    if given["weights"] and given["against"]:
+    if given["weights"] and given["against"] and name is Bench.decode:
         raise InputError("a peer is measured with weights as they are", setting="weights")
+    if given["weights"] not in (None, "fp8") and name is Bench.decode:
+        raise InputError("on a GPU, expected fp8", setting="weights", value=given["weights"])
     for other in ("against", "kv-dtype", "weights"):
         if name is Bench.decode and given["batch-invariant"] and given[other]:
             raise InputError(

@@ -129,6 +129,7 @@ def _measure_runs(given: Mapping[str, Any], peer: "Peer | None") -> dict[str, An
         "mean_tokens": given["mean-tokens"],
         "repeats": given["repeats"],
         "weights": given["keep-weights"],
+        "linear": given["weights"],
         "against": peer,
         "devices": given["devices"],
         "tensor_parallel": given["tensor-parallel"],
