@@ -367,8 +367,8 @@ def _peer_job(
 ) -> dict[str, Any]:
     """What the peer is told: the same runs, weights, threads and dtype.
 
-    llama.cpp gets the weights in a file of its own kind, in 8 bits where ours are, else in the dtype
-    of the checkpoint.
+    llama.cpp gets the weights in a file of its own kind, in 8 bits where ours are, else in the
+    dtype of the checkpoint.
     """
     assert asked.against is not None
     name, model = asked.against.name, job["model"]
