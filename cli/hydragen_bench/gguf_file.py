@@ -91,7 +91,8 @@ def _add_tokens(writer: Any, source: ModelSource) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types([_CONTROL if i in special else _NORMAL for i in range(size)])
     rules = json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("merges", [])
-    writer.add_token_merges([" ".join(pair) for pair in rules])
+    pairs = [" ".join(pair) for pair in rules]
+    writer.add_token_merges(pairs or [" ".join(tokens[:2])])  # llama.cpp wants one at least
     if source.eos_ids:
         writer.add_eos_token_id(min(source.eos_ids))
 
