@@ -16,24 +16,22 @@ class Arrivals:
 
     Args:
         inputs: where they come from.
-        built: those that it began with.
         sampler: draws them.
         settings: how to sample.
         n: samples a prompt.
-        announce: told of all prompts so far, before any of the new ones is drawn, and of their
-            inputs; it may refuse them.
+        announce: told of new prompts before any of them is drawn, and of their inputs; it may
+            refuse them.
     """
 
     def __init__(
         self,
         inputs: Inputs,
-        built: "list[Prompt]",
         sampler: "Sampler",
         settings: SamplingSettings,
         n: int,
         announce: "Callable[[list[Prompt], Inputs], None]",
     ) -> None:
-        self._inputs, self._everything = inputs, list(built)
+        self._inputs = inputs
         self._sampler, self._settings, self._n = sampler, settings, n
         self._announce = announce
 
@@ -48,6 +46,5 @@ class Arrivals:
             return None if later is None else []
         built = later.prompts(self._sampler.tokenizer, self._settings.seed)
         self._sampler.check(built, self._settings, self._n)
-        self._everything += built
-        self._announce(self._everything, later)
+        self._announce(built, later)
         return built

@@ -154,22 +154,22 @@ def sample(
         from hydragen_tree.run import run
         from hydragen_tree.sample.session import session_figures
 
-        def announce(all_built: "list[Prompt]", read: Inputs) -> None:
-            as_requested(ctx, read.asked, settings, samples)  # refuses other settings
-            writer.begin(
-                Manifest.describe(
-                    all_built,
-                    n=samples,
-                    settings=settings,
-                    model=sampler.fingerprint,
-                    problems=inputs.files,
-                    ends=sampler.ends(all_built, settings).record(),
-                    shard=part,
-                ),
-                given_settings(ctx),
+        def described(some: "list[Prompt]") -> Manifest:
+            return Manifest.describe(
+                some,
+                n=samples,
+                settings=settings,
+                model=sampler.fingerprint,
+                problems=inputs.files,
+                ends=sampler.ends(some, settings).record(),
+                shard=part,
             )
 
-        announce(built, inputs)
+        def announce(later: "list[Prompt]", read: Inputs) -> None:
+            as_requested(ctx, read.asked, settings, samples)  # refuses other settings
+            writer.extend(described(later).tasks)
+
+        writer.begin(described(built), given_settings(ctx))
         if writer.complete:
             note(f"{path}: complete, nothing to do", quiet=quiet)
             return 0
@@ -180,7 +180,7 @@ def sample(
             with interrupts.held():
                 writer.write(drawn)
 
-        arrivals = Arrivals(inputs, built, sampler, settings, samples, announce)
+        arrivals = Arrivals(inputs, sampler, settings, samples, announce)
         try:
             with Progress(
                 lambda: sampler.stats,

@@ -13,9 +13,11 @@ class SegmentTable:
     """The growing tree as arrays: where each segment hangs, and where its keys and values are.
 
     The segments of the prompts that a run begins with come first, numbered as in the trie. Frozen
-    tails are added while sampling, and segments of prompts that come late; a number never changes.
+    tails are added while sampling, and segments of prompts that come late. While a segment is there
+    its number does not change; the number of one that was removed is given to another.
 
     Attributes:
+        size: numbers that have been given.
         parent: `[capacity]` int32, -1 for a root.
         depth: `[capacity]` int32.
         n_tokens: `[capacity]` int32.
@@ -23,7 +25,7 @@ class SegmentTable:
         n_computed: `[capacity]` int32, tokens from the first on whose keys and values are there.
         state: `[capacity]` int32, place of the running state at its end; -1 where none is kept.
         is_tail: `[capacity]` bool, a frozen tail.
-        order: `[capacity]` int32, of segments of prompts: their places in depth-first order.
+        order: `[capacity]` int64, of segments of prompts: numbers that grow in depth-first order.
     """
 
     def __init__(self, parent: Int32, depth: Int32, n_tokens: Int32) -> None:
@@ -35,7 +37,12 @@ class SegmentTable:
         self.n_computed = np.zeros(parent.size, np.int32)
         self.state = np.full(parent.size, -1, np.int32)
         self.is_tail = np.zeros(parent.size, np.bool_)
-        self.order = np.arange(parent.size, dtype=np.int32)
+        self.order = np.arange(parent.size)
+        self._below: list[set[int]] = [set() for _ in range(parent.size)]  # next to each
+        for segment, above in enumerate(parent.tolist()):
+            if above >= 0:
+                self._below[above].add(segment)
+        self._unused: list[int] = []  # numbers of those that were removed
 
     def add(self, parent: int, n_tokens: int, slot: int) -> int:
         """Appends a frozen tail below `parent`, computed; returns its number."""
@@ -46,18 +53,37 @@ class SegmentTable:
 
     def add_prompt(self, parent: int, n_tokens: int) -> int:
         """Appends a segment of a prompt below `parent`, -1 for a root; returns its number."""
-        if self.size == self.parent.size:
-            for name in _FIELDS:
-                old = getattr(self, name)
-                setattr(self, name, np.concatenate([old, np.empty(max(64, old.size), old.dtype)]))
-        index = self.size
+        index = self._unused.pop() if self._unused else self._number()
         self.parent[index] = parent
+        if parent >= 0:
+            self._below[parent].add(index)
         self.depth[index] = self.depth[parent] + 1 if parent >= 0 else 0
         self.n_tokens[index], self.n_computed[index] = n_tokens, 0
         self.slot[index] = self.state[index] = -1
         self.is_tail[index], self.order[index] = False, index
-        self.size += 1
         return index
+
+    def _number(self) -> int:
+        """A number that no segment has had."""
+        if self.size == self.parent.size:
+            for name in _FIELDS:
+                old = getattr(self, name)
+                setattr(self, name, np.concatenate([old, np.empty(max(64, old.size), old.dtype)]))
+        self._below.append(set())
+        self.size += 1
+        return self.size - 1
+
+    def remove(self, segment: int) -> None:
+        """Takes out a segment that is not in the cache and has none below it."""
+        if (above := int(self.parent[segment])) >= 0:
+            self._below[above].remove(segment)
+        self.parent[segment], self.depth[segment], self.n_tokens[segment] = -1, 0, 0
+        self.is_tail[segment] = False
+        self._unused.append(segment)
+
+    def has_below(self, segment: int) -> bool:
+        """Whether a segment has others below it."""
+        return bool(self._below[segment])
 
     def split(self, segment: int, n_tokens: int) -> int:
         """Makes the first tokens of a segment one of its own, above the rest; moves no key.
@@ -71,8 +97,12 @@ class SegmentTable:
         Returns:
             The number of the upper part.
         """
-        self.depth[: self.size] += self.below(segment)
-        upper = self.add_prompt(int(self.parent[segment]), n_tokens)
+        self.depth[self.below(segment)] += 1
+        above = int(self.parent[segment])
+        upper = self.add_prompt(above, n_tokens)
+        if above >= 0:
+            self._below[above].remove(segment)
+        self._below[upper].add(segment)
         self.parent[segment] = upper
         self.n_tokens[segment] -= n_tokens
         self.n_computed[upper] = min(int(self.n_computed[segment]), n_tokens)
@@ -82,14 +112,12 @@ class SegmentTable:
             self.slot[segment] += n_tokens
         return upper
 
-    def below(self, segment: int) -> NDArray[np.bool_]:
-        """Marks a segment and all below it: `[size]` bool."""
-        marked = np.zeros(self.size + 1, np.bool_)  # the last is what roots hang from
-        marked[segment] = True
-        parent = self.parent[: self.size]
-        while (new := marked[parent] & ~marked[:-1]).any():
-            marked[:-1] |= new
-        return marked[:-1]
+    def below(self, segment: int) -> list[int]:
+        """A segment and all below it."""
+        found = [segment]
+        for number in found:
+            found += self._below[number]
+        return found
 
     def prompt_segments(self, segments: Int32) -> Int32:
         """The segments of prompts that given ones hang from, or are."""

@@ -16,6 +16,7 @@ Two things must hold at any time, or a run could stall:
   stepper puts the last rows back; one row always fits.
 """
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -50,9 +51,10 @@ class Admission:
         greedy: samples of one row never part, so that they need no rows of their own.
 
     Attributes:
+        n_waiting: samples that wait.
         lengths: how long samples are thought to become.
         keeps_segments: those that nobody needs stay while memory is ample: prompts may come that
-            share them.
+            share them, and prompts all of whose samples have ended are forgotten.
     """
 
     def __init__(
@@ -68,6 +70,11 @@ class Admission:
         self._waiting, self._stepper, self._trie = waiting, stepper, residency.trie
         self._residency, self._prefill, self._cache = residency, prefill, cache
         self._max_rows, self._greedy = max_rows, greedy
+        self.n_waiting = 0
+        self._undrawn: Counter[int] = Counter()  # by leaf, branches that wait and have no tokens
+        self._left: Counter[int] = Counter()  # by leaf, samples that have not ended
+        self._count(waiting)
+        self._count_left(waiting)
         self._logits: dict[int, Tensor] = {}  # after prompts, by leaf, while branches wait for them
         self.lengths = LengthForecast(stepper.max_tokens)
         self.keeps_segments = False
@@ -79,14 +86,21 @@ class Admission:
         """Whether branches wait."""
         return bool(self._waiting)
 
-    @property
-    def n_waiting(self) -> int:
-        """Samples that wait."""
-        return sum(branch.samples.size for branch in self._waiting)
-
     def add(self, branches: list[Waiting]) -> None:
         """Takes more branches, to be admitted after all that wait; the first one last."""
         self._waiting[:0] = branches
+        self._count(branches)
+        self._count_left(branches)
+
+    def _count(self, branches: list[Waiting]) -> None:
+        """Counts branches that wait from now on."""
+        self.n_waiting += sum(branch.samples.size for branch in branches)
+        self._undrawn.update(branch.leaf for branch in branches if not branch.drawn.size)
+
+    def _count_left(self, branches: list[Waiting]) -> None:
+        """Counts samples that are to be drawn."""
+        for branch in branches:
+            self._left[branch.leaf] += branch.samples.size
 
     # -- prompts, ahead of the rows ------------------------------------------------------------
 
@@ -116,9 +130,20 @@ class Admission:
         self._affordable = self._tokens_beside(progress)
         for ended in progress.ended:
             self.lengths.ended(ended.leaf, ended.samples, ended.tokens.size)
+            self._left[ended.leaf] -= ended.samples.size
         self._waiting += progress.parked[::-1]
+        self._count(progress.parked)
+        if self.keeps_segments:
+            for leaf in {ended.leaf for ended in progress.ended if not self._left[ended.leaf]}:
+                self._finish(leaf)
         if (progress.ended or progress.parked) and not self._may_keep(progress):
             self._evict_unused([branch.leaf for branch in self._waiting])
+
+    def _finish(self, leaf: int) -> None:
+        """All samples of a leaf have ended."""
+        del self._left[leaf], self._undrawn[leaf]
+        self.lengths.forget(leaf)
+        self._residency.finish(leaf)
 
     def _may_keep(self, progress: Progress) -> bool:
         """Whether segments may stay that nobody needs: nobody lacks their pages, and half are free.
@@ -232,9 +257,8 @@ class Admission:
         """Gives up logits of prompts that are given up, or that nobody draws from any more."""
         if self._logits:
             slots, segments = self._residency.table.slot, self._trie.leaf_segments
-            wanted = {branch.leaf for branch in self._waiting if not branch.drawn.size}
             for leaf in list(self._logits):
-                if leaf not in wanted or slots[segments[leaf]] < 0:
+                if not self._undrawn[leaf] or slots[segments[leaf]] < 0:
                     del self._logits[leaf]
 
     def _room(self) -> int:
@@ -308,9 +332,12 @@ class Admission:
     def _take(self, taken: Waiting) -> None:
         """Takes a branch, or a part of its samples, from those that wait."""
         whole = self._waiting.pop()
+        self.n_waiting -= taken.samples.size
         rest = whole.samples[taken.samples.size :]
         if rest.size:
             self._waiting.append(replace(whole, samples=rest))
+        elif not whole.drawn.size:
+            self._undrawn[whole.leaf] -= 1
 
     def _enter(self, admitted: list[tuple[Waiting, Int32, int, int]]) -> None:
         """Makes rows of branches; tails of those that come back are computed."""

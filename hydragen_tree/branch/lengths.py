@@ -59,10 +59,14 @@ class LengthForecast:
         self.predicted_tokens += sum(predicted)
         self.error_tokens += sum(abs(tokens - length) for tokens in predicted)
 
+    def forget(self, leaf: int) -> None:
+        """No more samples of a leaf will come."""
+        self._ends_of.pop(leaf, None)
+
     @property
     def has_seen_ends(self) -> bool:
         """Whether predictions rest on anything."""
-        return bool(self._ends_of)
+        return bool(self._ends.any())
 
     def curves(self, leaf: Int32, drawn: Int32) -> "LengthCurves":
         """What can be said now.

@@ -106,9 +106,14 @@ class LongSegments:
 
     def add(self, trie: Trie | LiveTrie, ends: Iterable[int], prompts: Iterable[Prompt]) -> None:
         """Takes note of prompts in a trie of stand-ins; `ends` are the segments they end in."""
+        self._trie = trie
         for end, prompt in zip(ends, prompts, strict=True):
             if trie.segments[end].tokens[0] < 0:
                 self.tokens[end] = prompt.token_ids
+
+    def has(self, segment: int) -> bool:
+        """Whether a segment of the trie stands for a condensed prompt."""
+        return segment in self.tokens and int(self._trie.segments[segment].tokens[0]) < 0
 
     def compute(self, segment: int, table: SegmentTable, cache: KVCache) -> Tensor:
         """Fills a placed segment.

@@ -94,7 +94,7 @@ class Prefill:
     def _condense(self, segments: Sequence[int]) -> dict[int, Tensor]:
         """Computes those of prompts beyond the model's context, whole; logits after each."""
         long = self.long_segments
-        numbers = [] if long is None else [number for number in segments if number in long.tokens]
+        numbers = [] if long is None else [number for number in segments if long.has(number)]
         logits = {}
         for number in numbers:
             assert long is not None
@@ -116,7 +116,8 @@ class Prefill:
                 stop = min(int(self._table.n_tokens[number]), start + room)
                 pack.append((number, start, stop))
                 room -= stop - start
-        return sorted(pack)  # depth-first: those below one segment meet it in one product
+        # depth-first: those below one segment meet it in one product
+        return sorted(pack, key=lambda piece: int(self._table.order[piece[0]]))
 
     def _compute(self, pack: list[_Piece]) -> dict[int, Tensor]:
         """One pass; logits after segments that end a prompt and come to their end in it."""

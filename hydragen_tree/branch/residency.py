@@ -32,12 +32,15 @@ class Residency:
     Attributes:
         trie: grows as prompts join it.
         table: where each segment hangs and lies; plans are made from it.
-        sharing: as given.
+        pages: that segments take up.
     """
 
     def __init__(self, trie: Trie, cache: KVCache, sharing: Sharing = ALL_KNOWN) -> None:
-        self.trie, self._cache, self.sharing = LiveTrie(trie), cache, sharing
+        self.trie, self._cache = LiveTrie(trie, sharing), cache
         self.table = self.trie.table
+        self.pages = 0
+        self._most_pages, _ = self._deepest_leaf()  # of any leaf's path, at the most
+        self._idle: set[int] = set()  # segments with nothing below them that no leaf needs
 
     def join(self, prompts: Iterable[Int32]) -> list[int]:
         """Takes prompts into the tree, and shares what it has of them.
@@ -50,12 +53,14 @@ class Residency:
         """
         leaves, size = [], self._cache.page_tokens
         for prompt in prompts:
-            leaf, parted = self.trie.insert(prompt, self.sharing)
+            leaf, parted = self.trie.insert(prompt)
             leaves.append(leaf)
+            # of the two parts of a segment each may need a page that is not full
+            most = self._most_pages + (parted is not None)
+            self._most_pages = max(most, self._pages_of_path(leaf))
             slot = -1 if parted is None else int(self.table.slot[parted])
             if slot >= 0 and slot % size:
                 self._cache.share(np.array([slot // size], np.int32))
-        self.trie.put_in_order()
         return leaves
 
     def missing(self, leaf: int) -> list[int]:
@@ -76,15 +81,12 @@ class Residency:
             segment = int(table.parent[segment])  # above a computed one all are
         return found[::-1]
 
-    @property
-    def pages(self) -> int:
-        """Pages that segments take up."""
+    def _pages_of(self, segment: int) -> int:
+        """Pages that a segment takes up; the one in which another ends above it is that one's."""
         table, size = self.table, self._cache.page_tokens
-        resident = np.flatnonzero(table.slot[: table.size] >= 0)
-        slot = table.slot[resident]
-        stop = self._cache.pages_for(slot + table.n_tokens[resident])
-        # the first page of one that begins within it has been counted for the one above
-        return int((stop - slot // size - (slot % size > 0)).sum())
+        slot = int(table.slot[segment])
+        stop = self._cache.pages_for(slot + int(table.n_tokens[segment]))
+        return stop - slot // size - (slot % size > 0)
 
     def pages_missing(self, leaf: int) -> int:
         """Pages that `place` would take for a leaf's path."""
@@ -98,6 +100,7 @@ class Residency:
             slot = self._cache.take_run(int(self.table.n_tokens[index]))
             if slot is not None:
                 self.table.slot[index] = slot
+                self.pages += self._pages_of(index)
                 placed.append(index)
                 state = self._cache.states.take_segment()
                 if state is not None:
@@ -127,20 +130,70 @@ class Residency:
         if slot is None:
             return None
         self._cache.copy_to_run(pages, n_tokens, slot)
-        return self.table.add(segment, n_tokens, slot)
+        tail = self.table.add(segment, n_tokens, slot)
+        self.pages += self._pages_of(tail)
+        return tail
 
     def evict(self, segment: int) -> None:
         """Gives up a segment's slots, and the state at its end."""
+        self.pages -= self._pages_of(segment)
         self._cache.release_run(int(self.table.slot[segment]), int(self.table.n_tokens[segment]))
         self._cache.states.release(self.table.state[[segment]])
         self.table.slot[segment] = self.table.state[segment] = -1
         self.table.n_computed[segment] = 0
 
     def evict_unused(self, segments: Int32) -> None:
-        """Gives up every resident segment that is not on the path of one of these."""
-        resident = self.table.slot[: self.table.size] >= 0
-        for index in np.flatnonzero(resident & ~self.table.live(segments)).tolist():
+        """Gives up every resident segment that is not on the path of one of these.
+
+        Frozen tails among them leave the tree, and so does what only finished leaves needed.
+        """
+        table = self.table
+        unused = np.flatnonzero((table.slot[: table.size] >= 0) & ~table.live(segments))
+        for index in unused.tolist():
             self.evict(index)
+        tails = unused[table.is_tail[unused]]
+        self._remove([*self._idle, *tails.tolist()])
+
+    def finish(self, leaf: int) -> None:
+        """Nothing more is drawn of a leaf: it leaves the tree when it leaves the cache."""
+        self._remove([self.trie.finish(leaf)])
+
+    def _remove(self, segments: list[int]) -> None:
+        """Takes out of the tree what nobody needs of these segments and of those above them."""
+        for segment in segments:
+            while segment >= 0 and not self._is_needed(segment):
+                if self.table.slot[segment] >= 0:
+                    self._idle.add(segment)  # the next prompt may share it
+                    break
+                above = int(self.table.parent[segment])
+                self._idle.discard(segment)
+                self.trie.remove(segment)
+                segment = above
+
+    def _is_needed(self, segment: int) -> bool:
+        """Whether anything hangs from a segment, or a leaf that is not finished ends with it."""
+        if self.table.has_below(segment):
+            return True
+        return not self.table.is_tail[segment] and self.trie.segments[segment].ends_prompt
+
+    def _pages_of_path(self, leaf: int) -> int:
+        """Pages that all of a leaf's path takes up."""
+        segment, pages = int(self.trie.leaf_segments[leaf]), 0
+        while segment >= 0:
+            pages += self._cache.pages_for(int(self.table.n_tokens[segment]))
+            segment = int(self.table.parent[segment])
+        return pages
+
+    def _deepest_leaf(self) -> tuple[int, int]:
+        """The pages of the path that takes up most, and its last segment."""
+        table, ends = self.table, self.trie.leaf_segments
+        needs = np.zeros(table.size + 1, np.int64)  # down to each end; the last: above roots
+        for segment in np.argsort(table.depth[: table.size], kind="stable").tolist():
+            pages = self._cache.pages_for(int(table.n_tokens[segment]))
+            needs[segment] = needs[table.parent[segment]] + pages
+        ends = ends[ends >= 0]
+        last = int(ends[needs[ends].argmax()])
+        return int(needs[last]), last
 
     def check_capacity(self, max_tokens: int) -> None:
         """Makes sure that any one branch fits to its end.
@@ -151,14 +204,11 @@ class Residency:
         Raises:
             CapacityError: it does not; the message carries the numbers.
         """
-        cache, trie, table = self._cache, self.trie, self.table
-        needs = np.zeros(table.size + 1, np.int64)  # pages down to each end; the last: above roots
-        for segment in np.argsort(table.depth[: table.size], kind="stable").tolist():
-            pages = cache.pages_for(int(table.n_tokens[segment]))
-            needs[segment] = needs[table.parent[segment]] + pages
-        ends = trie.leaf_segments
-        last = int(ends[needs[ends].argmax()])
-        worst, longest = int(needs[last]) + cache.pages_for(max_tokens) + 1, trie.end(last)
+        cache, own = self._cache, self._cache.pages_for(max_tokens) + 1
+        if self._most_pages + own <= cache.n_pages:
+            return
+        self._most_pages, last = self._deepest_leaf()  # it may have been less
+        worst, longest = self._most_pages + own, self.trie.end(last)
         if worst > cache.n_pages:
             needed, there_is = (n * cache.page_bytes / 2**20 for n in (worst, cache.n_pages))
             raise CapacityError(

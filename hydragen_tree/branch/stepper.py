@@ -102,13 +102,12 @@ def parked(branches: list[Waiting]) -> Progress:
 
 
 class Ends(Protocol):
-    """Decides when samples end: a state and the next token are enough to know.
+    """Decides when samples end: a state and the next token are enough to know."""
 
-    Attributes:
-        keys: `[samples]` uint64, of each the stream of its random numbers; as they come.
-    """
-
-    keys: NDArray[np.uint64]
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """`[samples]` of each the stream of its random numbers; as they come."""
+        ...
 
     def state(self, sample: int, tokens: Int32) -> int:
         """The state of a sample that has drawn these tokens and has not ended."""

@@ -55,29 +55,18 @@ class PromptLineReader:
         source: the file, as messages name it.
 
     Attributes:
-        faults: what is wrong with the others, as an error takes it.
+        prompts: (task id, prompt) of every good line so far.
+        asked: what requests ask for so far, as `PromptLines` has it.
+        faults: what is wrong with the other lines, as an error takes it.
     """
 
     def __init__(self, source: str | None = None) -> None:
         self._source, self._number = source, 0
-        self._found: dict[str, Any] = {}
-        self._requests: dict[int, dict[str, Hashable]] = {}
+        self.prompts: list[tuple[str, Any]] = []
+        self._ids: set[str] = set()
+        self.asked: dict[str, dict[Hashable, int]] = {}
+        self._first_request: int | None = None
         self.faults: list[str] = []
-
-    @property
-    def n_prompts(self) -> int:
-        """Good lines so far."""
-        return len(self._found)
-
-    @property
-    def prompts(self) -> list[tuple[str, Any]]:
-        """(task id, prompt) of every good line so far."""
-        return list(self._found.items())
-
-    @property
-    def asked(self) -> Mapping[str, Mapping[Hashable, int]]:
-        """What requests ask for so far, as `PromptLines` has it."""
-        return _asked(self._requests)
 
     def take(self, line: str) -> None:
         """Reads the next line."""
@@ -108,15 +97,27 @@ class PromptLineReader:
         if is_request(record):
             named, content, request = parse_request(record)
         elif "prompt" in record:
-            named, content = record.get("task_id", f"prompt-{len(self._found)}"), record["prompt"]
+            named, content = record.get("task_id", f"prompt-{len(self.prompts)}"), record["prompt"]
         else:
             raise ValueError('expected an object with the key "prompt", or a request')
         task_id = _checked_id(named, "task_id" if request is None else "custom_id")
-        if task_id in self._found:
+        if task_id in self._ids:
             raise ValueError(f"task_id {task_id!r} comes twice, expected ids that differ")
-        self._found[task_id] = checked_content(content)
+        self.prompts.append((task_id, checked_content(content)))
+        self._ids.add(task_id)
         if request is not None:
-            self._requests[self._number] = request
+            self._ask(request)
+
+    def _ask(self, request: Mapping[str, Hashable]) -> None:
+        """Takes note of the settings of a request; those before did not ask for new ones."""
+        for name in request:
+            first = self._first_request
+            before: dict[Hashable, int] = {} if first is None else {None: first}
+            self.asked.setdefault(name, before)
+        for name, values in self.asked.items():
+            values.setdefault(request.get(name), self._number)
+        if self._first_request is None:
+            self._first_request = self._number
 
     def check(self) -> None:
         """Raises an error that names all bad lines so far, if there are any."""
@@ -130,19 +131,10 @@ class PromptLineReader:
             InputError: see `read_prompt_lines`.
         """
         self.check()
-        if not self._found:
+        if not self.prompts:
             expected = 'expected lines such as {"prompt": "..."}'
             raise InputError(f"no prompts, {expected}", setting="prompts", value=self._source)
         return PromptLines(self.prompts, self.asked)
-
-
-def _asked(requests: Mapping[int, Mapping[str, Hashable]]) -> dict[str, dict[Hashable, int]]:
-    asked: dict[str, dict[Hashable, int]] = {}
-    for name in dict.fromkeys(name for settings in requests.values() for name in settings):
-        values = asked.setdefault(name, {})
-        for number, settings in requests.items():
-            values.setdefault(settings.get(name), number)
-    return asked
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -45,11 +45,11 @@ class PromptStream:
         Raises:
             InputError: a line is bad, and all before it have been taken.
         """
-        if self._reader.n_prompts == self._n_taken:
+        if len(self._reader.prompts) == self._n_taken:
             self._wait(0.0)
-        while wait and not self._is_over and self._reader.n_prompts == self._n_taken:
+        while wait and not self._is_over and len(self._reader.prompts) == self._n_taken:
             self._wait(_POLL_S)
-        if self._reader.n_prompts == self._n_taken:
+        if len(self._reader.prompts) == self._n_taken:
             if not self._is_over:
                 return []
             self._reader.check()

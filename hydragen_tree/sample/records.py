@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_tree.branch.drawing import stream_keys
+from hydragen_tree.branch.growing import Growing
 from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.errors import InputError
 from hydragen_tree.prompt.prompts import Prompt
@@ -100,10 +101,6 @@ class SampleRecords:
 
     Attributes:
         settings: how to sample.
-        tasks: `[prompts]` number of the task of each prompt.
-        prompt: `[samples]` number of the prompt each continues, ascending.
-        index: `[samples]` its sample index.
-        keys: `[samples]` uint64 stream keys.
     """
 
     def __init__(
@@ -125,14 +122,35 @@ class SampleRecords:
         self._stop_numbers = {stop: number for number, stop in enumerate(stops)}
         self._stop_set: list[int] = []
         self._task_numbers: dict[str, int] = {}
-        self.tasks = np.empty(0, np.int64)
+        self._tasks = Growing(np.empty(0, np.int64))
         self._thoughts = ThoughtTokens(detokenizer)
         self._endings = Endings(detokenizer, list(stops), eos_ids, stop_tokens)
-        self.prompt = self.index = np.empty(0, np.int64)
-        self.keys = np.empty(0, np.uint64)
-        self._logprob = self._sampled_logprob = np.empty(0)
+        self._prompt = Growing(np.empty(0, np.int64))
+        self._index = Growing(np.empty(0, np.int64))
+        self._keys = Growing(np.empty(0, np.uint64))
+        self._logprob, self._sampled_logprob = Growing(np.empty(0)), Growing(np.empty(0))
         self._token_logprobs: list[list[float]] = []
         self.extend(prompts, ranges, done)
+
+    @property
+    def tasks(self) -> NDArray[np.int64]:
+        """`[prompts]` number of the task of each prompt."""
+        return self._tasks.values
+
+    @property
+    def prompt(self) -> NDArray[np.int64]:
+        """`[samples]` number of the prompt each continues, ascending."""
+        return self._prompt.values
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """`[samples]` the sample index of each."""
+        return self._index.values
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """`[samples]` stream keys."""
+        return self._keys.values
 
     def extend(
         self,
@@ -153,10 +171,9 @@ class SampleRecords:
         Raises:
             InputError: a task is there already, or has stop strings that none before has.
         """
-        known = {prompt.task_id for prompt in self._prompts}
         variants: dict[str, int] = {}
         for prompt in prompts:
-            if prompt.task_id in known:
+            if prompt.task_id in self._task_numbers:
                 raise InputError(
                     f"task id {prompt.task_id!r} comes twice, expected ids that differ"
                 )
@@ -165,32 +182,30 @@ class SampleRecords:
                     f"{prompt.task_id}: came late, with stop strings that no prompt before has"
                 )
             variants[prompt.task_id] = max(variants.get(prompt.task_id, 0), prompt.variant + 1)
-        parts, indices, keys, first_number = [], [], [], self.index.size
+        parts, first_number = [], self.index.size
         for prompt in prompts:
             all_of, n_variants = ranges[prompt.task_id], variants[prompt.task_id]
             first = all_of.start + (prompt.variant - all_of.start) % n_variants
             own = np.arange(first, all_of.stop, n_variants, dtype=np.int64)
             if finished := done.get(prompt.task_id):
                 own = own[~np.isin(own, np.array([*finished]))]
-            indices.append(own)
-            keys.append(stream_keys(self.settings.seed, prompt.task_id, prompt.variant, own))
+            self._index.append(own)
+            key = self.settings.seed, prompt.task_id, prompt.variant
+            self._keys.append(stream_keys(*key, own))
+            self._prompt.append(np.full(own.size, len(self._prompts)))
             parts.append((len(self._prompts), first_number + np.arange(own.size)))
             first_number += own.size
             self._prompts.append(prompt)
             task = self._task_numbers.setdefault(prompt.task_id, len(self._task_numbers))
-            self.tasks = np.append(self.tasks, task)
+            self._tasks.append(np.array([task]))
             self._stop_set.append(self._stop_numbers[*self.settings.stop, *prompt.stop])
             self._stats.prompt_tokens_unshared += own.size * len(prompt.token_ids)
-        of_prompt = np.repeat([number for number, _ in parts], [own.size for own in indices])
-        more = np.zeros(of_prompt.size)
-        self.prompt = np.append(self.prompt, of_prompt)
-        self.index = np.concatenate([self.index, *indices])
-        self.keys = np.concatenate([self.keys, *keys])
-        self._logprob = np.append(self._logprob, more)
-        self._sampled_logprob = np.append(self._sampled_logprob, more)
+        more = np.zeros(self.index.size - self._logprob.values.size)
+        self._logprob.append(more)
+        self._sampled_logprob.append(more)
         if self.settings.logprobs:
-            self._token_logprobs += [[] for _ in range(of_prompt.size)]
-        self._stats.samples_total += of_prompt.size
+            self._token_logprobs += [[] for _ in range(more.size)]
+        self._stats.samples_total += more.size
         return parts
 
     @property
@@ -213,9 +228,9 @@ class SampleRecords:
         """
         has_drawn = drawn.tokens >= 0
         logprobs = np.where(has_drawn, drawn.logprobs, 0.0).astype(np.float64)
-        self._logprob[samples] += logprobs.sum(0)
+        self._logprob.values[samples] += logprobs.sum(0)
         sampled = np.where(has_drawn, drawn.sampled_logprobs, 0.0).astype(np.float64)
-        self._sampled_logprob[samples] += sampled.sum(0)
+        self._sampled_logprob.values[samples] += sampled.sum(0)
         self._stats.tokens_sampled += int(np.count_nonzero(has_drawn))
         if self.settings.logprobs:
             for column, sample in enumerate(samples.tolist()):
@@ -272,8 +287,8 @@ class SampleRecords:
                 solution=next(programs),
                 finish_reason=reason,
                 n_tokens=len(token_ids),
-                logprob=float(self._logprob[number]),
-                sampled_logprob=float(self._sampled_logprob[number]),
+                logprob=float(self._logprob.values[number]),
+                sampled_logprob=float(self._sampled_logprob.values[number]),
                 seed=self.settings.seed,
                 token_ids=token_ids,
                 token_logprobs=tuple(self._token_logprobs[number])

@@ -8,12 +8,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hydragen_tree.errors import InputError, Setting
 from hydragen_tree.sample.jsonl_file import JsonlFile
-from hydragen_tree.sample.manifest import Manifest, manifest_path
+from hydragen_tree.sample.manifest import Manifest, Task, manifest_path
 from hydragen_tree.sample.sample import Sample
 
 
@@ -79,6 +80,7 @@ class SampleWriter:
         self.done: dict[str, set[int]] = {}
         self.tally = SampleCounts()
         self._manifest: Manifest | None = None
+        self._tasks: dict[str, Task] = {}  # the manifest's
         self._force = force
         self._started = False
         beside = None if path is None else manifest_path(path)
@@ -121,11 +123,16 @@ class SampleWriter:
             except InputError as error:
                 raise InputError(f"{self.path}: {error}") from error
             self._read_lines(manifest)
-        self._manifest = manifest
+        self._tasks = dict(manifest.tasks)
+        self._manifest = manifest = replace(manifest, tasks=self._tasks)
         if not self.complete:
             self._manifest = manifest.with_session(options)
         elif manifest.result is None:  # killed between its last sample and the end
             self.finish({})
+
+    def extend(self, tasks: Mapping[str, Task]) -> None:
+        """Takes further tasks of the run, of which nothing has been written before."""
+        self._tasks.update(tasks)
 
     @property
     def manifest(self) -> Manifest:
