@@ -166,7 +166,15 @@ def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     pages = cache.take(cache.n_pages).reshape(rows, -1)
     pages = np.pad(pages, ((0, 0), (0, 1)), constant_values=-1)  # decoders keep one to spare
     row = RowState(
-        tokens=1, positions=length, lengths=length, drawn=length, groups=0, stops=0, fresh=-1
+        tokens=1,
+        positions=length,
+        lengths=length,
+        drawn=length,
+        groups=0,
+        stops=0,
+        fresh=-1,
+        contexts=0,
+        problems=0,
     )
     every = np.arange(rows)
     states = np.repeat(cache.states.take_rows(1), rows)

@@ -258,7 +258,8 @@ Drafts = Annotated[
         metavar="WHEN",
         rich_help_panel=_MODEL,
         help="Several tokens of a sample in one step, where others have drawn the same before: "
-        "auto where rows are few and it pays, or off. Samples are the same.",
+        "auto where the host takes the steps, rows are few and it pays; on in a GPU's captured "
+        "steps as well; or off. Samples are the same.",
     ),
 ]
 BatchInvariant = Annotated[

@@ -22,6 +22,9 @@ _USUAL_TOKENS = 256  # of a sample that is a program
 _FEWEST_ROWS, _MOST_ROWS = 1024, 16384
 SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
 
+WIDTHS = (1, 2, 4, 8)  # queries of a row in a step: its last token, and drafts
+MOST_QUERIES = 512  # of a step whose rows take drafts along
+
 # Frozen tails one below the other; each costs every row below one more partial.
 FROZEN_LEVELS = 16
 
@@ -40,6 +43,12 @@ def padded_rows(rows: int) -> int:
     bits = (rows - 1).bit_length()
     step = 1 << max(3, bits if rows <= 64 else bits - 2 if rows <= 512 else bits - 3)
     return -(-rows // step) * step
+
+
+def most_queries(rows: int) -> int:
+    """Queries of a decode step at the most: one a row, or several where rows are few."""
+    padded = padded_rows(rows)
+    return max(padded, min(WIDTHS[-1] * padded, MOST_QUERIES))
 
 
 def free_memory_bytes(device: torch.device) -> int:
@@ -155,7 +164,7 @@ def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels:
         + max(levels, TAIL_LEVELS) * partial
     )
     row = 3 * int(config.vocab_size) * size + (levels + SPARE_SLOTS) * partial
-    decode = padded_rows(rows) * row
+    decode = most_queries(rows) * row
     return prefill + decode + _FIXED_BYTES
 
 

@@ -13,9 +13,7 @@ Without CUDA the same steps run uncaptured, under Triton's interpreter: so they 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,19 +21,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.batch_state import BatchState, Control, Ring, RowState, StepInputs
+from hydragen_kernels.batch_state import BatchState, Ring, StepInputs
 from hydragen_kernels.choose import choose
 from hydragen_kernels.copy import copy_pages
+from hydragen_kernels.drafts import Proposals, Queries, draws, propose, queries
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
-from hydragen_kernels.items import item_table
+from hydragen_kernels.items import item_table, widened
 from hydragen_kernels.ordered_segment import States
 from hydragen_kernels.segment_tiles import SegmentTiles
+from hydragen_kernels.settle import learn, settle
 from hydragen_kernels.step import begin_step, end_step
 from hydragen_tree.attention.fused import DeviceTails, FusedPlan, OrderedPlan
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.branch.budget import SPARE_SLOTS, padded_rows
+from hydragen_tree.branch.budget import SPARE_SLOTS, most_queries, padded_rows
+from hydragen_tree.branch.chunk import Chunk
 from hydragen_tree.branch.device_batch import DeviceBatch
+from hydragen_tree.branch.device_drafts import DeviceDrafts
 from hydragen_tree.branch.device_states import DeviceStates
 from hydragen_tree.branch.graphs import Choice, Graph, Graphs
 from hydragen_tree.model.adapter import TreeModel
@@ -47,34 +49,6 @@ IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
 _RING_STEPS = CHUNK_STEPS + 1  # with the one that draws from prompts' logits
 _SCARCE = 16  # of all memory, one part of so many that is free
 _SPLIT_BYTES = 64 << 20  # more such slots where rows are few: as many as these bytes hold
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Chunk:
-    """What some steps have drawn, and what the batch is after them.
-
-    Attributes:
-        drawn: `[steps, samples]` each; the token -1 where a sample has drawn nothing.
-        sample_rows: `[samples]` int32, -1 for samples that have ended or are none.
-        fields: `[fields, rows]` int64, as `RowState` names them.
-        pages: `[rows, max_pages]` int32.
-        control: `[fields]` int64, as `Control` names them.
-    """
-
-    drawn: Drawn[NDArray[Any]]
-    sample_rows: Int32
-    fields: NDArray[np.int64]
-    pages: Int32
-    control: NDArray[np.int64]
-
-    def row(self, name: str) -> NDArray[np.int64]:
-        """`[rows]` a field of `RowState`."""
-        values: NDArray[np.int64] = self.fields[RowState._fields.index(name)]
-        return values
-
-    def number(self, name: str) -> int:
-        """A field of `Control`."""
-        return int(self.control[Control._fields.index(name)])
 
 
 class Decoder:
@@ -89,9 +63,11 @@ class Decoder:
             strings; negative: it ends its sample.
         max_rows: rows, and samples, of the batch at the most.
         max_levels: segments on a row's path at the most; tails are not frozen on a device.
+        has_drafts: steps may take drafts along, and a table learns what has followed what.
 
     Attributes:
         batch: the batch on the device.
+        drafts: that table; None: there is none.
         samples: room for them.
     """
 
@@ -104,6 +80,8 @@ class Decoder:
         stops: NDArray[np.int16] | Int32,
         max_rows: int,
         max_levels: int,
+        *,
+        has_drafts: bool = False,
     ) -> None:
         self.model, self.cache, self.heads, self.settings = model, cache, heads, settings
         device, self.room = heads.device, padded_rows(max_rows)
@@ -116,48 +94,55 @@ class Decoder:
             torch.zeros(_RING_STEPS, max_rows, dtype=torch.int32, device=device),
             torch.zeros(2, _RING_STEPS, max_rows, device=device),
         )
-        nothing = heads.schedule(item_table(), self.room, None)
-        self._tables = SegmentTiles(nothing, device, 1 << 14, self.room)
-        partials = max((max_levels + SPARE_SLOTS) * self.room * heads.partial_bytes, _SPLIT_BYTES)
+        self.drafts = DeviceDrafts(max_rows, _RING_STEPS, device) if has_drafts else None
+        self._queries = most_queries(max_rows) if has_drafts else self.room  # room for them
+        self._width = 1  # of the plan
+        nothing = heads.schedule(item_table(), self._queries, None)
+        self._tables = SegmentTiles(nothing, device, 1 << 14, self._queries)
+        partials = (max_levels + SPARE_SLOTS) * self._queries * heads.partial_bytes
+        partials = max(partials, _SPLIT_BYTES)
         self._partials = torch.empty(partials // 4, dtype=torch.float32, device=device)
         self._graphs = Graphs(self._capture, self._splits)
         self._captured = device.type == "cuda"
         if self._captured:
             self._pool = torch.cuda.graph_pool_handle()
 
-    def plan(self, items: Int32, edges: Int32, rows: int) -> int:
+    def plan(self, items: Int32, edges: Int32, rows: int, width: int = 1) -> int:
         """Replaces what is attended to.
 
         Args:
             items: as `SegmentTable.path_items` gives them for as many rows as each group may have.
             edges: `[ranks + 1]` where groups begin among these rows, and the last one's end.
             rows: rows that there may be.
+            width: queries of a row.
 
         Returns:
             Rows that steps may now be for at the most.
         """
-        n = int(edges[-1])
+        n, self._width = int(edges[-1]), width
         most = padded_rows(max(n, rows))
-        schedule = self.heads.schedule(items, n, self._partial_slots(most))
+        items, edges = (items, edges) if width == 1 else (widened(items, width), edges * width)
+        schedule = self.heads.schedule(items, n * width, self._partial_slots(most * width))
         if not self._tables.has_room(schedule):
             self._graphs.clear()  # they know the old tables' place
             if self._captured:  # a pool that no graph uses any more cannot be used again
                 self._pool = torch.cuda.graph_pool_handle()
             capacity = 2 * max(len(schedule.tiles), len(self._tables.tiles))
-            self._tables = SegmentTiles(schedule, self.heads.device, capacity, self.room)
+            self._tables = SegmentTiles(schedule, self.heads.device, capacity, self._queries)
         self._tables.load(schedule, edges)
         return most
 
-    def choose(self, rows: int, longest: int, forks: bool) -> Choice:
-        """The graph to take for so many rows; `plan` has to be for as many as it has.
+    def choose(self, rows: int, longest: int, forks: bool, width: int = 1) -> Choice:
+        """The graph to take for so many rows; `plan` has to be for as many as it has, as wide.
 
         Args:
             rows: that there may be.
             longest: tokens that any tail may have after the chunk.
             forks: rows may carry several samples.
+            width: queries of a row.
         """
         # by measured times, which are each rank's own
-        return self.model.ranks.agree(lambda: self._graphs.choose(rows, longest, forks))
+        return self.model.ranks.agree(lambda: self._graphs.choose(rows, longest, forks, width))
 
     @torch.inference_mode()
     def launch(
@@ -180,13 +165,16 @@ class Decoder:
         control = self.batch.control
         control.begun.zero_()
         control.stuck.zero_()
+        width = choice.graph.width
+        if self.drafts is not None:
+            self.drafts.begin(steps, width)
         if fresh is not None:
             self._open(fresh)
         started = None
         if steps:
             step = self._graphs.get(choice.graph)
             started = self._now()
-            self._place(choice.graph.rows)
+            self._place(choice.graph)
             for _ in range(steps):
                 step()
         return self._receive(steps + (fresh is not None), choice, started)
@@ -196,10 +184,10 @@ class Decoder:
         """One step that draws nothing: logits `[rows, vocabulary]`, for checks."""
         self.batch.control.stuck.zero_()
         longest = int(self.batch.state.named.lengths.max()) + 1
-        graph = self._graphs.tight(rows, longest, forks=False)
-        self._place(graph.rows)
-        _, logits = self._forward(graph, keeps=False)
-        return logits[:rows]
+        graph = self._graphs.tight(rows, longest, forks=False, width=self._width)
+        self._place(graph)
+        logits = self._forward(graph, keeps=False)[-1]
+        return logits[:: graph.width][:rows]
 
     def prepare(self, rows: int, longest: int, forks: bool = False) -> None:
         """Captures ahead what steps of so many rows take until tails hold so many tokens."""
@@ -217,7 +205,7 @@ class Decoder:
         """The captured step."""
         if not self._captured:
             return torch.inference_mode()(lambda: self._body(made_for))
-        self._place(made_for.rows)
+        self._place(made_for)
         # The run that compiles kernels must change nothing: as if there were too many rows.
         control, saved = self.batch.state.control, self.batch.state.control.clone()
         self.batch.control.rows.fill_(1 << 40)
@@ -239,63 +227,96 @@ class Decoder:
     def _body(self, graph: Graph) -> None:
         """One step; what a graph captures."""
         batch, states = self.batch.state.first(graph.rows), self.batch.states
-        inputs, logits = self._forward(graph, keeps=True)
-        of_sample = inputs.counters[batch.sample_rows.clamp(0, graph.rows - 1)]
-        drawn = self._choose(logits, batch.sample_rows, of_sample)
+        inputs, proposals, logits = self._forward(graph, keeps=True)
+        drawn, lengths = self._draw(batch, inputs, proposals, logits, graph.width)
         if graph.forks:
             moves = inputs.slots >= 0
-            self._fork(batch, moves, inputs.lengths, drawn, computed=moves)
-            self._place(graph.rows)
+            self._fork(batch, moves, lengths, drawn, computed=moves)
+            self._place(graph)
         else:
             max_tokens = self.settings.max_tokens
             end_step(batch, inputs.slots, drawn, self._stops, max_tokens, self._ring)
             if states is not None:
                 states.moved(inputs.slots)
 
-    def _forward(self, graph: Graph, *, keeps: bool) -> tuple[StepInputs, Tensor]:
-        """The model's part of a step: where tokens went, and logits `[rows, vocabulary]`.
+    def _forward(self, graph: Graph, *, keeps: bool) -> tuple[StepInputs, Proposals | None, Tensor]:
+        """The model's part of a step: where tokens went, drafts, logits `[queries, vocabulary]`.
 
         Args:
             graph: what the step is for.
             keeps: rows keep the running states that it makes.
         """
         batch, size = self.batch.state.first(graph.rows), self.cache.page_tokens
-        inputs = begin_step(batch, size)
-        tails = DeviceTails(batch.pages, inputs.lengths, size, graph.splits)
+        width, named, pages, proposals = graph.width, batch.named, batch.pages, None
+        if self.drafts is not None:
+            proposals = propose(batch, self.drafts.state, width, self.settings.max_tokens)
+        if proposals is None or width == 1:
+            inputs = begin_step(batch, size)
+            asked = Queries(named.tokens, named.positions, inputs.slots, inputs.lengths)
+        else:
+            inputs = begin_step(batch, size, proposals.counts)
+            asked = queries(batch, inputs, proposals, size)
+            pages = pages[:, None].expand(-1, width, -1).reshape(graph.rows * width, -1)
+        tails = DeviceTails(pages, asked.lengths, size, graph.splits)
         plan: FusedPlan | OrderedPlan
         if self.heads.is_ordered:
-            plan = OrderedPlan(self._tables, self._state_views(graph.rows), tails)
+            plan = OrderedPlan(self._tables, self._state_views(len(pages)), tails)
         else:
-            plan = FusedPlan(self._tables, self._partial_views(graph.rows), tails)
-        named, slots, runs = batch.named, inputs.slots, None
+            plan = FusedPlan(self._tables, self._partial_views(len(pages)), tails)
+        slots, runs = asked.slots, None
         if self.batch.states is not None:
             runs, slots = self.batch.states.step(slots, keeps)
         logits = self.model.forward(
-            named.tokens, named.positions, slots, None, self.cache, plan.attend, runs
+            asked.tokens, asked.positions, slots, None, self.cache, plan.attend, runs
         )
-        return inputs, logits
+        return inputs, proposals, logits
+
+    def _draw(
+        self,
+        batch: BatchState,
+        inputs: StepInputs,
+        proposals: Proposals | None,
+        logits: Tensor,
+        width: int,
+    ) -> tuple[Drawn[Tensor], Tensor]:
+        """The step's last token of each sample, and how long tails are before it is in them."""
+        if width == 1:
+            of_sample = inputs.counters[batch.sample_rows.clamp(0, len(inputs.counters) - 1)]
+            drawn = self._choose(logits, batch.sample_rows, batch.keys, of_sample)
+            if proposals is not None and self.drafts is not None:
+                learn(batch, inputs, proposals, drawn, self.drafts.state)
+            return drawn, inputs.lengths
+        assert proposals is not None and self.drafts is not None  # noqa: PT018
+        drawn = self._choose(logits, *draws(batch, proposals))
+        rest = self._stops, self.drafts.state, self.drafts.ring
+        return settle(batch, inputs, proposals, drawn, *rest)
 
     def _open(self, fresh: Tensor) -> None:
         """Draws first tokens from prompts' logits; rows that have drawn stay as they are."""
         batch = self.batch.state
         rows = batch.sample_rows.clamp(min=0)
         source = torch.where(batch.sample_rows >= 0, batch.named.fresh[rows], -1).int()
-        drawn = self._choose(fresh, source, torch.zeros_like(source))
+        drawn = self._choose(fresh, source, batch.keys, torch.zeros_like(source))
         self.batch.control.begun.add_(1)
         moves = batch.named.fresh >= 0
         nobody = torch.zeros_like(moves)
         self._fork(batch, moves, batch.named.lengths, drawn, computed=nobody)
 
-    def _place(self, rows: int) -> None:
-        """Moves the plan to where the first so many rows are now."""
-        self._tables.place(self.batch.groups.starts, rows)
+    def _place(self, graph: Graph) -> None:
+        """Moves the plan to where the first rows are now."""
+        starts = self.batch.groups.starts
+        if graph.width > 1:
+            starts = starts * graph.width
+        self._tables.place(starts, graph.rows * graph.width)
 
-    def _choose(self, logits: Tensor, rows: Tensor, counters: Tensor) -> Drawn[Tensor]:
+    def _choose(
+        self, logits: Tensor, rows: Tensor, keys: Tensor, counters: Tensor
+    ) -> Drawn[Tensor]:
         settings, states = self.settings, self.batch.states
         drawn = choose(
             logits,
             rows,
-            self.batch.state.keys,
+            keys,
             counters,
             temperature=settings.temperature,
             top_k=settings.top_k,
@@ -360,15 +381,17 @@ class Decoder:
         self, steps: int, choice: Choice, started: torch.cuda.Event | None
     ) -> Callable[[], Chunk]:
         """Fetches the ring and the batch; the returned call waits until they are there."""
-        state = self.batch.state
-        parts = (
+        state, width = self.batch.state, choice.graph.width
+        parts = [
             self._ring.tokens[:steps],
             self._ring.logprobs[:, :steps],
             state.sample_rows,
             state.rows,
             state.pages,
             state.control,
-        )
+        ]
+        if self.drafts is not None:
+            parts += self.drafts.fetched(steps, width)
         here = [
             torch.empty(x.shape, dtype=x.dtype, pin_memory=self._captured).copy_(
                 x, non_blocking=True
@@ -382,8 +405,7 @@ class Decoder:
                 done.synchronize()
                 if started is not None:
                     self._graphs.took(choice, started.elapsed_time(done) / 1000.0)
-            tokens, logprobs, sample_rows, rows, pages, control = (x.numpy() for x in here)
-            return Chunk(Drawn(tokens, *logprobs), sample_rows, rows, pages, control)
+            return Chunk.of([x.numpy() for x in here], width)
 
         return wait
 

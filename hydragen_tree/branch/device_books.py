@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
-from hydragen_tree.branch.decoder import Chunk
+from hydragen_tree.branch.chunk import Chunk
 from hydragen_tree.branch.stepper import Ended, Waiting
 from hydragen_tree.errors import CapacityError
 
@@ -71,6 +71,10 @@ class SlotBook:
     def samples(self, slots: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The numbers of the samples at each slot."""
         return [self._samples[slot] for slot in slots.tolist()]
+
+    def leaves(self, slots: NDArray[np.int64]) -> Int32:
+        """The leaf that each slot continues."""
+        return self._leaf[slots]
 
     def take(self, slots: NDArray[np.int64], tokens: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Takes down what slots have drawn.

@@ -13,6 +13,7 @@ there are more than the graph of a chunk is for, or too few free pages, nothing 
 chunk gets more.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,9 +27,12 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import TOO_FEW_PAGES, TOO_MANY_ROWS, RowState
 from hydragen_kernels.drawn import Drawn
 from hydragen_tree.attention.segment_table import SegmentTable
-from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Chunk, Decoder
+from hydragen_tree.branch.chunk import Chunk
+from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Decoder
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.device_books import RowBook, SlotBook, together
+from hydragen_tree.branch.draft_table import contexts_of
+from hydragen_tree.branch.draft_widths import DraftWidths
 from hydragen_tree.branch.drawing import check_logprobs
 from hydragen_tree.branch.forecast import RowForecast
 from hydragen_tree.branch.groups import RowGroups
@@ -38,6 +42,7 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.states import NO_STATE
 from hydragen_tree.settings import SamplingSettings
 
+_SPARE_PAGES = 3  # for each row, beside which drafts may take some
 _PARKED_SHARE = 8  # of the rows, one of so many leaves when pages run out
 
 
@@ -47,7 +52,8 @@ class _Flight:
 
     Attributes:
         number: of chunks launched before it.
-        steps: most tokens that a sample draws in it.
+        tokens: most tokens that a sample draws in it.
+        likely: those that it should draw in it.
         known_rows: rows that were known of when it was launched.
         n_fresh: rows that draw from prompts' logits in it.
         slots: `[slots]` bool, those in use when it was launched.
@@ -55,7 +61,8 @@ class _Flight:
     """
 
     number: int
-    steps: int
+    tokens: int
+    likely: float
     known_rows: int
     n_fresh: int
     slots: NDArray[np.bool_]
@@ -76,6 +83,7 @@ class DeviceStepper:
         table: where segments are.
         settings: how to draw.
         ends: decides when samples end, by the table that the decoder has.
+        widths: chooses how many drafts steps take along; None: none ever.
     """
 
     is_ahead = True
@@ -87,8 +95,12 @@ class DeviceStepper:
         table: SegmentTable,
         settings: SamplingSettings,
         ends: Ends,
+        widths: DraftWidths | None = None,
     ) -> None:
         decoder.batch.clear()
+        if decoder.drafts is not None:
+            decoder.drafts.clear()
+        self._widths = widths
         self._decoder, self._cache, self._ends = decoder, cache, ends
         self._greedy = settings.temperature == 0.0
         self._max_tokens = settings.max_tokens
@@ -100,7 +112,7 @@ class DeviceStepper:
         self._launched = 0
         self._new: list[tuple[Admitted, NDArray[np.int64]]] = []
         self._forecast = RowForecast()
-        self._planned_rows = 0
+        self._planned_rows = self._planned_width = 0
         self._planned_at = 0  # number of the first chunk with the plan
         self._held_rows = 0  # places that rows take up with the plan, dead ones too, at the most
         self._left: list[NDArray[np.int64]] = []  # slots whose samples the device still has
@@ -190,44 +202,60 @@ class DeviceStepper:
 
         One with first tokens has no other steps if their rows may fork: it says how many there are.
         """
-        ahead = sum(flight.steps for flight in self._flights)
+        ahead = sum(flight.tokens for flight in self._flights)
+        likely = sum(flight.likely for flight in self._flights)
         book = self._slots
         used = np.flatnonzero(book.is_used)
         fresh = [one.logits for one, _ in self._new if one.logits is not None]
         # of a chunk that a slot is not in, nothing is ahead of it
-        before = np.where(book.born[used] >= self._launched, 0, ahead) + book.n_drawn[used]
-        steps = min(CHUNK_STEPS, int((self._max_tokens - before).max(initial=0)))
+        before = np.where(book.born[used] >= self._launched, 0.0, likely) + book.n_drawn[used]
+        rows = self._rows.count
+        width, pace = self._width(rows)
+        left = float((self._max_tokens - before).max(initial=0))
+        steps = min(CHUNK_STEPS, math.ceil(left / pace))
         if steps <= 0:
             return False
-        rows = self._rows.count
         forks = not self._greedy and used.size > rows
         if forks:
             rows = self._forecast.rows(rows, len(self._flights) + 1)
             steps = 0 if fresh else self._forecast.steps(steps)
         rows = min(max(rows, 1), used.size)
         lengths = self._rows.lengths
-        longest = min(int(lengths.max(initial=0)) + ahead + steps, self._max_tokens)
-        choice = self._decoder.choose(rows, longest, forks)
+        ahead += steps * width
+        longest = min(int(lengths.max(initial=0)) + ahead, self._max_tokens)
+        choice = self._decoder.choose(rows, longest, forks, width)
         rows = choice.graph.rows
-        self._arrange(rows, forks)
+        self._arrange(rows, forks, width)
         # as if each row forked once; who finds too few pages is given enough for a row a sample
         most = used.size if self._lacked_pages else rows
-        self._pages.fill_for(most, lengths, ahead + steps, self._max_tokens)
+        self._pages.fill_for(most, lengths, ahead, self._max_tokens)
         wait = self._decoder.launch(choice, steps, torch.stack(fresh) if fresh else None)
-        steps += bool(fresh)
+        most, likely = steps * width + bool(fresh), steps * pace + bool(fresh)
         known, slots = self._rows.count, book.is_used.copy()
-        self._flights.append(_Flight(self._launched, steps, known, len(fresh), slots, wait))
+        flight = _Flight(self._launched, most, likely, known, len(fresh), slots, wait)
+        self._flights.append(flight)
         self._launched += 1
         return True
 
-    def _arrange(self, rows: int, forks: bool) -> None:
+    def _width(self, rows: int) -> tuple[int, float]:
+        """Queries of a row in the next steps, and tokens that it should draw in each.
+
+        Drafts can take a page more of each row than it needs, and forks may need it sooner.
+        """
+        spare = self._cache.free_pages + self._pages.waiting
+        if self._widths is None or self._lacked_pages or spare < _SPARE_PAGES * rows:
+            return 1, 1.0
+        width = self._widths.choose(self._slots.live()[0], rows)
+        return width, self._widths.pace if width > 1 else 1.0
+
+    def _arrange(self, rows: int, forks: bool, width: int) -> None:
         """Lets admitted rows in, and gives groups room for the rows that there may be."""
         batch = self._decoder.batch
         # whoever was short of rows: not once more; and first tokens must be drawn at once, however
         # far rows have forked by then
         is_fresh = any(one.logits is not None for one, _ in self._new)
         generous = self._forecast.was_stuck or (is_fresh and bool(self._flights))
-        is_enough = self._held_rows <= rows <= self._planned_rows
+        is_enough = self._held_rows <= rows <= self._planned_rows and width == self._planned_width
         is_enough = is_enough and self._groups.fits(self._slots.is_used, forks)
         if is_enough and not self._new and not self._left and not generous:
             return
@@ -236,7 +264,8 @@ class DeviceStepper:
         new = self._new_rows()
         batch.rearrange(new, together(self._left))
         self._cache.states.release(new.states)  # they have been copied when others come there
-        self._planned_rows = self._decoder.plan(plan.items, plan.edges, rows)
+        self._planned_rows = self._decoder.plan(plan.items, plan.edges, rows, width)
+        self._planned_width = width
         self._planned_at = self._launched
         self._held_rows = 0  # the dead have left, and the living fit the graph
         self._new.clear()
@@ -258,6 +287,8 @@ class DeviceStepper:
                 groups=self._groups.number(int(own[0])),
                 stops=self._ends.state(int(branch.samples[0]), branch.drawn),
                 fresh=n_fresh if is_fresh else -1,
+                contexts=int(contexts_of(branch.drawn[None], np.array([n]))[0]) if n else 0,
+                problems=0 if self._widths is None else self._widths.problem(branch.leaf),
             )
             fields.append(row)
             n_fresh += is_fresh
@@ -280,7 +311,7 @@ class DeviceStepper:
             flight.wait()
         state = self._decoder.batch.state
         n = int(self._decoder.batch.control.rows)
-        self._pages.fill(self._pages.waiting + n)
+        self._pages.fill(self._pages.waiting + 2 * n)  # drafts may need one more each
         logits = self._decoder.logits(n)
         named = RowState(*state.rows[:, :n].cpu().numpy().astype(np.int32))
         segments = self._groups.segments_of(named.groups)
@@ -301,6 +332,9 @@ class DeviceStepper:
         """Takes in what a chunk has drawn, and what has become of the rows."""
         book = self._slots
         slots = np.flatnonzero(flight.slots & book.is_used & (book.born <= flight.number))
+        drafts = 0, 0
+        if self._widths is not None:
+            drafts = self._widths.seen(chunk, slots, book.leaves(slots))
         drawn = Drawn(*(part[:, slots] for part in chunk.drawn))
         check_logprobs(drawn.logprobs)
         has_drawn = book.take(slots, drawn.tokens)
@@ -314,9 +348,10 @@ class DeviceStepper:
         return Progress(
             together(samples),
             Drawn(*(part[:, columns] for part in drawn)),
-            int(np.count_nonzero(has_drawn.any(axis=1))),
+            int(np.count_nonzero(has_drawn.any(axis=1).reshape(-1, chunk.width).any(axis=1))),
             flight.n_fresh + computed,
             ended,
+            drafts=drafts,
         )
 
     def _follow_rows(self, flight: _Flight, chunk: Chunk, slots: NDArray[np.int64]) -> None:

@@ -14,28 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.draft_hash import (
-    ANY_PROBLEM,
-    CONTEXT_MASK,
-    CONTEXT_TOKENS,
-    ENTRY_BITS,
-    HASH_FACTOR,
-    IS_OWN,
-    MASKS,
-    PROBLEM_FACTOR,
-    SOURCE_FACTOR,
-    SOURCES,
-    TAG_MASK,
-    TAG_SHIFT,
-    TOKEN_BITS,
-)
-
-_OF_SOURCES = np.arange(len(SOURCES)) * np.array([SOURCE_FACTOR])
-
-
-def after(contexts: NDArray[np.int64], tokens: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The contexts that tokens make of contexts, `[n]` each."""
-    return ((contexts << TOKEN_BITS) | tokens.astype(np.int64)) & CONTEXT_MASK
+from hydragen_kernels.draft_hash import CONTEXT_TOKENS, ENTRY_BITS, after, find
 
 
 def contexts_of(drawn: Int32, n_drawn: Int32) -> NDArray[np.int64]:
@@ -53,6 +32,13 @@ def contexts_of(drawn: Int32, n_drawn: Int32) -> NDArray[np.int64]:
     return contexts
 
 
+def text_contexts(tokens: Int32) -> NDArray[np.int64]:
+    """The contexts that the tokens of a text follow, one for each."""
+    before = np.concatenate([np.zeros(CONTEXT_TOKENS, np.int32), tokens])
+    windows = np.lib.stride_tricks.sliding_window_view(before, CONTEXT_TOKENS)[: tokens.size]
+    return contexts_of(windows, np.full(tokens.size, CONTEXT_TOKENS))
+
+
 class DraftTable:
     """Next tokens by context.
 
@@ -65,11 +51,7 @@ class DraftTable:
 
     def add_text(self, problem: int, tokens: Int32) -> None:
         """Takes in the tokens of a prompt."""
-        place = np.arange(tokens.size)
-        before = np.concatenate([np.zeros(CONTEXT_TOKENS, np.int32), tokens])
-        windows = np.lib.stride_tricks.sliding_window_view(before, CONTEXT_TOKENS)[: place.size]
-        contexts = contexts_of(windows, np.full(place.size, CONTEXT_TOKENS))
-        self.add(np.full(place.size, problem), contexts, tokens)
+        self.add(np.full(tokens.size, problem), text_contexts(tokens), tokens)
 
     def add(
         self,
@@ -78,7 +60,7 @@ class DraftTable:
         tokens: NDArray[np.integer],
     ) -> None:
         """Takes in what has followed contexts, `[n]` each."""
-        places, tags = self._find(problems, contexts)
+        places, tags = find(problems, contexts)
         self.entries[places] = (tags << 32) | tokens.astype(np.int64)[:, None]
 
     def propose(
@@ -98,7 +80,7 @@ class DraftTable:
         sources = tokens.copy()
         rows = np.arange(problems.size)
         for step in range(most):
-            places, tags = self._find(problems[rows], contexts)
+            places, tags = find(problems[rows], contexts)
             entries = self.entries[places]
             is_known = entries >> 32 == tags
             source = is_known.argmax(1)
@@ -109,13 +91,3 @@ class DraftTable:
             tokens[rows, step], sources[rows, step] = token, source
             contexts = after(contexts[found], token)
         return tokens, sources
-
-    def _find(
-        self, problems: NDArray[np.integer], contexts: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """`[n, sources]` places of entries, and the tags they must have."""
-        owners = np.where(IS_OWN, problems.astype(np.int64)[:, None], ANY_PROBLEM)
-        keys: NDArray[np.int64] = (contexts[:, None] & np.array(MASKS)) + owners * PROBLEM_FACTOR
-        keys += _OF_SOURCES
-        keys = (keys ^ (keys >> 31)) * HASH_FACTOR
-        return (keys >> (64 - ENTRY_BITS)) & ((1 << ENTRY_BITS) - 1), (keys >> TAG_SHIFT) & TAG_MASK

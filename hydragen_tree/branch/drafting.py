@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.draft_hash import SOURCES
+from hydragen_tree.branch.draft_chances import Chances, DraftProblems
 from hydragen_tree.branch.draft_table import DraftTable
 
 MOST_DRAFTS = 8  # of a row in a step
 _MOST_ADDED = 128  # rows of a step that the table learns from: where there are more, a part of them
-_PRIOR_TRIES = 16.0  # what the chances in all problems weigh beside those in one
-_MOST_TRIES = 512.0  # that are remembered
 _FIRST_CHANCES = (0.8, 0.7, 0.6, 0.4)  # of each source, before anything is known
 _SUREST = 0.95  # chance of a draft, than which hardly any has more
 # Rows that a device computes while it reads the weights, of 4 bytes on a CPU and 2 on a GPU; and
@@ -77,33 +75,18 @@ class Drafting:
         free_rows: float,
     ) -> None:
         self.table, self._free_rows = DraftTable(), free_rows
-        self._problems, self._text = problems, text
-        self._is_known = np.zeros(problems.size, np.bool_)
-        n_problems = int(problems.max(initial=0)) + 1
-        self._tries = np.zeros((n_problems, len(SOURCES)))
-        self._hits = np.zeros((n_problems, len(SOURCES)))
-        self._all_tries = np.full(len(SOURCES), _PRIOR_TRIES)
-        self._all_hits = np.array(_FIRST_CHANCES) * _PRIOR_TRIES
+        self._problems = DraftProblems(problems, text)
+        self._chances = Chances(_FIRST_CHANCES)
 
     def join(self, leaves: NDArray[np.int64], problems: NDArray[np.int64]) -> None:
         """Takes in leaves of problems that have come, `[n]` each; those it has stay as they are."""
-        more = int(leaves.max()) + 1 - self._problems.size
-        new = leaves >= self._problems.size
-        self._problems = np.append(self._problems, np.zeros(max(more, 0), np.int64))
-        self._problems[leaves[new]] = problems[new]
-        self._is_known = np.append(self._is_known, np.zeros(max(more, 0), np.bool_))
-        nothing = np.zeros((max(int(problems.max()) + 1 - len(self._tries), 0), len(SOURCES)))
-        self._tries = np.concatenate([self._tries, nothing])
-        self._hits = np.concatenate([self._hits, nothing])
+        self._problems.join(leaves, problems)
 
     def problems_of(self, leaves: NDArray[np.integer]) -> NDArray[np.int64]:
         """The problem of each leaf; the table learns the prompts of those that are new."""
-        for leaf in np.unique(leaves[~self._is_known[leaves]]).tolist():
-            self._is_known[leaf] = True
-            tokens = self._text(leaf)
-            self.table.add_text(int(self._problems[leaf]), tokens[tokens >= 0])
-        problems: NDArray[np.int64] = self._problems[leaves]
-        return problems
+        for problem, tokens in self._problems.new_texts(leaves):
+            self.table.add_text(problem, tokens)
+        return self._problems.of(leaves)
 
     def propose(
         self,
@@ -132,9 +115,7 @@ class Drafting:
 
     def chances(self, problems: NDArray[np.int64]) -> NDArray[np.float64]:
         """`[n, sources]` that a proposal is what a sample of a problem draws, of `[n]` problems."""
-        overall = self._all_hits / self._all_tries
-        hits: NDArray[np.float64] = self._hits[problems] + _PRIOR_TRIES * overall
-        return hits / (self._tries[problems] + _PRIOR_TRIES)
+        return self._chances.of(problems)
 
     def learn(
         self,
@@ -149,14 +130,7 @@ class Drafting:
             sources: of each.
             agrees: whether the sample drew the draft.
         """
-        np.add.at(self._tries, (problems, sources), 1.0)
-        np.add.at(self._hits, (problems, sources), agrees)
-        self._all_tries += np.bincount(sources, minlength=len(SOURCES))
-        self._all_hits += np.bincount(sources, agrees, minlength=len(SOURCES))
-        for tries, hits in ((self._tries, self._hits), (self._all_tries, self._all_hits)):
-            is_full = tries > _MOST_TRIES
-            tries[is_full] /= 2
-            hits[is_full] /= 2
+        self._chances.learn(problems, sources, np.ones_like(sources), agrees)
 
     def add(
         self,

@@ -25,11 +25,13 @@ class Graph(NamedTuple):
         rows: padded.
         splits: programs that share a tail.
         forks: rows may carry several samples, and part.
+        width: queries of a row: its last token, and drafts.
     """
 
     rows: int
     splits: int
     forks: bool
+    width: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Graphs:
 
     Args:
         capture: makes a graph, and returns what runs it.
-        splits: how many programs share a tail, of rows and the longest tail.
+        splits: how many programs share a tail, of queries and the longest tail.
     """
 
     def __init__(
@@ -73,19 +75,19 @@ class Graphs:
         """Forgets all graphs: what they read has moved."""
         self._made.clear()
 
-    def tight(self, rows: int, longest: int, forks: bool) -> Graph:
+    def tight(self, rows: int, longest: int, forks: bool, width: int = 1) -> Graph:
         """The graph for so many rows, whose tails hold so many tokens at the most."""
         padded = padded_rows(rows)
-        return Graph(padded, self._splits(padded, longest), forks)
+        return Graph(padded, self._splits(padded * width, longest), forks, width)
 
-    def choose(self, rows: int, longest: int, forks: bool) -> Choice:
+    def choose(self, rows: int, longest: int, forks: bool, width: int = 1) -> Choice:
         """The graph to take: a tight one, or a larger one that is there."""
-        tight = self.tight(rows, longest, forks)
+        tight = self.tight(rows, longest, forks, width)
         if self._wasted_s[tight] >= self._capture_s:
             return Choice(tight, tight)
         sizes = sorted({g.rows for g in self._made if tight.rows <= g.rows <= _LOOSE * tight.rows})
         fitting = (
-            Graph(size, self._splits(size, longest), kind)
+            Graph(size, self._splits(size * width, longest), kind, width)
             for size in sizes
             for kind in sorted({forks, True})
         )

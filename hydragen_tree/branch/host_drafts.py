@@ -11,9 +11,10 @@ was stored of drafts behind it is overwritten in time.
 import numpy as np
 from numpy.typing import NDArray
 
+from hydragen_kernels.draft_hash import after
 from hydragen_kernels.drawn import Drawn
 from hydragen_tree.branch.batch import Batch, Children
-from hydragen_tree.branch.draft_table import after, contexts_of
+from hydragen_tree.branch.draft_table import contexts_of
 from hydragen_tree.branch.drafting import Drafting, Drafts
 from hydragen_tree.branch.stepper import Ends
 from hydragen_tree.model.cache import KVCache

@@ -14,7 +14,7 @@ from hydragen_tree.branch.batch import Batch
 from hydragen_tree.branch.drafting import Drafting, free_rows
 from hydragen_tree.branch.freezing import Freezing
 from hydragen_tree.branch.host_stepper import HostStepper
-from hydragen_tree.branch.live_trie import ALL_KNOWN, LiveTrie, Sharing
+from hydragen_tree.branch.live_trie import ALL_KNOWN, Sharing
 from hydragen_tree.branch.long_prompts import LongSegments
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
@@ -31,6 +31,7 @@ from hydragen_tree.trie.trie import Trie
 
 if TYPE_CHECKING:
     from hydragen_tree.branch.decoder import Decoder
+    from hydragen_tree.branch.draft_widths import DraftWidths
 
 
 def assemble(
@@ -71,7 +72,8 @@ def assemble(
         prefill_class: computes segments and tails.
         key_group: keys that attention takes in together, see `Backend.key_group`.
         long_segments: those of prompts beyond the model's context; None: there are none.
-        drafts: steps of the host take along what samples have drawn before, where it is worth it.
+        drafts: steps take along what samples have drawn before, where it is worth it; a decoder's
+            if it is made for that.
         sharing: what prompts that come late share.
     """
     residency = Residency(trie, cache, sharing)
@@ -82,19 +84,27 @@ def assemble(
     prefill.long_segments = long_segments
     stepper: Stepper
     drafting: Drafting | None = None
+    widths: DraftWidths | None = None
+    problems = np.zeros(trie.leaf_segments.size, np.int64)
+    problems[trie.prompt_leaves] = records.tasks
+    free = free_rows(
+        model.device.type, shape.layers, _parameters(model), ordered=model.batch_invariant
+    )
     if decoder is None:
         batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))
         freezing = Freezing(batch, residency, cache, cost, shape, key_group)
         if drafts and not cache.states.is_kept:
-            sizes = model.device.type, shape.layers, _parameters(model)
-            free = free_rows(*sizes, ordered=model.batch_invariant)
-            drafting = _drafting(trie, residency.trie, records, free)
+            drafting = Drafting(problems, residency.trie.leaf_tokens, free)
         rest = freezing, settings, max_rows, records, drafting
         stepper = HostStepper(batch, model, cache, table, *rest)
     else:
         from hydragen_tree.branch.device_stepper import DeviceStepper  # imports Triton
+        from hydragen_tree.branch.draft_widths import DraftWidths as Widths
 
-        stepper = DeviceStepper(decoder, cache, table, settings, records)
+        if drafts and decoder.drafts is not None:
+            texts = problems, residency.trie.leaf_tokens
+            widths = Widths(*texts, free, decoder.samples, decoder.drafts)
+        stepper = DeviceStepper(decoder, cache, table, settings, records, widths)
     admission = Admission(
         roots(trie, records) if waiting is None else waiting,
         stepper,
@@ -104,7 +114,7 @@ def assemble(
         max_rows,
         settings.temperature == 0.0,
     )
-    run = cache, records, stats, model.ranks, drafting
+    run = cache, records, stats, model.ranks, drafting or widths
     return Loop(admission, stepper, residency, prefill, *run)
 
 
@@ -112,10 +122,3 @@ def _parameters(model: TreeModel) -> int:
     """Of a model, or of rank 0's part of it."""
     weights = model.model.parameters()
     return model.ranks.agree(lambda: sum(int(one.numel()) for one in weights))
-
-
-def _drafting(trie: Trie, live: LiveTrie, records: SampleRecords, free: float) -> Drafting:
-    """Proposes what siblings have drawn, of the same problem first."""
-    problems = np.zeros(trie.leaf_segments.size, np.int64)
-    problems[trie.prompt_leaves] = records.tasks
-    return Drafting(problems, live.leaf_tokens, free)

@@ -15,7 +15,7 @@ finished.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.drafting import Drafting
@@ -26,6 +26,9 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.sample.records import RunStats, SampleRecords
 from hydragen_tree.sample.sample import Sample
+
+if TYPE_CHECKING:
+    from hydragen_tree.branch.draft_widths import DraftWidths
 
 
 class Loop:
@@ -53,7 +56,7 @@ class Loop:
         records: SampleRecords,
         stats: RunStats,
         ranks: Ranks = ALONE,
-        drafting: Drafting | None = None,
+        drafting: "Drafting | DraftWidths | None" = None,
     ) -> None:
         self.admission, self.stepper = admission, stepper
         self.residency, self.prefill = residency, prefill

@@ -41,7 +41,7 @@ class Means:
         max_rows: branches in the batch at the most.
         memory_bytes: for keys and values; None: measured.
         ranks: that have the model together.
-        drafts: steps may take them along.
+        drafts: `auto`: steps of the host may take them along; `on`: a device's, too; or `off`.
     """
 
     model: TreeModel
@@ -55,7 +55,7 @@ class Means:
     max_rows: int
     memory_bytes: int | None
     ranks: Ranks
-    drafts: bool
+    drafts: str
 
 
 def make_loop(
@@ -101,7 +101,7 @@ def make_loop(
         waiting=[] if is_fed else None,
         key_group=means.key_group,
         long_segments=LongSegments(source, model, trie, outline.prompts),
-        drafts=means.drafts,
+        drafts=means.drafts != "off",
         sharing=sharing,
     )
 
@@ -145,5 +145,6 @@ def _decoder(
     from hydragen_tree.branch.decoder import Decoder  # imports Triton
 
     heads = replace(source.heads, is_ordered=means.backend == "ordered")
-    most = states.most_rows(rows)
-    return Decoder(means.model, cache, heads, records.settings, stops, most, depth)
+    sizes = records.settings, stops, states.most_rows(rows), depth
+    has_drafts = means.drafts == "on" and not source.shape.state_bytes  # states cannot go back
+    return Decoder(means.model, cache, heads, *sizes, has_drafts=has_drafts)

@@ -43,7 +43,7 @@ from hydragen_tree.trie.outline import Outline
 _DEFAULTS = {"cpu": (256, 16, 2048)}  # rows, page tokens, prefill tokens
 _GPU_DEFAULTS = (1024, 64, 8192)
 _USUAL = SamplingSettings()
-DRAFTS = ("auto", "off")
+DRAFTS = ("auto", "on", "off")
 
 
 class Sampler(NotebookView):
@@ -70,7 +70,7 @@ class Sampler(NotebookView):
         ranks: Ranks = ALONE,
     ) -> None:
         if drafts not in DRAFTS:
-            raise InputError(f"expected {' or '.join(DRAFTS)}", setting="drafts", value=drafts)
+            raise InputError(f"expected one of {', '.join(DRAFTS)}", setting="drafts", value=drafts)
         if memory_bytes is not None and memory_bytes < 1:
             raise InputError(
                 "expected a size of at least 1 byte", setting="memory_bytes", value=memory_bytes
@@ -145,8 +145,9 @@ class Sampler(NotebookView):
                 to hold, 1,024 to 16,384; on a CPU 256.
             compiled: compile the model's layers on a GPU; of use where no kernel here computes a
                 model's norms and rotation.
-            drafts: `auto`: steps take along what samples drew before, where rows are so few that it
-                pays; samples are the same. `off`: never.
+            drafts: `auto`: steps of the host take along what samples drew before, where rows are so
+                few that it pays; samples are the same. `on`: captured steps of a GPU as well.
+                `off`: never.
             batch_invariant: samples and log-probabilities are the same bits whatever the batch, n,
                 memory, other problems, shards or a resume are; refused where they would not be.
 
@@ -351,7 +352,7 @@ class Sampler(NotebookView):
             self.max_rows,
             self.memory_bytes,
             self._ranks,
-            self.drafts == "auto",
+            self.drafts,
         )
 
     @property

@@ -27,6 +27,8 @@ class RowState(NamedTuple, Generic[Field]):
         groups: number of the segment it hangs from.
         stops: state of its stop table; below 0: the row is dead.
         fresh: row of the prompts' logits from which its first token is drawn; -1 once it has been.
+        contexts: its last tokens, see `draft_hash`.
+        problems: number of the problem it answers.
     """
 
     tokens: Field
@@ -36,6 +38,8 @@ class RowState(NamedTuple, Generic[Field]):
     groups: Field
     stops: Field
     fresh: Field
+    contexts: Field
+    problems: Field
 
 
 class Control(NamedTuple, Generic[Field]):

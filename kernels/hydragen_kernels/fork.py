@@ -23,6 +23,7 @@ from hydragen_kernels.batch_state import (
     Ring,
     RowState,
 )
+from hydragen_kernels.draft_hash import CONTEXT_MASK, TOKEN_BITS
 from hydragen_kernels.drawn import Drawn
 
 _NOBODY = 1 << 62  # sorts behind every (row, token)
@@ -144,24 +145,31 @@ def fork_step(
     goes = stuck == 0
 
     column = (tail // page_tokens).clamp(max=batch.pages.shape[1] - 1)[:, None]
+    # what the parent has beyond its tail, for drafts that were not drawn, is the heir's alone
+    numbers = torch.arange(batch.pages.shape[1], device=device)
     pages = batch.pages[parent]
     source = pages.gather(1, column)[:, 0]
+    is_shared = is_heir[:, None] | (numbers * page_tokens < tail[:, None])
+    pages = torch.where(is_shared, pages, -1)
     new = batch.queue[(control.taken + place.clamp(min=0)) % len(batch.queue)]
-    pages.scatter_(1, column, torch.where(is_copied, new, source)[:, None])
+    here = torch.where(is_copied, new, pages.gather(1, column)[:, 0])
+    pages.scatter_(1, column, here[:, None])
     copies = Copies(
         scattered(place, is_copied, source, n),
         scattered(place, is_copied, new, n),
         torch.where(goes, n_copies, 0),
     )
-    moved = children.moved[of_row]
+    moved, token, context = children.moved[of_row], children.token[of_row], old.contexts[parent]
     rows = RowState(
-        tokens=torch.where(moved, children.token[of_row], old.tokens[parent]),
+        tokens=torch.where(moved, token, old.tokens[parent]),
         positions=old.positions[parent] + moved,
         lengths=tail,
         drawn=count[of_row],
         groups=old.groups[parent],
         stops=torch.where(is_row, stops[of_row], -1),
         fresh=torch.where(moved, -1, old.fresh[parent]),
+        contexts=torch.where(moved, ((context << TOKEN_BITS) | token) & CONTEXT_MASK, context),
+        problems=old.problems[parent],
     )
     sample_rows = torch.where(alive[children.of_sample], new_row[children.of_sample], -1)
     sample_rows = torch.where(children.is_sample, sample_rows, -1).int()

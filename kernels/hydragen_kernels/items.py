@@ -72,6 +72,14 @@ def item_rows(table: Int32) -> list[Item[int]]:
     return [Item(*row) for row in table.tolist()]
 
 
+def widened(table: Int32, times: int) -> Int32:
+    """The same items for so many queries in the place of each, behind each other; none causal."""
+    of = item_columns(table)
+    return table_of_columns(
+        of._replace(query_start=of.query_start * times, query_count=of.query_count * times)
+    )
+
+
 def item_positions(table: NDArray[Any], queries: int) -> Int32:
     """`[items]` where each item's first slot stands in the sequences of its queries.
 

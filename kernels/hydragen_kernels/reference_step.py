@@ -11,31 +11,34 @@ from hydragen_kernels.batch_state import (
     Ring,
     StepInputs,
 )
+from hydragen_kernels.draft_hash import CONTEXT_MASK, TOKEN_BITS
 from hydragen_kernels.drawn import Drawn
 
 
-def begin_step(batch: BatchState, page_tokens: int) -> StepInputs:
+def begin_step(batch: BatchState, page_tokens: int, drafts: Tensor | None = None) -> StepInputs:
     """See `hydragen_kernels.step.begin_step`."""
     control, state = Control(*batch.control.split(1)), batch.named
     n = batch.rows.shape[1]
     live = (torch.arange(n, device=batch.rows.device) < control.rows) & (state.stops >= 0)
     length = torch.where(live, state.lengths, 0)
     column = (length // page_tokens).clamp(max=batch.pages.shape[1] - 1)[:, None]
-    page = batch.pages.gather(1, column)[:, 0].long()
-    lacks = live & (page < 0)
+    lacks = live & (batch.pages.gather(1, column)[:, 0] < 0)
+    reach = column if drafts is None else (length + drafts)[:, None] // page_tokens
+    lacks_last = live & (reach > column)[:, 0] & (batch.pages.gather(1, reach)[:, 0] < 0)
 
+    due = int(lacks.sum() + lacks_last.sum())
     if int(control.rows) > n:
         control.stuck.fill_(TOO_MANY_ROWS)
-    elif int(control.stuck) == 0 and int(lacks.sum()) > int(control.given - control.taken):
+    elif int(control.stuck) == 0 and due > int(control.given - control.taken):
         control.stuck.fill_(TOO_FEW_PAGES)
     goes = live & (control.stuck == 0)
-    lacks &= goes
-
-    at = (control.taken + lacks.cumsum(0) - 1) % len(batch.queue)
-    page = torch.where(lacks, batch.queue[at].long(), page)
-    batch.pages.scatter_(1, column, page.int()[:, None])
+    for where, wanted in ((column, lacks & goes), (reach, lacks_last & goes)):
+        at = (control.taken + wanted.cumsum(0) - 1) % len(batch.queue)
+        page = torch.where(wanted, batch.queue[at], batch.pages.gather(1, where)[:, 0])
+        batch.pages.scatter_(1, where, page[:, None])
+        control.taken.add_(wanted.sum())
+    page = batch.pages.gather(1, column)[:, 0].long()
     control.begun.add_(1)
-    control.taken.add_(lacks.sum())
     control.computed.add_(goes.sum())
     return StepInputs(
         slots=torch.where(goes, page * page_tokens + length % page_tokens, -1).int(),
@@ -66,6 +69,7 @@ def end_step(
     for field in (state.positions, state.lengths, state.drawn):
         field[moved] += 1
     state.tokens[moved] = token
+    state.contexts[moved] = ((state.contexts[moved] << TOKEN_BITS) | token) & CONTEXT_MASK
     stop = table[state.stops[moved], token].long()
     has_ended = (stop < 0) | (state.drawn[moved] >= max_tokens)
     state.stops[moved] = torch.where(has_ended, -1, stop)

@@ -25,6 +25,7 @@ from hydragen_kernels.batch_state import (
     check_drawn,
     check_ring,
 )
+from hydragen_kernels.draft_hash import CONTEXT_MASK, TOKEN_BITS
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.inputs import check_int32
 
@@ -36,12 +37,14 @@ _DRAWN = tl.constexpr(RowState._fields.index("drawn"))
 _TOKENS = tl.constexpr(RowState._fields.index("tokens"))
 _POSITIONS = tl.constexpr(RowState._fields.index("positions"))
 _STOPS = tl.constexpr(RowState._fields.index("stops"))
+_CONTEXTS = tl.constexpr(RowState._fields.index("contexts"))
 _BEGUN = tl.constexpr(Control._fields.index("begun"))
 _ROWS = tl.constexpr(Control._fields.index("rows"))
 _STUCK = tl.constexpr(Control._fields.index("stuck"))
 _TAKEN = tl.constexpr(Control._fields.index("taken"))
 _GIVEN = tl.constexpr(Control._fields.index("given"))
 _COMPUTED = tl.constexpr(Control._fields.index("computed"))
+_TOKEN_BITS, _CONTEXT_MASK = tl.constexpr(TOKEN_BITS), tl.constexpr(CONTEXT_MASK)
 _TOO_MANY_ROWS, _TOO_FEW_PAGES = tl.constexpr(TOO_MANY_ROWS), tl.constexpr(TOO_FEW_PAGES)
 
 
@@ -56,6 +59,14 @@ def _next_page(state, stride_s, pages, stride_p, max_pages, page_tokens, row, th
 
 
 @triton.jit
+def _last_page(drafts, length, live, place, page_tokens, row):
+    """Of rows whose drafts reach into another page than their next token: it, and its place."""
+    count = tl.load(drafts + row, mask=live, other=0)
+    more = (length + count) // page_tokens - length // page_tokens  # 0 or 1
+    return live & (more > 0), tl.load(place + more, mask=live & (more > 0), other=0), place + more
+
+
+@triton.jit
 def _begin_kernel(
     state,
     stride_s,
@@ -66,6 +77,7 @@ def _begin_kernel(
     queue,
     queue_size,
     control,
+    drafts,
     slots,
     new_lengths,
     counters,
@@ -80,10 +92,13 @@ def _begin_kernel(
     for start in range(0, rows, BLOCK):
         row = start + tl.arange(0, BLOCK)
         there = (row < rows) & (row < n_rows)
-        _, live, page, _ = _next_page(
+        length, live, page, place = _next_page(
             state, stride_s, pages, stride_p, max_pages, page_tokens, row, there
         )
         due += tl.sum((live & (page < 0)).to(tl.int64), 0)
+        if drafts is not None:
+            reaches, page, _ = _last_page(drafts, length, live, place, page_tokens, row)
+            due += tl.sum((reaches & (page < 0)).to(tl.int64), 0)
         computed += tl.sum(live.to(tl.int64), 0)
     lacks = tl.sum(due, 0) > tl.load(control + _GIVEN) - taken
     stuck = tl.where((stuck == 0) & lacks, _TOO_FEW_PAGES, stuck)
@@ -100,6 +115,13 @@ def _begin_kernel(
         new = tl.load(queue + at % queue_size, mask=lacking, other=0)
         tl.store(place, new, mask=lacking)
         taken += tl.sum(lacking.to(tl.int64), 0)
+        if drafts is not None:
+            reaches, last, last_place = _last_page(drafts, length, goes, place, page_tokens, row)
+            lacks_last = reaches & (last < 0)
+            at = taken + tl.cumsum(lacks_last.to(tl.int64), 0) - 1
+            more = tl.load(queue + at % queue_size, mask=lacks_last, other=0)
+            tl.store(last_place, more, mask=lacks_last)
+            taken += tl.sum(lacks_last.to(tl.int64), 0)
         page = tl.where(lacking, new, page).to(tl.int64)
         slot = tl.where(goes, page * page_tokens + length % page_tokens, -1)
         tl.store(slots + row, slot.to(tl.int32), mask=inside)
@@ -159,23 +181,32 @@ def _end_kernel(
     tl.store(state + _STOPS * stride_s, tl.where(ended, -1, stop), mask=live)
     tl.store(state + _TOKENS * stride_s, token.to(tl.int64), mask=live)
     tl.store(state + _DRAWN * stride_s, drawn, mask=live)
+    context = tl.load(state + _CONTEXTS * stride_s, mask=live, other=0)
+    context = ((context << _TOKEN_BITS) | token.to(tl.int64)) & _CONTEXT_MASK
+    tl.store(state + _CONTEXTS * stride_s, context, mask=live)
     position = tl.load(state + _POSITIONS * stride_s, mask=live, other=0)
     tl.store(state + _POSITIONS * stride_s, position + 1, mask=live)
     length = tl.load(state + _LENGTHS * stride_s, mask=live, other=0)
     tl.store(state + _LENGTHS * stride_s, length + 1, mask=live)
 
 
-def begin_step(batch: BatchState, page_tokens: int) -> StepInputs:
+def begin_step(
+    batch: BatchState, page_tokens: int, drafts: torch.Tensor | None = None
+) -> StepInputs:
     """Find out where a step's tokens go, give rows the pages they need, and count the step.
 
     Args:
         batch: cut to the rows of the step; control, and pages of rows that had none, are written.
         page_tokens: tokens of a page.
+        drafts: `[rows]` int32, tokens behind the next one, of a page at the most, that get pages as
+            well; None: there are none.
 
     Raises:
         ValueError: shapes, dtypes or strides do not fit together.
     """
     rows = check_batch(batch)
+    if drafts is not None:
+        check_int32("drafts", drafts, (rows,))
     slots, lengths, counters = torch.empty(3, rows, dtype=torch.int32, device=batch.pages.device)
     _begin_kernel[(1,)](
         batch.rows,
@@ -187,6 +218,7 @@ def begin_step(batch: BatchState, page_tokens: int) -> StepInputs:
         batch.queue,
         len(batch.queue),
         batch.control,
+        drafts,
         slots,
         lengths,
         counters,

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from hydragen_kernels import reference_step
+from hydragen_kernels import reference_drafts, reference_step
 from hydragen_kernels.batch_state import BatchState, Ring, RowState
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_rows
 from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.budget import padded_rows
-from hydragen_tree.branch.decoder import IN_FLIGHT, Chunk
+from hydragen_tree.branch.chunk import Chunk
+from hydragen_tree.branch.decoder import IN_FLIGHT
 from hydragen_tree.branch.device_batch import DeviceBatch
+from hydragen_tree.branch.device_drafts import DeviceDrafts
 from hydragen_tree.branch.device_states import DeviceStates
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.graphs import Choice, Graphs
@@ -187,8 +189,14 @@ class Ahead:
         residency: Residency,
         max_rows: int,
         max_tokens: int,
+        *,
+        has_drafts: bool = False,
     ) -> None:
         self.texts, self.memory, self.cache, self.residency = texts, memory, cache, residency
+        self.drafts = None
+        if has_drafts:
+            self.drafts = DeviceDrafts(max_rows, RING_STEPS, torch.device("cpu"))
+        self.accepted = 0
         self.samples, self.room, self.max_tokens = max_rows, padded_rows(max_rows), max_tokens
         max_pages = cache.pages_for(max_tokens) + 1
         device = torch.device("cpu")
@@ -203,22 +211,26 @@ class Ahead:
         self.graphs = Graphs(lambda graph: lambda: graph, lambda rows, longest: 1)
         self.flying = 0
 
-    def plan(self, items: np.ndarray, edges: np.ndarray, rows: int) -> int:
+    def plan(self, items: np.ndarray, edges: np.ndarray, rows: int, width: int = 1) -> int:
+        self.width = width
         self.items, self.edges = item_rows(items), edges.tolist()
         self.planned = max(padded_rows(self.edges[-1]), rows)
         return self.planned
 
-    def choose(self, rows: int, longest: int, forks: bool) -> Choice:
+    def choose(self, rows: int, longest: int, forks: bool, width: int = 1) -> Choice:
         self.longest = longest
-        return self.graphs.choose(rows, longest, forks)
+        return self.graphs.choose(rows, longest, forks, width)
 
     def launch(
         self, choice: Choice, steps: int, fresh: torch.Tensor | None = None
     ) -> Callable[[], Chunk]:
         assert self.flying < IN_FLIGHT
         self.graphs.get(choice.graph)
-        rows, _, forks = choice.graph
+        rows, _, forks, width = choice.graph
         assert rows <= self.planned, "more rows than there are partials for"
+        assert width == self.width, "the plan is for another width"
+        if self.drafts is not None:
+            self.drafts.begin(steps, width)
         self.flying += 1
         control = self.batch.control
         control.begun.zero_()
@@ -226,16 +238,14 @@ class Ahead:
         if fresh is not None:
             self.open(fresh)
         for _ in range(steps):
-            self.step(self.batch.state.first(rows), forks, self.longest)
+            self.step(self.batch.state.first(rows), forks, self.longest, width)
         count, state = steps + (fresh is not None), self.batch.state
-        chunk = Chunk(
-            Drawn(
-                self.ring.tokens[:count].clone().numpy(),
-                *self.ring.logprobs[:, :count].clone().numpy(),
-            ),
-            *(part.clone().numpy() for part in (state.sample_rows, state.rows, state.pages)),
-            state.control.clone().numpy(),
-        )
+        ring = self.ring.tokens[:count], self.ring.logprobs[:, :count]
+        parts = [*ring, state.sample_rows, state.rows, state.pages, state.control]
+        if self.drafts is not None:
+            parts += self.drafts.fetched(count, width)
+            self.accepted = int(self.drafts.state.counts[2])
+        chunk = Chunk.of([part.clone().numpy() for part in parts], width)
 
         def wait() -> Chunk:
             self.flying -= 1
@@ -243,12 +253,12 @@ class Ahead:
 
         return wait
 
-    def drawn(self, places: torch.Tensor) -> Drawn[torch.Tensor]:
-        """The tokens of all samples at these places of theirs."""
+    def drawn(self, places: torch.Tensor, width: int = 1) -> Drawn[torch.Tensor]:
+        """The tokens of all samples at these places of theirs, and those behind."""
         numbers = self.texts.sample_of(self.batch.state.keys)
-        at = places.numpy().clip(0, self.max_tokens - 1)
+        at = (places.numpy()[:, None] + np.arange(width)).clip(0, self.max_tokens - 1)
         is_sample = self.batch.state.sample_rows.numpy() >= 0
-        tokens = self.texts.tokens[np.where(is_sample, numbers, 0), at]
+        tokens = self.texts.tokens[np.where(is_sample, numbers, 0)[:, None], at].reshape(-1)
         return Drawn(torch.from_numpy(tokens), torch.zeros(at.size), torch.zeros(at.size))
 
     def open(self, fresh: torch.Tensor) -> None:
@@ -265,18 +275,34 @@ class Ahead:
         self.fork(batch, moves, batch.named.lengths, drawn, torch.zeros_like(moves))
         assert not self.batch.control.stuck.item(), "first tokens are lost"
 
-    def step(self, batch: BatchState, forks: bool, longest: int) -> None:
-        old = batch.named.lengths.clone()
-        slots, lengths, counters = reference_step.begin_step(batch, PAGE)
+    def step(self, batch: BatchState, forks: bool, longest: int, width: int) -> None:
+        old, behind, proposals = batch.named.lengths.clone(), None, None
+        if self.drafts is not None:
+            proposals = reference_drafts.propose(batch, self.drafts.state, width, self.max_tokens)
+            behind = proposals.counts if width > 1 else None
+        inputs = reference_step.begin_step(batch, PAGE, behind)
+        slots, lengths, counters = inputs
         moves = slots >= 0
         if moves.any():
             for row in moves.nonzero()[:, 0].tolist():
-                pages = batch.pages[row].tolist()
-                self.memory.write(pages, int(old[row]), int(batch.named.tokens[row]))
+                tokens = [int(batch.named.tokens[row])]
+                if proposals is not None and behind is not None:
+                    tokens += proposals.tokens[row, : int(behind[row])].tolist()
+                for place, token in enumerate(tokens, int(old[row])):
+                    self.memory.write(batch.pages[row].tolist(), place, token)
+                    assert place < longest
             fits = self.check(batch, lengths, longest)
             self.compute_states(batch, slots)
             assert fits or forks, "a group has more rows than its plan, and nobody would notice"
-        drawn = self.recalled(self.drawn(counters[batch.sample_rows.clamp(0, len(slots) - 1)]))
+        places = counters[batch.sample_rows.clamp(0, len(slots) - 1)]
+        drawn = self.recalled(self.drawn(places, width))
+        if proposals is not None and self.drafts is not None:
+            given = batch, inputs, proposals, drawn
+            if width == 1:
+                reference_drafts.learn(*given, self.drafts.state)
+            else:
+                rest = self.table, self.drafts.state, self.drafts.ring
+                drawn, lengths = reference_drafts.settle(*given, *rest)
         if forks:
             self.fork(batch, moves, lengths, drawn, moves)
         else:

@@ -173,7 +173,8 @@ def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.Monk
         own, group, count = np.unique(hung, return_inverse=True, return_counts=True)
         positions = [trie.end(segment) for segment in hung.tolist()]
         fields = [
-            RowState(5 + row, positions[row], 0, 1, int(group[row]), 0, -1) for row in range(n)
+            RowState(5 + row, positions[row], 0, 1, int(group[row]), 0, -1, 0, 0)
+            for row in range(n)
         ]
         rows = np.arange(n)
         pages = np.full((n, steps.batch.state.pages.shape[1]), -1, np.int32)

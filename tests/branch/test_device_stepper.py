@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
-from hydragen_tree.branch import device_states, device_stepper, forecast, groups
+from hydragen_tree.branch import device_states, device_stepper, draft_widths, forecast, groups
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.device_stepper import DeviceStepper
+from hydragen_tree.branch.draft_widths import DraftWidths
 from hydragen_tree.branch.live_trie import Sharing
 from hydragen_tree.branch.residency import Residency
 from hydragen_tree.branch.stepper import Waiting
@@ -60,8 +61,9 @@ def run(
     late: int = 0,
     every: int = 1,
     entering: int = 0,
-) -> bool:
-    """Draws all samples; False where the run would be refused.
+    widths: tuple[int, ...] = (1,),
+) -> int | None:
+    """Draws all samples; None where the run would be refused, else drafts that were drawn.
 
     So many of the prompts come late, one after so many rounds each, or when nothing is left to do.
     Rows have running states if so many of them may be on their way into the batch.
@@ -78,7 +80,7 @@ def run(
     try:
         residency.check_capacity(max_tokens)
     except CapacityError:
-        return False
+        return None
     leaves = prompts
 
     def leaf_of(sample: int) -> int:
@@ -87,7 +89,11 @@ def run(
     of_text = leaf_of if greedy else int
     texts = Texts(leaves * n, of_text, max_tokens, vocabulary, together, p_end, seed)
     memory = Memory(residency.trie, residency.table, states, pass_tokens)
-    decoder: Any = Ahead(texts, memory, cache, residency, max_rows, max_tokens)
+    has_drafts = widths != (1,) and not entering  # running states cannot go back
+    parts = texts, memory, cache, residency, max_rows, max_tokens
+    decoder: Any = Ahead(*parts, has_drafts=has_drafts)
+    texts_of = np.arange(prompts - late), arrays.__getitem__
+    chooser = DraftWidths(*texts_of, 1e4, max_rows, decoder.drafts)
     decoder.leaf_of = leaf_of
     options = SamplingSettings(temperature=0.0 if greedy else 1.0, max_tokens=max_tokens)
     stand_ins: Any = texts, memory
@@ -97,7 +103,9 @@ def run(
         patch.setattr(device_stepper, "CHUNK_STEPS", chunk)
         patch.setattr(forecast, "_LEAST_ROWS", least_rows)
         patch.setattr(groups, "_LEAST_ROOM", least_rows)
-        stepper = DeviceStepper(decoder, cache, residency.table, options, ends)
+        patch.setattr(draft_widths, "WIDTHS", widths)
+        given = decoder, cache, residency.table, options, ends
+        stepper = DeviceStepper(*given, chooser if has_drafts else None)
         waiting = [
             Waiting(leaf, np.empty(0, np.int32), np.arange(leaf * n, (leaf + 1) * n))
             for leaf in reversed(range(leaves - late))
@@ -111,10 +119,11 @@ def run(
             if coming and (rounds % every == 0 or not has_work):
                 (leaf,) = residency.join([coming.pop(0)])
                 assert leaf == leaves - len(coming) - 1
+                chooser.join(np.array([leaf]), np.array([leaf]))
                 try:
                     residency.check_capacity(max_tokens)
                 except CapacityError:
-                    return False
+                    return None
                 own = np.arange(leaf * n, (leaf + 1) * n)
                 admission.add([Waiting(leaf, np.empty(0, np.int32), own)])
             list(loop.step())
@@ -126,7 +135,7 @@ def run(
     admission.keeps_segments = False
     admission._evict_unused([])
     assert cache.free_pages == n_pages
-    return True
+    return int(decoder.accepted)
 
 
 @settings(max_examples=200, phases=[Phase.explicit, Phase.generate])
@@ -147,6 +156,7 @@ def run(
     late=st.integers(0, 3),
     every=st.integers(1, 9),
     entering=st.sampled_from([0, 0, 1, 2, 5]),
+    widths=st.sampled_from([(1,), (2,), (4,), (1, 4)]),
 )
 @example(  # one row becomes six, for which the queue must hold more than for two rows of a graph
     prompts=4,
@@ -165,6 +175,7 @@ def run(
     late=0,
     every=1,
     entering=2,
+    widths=(1,),
 )
 @example(  # a single row grows into pages that prompts of waiting branches have
     prompts=4,
@@ -183,6 +194,7 @@ def run(
     late=0,
     every=1,
     entering=2,
+    widths=(1,),
 )
 @example(  # samples come to a group, of whose rows a chunk tells that was launched before
     prompts=3,
@@ -201,6 +213,7 @@ def run(
     late=0,
     every=1,
     entering=2,
+    widths=(1,),
 )
 @example(  # rows that were parked for others to fork would fit, were it not for the others
     prompts=4,
@@ -219,6 +232,24 @@ def run(
     late=0,
     every=1,
     entering=2,
+    widths=(1,),
 )
 def test_every_sample_gets_its_own_tokens(**options: Any) -> None:
     run(**options)
+
+
+@pytest.mark.parametrize(("widths", "together"), [((2,), 6), ((4,), 2), ((1, 4), 6)])
+def test_rows_go_on_by_drafts(widths: tuple[int, ...], together: int) -> None:
+    """Enough memory, and so little that rows leave."""
+    sizes = {"prompts": 4, "n": 6, "max_rows": 20, "max_tokens": 22, "vocabulary": 3}
+    drawn = [
+        run(
+            **sizes,
+            **{"n_pages": n_pages, "together": together, "p_end": 0.02, "greedy": False},
+            **{"chunk": 3, "pass_tokens": 8, "least_rows": 2, "seed": 5, "late": 1},
+            widths=widths,
+        )
+        for n_pages in (400, 30)
+    ]
+    assert drawn[0]
+    assert drawn[1] is not None

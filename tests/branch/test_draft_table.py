@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydragen_kernels.draft_hash import SOURCES
-from hydragen_tree.branch.draft_table import DraftTable, after, contexts_of
+from hydragen_kernels.draft_hash import SOURCES, after
+from hydragen_tree.branch.draft_table import DraftTable, contexts_of
 
 TOKENS = st.integers(1, 2**21 - 1) | st.integers(1, 4)
 

@@ -30,6 +30,12 @@ class Row:
     pages: list[int]
 
 
+def context_of(history: list[int]) -> int:
+    """The last three tokens in one number."""
+    last = [0, 0, 0, *history][-3:]
+    return sum(token << 21 * (2 - place) for place, token in enumerate(last))
+
+
 class Simulated:
     """A batch on a device, and the same batch as lists."""
 
@@ -98,6 +104,8 @@ class Simulated:
                 groups=row.group,
                 stops=row.stop,
                 fresh=number if row.is_fresh else -1,
+                contexts=context_of(row.history),
+                problems=row.group,
             )
             for field, value in zip(named, state, strict=True):
                 field[number] = value
@@ -238,6 +246,8 @@ class Simulated:
                 groups=[row.group for row in self.rows],
                 stops=[row.stop for row in self.rows],
                 fresh=[-1] * n,
+                contexts=[context_of(row.history) for row in self.rows],
+                problems=[row.group for row in self.rows],
             )
             ._asdict()
             .items()

@@ -20,9 +20,11 @@ from triton.experimental.gluon._runtime import GluonASTSource  # noqa: E402
 from hydragen_kernels.append import _append_kernel  # noqa: E402
 from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
 from hydragen_kernels.copy import _copy_kernel  # noqa: E402
+from hydragen_kernels.drafts import _draws_kernel, _propose_kernel, _queries_kernel  # noqa: E402
 from hydragen_kernels.ordered_matmul import _product_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
+from hydragen_kernels.settle import _advance_kernel, _lead_kernel, _learn_kernel  # noqa: E402
 from hydragen_kernels.stack import _stack_kernel, stack_tile  # noqa: E402
 from hydragen_kernels.step import _begin_kernel, _end_kernel  # noqa: E402
 from hydragen_kernels.tail import _tail_kernel, block_shape  # noqa: E402
@@ -277,17 +279,54 @@ def test_new_keys_are_stored_without_spills(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "block", "warps"), [(_begin_kernel, 1024, 8), (_end_kernel, 128, 4)]
+    ("kernel", "block", "warps", "constants"),
+    [
+        (_begin_kernel, 1024, 8, {"drafts": None}),
+        (_begin_kernel, 1024, 8, {}),
+        (_end_kernel, 128, 4, {}),
+    ],
 )
 def test_a_steps_ends_keep_to_their_registers(
-    kernel: Any, block: int, warps: int, tmp_path: Path
+    kernel: Any, block: int, warps: int, constants: dict[str, Any], tmp_path: Path
 ) -> None:
-    of_rows = ("pages", "sample_rows", "slots", "new_lengths", "counters")
+    of_rows = ("pages", "sample_rows", "slots", "new_lengths", "counters", "drafts")
     types = dict.fromkeys((*of_rows, "queue", "chosen", "ring_tokens"), "*i32")
     types |= {"state": "*i64", "control": "*i64", "table": "*i16"}
     logprobs = ("raw_logprobs", "sampled_logprobs", "ring_raw", "ring_sampled")
     types |= dict.fromkeys(logprobs, "*fp32")
-    report, _ = machine_code(kernel, types, {"BLOCK": block}, tmp_path, num_warps=warps)
+    constants = {**constants, "BLOCK": block}
+    report, _ = machine_code(kernel, types, constants, tmp_path, num_warps=warps)
+    assert_no_spills(report)
+
+
+@pytest.mark.parametrize("width", [1, 8])
+@pytest.mark.parametrize(
+    ("kernel", "block"),
+    [
+        (_propose_kernel, 32),
+        (_queries_kernel, 128),
+        (_draws_kernel, 128),
+        (_lead_kernel, 128),
+        (_learn_kernel, 128),
+        (_advance_kernel, 128),
+    ],
+)
+def test_drafts_keep_to_their_registers(
+    kernel: Any, block: int, width: int, tmp_path: Path
+) -> None:
+    if width == 1 and kernel not in (_propose_kernel, _learn_kernel):
+        pytest.skip("never launched")
+    words = ("pages", "row_slots", "row_lengths", "drafts", "leads", "chosen", "last_tokens")
+    types = dict.fromkeys((*words, "draw_rows", "draw_counters", "ring_tokens"), "*i32")
+    longs = ("state", "control", "entries", "sources", "tallies", "step_counts", "keys")
+    types |= dict.fromkeys((*longs, "draw_keys"), "*i64") | {"table": "*i16"}
+    floats = ("raw_logprobs", "sampled_logprobs", "last_raw", "last_sampled")
+    types |= dict.fromkeys((*floats, "ring_raw", "ring_sampled"), "*fp32")
+    if kernel is _queries_kernel:
+        types |= dict.fromkeys(("tokens", "positions"), "*i64")
+    constants = {"WIDTH": width, "MOST": max(width - 1, 1), "BLOCK": block}
+    constants = {name: constants[name] for name in constants if name in kernel.arg_names}
+    report, _ = machine_code(kernel, types, constants, tmp_path, num_warps=4)
     assert_no_spills(report)
 
 

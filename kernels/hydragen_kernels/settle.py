@@ -1,0 +1,332 @@
+"""What becomes of a step's drafts: rows go on by those that all their samples have drawn.
+
+A sample that draws a draft would have drawn the same token in a step of its own; one that draws
+anything else has drawn its next token there. So a row goes on for as long as all its samples draw
+what was proposed and none ends. Behind that the step is what it would be without drafts: every
+sample has drawn one more token, with which it ends or its row forks. A step that is stuck for want
+of rows has moved them by their drafts all the same, and draws that last token again later.
+
+In every step, with or without drafts, the table takes in what was drawn. Of several tokens for one
+entry the greatest stays, whichever comes first: so a run is the same each time.
+
+Bound: launches; one without drafts, else three, of a few microseconds.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hydragen_kernels import draft_hash
+from hydragen_kernels.batch_state import BatchState, Control, Ring, RowState, StepInputs
+from hydragen_kernels.drafts import DraftState, Proposals, find
+from hydragen_kernels.drawn import Drawn
+
+_BLOCK = 128  # rows or samples of a program
+
+_TOKENS = tl.constexpr(RowState._fields.index("tokens"))
+_POSITIONS = tl.constexpr(RowState._fields.index("positions"))
+_LENGTHS = tl.constexpr(RowState._fields.index("lengths"))
+_DRAWN = tl.constexpr(RowState._fields.index("drawn"))
+_STOPS = tl.constexpr(RowState._fields.index("stops"))
+_CONTEXTS = tl.constexpr(RowState._fields.index("contexts"))
+_PROBLEMS = tl.constexpr(RowState._fields.index("problems"))
+_BEGUN = tl.constexpr(Control._fields.index("begun"))
+_COMPUTED = tl.constexpr(Control._fields.index("computed"))
+_TOKEN_BITS = tl.constexpr(draft_hash.TOKEN_BITS)
+_CONTEXT_MASK = tl.constexpr(draft_hash.CONTEXT_MASK)
+_STEP_SHIFT = tl.constexpr(draft_hash.STEP_SHIFT)
+
+
+@triton.jit
+def _lead_kernel(
+    state,
+    stride_s,
+    sample_rows,
+    row_slots,
+    drafts,
+    counts,
+    leads,
+    chosen,
+    table,
+    vocab,
+    rows,
+    samples,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.load(sample_rows + sample, mask=sample < samples, other=-1)
+    live = (row >= 0) & (row < rows)
+    live = live & (tl.load(row_slots + row, mask=live, other=-1) >= 0)
+    count = tl.load(counts + row, mask=live, other=0)
+    stop = tl.load(state + _STOPS * stride_s + row, mask=live, other=0)
+    lead = tl.zeros([BLOCK], tl.int32)
+    goes = live
+    for place in tl.static_range(WIDTH - 1):
+        goes = goes & (place < count)
+        token = tl.load(chosen + sample * WIDTH + place, mask=goes, other=0)
+        draft = tl.load(drafts + row * (WIDTH - 1) + place, mask=goes, other=-1)
+        stop = tl.load(table + stop * vocab + token, mask=goes, other=0).to(tl.int64)
+        goes = goes & (token == draft) & (stop >= 0)  # who ends does so with the step's last token
+        lead += goes.to(tl.int32)
+    tl.atomic_min(leads + row, lead, mask=live)
+
+
+@triton.jit
+def _learn_kernel(
+    state,
+    stride_s,
+    sample_rows,
+    row_slots,
+    drafts,
+    leads,
+    chosen,
+    raw_logprobs,
+    sampled_logprobs,
+    last_tokens,
+    last_raw,
+    last_sampled,
+    control,
+    entries,
+    sources,
+    tallies,
+    step_counts,
+    ring_tokens,
+    ring_raw,
+    ring_sampled,
+    stride_t,
+    stride_l,
+    steps,
+    rows,
+    samples,
+    WIDTH: tl.constexpr,
+    MOST: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = sample < samples
+    row = tl.load(sample_rows + sample, mask=inside, other=-1)
+    live = (row >= 0) & (row < rows)
+    live = live & (tl.load(row_slots + row, mask=live, other=-1) >= 0)
+    lead = tl.load(leads + row, mask=live, other=-1)
+    context = tl.load(state + _CONTEXTS * stride_s + row, mask=live, other=0)
+    problem = tl.load(state + _PROBLEMS * stride_s + row, mask=live, other=0)
+    stamp = tl.load(step_counts) << _STEP_SHIFT
+    at_step = sample * 0 + tl.load(control + _BEGUN) - 1
+    kept = inside & (at_step >= 0) & (at_step < steps)
+    tries = tl.zeros([BLOCK], tl.int64)
+    hits = tl.zeros([BLOCK], tl.int64)
+    for place in tl.static_range(WIDTH):
+        goes = live & (place <= lead)
+        draw = sample * WIDTH + place
+        token = tl.load(chosen + draw, mask=goes, other=-1)
+        if place < MOST:
+            draft = tl.load(drafts + row * MOST + place, mask=goes, other=-1)
+            tries += goes.to(tl.int64)
+            hits += (goes & (token == draft)).to(tl.int64)
+        at, tag = find(sources, problem, context, goes)
+        entry = stamp + (tag << _TOKEN_BITS) + token.to(tl.int64)[:, None]
+        tl.atomic_max(entries + at, entry, mask=goes[:, None] & (at >= 0))
+        context = ((context << _TOKEN_BITS) | token.to(tl.int64)) & _CONTEXT_MASK
+        if WIDTH > 1:
+            raw = tl.load(raw_logprobs + draw, mask=goes, other=0.0)
+            sampled = tl.load(sampled_logprobs + draw, mask=goes, other=0.0)
+            is_last = goes & (place == lead)
+            tl.store(last_tokens + sample, token, mask=is_last)
+            tl.store(last_raw + sample, raw, mask=is_last)
+            tl.store(last_sampled + sample, sampled, mask=is_last)
+            if place < WIDTH - 1:
+                is_draft = goes & (place < lead)
+                ring = at_step * (WIDTH - 1) + place
+                tl.store(
+                    ring_tokens + ring * stride_t + sample,
+                    tl.where(is_draft, token, -1),
+                    mask=kept,
+                )
+                tl.store(
+                    ring_raw + ring * stride_l + sample, tl.where(is_draft, raw, 0.0), mask=kept
+                )
+                tl.store(
+                    ring_sampled + ring * stride_l + sample,
+                    tl.where(is_draft, sampled, 0.0),
+                    mask=kept,
+                )
+    tl.store(tallies + sample, tl.load(tallies + sample, mask=live, other=0) + tries, mask=live)
+    tallies += samples
+    tl.store(tallies + sample, tl.load(tallies + sample, mask=live, other=0) + hits, mask=live)
+
+
+@triton.jit
+def _advance_kernel(
+    state,
+    stride_s,
+    row_slots,
+    row_lengths,
+    drafts,
+    counts,
+    leads,
+    table,
+    vocab,
+    control,
+    step_counts,
+    lengths,
+    rows,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = row < rows
+    live = inside & (tl.load(row_slots + row, mask=inside, other=-1) >= 0)
+    lead = tl.load(leads + row, mask=live, other=0)
+    state += row
+    stop = tl.load(state + _STOPS * stride_s, mask=live, other=0)
+    context = tl.load(state + _CONTEXTS * stride_s, mask=live, other=0)
+    last = tl.load(state + _TOKENS * stride_s, mask=live, other=0)
+    for place in tl.static_range(WIDTH - 1):
+        goes = live & (place < lead)
+        token = tl.load(drafts + row * (WIDTH - 1) + place, mask=goes, other=0).to(tl.int64)
+        last = tl.where(goes, token, last)
+        following = tl.load(table + stop * vocab + token, mask=goes, other=0).to(tl.int64)
+        stop = tl.where(goes, following, stop)
+        context = tl.where(goes, ((context << _TOKEN_BITS) | token) & _CONTEXT_MASK, context)
+    tl.store(state + _STOPS * stride_s, stop, mask=live)
+    tl.store(state + _CONTEXTS * stride_s, context, mask=live)
+    tl.store(state + _TOKENS * stride_s, last, mask=live)
+    position = tl.load(state + _POSITIONS * stride_s, mask=live, other=0)
+    tl.store(state + _POSITIONS * stride_s, position + lead, mask=live)
+    length = tl.load(state + _LENGTHS * stride_s, mask=live, other=0)
+    tl.store(state + _LENGTHS * stride_s, length + lead, mask=live)
+    drawn = tl.load(state + _DRAWN * stride_s, mask=live, other=0)
+    tl.store(state + _DRAWN * stride_s, drawn + lead, mask=live)
+    stored = tl.load(row_lengths + row, mask=inside, other=0)
+    tl.store(lengths + row, stored + lead, mask=inside)
+    count = tl.load(counts + row, mask=live, other=0)
+    accepted = tl.sum(lead.to(tl.int64), 0)
+    tl.atomic_add(step_counts + 1, tl.sum(count.to(tl.int64), 0))
+    tl.atomic_add(step_counts + 2, accepted)
+    tl.atomic_add(control + _COMPUTED, accepted)
+
+
+def learn(
+    batch: BatchState,
+    inputs: StepInputs,
+    proposals: Proposals,
+    drawn: Drawn[Tensor],
+    state: DraftState,
+) -> None:
+    """Let the table take in what a step without drafts has drawn, before the rows move on.
+
+    Args:
+        batch: cut to the rows of the step.
+        inputs: of the step.
+        proposals: what the table named.
+        drawn: `[samples]` each.
+        state: written.
+    """
+    _learn(batch, inputs, proposals, drawn, drawn, state, None)
+
+
+def settle(
+    batch: BatchState,
+    inputs: StepInputs,
+    proposals: Proposals,
+    drawn: Drawn[Tensor],
+    table: Tensor,
+    state: DraftState,
+    ring: Ring,
+) -> tuple[Drawn[Tensor], Tensor]:
+    """Move rows on by the drafts that all their samples have drawn.
+
+    Args:
+        batch: cut to the rows of the step; rows are written.
+        inputs: of the step.
+        proposals: of its rows; `leads` are written.
+        drawn: `[samples * width]` each.
+        table: `[states, vocabulary]` of the stop table.
+        state: written.
+        ring: of drafts: step `begun - 1` of it is written, `width - 1` lines of each step.
+
+    Returns:
+        What samples draw behind, `[samples]`, and `[rows]` int32 tokens of tails before that.
+    """
+    rows, samples = batch.rows.shape[1], len(batch.sample_rows)
+    width, device = proposals.tokens.shape[1] + 1, batch.rows.device
+    last = Drawn(
+        torch.empty(samples, dtype=torch.int32, device=device),
+        torch.empty(samples, dtype=torch.float32, device=device),
+        torch.empty(samples, dtype=torch.float32, device=device),
+    )
+    _lead_kernel[(triton.cdiv(samples, _BLOCK),)](
+        batch.rows,
+        batch.rows.stride(0),
+        batch.sample_rows,
+        inputs.slots,
+        *proposals,
+        drawn.tokens,
+        table,
+        table.shape[1],
+        rows,
+        samples,
+        WIDTH=width,
+        BLOCK=_BLOCK,
+        num_warps=4,
+    )
+    _learn(batch, inputs, proposals, drawn, last, state, ring)
+    lengths = torch.empty_like(inputs.lengths)
+    _advance_kernel[(triton.cdiv(rows, _BLOCK),)](
+        batch.rows,
+        batch.rows.stride(0),
+        inputs.slots,
+        inputs.lengths,
+        *proposals,
+        table,
+        table.shape[1],
+        batch.control,
+        state.counts,
+        lengths,
+        rows,
+        WIDTH=width,
+        BLOCK=_BLOCK,
+        num_warps=4,
+    )
+    return last, lengths
+
+
+def _learn(
+    batch: BatchState,
+    inputs: StepInputs,
+    proposals: Proposals,
+    drawn: Drawn[Tensor],
+    last: Drawn[Tensor],
+    state: DraftState,
+    ring: Ring | None,
+) -> None:
+    samples, most = len(batch.sample_rows), proposals.tokens.shape[1]
+    width = 1 if ring is None else most + 1
+    rings = (drawn.tokens, drawn.logprobs, drawn.sampled_logprobs, 0, 0, 0)  # not written
+    if ring is not None:
+        strides = ring.tokens.stride(0), ring.logprobs.stride(1)
+        rings = (ring.tokens, *ring.logprobs, *strides, len(ring.tokens) // most)
+    _learn_kernel[(triton.cdiv(samples, _BLOCK),)](
+        batch.rows,
+        batch.rows.stride(0),
+        batch.sample_rows,
+        inputs.slots,
+        proposals.tokens,
+        proposals.leads,
+        *drawn,
+        *last,
+        batch.control,
+        state.entries,
+        state.sources,
+        state.tallies,
+        state.counts,
+        *rings,
+        batch.rows.shape[1],
+        samples,
+        WIDTH=width,
+        MOST=most,
+        BLOCK=_BLOCK,
+        num_warps=4,
+    )
