@@ -44,7 +44,7 @@ _KNOWN = frozenset(_ALONE.split())
 # On a GPU a function of single numbers is one code for all of them; on a CPU the last ones of a
 # vector may take another.
 _ALONE_ON_GPU = """
-_pin_memory is_pinned pin_memory cos erf exp gelu log sigmoid silu sin softplus tanh
+_pin_memory is_pinned pin_memory cos erf exp expm1 gelu log sigmoid silu sin softplus tanh
 """
 _KNOWN_ON_GPU = _KNOWN | frozenset(_ALONE_ON_GPU.split())
 _OF_WHOLE_NUMBERS = {"cumsum"}
@@ -65,12 +65,18 @@ _PAGES = 64
 _Seen = list[tuple[str, bytes]]  # of a token: modules in the order of their calls, and digests
 
 
-def ordered_attention(asked: str) -> str:
+def ordered_attention(asked: str, compiled: bool) -> str:
     """The backend that sums in one order, where it is that or `auto` that was asked for.
 
+    Args:
+        asked: the backend.
+        compiled: whether layers are to be compiled.
+
     Raises:
-        InputError: it is another.
+        InputError: it is another, or they are: compilers choose orders by shapes.
     """
+    if compiled:
+        raise InputError("not with compiled layers; leave it out", setting="batch_invariant")
     if asked not in ("auto", "ordered"):
         raise InputError(
             f"attention {asked} sums in an order that its batch decides; use auto",
@@ -285,6 +291,7 @@ class _Audit(TorchDispatchMode):
         is_known |= plain == "sort" and named.get("stable") is True  # the order is then the row's
         is_known |= plain == "scatter" and not isinstance(args[-1], Tensor)  # of one number
         is_known |= plain == "bmm" and args[0].shape[-1] == 1  # sums of one number: rotary angles
+        is_known |= all(isinstance(one, nn.Parameter | float | int) for one in args)  # of weights
         if isinstance(found, Tensor):
             is_known &= plain not in _OF_WHOLE_NUMBERS or not found.is_floating_point()
         if not is_known and self.why is None:

@@ -6,6 +6,7 @@ C; the code of a router, and of the layer around it, runs with functions of one 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from hydragen_kernels import ordered_layers
+from hydragen_kernels.ordered_layers import Form
 from hydragen_tree.model.expert_layers import activated, expert_layers, name_of_up
 from hydragen_tree.model.ordered_functions import RowForms
 
@@ -125,10 +127,19 @@ def _sums(x: Tensor) -> Tensor:
     return x
 
 
-def _sigmoid(x: Tensor) -> Tensor:
-    return ordered_layers.activate(x, ordered_layers.Form.SIGMOID)
-
-
+_OF_NUMBERS = {
+    Form.SIGMOID: (torch.sigmoid, Tensor.sigmoid),
+    Form.TANH: (torch.tanh, Tensor.tanh),
+    Form.EXPM1: (torch.expm1, Tensor.expm1),
+    Form.LOG: (torch.log, Tensor.log),
+}
 CPU_FORMS = RowForms(
-    _linear, _softmax, _sums, dict.fromkeys((torch.sigmoid, Tensor.sigmoid), _sigmoid)
+    _linear,
+    _softmax,
+    _sums,
+    {
+        function: partial(ordered_layers.activate, form=form)
+        for form, functions in _OF_NUMBERS.items()
+        for function in functions
+    },
 )

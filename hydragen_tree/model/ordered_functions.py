@@ -1,10 +1,11 @@
 """Code of a model that runs, with functions of torch in it replaced by forms of one order.
 
-A router, say, is the model's own code, in which products with weights, the soft-max and the sum of
-a row, and the choice of the greatest numbers are taken by forms that see one row alone. Of equal
-numbers those count as greater that stand earlier.
+A router, say, is the model's own code, in which products with weights, the soft-max, the sum and
+the mean of a row, and the choice of the greatest numbers are taken by forms that see one row alone.
+Of equal numbers those count as greater that stand earlier.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
 
 
 class RowForms(NamedTuple):
@@ -30,25 +32,46 @@ class RowForms(NamedTuple):
     of_numbers: Mapping[Any, Callable[..., Any]] = {}
 
 
-def order_functions(model: nn.Module, forms: RowForms) -> int:
-    """Has routers, and layers with experts, compute row by row in one order, in place.
+def order_functions(model: PreTrainedModel, forms: RowForms) -> None:
+    """Has code of a model compute row by row in one order, in place.
+
+    That is routers and layers with experts, norms and activations with code of their own, attention
+    that scales queries by their positions, and what comes behind the last layer.
 
     Args:
         model: its layers are replaced already.
         forms: of the device that it is on.
-
-    Returns:
-        How many modules do.
     """
-    homes = [one for one in model.modules() if _is_router(one) or hasattr(one, "experts")]
     mode = _InOrder(_table(forms))
-    for home in homes:
-        home.forward = _in_order(home.forward, mode)
-    return len(homes)
+    for module in model.modules():
+        if _needs_order(module):
+            module.forward = _in_order(module.forward, mode)
+    _order_end(model, mode)
 
 
-def _is_router(module: nn.Module) -> bool:
-    return "Router" in type(module).__name__
+def _needs_order(module: nn.Module) -> bool:
+    kind = type(module)
+    if "Router" in kind.__name__ or hasattr(module, "experts"):
+        return True
+    if kind.__module__.startswith(("torch.", "hydragen_tree.")):
+        return False
+    scales = hasattr(sys.modules[kind.__module__], "get_llama_4_attn_scale")
+    return kind.__name__.endswith(("LayerNorm", "Activation", *["Attention"] * scales))
+
+
+def _order_end(model: PreTrainedModel, mode: "_InOrder") -> None:
+    """Has what a model does behind its last layer computed in order: Gemma 2 caps logits."""
+    under_way: list[_InOrder] = []
+
+    def begin(*_: Any) -> None:
+        under_way.append(mode.__enter__())
+
+    def end(*_: Any) -> None:
+        if under_way:
+            under_way.pop().__exit__(None, None, None)
+
+    model.get_decoder().register_forward_hook(begin)
+    model.register_forward_hook(end, always_call=True)
 
 
 def _in_order(own: Callable[..., Any], mode: "_InOrder") -> Callable[..., Any]:
@@ -101,10 +124,19 @@ def _table(forms: RowForms) -> dict[Any, Callable[..., Any]]:
         found = forms.sums(x).to(dtype or x.dtype)
         return found if keepdim else found[..., 0]
 
+    def mean(
+        x: Tensor, dim: Any = None, keepdim: bool = False, dtype: torch.dtype | None = None
+    ) -> Any:
+        found = total(x, dim, keepdim, torch.float32)
+        if found is NotImplemented:
+            return NotImplemented
+        return (found / x.shape[-1]).to(dtype or x.dtype)
+
     return {
         functional.linear: forms.linear,
         **dict.fromkeys((functional.softmax, torch.softmax, Tensor.softmax), softmax),
         **dict.fromkeys((torch.sum, Tensor.sum), total),
+        **dict.fromkeys((torch.mean, Tensor.mean), mean),
         **dict.fromkeys((torch.topk, Tensor.topk), _topk),
         **forms.of_numbers,
     }

@@ -78,7 +78,7 @@ class Sampler(NotebookView):
         if max_rows is not None and max_rows < 1:
             raise InputError("expected an integer >= 1", setting="max_rows", value=max_rows)
         if source.batch_invariant:
-            attention = ordered_attention(attention)
+            attention = ordered_attention(attention, compiled)
         self.backend = choose(attention, source.heads)  # refuses what does not fit
         self.source = source
         self.tokenizer = load_tokenizer(source)

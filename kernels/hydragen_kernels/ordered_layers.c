@@ -141,16 +141,26 @@ INLINE vec gelu_by_erf_of(vec x) {
     return x;
 }
 
+/* A function of the C library, number by number. */
+INLINE vec each(vec x, float (*function)(float)) {
+    for (int i = 0; i < LANES; i++) x[i] = function(x[i]);
+    return x;
+}
+
 INLINE vec active(vec x, int64_t form) {
     switch (form) {
     case 0: return silu_of(x);
     case 1: return gelu_of(x);
     case 2: return gelu_by_erf_of(x);
-    default: return sigmoid_of(x);
+    case 3: return sigmoid_of(x);
+    case 4: return each(x, tanhf);
+    case 5: return each(x, expm1f);
+    default: return each(x, logf);
     }
 }
 
-/* An activation of n numbers: 0 is SiLU, 1 GELU by tanh, 2 GELU, 3 the sigmoid. */
+/* A function of n numbers: 0 is SiLU, 1 GELU by tanh, 2 GELU, 3 the sigmoid, 4 tanh, 5 e^x - 1,
+ * 6 the logarithm. */
 void activate(const float *x, float *out, int64_t n, int64_t form, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t start = 0; start < n; start += RUN) {

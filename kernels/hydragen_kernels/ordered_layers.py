@@ -20,12 +20,15 @@ _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
 class Form(IntEnum):
-    """An activation."""
+    """An activation, or another function of single numbers."""
 
     SILU = 0
     GELU_TANH = 1
     GELU = 2
     SIGMOID = 3
+    TANH = 4
+    EXPM1 = 5
+    LOG = 6
 
 
 class _Product(ctypes.Structure):
@@ -121,7 +124,7 @@ def normalise(x: Tensor, eps: float) -> Tensor:
 
 
 def activate(x: Tensor, form: Form) -> Tensor:
-    """An activation of every number, computed in float32 and rounded once."""
+    """A function of every number, computed in float32 and rounded once."""
     numbers = x.float().contiguous()
     out = torch.empty_like(numbers)
     sizes = map(ctypes.c_int64, (numbers.numel(), int(form)))

@@ -77,7 +77,9 @@ def test_rows_of_norms_activations_and_distributions(
     x = 4 * random(21, 2500)
 
     def all_of(rows: Tensor) -> list[Tensor]:
-        forms = [ordered_layers.activate(rows, form) for form in Form]
+        forms = [
+            ordered_layers.activate(rows.abs() if form is Form.LOG else rows, form) for form in Form
+        ]
         return [
             ordered_layers.normalise(rows, 1e-5),
             *forms,
@@ -92,6 +94,9 @@ def test_rows_of_norms_activations_and_distributions(
         functional.gelu(x, approximate="tanh"),
         functional.gelu(x),
         x.sigmoid(),
+        x.tanh(),
+        x.expm1(),
+        x.abs().log(),
         x.softmax(-1),
         x.logsumexp(-1),
         x.logsumexp(-1),
@@ -111,10 +116,16 @@ def test_what_is_no_number_stays_none() -> None:
     assert ordered_layers.log_sums(x).isnan().all()
     assert ordered_layers.log_sums(torch.tensor([[-torch.inf, 1.0]])).tolist() == [1.0]
     far = torch.tensor([-3e38, -200.0, 200.0, torch.nan])
-    for form in Form:
-        most = 1.0 if form is Form.SIGMOID else 200.0
-        assert ordered_layers.activate(far, form)[:3].tolist() == [0.0, 0.0, most]
+    least_and_most = dict.fromkeys(Form, (0.0, 200.0)) | {
+        Form.SIGMOID: (0.0, 1.0),
+        Form.TANH: (-1.0, 1.0),
+        Form.EXPM1: (-1.0, torch.inf),
+    }
+    for form in set(Form) - {Form.LOG}:
+        least, most = least_and_most[form]
+        assert ordered_layers.activate(far, form)[:3].tolist() == [least, least, most]
         assert ordered_layers.activate(far, form)[3].isnan()
+    assert ordered_layers.activate(far, Form.LOG)[[0, 3]].isnan().all()
 
 
 class Sequence:
