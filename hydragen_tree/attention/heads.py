@@ -82,7 +82,7 @@ class Heads:
     def tiles(self) -> TileConfig:
         """The segment kernel's tiles, and with them its form. Imports Triton."""
         if self.is_ordered:
-            return ordered_config(self.head_dim, self.dtype, self.group, self.kv_dtype)
+            return ordered_config(self.head_dim, self.dtype, self.group)
         from hydragen_kernels.segment import best_config
 
         return best_config(

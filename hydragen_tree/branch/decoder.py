@@ -12,7 +12,9 @@ the batch has become, while the next chunk runs.
 Without CUDA the same steps run uncaptured, under Triton's interpreter: so they are tested.
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -216,7 +218,7 @@ class Decoder:
         if free * _SCARCE < total:
             torch.cuda.empty_cache()  # waits for all that runs, so not as a matter of course
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with _nothing_let_go(), torch.cuda.stream(stream):
             graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:
                 self._body(made_for)
@@ -414,3 +416,15 @@ class Decoder:
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     """A device's stream for captures; torch's own is of the device a process first captured on."""
     return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _nothing_let_go() -> Iterator[None]:
+    """No garbage is collected: a graph of an earlier run that is freed meanwhile ends a capture."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

@@ -31,6 +31,21 @@ def widen(x, dtype: tl.constexpr):
 
 
 @triton.jit
+def widen_as_it_lies(x, dtype: tl.constexpr):
+    """Return `[A, B]` as `widen` does, to be multiplied in the order in which it lies.
+
+    Where the compiler sees that an operand of a product was narrower, it has an instruction of
+    single warps take in numbers that lie apart, as many as fit into 32 bits from each place, and
+    one of four warps not. It does not look behind a reduction, which is of one number here.
+    """
+    wide = widen(x, dtype)
+    if x.dtype == dtype:
+        return wide
+    else:
+        return tl.max(wide[None, :, :], 0).to(dtype)
+
+
+@triton.jit
 def e4m3_bits(x):
     """Return the bits of the nearest e4m3 numbers, ties to even, as uint8; NaN stays NaN."""
     x = x.to(tl.float32)

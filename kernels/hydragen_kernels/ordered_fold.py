@@ -7,10 +7,10 @@ A state of some keys is (peak, mass, acc):
 with an *integer* peak, the running maximum rounded up. Then a change of peak scales mass and acc by
 a power of two, which rounds nothing, and a weight has the same digits under any peak. So it does
 not matter after how many keys the peak is looked at. Mass and acc take in keys by the same
-instructions, in ascending order: 16 keys each in bf16, 8 in tf32, single ones in fp32. Only where
-values are widened in registers are the keys of two (fp16) or four (fp8) instructions in another
-order, the same in all forms (`ordered_schedule.ordered_config`). A state is thus a function of its
-keys' order alone: of no tile's size, of no other row.
+instructions, in ascending order: 16 keys each in bf16, 8 in tf32, single ones in fp32. Only with
+fp16 values, the 16 keys of two instructions are in another order, the same in all forms
+(`ordered_schedule.ordered_config`). A state is thus a function of its keys' order alone: of no
+tile's size, of no other row.
 
 In 16 bits s is rounded to a multiple of 2^-13 by adding it to a number so large that nothing finer
 is left: then s - peak is exact, and its weight has the same digits whatever the peak. Peaks are

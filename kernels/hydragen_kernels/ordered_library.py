@@ -3,10 +3,9 @@
 A library's kernel that does not split its sums takes them in by the same instructions as ours, in
 ascending order: then it gives the same bits, and it is faster with many rows. Whether the kernel it
 chooses does so is not documented, and it chooses by the number of rows. So it is tried, once for
-each weight's shape and number of rows, on random inputs: another order would round at least one of
-the rows x columns sums otherwise. On an H200 it rounded 1 to 7 of a thousand otherwise, 6 of the
-fewest, 4,096 (NOTES.md). Where all bits are the same, and torch is faster, its product is taken
-from then on.
+each weight's shape and number of rows, on random inputs: on an H200 another order rounded 1 to 7 of
+a thousand sums otherwise (NOTES.md), so that of `_COMPARED` not all are the same. Where all bits
+are, and torch is faster, its product is taken from then on.
 
 Numbers of rows are rounded up, with zeros, so that few are tried; a row's result does not depend on
 the others.
@@ -22,6 +21,8 @@ from torch.nn import functional
 from hydragen_kernels import ordered_matmul as ordered
 
 _LEAST_ROWS = 64  # with fewer, torch splits sums, or is no faster
+_LEAST_COLUMNS = 64  # as of a router
+_COMPARED = 1 << 17  # sums that have to be the same, at least
 _RUNS = 3  # of each product, when they are timed
 
 _Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -45,7 +46,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.flatten(0, -2)
     n = rows.shape[0]
     most = padded(n)
-    product = _found(most, weight, bias) if x.is_cuda and n >= _LEAST_ROWS else None
+    is_large = n >= _LEAST_ROWS and weight.shape[0] >= _LEAST_COLUMNS
+    product = _found(most, weight, bias) if x.is_cuda and is_large else None
     if product is None:
         return ordered.ordered_matmul(x, weight, bias)
     given = functional.pad(rows, (0, 0, 0, most - n)) if most > n else rows
@@ -88,9 +90,10 @@ def _try(rows: int, weight: Tensor, bias: Tensor | None) -> _Product | None:
         return None
     generator = torch.Generator(weight.device).manual_seed(rows)
     size = rows, weight.shape[1]
-    x = torch.randn(size, generator=generator, device=weight.device).to(weight.dtype)
-    if not torch.equal(theirs(x, weight, bias), ordered.ordered_matmul(x, weight, bias)):
-        return None
+    for _ in range(-(-_COMPARED // (rows * weight.shape[0]))):
+        x = torch.randn(size, generator=generator, device=weight.device).to(weight.dtype)
+        if not torch.equal(theirs(x, weight, bias), ordered.ordered_matmul(x, weight, bias)):
+            return None
     is_faster = _ms(theirs, x, weight, bias) < _ms(ordered.ordered_matmul, x, weight, bias)
     return theirs if is_faster else None
 

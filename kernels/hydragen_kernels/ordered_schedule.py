@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.inputs import FP8
 from hydragen_kernels.items import Item, item_columns, item_positions, item_rows
 from hydragen_kernels.schedule import (
     TILE_FIELDS,
@@ -72,25 +71,21 @@ class _Tables:
     pieces: list[tuple[int, int, int, int, int]] = field(default_factory=list)
 
 
-def ordered_config(
-    head_dim: int, dtype: torch.dtype, group: int, kv_dtype: torch.dtype | None = None
-) -> TileConfig:
-    """Choose the tile shape; measured on an H200, but for fp16 and fp8.
+def ordered_config(head_dim: int, dtype: torch.dtype, group: int) -> TileConfig:
+    """Choose the tile shape; measured on an H200, but for fp16.
 
-    Where an operand is widened in registers, as values of fp16 and keys of fp8 are, the compiler
-    has an instruction of single warps (mma.sync) take in the keys of two or four instructions in
-    another order than they lie in; one of four warps (wgmma) reads them from shared memory as they
-    lie. So there tails and tiles both use the former, which two warps leave no choice about.
+    Values of fp16 are widened in registers. Then the compiler has an instruction of single warps
+    (mma.sync) take in the keys of two instructions in another order than they lie in; one of four
+    warps (wgmma) reads them from shared memory as they lie. So tails and tiles both use the former,
+    which two warps leave no choice about.
 
     Args:
         head_dim: elements of a head, at most 256.
         dtype: of queries.
         group: query heads that share a kv head, at most 128.
-        kv_dtype: of keys and values; None: that of the queries.
     """
     config = tile_config(head_dim, dtype.itemsize, group)
-    is_widened = dtype == torch.float16 or kv_dtype == FP8
-    if is_widened and dtype != torch.float32:
+    if dtype == torch.float16:
         rows = max(32, 1 << (group - 1).bit_length())
         return replace(config, block_q=rows, block_k=32, num_warps=2)
     if dtype == torch.bfloat16 and head_dim <= 128:

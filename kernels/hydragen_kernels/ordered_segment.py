@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from hydragen_kernels.fp8 import readable, widen
+from hydragen_kernels.fp8 import readable, widen_as_it_lies
 from hydragen_kernels.inputs import check_attention_inputs, check_int32
 from hydragen_kernels.ordered_fold import add_states, fold_keys, no_keys
 from hydragen_kernels.ordered_schedule import PIECE_FIELDS, WRITES_OPEN, WRITES_SUM
@@ -89,8 +89,12 @@ def _fold_piece(
     """
     cols = tl.arange(0, BLOCK_K)
     for start in range(first, end, BLOCK_K):
-        k = widen(keys.load([kv_head, slot + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype)
-        v = widen(values.load([kv_head, slot + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype)
+        k = widen_as_it_lies(
+            keys.load([kv_head, slot + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype
+        )
+        v = widen_as_it_lies(
+            values.load([kv_head, slot + start, 0]).reshape(BLOCK_K, BLOCK_D), q.dtype
+        )
         visible = None
         if MASKED:
             visible = (start + cols)[None, :] < limits[:, None]

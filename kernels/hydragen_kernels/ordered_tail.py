@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hydragen_kernels.fp8 import readable, widen
+from hydragen_kernels.fp8 import readable, widen_as_it_lies
 from hydragen_kernels.inputs import check_attention_inputs, check_int32, check_last_contiguous
 from hydragen_kernels.ordered_fold import add_sink, add_states, fold_keys, no_keys
 from hydragen_kernels.ordered_schedule import CHUNK, KEY_GROUP
@@ -155,8 +155,8 @@ def _ordered_tail_kernel(
             inside = is_key[:, None] & (dims < HEAD_DIM)[None, :]
             k_ptr = k_base + slots[:, None] * stride_ks + dims[None, :]
             v_ptr = v_base + slots[:, None] * stride_vs + dims[None, :]
-            k = widen(tl.load(k_ptr, mask=inside, other=0.0), q.dtype)
-            v = widen(tl.load(v_ptr, mask=inside, other=0.0), q.dtype)
+            k = widen_as_it_lies(tl.load(k_ptr, mask=inside, other=0.0), q.dtype)
+            v = widen_as_it_lies(tl.load(v_ptr, mask=inside, other=0.0), q.dtype)
             peak, mass, acc = fold_keys(
                 peak, mass, acc, q, k, v, is_key[None, :], scale, cap, CAPPED, PRECISION
             )

@@ -1,5 +1,6 @@
 """Steps on the device equal steps on the host: captured graphs on a GPU, else the interpreter."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,13 @@ def test_steps_of_one_order_equal_host_steps(small_model: Path) -> None:
     for name, sample in found.items():
         assert sample.token_ids == expected[name].token_ids
         assert sample.token_logprobs == pytest.approx(expected[name].token_logprobs, abs=1e-3)
+
+
+def test_garbage_is_not_collected_within_a_capture() -> None:
+    assert gc.isenabled()
+    with decoder._nothing_let_go():
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("backend", ["triton", "ordered"])
