@@ -7,6 +7,7 @@ Of equal numbers those count as greater that stand earlier.
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -61,14 +62,13 @@ def _needs_order(module: nn.Module) -> bool:
 
 def _order_end(model: PreTrainedModel, mode: "_InOrder") -> None:
     """Has what a model does behind its last layer computed in order: Gemma 2 caps logits."""
-    under_way: list[_InOrder] = []
+    under_way = ExitStack()
 
     def begin(*_: Any) -> None:
-        under_way.append(mode.__enter__())
+        under_way.enter_context(mode)
 
     def end(*_: Any) -> None:
-        if under_way:
-            under_way.pop().__exit__(None, None, None)
+        under_way.close()
 
     model.get_decoder().register_forward_hook(begin)
     model.register_forward_hook(end, always_call=True)
