@@ -42,7 +42,6 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.states import NO_STATE
 from hydragen_tree.settings import SamplingSettings
 
-_SPARE_PAGES = 3  # for each row, beside which drafts may take some
 _PARKED_SHARE = 8  # of the rows, one of so many leaves when pages run out
 
 
@@ -210,7 +209,7 @@ class DeviceStepper:
         # of a chunk that a slot is not in, nothing is ahead of it
         before = np.where(book.born[used] >= self._launched, 0.0, likely) + book.n_drawn[used]
         rows = self._rows.count
-        width, pace = self._width(rows)
+        width, pace = self._width(rows, ahead)
         left = float((self._max_tokens - before).max(initial=0))
         steps = min(CHUNK_STEPS, math.ceil(left / pace))
         if steps <= 0:
@@ -228,7 +227,7 @@ class DeviceStepper:
         self._arrange(rows, forks, width)
         # as if each row forked once; who finds too few pages is given enough for a row a sample
         most = used.size if self._lacked_pages else rows
-        self._pages.fill_for(most, lengths, ahead, self._max_tokens)
+        self._pages.fill(self._pages.need(most, lengths, ahead, self._max_tokens))
         wait = self._decoder.launch(choice, steps, torch.stack(fresh) if fresh else None)
         most, likely = steps * width + bool(fresh), steps * pace + bool(fresh)
         known, slots = self._rows.count, book.is_used.copy()
@@ -237,16 +236,21 @@ class DeviceStepper:
         self._launched += 1
         return True
 
-    def _width(self, rows: int) -> tuple[int, float]:
+    def _width(self, rows: int, ahead: int) -> tuple[int, float]:
         """Queries of a row in the next steps, and tokens that it should draw in each.
 
-        Drafts can take a page more of each row than it needs, and forks may need it sooner.
+        Args:
+            rows: that are known of.
+            ahead: most tokens that each draws in chunks on their way.
         """
-        spare = self._cache.free_pages + self._pages.waiting
-        if self._widths is None or self._lacked_pages or spare < _SPARE_PAGES * rows:
+        if self._widths is None or self._lacked_pages:
             return 1, 1.0
         width = self._widths.choose(self._slots.live()[0], rows)
-        return width, self._widths.pace if width > 1 else 1.0
+        tokens = ahead + CHUNK_STEPS * width
+        need = self._pages.need(rows, self._rows.lengths, tokens, self._max_tokens)
+        if width == 1 or need > self._cache.free_pages + self._pages.waiting:
+            return 1, 1.0
+        return width, self._widths.pace
 
     def _arrange(self, rows: int, forks: bool, width: int) -> None:
         """Lets admitted rows in, and gives groups room for the rows that there may be."""

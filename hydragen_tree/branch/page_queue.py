@@ -43,19 +43,19 @@ class PageQueue:
             self._given += count
             self._batch.give(pages)
 
-    def fill_for(self, rows: int, lengths: NDArray[np.int64], steps: int, max_tokens: int) -> None:
-        """Puts pages into the queue for what rows will need.
+    def need(self, rows: int, lengths: NDArray[np.int64], tokens: int, max_tokens: int) -> int:
+        """Pages that rows will need.
 
         Args:
             rows: that there may be.
             lengths: of the tails of those there are.
-            steps: to be taken.
+            tokens: that each may become longer by.
             max_tokens: of a tail.
         """
         pages_for = self._cache.pages_for
-        need = int((pages_for(np.minimum(lengths + steps, max_tokens)) - pages_for(lengths)).sum())
-        each = 1 + pages_for(steps)  # of a row that forks: a copy, and what follows it
-        self.fill(need + (rows - min(rows, lengths.size)) * each)
+        need = int((pages_for(np.minimum(lengths + tokens, max_tokens)) - pages_for(lengths)).sum())
+        each = 1 + pages_for(tokens)  # of a row that forks: a copy, and what follows it
+        return need + (rows - min(rows, lengths.size)) * each
 
     def admit(self, pages: Int32, chunk: int) -> None:
         """Pages that rows bring along, which are there from a chunk on."""

@@ -88,7 +88,7 @@ def test_device_steps_with_drafts_equal_host_steps(
     same(found, expected, settings)
     stats = sampler.stats
     assert stats.steps_host == 0
-    if "memory_bytes" not in options:  # none are taken along where pages are few
+    if "memory_bytes" not in options:  # fewer are taken along where pages are few
         assert 0 < stats.drafts_accepted < stats.drafts_proposed
 
 
