@@ -26,7 +26,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import BatchState, Ring, StepInputs
 from hydragen_kernels.choose import choose
 from hydragen_kernels.copy import copy_pages
-from hydragen_kernels.drafts import Proposals, Queries, draws, propose, queries
+from hydragen_kernels.drafts import Proposals, Queries, draws
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_table, widened
@@ -169,7 +169,7 @@ class Decoder:
         control.stuck.zero_()
         width = choice.graph.width
         if self.drafts is not None:
-            self.drafts.begin(steps, width)
+            self.drafts.expect(steps, width)
         if fresh is not None:
             self._open(fresh)
         started = None
@@ -249,22 +249,18 @@ class Decoder:
             keeps: rows keep the running states that it makes.
         """
         batch, size = self.batch.state.first(graph.rows), self.cache.page_tokens
-        width, named, pages, proposals = graph.width, batch.named, batch.pages, None
-        if self.drafts is not None:
-            proposals = propose(batch, self.drafts.state, width, self.settings.max_tokens)
-        if proposals is None or width == 1:
-            inputs = begin_step(batch, size)
-            asked = Queries(named.tokens, named.positions, inputs.slots, inputs.lengths)
+        if self.drafts is None:
+            inputs, proposals = begin_step(batch, size), None
+            asked = Queries.without_drafts(batch, inputs)
         else:
-            inputs = begin_step(batch, size, proposals.counts)
-            asked = queries(batch, inputs, proposals, size)
-            pages = pages[:, None].expand(-1, width, -1).reshape(graph.rows * width, -1)
-        tails = DeviceTails(pages, asked.lengths, size, graph.splits)
+            limits = size, self.settings.max_tokens
+            inputs, proposals, asked = self.drafts.begin(batch, graph.width, *limits)
+        tails, n = DeviceTails(asked.pages, asked.lengths, size, graph.splits), len(asked.slots)
         plan: FusedPlan | OrderedPlan
         if self.heads.is_ordered:
-            plan = OrderedPlan(self._tables, self._state_views(len(pages)), tails)
+            plan = OrderedPlan(self._tables, self._state_views(n), tails)
         else:
-            plan = FusedPlan(self._tables, self._partial_views(len(pages)), tails)
+            plan = FusedPlan(self._tables, self._partial_views(n), tails)
         slots, runs = asked.slots, None
         if self.batch.states is not None:
             runs, slots = self.batch.states.step(slots, keeps)

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.batch_state import Ring
+from hydragen_kernels.batch_state import BatchState, Ring, StepInputs
 from hydragen_kernels.draft_hash import MOST_STEPS, SHORT_MASK, STEP_SHIFT, TOKEN_BITS, find
-from hydragen_kernels.drafts import DraftState
+from hydragen_kernels.drafts import DraftState, Proposals, Queries, propose, queries
 from hydragen_kernels.inputs import to_device
+from hydragen_kernels.step import begin_step
 from hydragen_tree.branch.budget import WIDTHS
 from hydragen_tree.branch.draft_table import text_contexts
 
@@ -51,7 +52,7 @@ class DeviceDrafts:
         at = to_device(places.reshape(-1), device)
         self.state.entries.scatter_reduce_(0, at, stamped, "amax")
 
-    def begin(self, steps: int, width: int) -> None:
+    def expect(self, steps: int, width: int) -> None:
         """So many steps come; with drafts, nothing has been drawn of them yet."""
         self._steps += steps
         # an entry could not tell which came last; half, since captures count as well
@@ -61,6 +62,24 @@ class DeviceDrafts:
             self._steps = steps
         if width > 1:
             self.ring.tokens.fill_(-1)
+
+    def begin(
+        self, batch: BatchState, width: int, page_tokens: int, max_tokens: int
+    ) -> tuple[StepInputs, Proposals, Queries]:
+        """Begins a step of so many queries a row.
+
+        Args:
+            batch: cut to the rows of the step.
+            width: 1: it takes no drafts along.
+            page_tokens: tokens of a page.
+            max_tokens: that end a sample.
+        """
+        proposals = propose(batch, self.state, width, max_tokens)
+        if width == 1:
+            inputs = begin_step(batch, page_tokens)
+            return inputs, proposals, Queries.without_drafts(batch, inputs)
+        inputs = begin_step(batch, page_tokens, proposals.counts)
+        return inputs, proposals, queries(batch, inputs, proposals, page_tokens)
 
     def fetched(self, steps: int, width: int) -> list[Tensor]:
         """What the host is told of so many steps, see `Chunk.of`."""

@@ -89,19 +89,27 @@ class Proposals(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """The queries of a step, `width` a row; every field `[rows * width]`.
+    """The queries of a step, `width` a row; every field `[rows * width]`, or with columns behind.
 
     Attributes:
         tokens: int64.
         positions: int64.
         slots: int32, where the token is stored; -1: nowhere.
         lengths: int32, tokens of the query's tail, its own among them; 0 where there is none.
+        pages: `[rows * width, max_pages]` int32, of the query's tail.
     """
 
     tokens: Tensor
     positions: Tensor
     slots: Tensor
     lengths: Tensor
+    pages: Tensor
+
+    @classmethod
+    def without_drafts(cls, batch: BatchState, inputs: StepInputs) -> "Queries":
+        """The last token of each row."""
+        named = batch.named
+        return cls(named.tokens, named.positions, inputs.slots, inputs.lengths, batch.pages)
 
 
 @triton.jit
@@ -288,7 +296,8 @@ def queries(
         BLOCK=_BLOCK,
         num_warps=4,
     )
-    return Queries(tokens, positions, slots, lengths)
+    pages = batch.pages[:, None].expand(-1, width, -1).reshape(n, -1)
+    return Queries(tokens, positions, slots, lengths, pages)
 
 
 def draws(batch: BatchState, proposals: Proposals) -> tuple[Tensor, Tensor, Tensor]:

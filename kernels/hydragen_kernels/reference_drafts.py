@@ -55,7 +55,8 @@ def queries(
             slot = page * page_tokens + length % page_tokens
             made.append((token, row.positions + place, slot, length + 1))
     tokens, positions, slots, lengths = torch.tensor(made).T
-    return Queries(tokens, positions, slots.int(), lengths.int())
+    pages = batch.pages.repeat_interleave(width, 0)
+    return Queries(tokens, positions, slots.int(), lengths.int(), pages)
 
 
 def settle(

@@ -230,7 +230,7 @@ class Ahead:
         assert rows <= self.planned, "more rows than there are partials for"
         assert width == self.width, "the plan is for another width"
         if self.drafts is not None:
-            self.drafts.begin(steps, width)
+            self.drafts.expect(steps, width)
         self.flying += 1
         control = self.batch.control
         control.begun.zero_()
