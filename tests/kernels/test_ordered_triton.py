@@ -1,5 +1,6 @@
 """Kernels of one order of summation: against float64, and, on a GPU, bit for bit across shapes."""
 
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -110,6 +111,11 @@ class Case(NamedTuple):
     peaked: float = 1.0
     sinks: bool = False
     window: int | None = None  # keys that a query sees at the most, its own included
+    scale: float | None = None
+
+    @property
+    def factor(self) -> float:
+        return self.head_dim**-0.5 if self.scale is None else self.scale
 
 
 CASES = {
@@ -214,7 +220,7 @@ def found_by_kernels(case: Case, inputs: Inputs, config: TileConfig, programs: i
     states = States.empty(max(1, schedule.partial_slots), rows, case.q_heads, case.head_dim, DEVICE)
     for part in states:
         part.fill_(torch.nan)
-    how: dict[str, Any] = {"scale": case.head_dim**-0.5, "softcap": case.softcap}
+    how: dict[str, Any] = {"scale": case.factor, "softcap": case.softcap}
     if case.window is not None:
         seen = first_seen(case, rows, inputs.lengths)
         how["first"] = torch.tensor(seen, dtype=torch.int32, device=DEVICE)
@@ -249,7 +255,7 @@ def expected_in_float64(case: Case, inputs: Inputs) -> Tensor:
         keys, values = (
             x[:, at].double().repeat_interleave(group, 0) for x in (inputs.keys, inputs.values)
         )
-        scores = torch.einsum("hd,hkd->hk", query, keys) * case.head_dim**-0.5
+        scores = torch.einsum("hd,hkd->hk", query, keys) * case.factor
         if case.softcap is not None:
             scores = case.softcap * torch.tanh(scores / case.softcap)
         if inputs.sinks is not None:
@@ -330,6 +336,28 @@ def test_a_row_has_the_same_bits_in_any_company(
         torch.testing.assert_close(found(items, others), expected, rtol=1e-5, atol=1e-5)
     else:
         assert torch.equal(found(items, others), expected)
+
+
+@pytest.mark.parametrize("dtype", [kind for kind in DTYPES if kind.itemsize == 2], ids=str)
+@pytest.mark.parametrize("window", [None, 1, 20, 100])
+@pytest.mark.parametrize("name", COMPANIES)
+def test_sums_that_round_nothing_are_exact(
+    name: str, window: int | None, dtype: torch.dtype, short_chunks: None
+) -> None:
+    """Weights are powers of two and values whole, so that only a wrong set of keys could differ."""
+    items, others = COMPANIES[name]
+    tails = [215 - max([slot + count for _, _, slot, count, _, _ in items], default=0)]
+    case = Case(items, tails + [1] * others, window=window, scale=math.log(2.0))
+    inputs = random_inputs(case, torch.float32)
+    keys, values = (arena.nan_to_num().round() for arena in (inputs.keys, inputs.values))
+    heads = torch.eye(4, 64, device=DEVICE).expand(len(case.tails), 4, 64)  # each has its number
+    exact = inputs._replace(
+        queries=heads.to(dtype), keys=keys.clamp(-3, 3).to(dtype), values=values.to(dtype)
+    )
+    found = found_by_kernels(case, exact, CONFIGS[1])
+    once = 0.0 if INTERPRETED else torch.finfo(dtype).eps  # a GPU's division is not quite exact
+    expected = expected_in_float64(case, exact).to(dtype)
+    torch.testing.assert_close(found, expected, rtol=once, atol=0.0)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="numpy's products depend on the number of rows")
