@@ -17,6 +17,7 @@ if not INTERPRETED and not torch.cuda.is_available():
 
 from hydragen_kernels import ordered_matmul as matmul_module  # noqa: E402
 from hydragen_kernels import ordered_schedule, ordered_tail  # noqa: E402
+from hydragen_kernels.inputs import FP8  # noqa: E402
 from hydragen_kernels.items import Item, item_table  # noqa: E402
 from hydragen_kernels.ordered_matmul import Tiles, ordered_matmul, product  # noqa: E402
 from hydragen_kernels.ordered_schedule import ordered_config, schedule_ordered  # noqa: E402
@@ -302,12 +303,18 @@ COMPANIES = {
 }
 
 
+@pytest.mark.parametrize("in_8_bits", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32] if INTERPRETED else DTYPES, ids=str)
 @pytest.mark.parametrize("window", [None, 20, 100])
 @pytest.mark.parametrize("programs", [1, 50])
 @pytest.mark.parametrize("name", COMPANIES)
 def test_a_row_has_the_same_bits_in_any_company(
-    name: str, programs: int, window: int | None, dtype: torch.dtype, short_chunks: None
+    name: str,
+    programs: int,
+    window: int | None,
+    dtype: torch.dtype,
+    in_8_bits: bool,
+    short_chunks: None,
 ) -> None:
     """Its first 192 or so keys lie where the items say; in the interpreter numpy adds them up."""
     generator = torch.Generator().manual_seed(0)
@@ -326,7 +333,8 @@ def test_a_row_has_the_same_bits_in_any_company(
             whole[:, own] = new[:, prefix:]
         queries = inputs.queries.clone()
         queries[:1] = query
-        given = (x.to(DEVICE, dtype) for x in (queries, *arena))
+        kinds = dtype, *2 * [FP8 if in_8_bits else dtype]
+        given = (x.to(DEVICE, kind) for x, kind in zip((queries, *arena), kinds, strict=True))
         config = CONFIGS[1] if INTERPRETED else ordered_config(64, dtype, 2)
         return found_by_kernels(case, Inputs(*given, *inputs[3:]), config, programs)[0]
 
