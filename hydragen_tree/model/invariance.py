@@ -58,8 +58,9 @@ _PAGE = 16
 _SEGMENT = _PAGE  # tokens that are looked at in a prefill pass
 _TAIL = 3  # and after them in decode steps
 _ROWS = (2, 9, 40)  # of batches that one of the rows is looked at in
+_ROWS_ON_GPU = (*_ROWS, 130)  # which takes other tiles for more
 _THREADS = (1, 2, 3)
-_PAGES = 64
+_PAGES = 2 + max(_ROWS_ON_GPU)
 
 
 _Seen = list[tuple[str, bytes]]  # of a token: modules in the order of their calls, and digests
@@ -170,7 +171,7 @@ class _Probe:
         decoded = [self._decoded(at, 1, 0) for at in range(_TAIL)]
         if why := _first_difference(decoded, self._tail(), "by prefill, not by decode"):
             return why
-        for rows in _ROWS:
+        for rows in _ROWS_ON_GPU if self._model.is_fused else _ROWS:
             for place in {0, rows // 2, rows - 1}:
                 found = [self._decoded(_TAIL - 1, rows, place)]
                 how = f"in a batch of {rows} rows"
