@@ -245,16 +245,16 @@ def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | 
         point: the batch.
         vllm: what vLLM has reached.
     """
-    most = max(tokens_needed(point), forks_tokens(point.rows, point.prefix))
-    if most > rig.tokens_that_fit():
-        return None
     rows, prefix, new_tokens = point
+    most = max(tokens_needed(point), forks_tokens(rows, prefix))
+    if most > rig.tokens_that_fit(rows):
+        return None
     prefill_s, forking_s, step_s = time_tree(rig, point)
     forks = measure_forks(rig, rows, prefix)
     bare_s = time_private(bare, rows, 0, new_tokens)
     products_s = time_products(rig, rows)
     held = ceilings.sustained()
-    fits = rig.tokens_that_fit() // in_pages(prefix + new_tokens)
+    fits = rig.tokens_that_fit(rows) // in_pages(prefix + new_tokens)
     alone = min(rows, fits)
     return Row(
         *point,

@@ -71,7 +71,7 @@ def run(name: str = "llama-3.1-8b", points: Sequence[Point] = ()) -> dict[str, A
     print(HEADING, flush=True)
     result: list[Row] = []
     for point in points:
-        if tokens_needed(point) > rigs[0].tokens_that_fit():
+        if tokens_needed(point) > rigs[0].tokens_that_fit(point.rows):
             print(line(map(str, point)), "does not fit", flush=True)
             continue
         default_s, invariant_s = (time_tree(rig, point)[2] for rig in rigs)

@@ -104,17 +104,17 @@ class Rig:
     def cache(self, n_tokens: int, rows: int) -> KVCache:
         """An arena for so many tokens, whole pages, and for running states of a prompt's rows."""
         pages, device = pages_for(n_tokens), self.model.device
-        places = StatePlaces(1, _CHECKED_ROWS, padded_rows(rows))
-        states = States(self.model.state_kinds, places, device)
+        states = States(self.model.state_kinds, _places(rows), device)
         return KVCache(self.shape, pages, PAGE_TOKENS, self.kv_dtype, device, True, states)
 
-    def tokens_that_fit(self) -> int:
-        """Tokens whose keys and values fit beside the weights.
+    def tokens_that_fit(self, rows: int) -> int:
+        """Tokens whose keys and values fit beside the weights and the running states of rows.
 
         Raises:
             CapacityError: there is no room for any.
         """
         free = free_memory_bytes(self.model.device) - _SPARE_BYTES
+        free -= _places(rows).total * self.shape.state_bytes
         if free < self.shape.token_bytes:
             raise CapacityError(
                 f"{max(0, free)} bytes are left for keys and values beside the weights and "
@@ -214,6 +214,11 @@ class Rig:
         if not error < self._tolerance:
             raise HydragenError(f"a decode step's logits are off by {error:.1%}: nothing is timed")
         return error
+
+
+def _places(rows: int) -> StatePlaces:
+    """Places for running states of a prompt, of rows below it, and of copies of those checked."""
+    return StatePlaces(1, _CHECKED_ROWS, padded_rows(rows))
 
 
 def pages_for(n_tokens: int) -> int:

@@ -33,6 +33,7 @@ from hydragen_tree.settings import SamplingSettings
 END, END_TEXT = 0, "<|end|>"
 TEMPERATURE, TOP_P = 0.8, 0.95  # at which samples have their mean length
 _DRAWN = SamplingSettings(temperature=TEMPERATURE, top_p=TOP_P)
+_INTO_STREAM = {"o_proj", "out_proj", "down_proj"}  # products that are added to a layer's input
 _ROUNDS = 3  # the first on random tokens, the others on drawn ones
 _WALKS, _FIRST_TOKENS, _STEPS = 32, 8, 25
 _HALVINGS = 20
@@ -136,8 +137,8 @@ def sharpen(model: PreTrainedModel, entropy_bits: float, mean_tokens: float) -> 
 def _make_constant_channel(model: PreTrainedModel) -> None:
     """Channel 0 of the residual stream: ones from the embeddings, and nothing from any layer."""
     model.get_input_embeddings().weight[:, 0] = 1.0
-    for layer in model.model.layers:
-        for product in (layer.self_attn.o_proj, layer.mlp.down_proj):
+    for name, product in model.model.layers.named_modules():
+        if name.rpartition(".")[2] in _INTO_STREAM:
             product.weight[0] = 0.0
             if product.bias is not None:
                 product.bias[0] = 0.0

@@ -35,7 +35,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_tree.branch.decoder import Decoder
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.stepper import Waiting
-from hydragen_tree.errors import CapacityError
+from hydragen_tree.errors import CapacityError, InputError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.loop import Loop
@@ -172,7 +172,7 @@ class Way:
 
 def measure(rig: Rig, work: Work) -> Iterator[Row]:
     """Yields all ways, each as soon as it is done."""
-    tokens = rig.tokens_that_fit()
+    tokens = rig.tokens_that_fit(0)
     alone, together = rows_that_fit(work, tokens)
     way = partial(Way, rig, work, cache=rig.cache(tokens, together))
     yield way(rows=alone, is_tree=False).measure("single level")
@@ -189,9 +189,17 @@ def run(name: str = "codellama-7b", full: bool = False) -> dict[str, Any]:
 
     Raises:
         CapacityError: memory does not hold the model and one sample.
+        InputError: its layers keep running states.
     """
     work = Work(ALL_PROBLEMS if full else PROBLEMS)
     model, shape = random_model(name)
+    if model.state_kinds:
+        raise InputError(
+            "its layers keep running states, which a tree of prompts shares in another way; "
+            "`hydragen bench decode` measures it",
+            setting="architecture",
+            value=name,
+        )
     rig = Rig(model, shape, int(model.model.config.vocab_size))
     print(
         f"{name}, random weights; {work.problems} problems x {work.samples} samples x "

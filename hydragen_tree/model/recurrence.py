@@ -17,9 +17,20 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Cache, PreTrainedConfig, PreTrainedModel
 
 from hydragen_tree.errors import ModelError
-from hydragen_tree.model.states import LayerKinds, RowRuns, Runs, StateKind, States, empty_state
+from hydragen_tree.model.alike import numbers
+from hydragen_tree.model.states import (
+    LayerKinds,
+    RowRuns,
+    RunGroup,
+    Runs,
+    StateKind,
+    StatePlaces,
+    States,
+    empty_state,
+)
 
 _PROBED = 7  # tokens; in pieces of two, and one
+STEPS_IN_PLACE = False  # by the kernels of `state_steps`, once a GPU has run them
 ASKS_FOR_STATE = "get_conv_state("  # in the code of a layer that takes its state from a cache
 
 
@@ -28,17 +39,22 @@ class Recurrence:
 
     Args:
         model: their calls are replaced.
+        has_kernels: Triton's kernels can run, and take steps where they give what layers give.
 
     Attributes:
         kinds: what each of them keeps, by its number.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, has_kernels: bool = False) -> None:
         layers = recurrent_layers(model)
         self.kinds = layer_kinds(model)
         self._runs: Runs | RowRuns | None = None
         self._states: States | None = None
+        self._steps: dict[int, Callable[..., Any]] = {}  # of layers, with states in their places
         for layer in layers:
+            number = int(layer.layer_idx)
+            if has_kernels and (step := _step_of(layer, self.kinds[number], _width(model))):
+                self._steps[number] = step
             layer.forward = partial(self._call, layer, layer.forward)
 
     @contextmanager
@@ -66,10 +82,54 @@ class Recurrence:
         packed, number = hidden_states[0], int(layer.layer_idx)
         out = torch.zeros_like(packed)
         for group in self._runs.groups:
+            tokens, step = packed[group.tokens], self._steps.get(number)
+            if step is not None and group.is_step:
+                out[group.tokens] = _stepped(step, tokens, self._states, number, group)
+                continue
             held = self._states.load(number, group.source)
-            out[group.tokens] = own(packed[group.tokens], cache=_cache_of(held, number))
+            out[group.tokens] = own(tokens, cache=_cache_of(held, number))
             self._states.store(number, group.target, held)
         return out[None]
+
+
+def _step_of(layer: Any, kinds: LayerKinds, width: int) -> Callable[..., Any] | None:
+    """A layer's step with its states in their places, if that gives what its own code gives."""
+    from hydragen_tree.model.state_steps import placed_forward  # imports Triton
+
+    step = placed_forward(layer, kinds.recurrent is not None)
+    try:
+        return step if step is not None and _is_alike(layer, step, kinds, width) else None
+    except (TypeError, ValueError):  # its code asks for what the kernels do not do
+        return None
+
+
+@torch.inference_mode()
+def _is_alike(layer: Any, step: Callable[..., Any], kinds: LayerKinds, width: int) -> bool:
+    """Tries a layer's step on two random sequences, whose states go to other places."""
+    number, like = int(layer.layer_idx), next(layer.parameters())
+    states = States({number: kinds}, StatePlaces(0, 6), like.device)
+    tokens = numbers(like, 2, _PROBED, width)
+    held = empty_state()
+    layer(tokens[:, :-1], cache=_cache_of(held, number))
+    source, ours, own = torch.arange(6, device=like.device).view(3, 2)
+    states.store(number, source, held)
+    group = RunGroup(torch.arange(2, device=like.device)[:, None], source, ours)
+    expected = layer(tokens[:, -1:], cache=_cache_of(held, number))
+    states.store(number, own, held)
+    found = _stepped(step, tokens[:, -1:], states, number, group)
+    kept = [x for x in states.tensors(number) if x is not None]
+    return _is_near(found, expected) and all(_is_near(x[ours], x[own]) for x in kept)
+
+
+def _stepped(
+    step: Callable[..., Any], tokens: Tensor, states: States, number: int, group: RunGroup
+) -> Tensor:
+    """A token of every row `[rows, 1, width]` through a layer that finds states by their places."""
+    from hydragen_tree.model.state_steps import PlacedState
+
+    held = PlacedState(states.tensors(number), group.source, group.target)
+    out: Tensor = step(tokens, cache=_cache_of(held, number))
+    return out
 
 
 def recurrent_layers(model: nn.Module) -> list[Any]:
@@ -114,7 +174,7 @@ def _probed(layer: Any, model: PreTrainedModel) -> LayerKinds:
     Raises:
         ModelError: it does not go on from its state.
     """
-    width = int(model.config.get_text_config(decoder=True).hidden_size)
+    width = _width(model)
     held, generator = empty_state(), torch.Generator().manual_seed(0)
     tokens = torch.randn(1, _PROBED, width, generator=generator).to(model.device, model.dtype)
     whole = layer(tokens)
@@ -128,6 +188,11 @@ def _probed(layer: Any, model: PreTrainedModel) -> LayerKinds:
     both = held.conv_states[0], held.recurrent_states[0]
     kinds = (None if x is None else StateKind(tuple(x.shape[1:]), x.dtype) for x in both)
     return LayerKinds(*kinds)
+
+
+def _width(model: PreTrainedModel) -> int:
+    """Numbers of a token between layers."""
+    return int(model.config.get_text_config(decoder=True).hidden_size)
 
 
 def _is_near(found: Tensor, expected: Tensor) -> bool:

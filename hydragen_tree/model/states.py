@@ -105,6 +105,11 @@ class RunGroup(NamedTuple):
     source: Tensor | None
     target: Tensor
 
+    @property
+    def is_step(self) -> bool:
+        """Whether each is one token that follows others."""
+        return self.source is not None and self.tokens.shape[1] == 1
+
 
 @dataclass(frozen=True, eq=False)
 class Runs:
@@ -243,6 +248,10 @@ class States:
         if self.is_kept and source.size:
             at = to_device(np.stack([source, target]).astype(np.int64), self.buffer.device)
             self.buffer[at[1]] = self.buffer[at[0]]
+
+    def tensors(self, layer: int) -> tuple[Tensor | None, ...]:
+        """What a layer keeps: `[places, ...]` inputs of a convolution, and what it made of all."""
+        return self._tensors[layer]
 
     def load(self, layer: int, source: Tensor | None) -> Any:
         """Copies of a layer's states, as transformers' layers take and change them.

@@ -21,6 +21,7 @@ from hydragen_bench.timing import Ceilings
 from hydragen_tree.branch import device_stepper
 from hydragen_tree.errors import HydragenError, InputError
 from hydragen_tree.settings import SamplingSettings
+from tests.model.shrunken import shrunken
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = [
@@ -149,6 +150,25 @@ def test_all_that_a_run_takes_is_captured_before_it_is_timed() -> None:
 def test_too_few_tokens_are_not_timed() -> None:
     with pytest.raises(InputError, match="NEW of at least 4 tokens"):
         decode.run("small", [configs.Point(6, 20, 3)])
+
+
+def test_a_tree_of_a_hybrid_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(configs.CONFIGS, "hybrid", shrunken("qwen3_next"))
+    with pytest.raises(InputError, match="bench decode"):
+        tree.run("hybrid")
+
+
+def test_steps_of_a_hybrid_equal_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check before the timing, from states that it does not change."""
+    monkeypatch.setitem(configs.CONFIGS, "hybrid", shrunken("qwen3_next"))
+    own = rig.Rig(*configs.random_model("hybrid"), vocabulary=97)
+    settings = SamplingSettings(temperature=1.0, max_tokens=8)
+    cache = own.cache(512, 4)
+    decoder = own.decoder(cache, settings, 4, 1)
+    loop = own.run([rig.random_prompt(20, 97)], 4, settings, 4, cache, decoder)
+    rig.fork(loop)
+    assert own._error(loop) == pytest.approx(own._error(loop), abs=1e-6)
+    assert own._error(loop) < 1e-2
 
 
 def test_steps_that_fork_are_counted() -> None:

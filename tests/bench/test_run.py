@@ -27,6 +27,7 @@ from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
 from tests.bench.fake_vllm import FakeVllm
+from tests.model.shrunken import shrunken
 
 VOCABULARY, BITS, LENGTH = 300, 1.0, 12.0
 SMALL = {"small": Point(3, 4), "rooted": Point(2, 3, 40, 9)}
@@ -101,6 +102,17 @@ def test_real_prompts_come_from_the_front_and_their_root_from_the_back() -> None
 def test_bisection_finds_a_value_or_the_nearer_end() -> None:
     assert sharpened.bisect(lambda x: x**3, 8.0, -10.0, 10.0) == pytest.approx(2.0, abs=1e-3)
     assert sharpened.bisect(lambda x: x, 50.0, -10.0, 10.0) == pytest.approx(10.0, abs=1e-3)
+
+
+@torch.inference_mode()
+def test_no_layer_writes_to_the_constant_channel() -> None:
+    """Nor one with running states: what a head reads there is what embeddings put into it."""
+    model = AutoModelForCausalLM.from_config(shrunken("qwen3_next", mlp_only_layers=[0, 1, 2]))
+    sharpened._make_constant_channel(model)
+    read = []
+    model.model.norm.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    model(torch.arange(12)[None], use_cache=False)
+    assert (read[0][..., 0] == 1.0).all()
 
 
 def test_a_sharpened_model_is_as_sure_and_ends_as_often_as_asked_for(folder: Path) -> None:

@@ -26,6 +26,11 @@ from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
 from hydragen_kernels.settle import _advance_kernel, _lead_kernel, _learn_kernel  # noqa: E402
 from hydragen_kernels.stack import _stack_kernel, stack_tile  # noqa: E402
+from hydragen_kernels.state_steps import (  # noqa: E402
+    _convolution_kernel,
+    _delta_kernel,
+    _mamba_kernel,
+)
 from hydragen_kernels.step import _begin_kernel, _end_kernel  # noqa: E402
 from hydragen_kernels.tail import _tail_kernel, block_shape  # noqa: E402
 
@@ -347,6 +352,34 @@ def test_blocks_of_signs_are_multiplied_in_registers(rows: int, tmp_path: Path) 
     assert_no_spills(report)
     assert "F32.BF16" in disassembly  # rows with weights that were made in registers
     assert disassembly.count("FADD") <= 4 * tile.outputs * tile.n_bytes / 32 / tile.num_warps
+
+
+STATE_STEPS = [
+    (
+        _convolution_kernel,
+        {"HAS_BIAS": True, "SILU": True, "TAPS": 4, "BLOCK_T": 4, "BLOCK_C": 256},
+    ),
+    (
+        _delta_kernel,
+        {"IS_NORMED": True, "KEY_DIM": 128, "VALUE_DIM": 128, "BLOCK_K": 128, "BLOCK_V": 32},
+    ),
+    (_mamba_kernel, {"HAS_Z": True, "HEAD_DIM": 64, "STATE": 128, "BLOCK_P": 16, "BLOCK_N": 128}),
+    (_mamba_kernel, {"HAS_Z": False, "HEAD_DIM": 64, "STATE": 256, "BLOCK_P": 16, "BLOCK_N": 256}),
+]
+
+
+@pytest.mark.parametrize(("kernel", "constants"), STATE_STEPS)
+def test_steps_of_states_keep_them_in_registers(
+    kernel: Any, constants: dict[str, Any], tmp_path: Path
+) -> None:
+    types = dict.fromkeys(["x", "weight", "bias", "out", *"qkvabcdz", "beta", "dt"], "*bf16")
+    types |= {"states": "*fp32", "g": "*fp32", "a": "*fp32"}
+    if kernel is _convolution_kernel:
+        types["states"] = "*bf16"
+    types |= dict.fromkeys(("source", "target"), "*i64")
+    report, code = machine_code(kernel, types, constants, tmp_path, num_warps=4)
+    assert_no_spills(report)
+    assert "STG.E.128" in code or "STG.E.64" in code
 
 
 def test_copies_move_16_bytes_a_thread(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Layers with running states, one token a sequence, as a captured step calls them."""
 
+import os
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,6 +16,10 @@ from tests.model.shrunken import shrunken
 
 # one of each kind of layer
 KINDS = ["qwen3_next", "qwen3_5_text", "kimi_linear", "olmo_hybrid", "falcon_h1", "nemotron_h"]
+WITHOUT_KERNELS = "kimi_linear"
+FORMS = [False]
+if os.environ.get("TRITON_INTERPRET") == "1":
+    FORMS.append(True)
 _ASKING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero"}
 
 
@@ -30,9 +36,10 @@ def test_what_waits_is_refused() -> None:
         bool(torch.ones(3).sum() > 2)
 
 
+@pytest.mark.parametrize("has_kernels", FORMS, ids=["plain", "kernels"][: len(FORMS)])
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_a_step_waits_for_nothing_and_goes_on_from_its_states(kind: str) -> None:
+def test_a_step_waits_for_nothing_and_goes_on_from_its_states(kind: str, has_kernels: bool) -> None:
     """Two rows at places of their own, one of which keeps nothing, against whole sequences."""
     config = shrunken(kind)
     if (why := unsupported(config, config)) or not keeps_states(config):
@@ -40,7 +47,8 @@ def test_a_step_waits_for_nothing_and_goes_on_from_its_states(kind: str) -> None
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     own = recurrent_layers(model)[0].forward
-    recurrence = Recurrence(model)
+    recurrence = Recurrence(model, has_kernels=has_kernels)
+    assert bool(recurrence._steps) == (has_kernels and kind != WITHOUT_KERNELS)
     layer = recurrent_layers(model)[0]
     states = States(recurrence.kinds, StatePlaces(0, 4), torch.device("cpu"))
     tokens = torch.randn(2, 5, config.hidden_size)
@@ -52,7 +60,8 @@ def test_a_step_waits_for_nothing_and_goes_on_from_its_states(kind: str) -> None
         layer(tokens[:, :4].reshape(1, 8, -1))
     before = states.buffer.clone()
     step = RunGroup(every, place, torch.tensor([2, 3]))
-    with recurrence.over(RowRuns([step]), states), NothingAsked():
+    asking = nullcontext() if has_kernels else NothingAsked()  # the interpreter looks at numbers
+    with recurrence.over(RowRuns([step]), states), asking:
         found = layer(tokens[:, 4][None])[0]
     assert float((found - expected).norm() / expected.norm()) < 1e-5
     changed = (states.buffer != before).any(1)
