@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from hydragen_kernels.inputs import to_device
-from hydragen_kernels.ordered_segment import States, ordered_segments
+from hydragen_kernels.ordered_segment import ordered_segments
+from hydragen_kernels.ordered_states import States
 from hydragen_kernels.ordered_tail import ordered_tails
 from hydragen_kernels.segment import segment_attention
 from hydragen_kernels.segment_tiles import SegmentTiles
@@ -178,5 +179,6 @@ class OrderedPlan:
             scale=scale,
             softcap=softcap,
             sinks=sinks,
+            splits=tails.splits,
             first=first,
         )

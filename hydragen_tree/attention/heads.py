@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.ordered_schedule import ordered_config, schedule_ordered
+from hydragen_kernels.ordered_schedule import schedule_ordered
 from hydragen_kernels.schedule import Schedule, TileConfig, schedule_segments
 from hydragen_tree.shape import KVShape
 
 if TYPE_CHECKING:
-    from hydragen_kernels.ordered_segment import States
+    from hydragen_kernels.ordered_states import States
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,11 @@ class Heads:
     def tiles(self) -> TileConfig:
         """The segment kernel's tiles, and with them its form. Imports Triton."""
         if self.is_ordered:
-            return ordered_config(self.head_dim, self.dtype, self.group)
-        from hydragen_kernels.segment import best_config
+            from hydragen_kernels.ordered_segment import ordered_tiles as choose
+        else:
+            from hydragen_kernels.segment import best_config as choose
 
-        return best_config(
+        return choose(
             self.device,
             self.dtype,
             self.head_dim,
@@ -137,7 +138,9 @@ class Heads:
     def splits(self, rows: int, longest: int) -> int:
         """Programs that share a tail of `longest` tokens, when `rows` alone are too few."""
         if self.is_ordered:
-            return 1
+            from hydragen_kernels.ordered_tail import ordered_splits
+
+            return ordered_splits(rows, self.kv_heads, longest, self.multiprocessors)
         from hydragen_kernels.tail import tail_splits
 
         return tail_splits(rows, self.kv_heads, longest, self.multiprocessors, self.group)
@@ -150,6 +153,6 @@ class Heads:
 
     def states(self, slots: int, rows: int) -> "States":
         """Room for every row's states, where attention is ordered. Imports Triton."""
-        from hydragen_kernels.ordered_segment import States
+        from hydragen_kernels.ordered_states import States
 
         return States.empty(slots, rows, self.q_heads, self.head_dim, self.device)

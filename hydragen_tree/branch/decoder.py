@@ -30,7 +30,7 @@ from hydragen_kernels.drafts import Proposals, Queries, draws
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_table, widened
-from hydragen_kernels.ordered_segment import States
+from hydragen_kernels.ordered_states import States
 from hydragen_kernels.segment_tiles import SegmentTiles
 from hydragen_kernels.settle import learn, settle
 from hydragen_kernels.step import begin_step, end_step

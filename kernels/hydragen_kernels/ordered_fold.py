@@ -42,7 +42,7 @@ def no_keys(ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
-def _levels(scores, scale, cap, CAPPED: tl.constexpr, FINE: tl.constexpr):
+def score_levels(scores, scale, cap, CAPPED: tl.constexpr, FINE: tl.constexpr):
     """Scores in powers of two, where they are compared with peaks."""
     factor = scale * _LOG2_E
     if CAPPED:
@@ -50,11 +50,11 @@ def _levels(scores, scale, cap, CAPPED: tl.constexpr, FINE: tl.constexpr):
         factor = _LOG2_E
     if FINE:
         return scores * factor
-    return tl.fma(scores, tl.zeros_like(scores) + factor, tl.full(scores.shape, _GRID, tl.float32))
+    return tl.fma(scores, factor, _GRID)
 
 
 @triton.jit
-def _weights(levels, peak, FINE: tl.constexpr):
+def level_weights(levels, peak, FINE: tl.constexpr):
     """2^(level - peak), the digits of which do not depend on the peak."""
     if FINE:  # the fraction alone decides on the digits
         finite = tl.maximum(levels, peak - 256.0)  # which weighs nothing either
@@ -86,11 +86,11 @@ def fold_keys(
     """
     fine: tl.constexpr = PRECISION == "ieee"
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-    levels = _levels(scores, scale, cap, CAPPED, fine)
+    levels = score_levels(scores, scale, cap, CAPPED, fine)
     if visible is not None:
         levels = tl.where(visible, levels, float("-inf"))
     new_peak = tl.maximum(peak, tl.ceil(tl.max(levels, 1)))
-    weights = _weights(levels, new_peak[:, None], fine)
+    weights = level_weights(levels, new_peak[:, None], fine)
     decay = tl.exp2(peak - new_peak)
     if v.dtype == tl.float16:
         v = v.to(tl.float32)
@@ -115,7 +115,7 @@ def add_states(peak, mass, acc, other_peak, other_mass, other_acc):
 def add_sink(peak, mass, acc, sink, PRECISION: tl.constexpr):
     """The state with one more score `[ROWS]` that has no value."""
     fine: tl.constexpr = PRECISION == "ieee"
-    level = _levels(sink.to(tl.float32), 1.0, 1.0, False, fine)
+    level = score_levels(sink.to(tl.float32), 1.0, 1.0, False, fine)
     sink_peak = tl.maximum(tl.ceil(level), NO_KEYS)
-    weight = _weights(level, sink_peak, fine)
+    weight = level_weights(level, sink_peak, fine)
     return add_states(peak, mass, acc, sink_peak, weight[:, None], tl.zeros_like(acc))

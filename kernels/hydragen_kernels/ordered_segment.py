@@ -8,7 +8,6 @@ Bound: as of `segment.py`. A tile that adds up several chunks holds two accumula
 """
 
 import os
-from typing import NamedTuple
 
 import torch
 import triton
@@ -19,45 +18,16 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from hydragen_kernels.fp8 import readable, widen_as_it_lies
 from hydragen_kernels.inputs import check_attention_inputs, check_int32
 from hydragen_kernels.ordered_fold import add_states, fold_keys, no_keys
-from hydragen_kernels.ordered_schedule import PIECE_FIELDS, WRITES_OPEN, WRITES_SUM
+from hydragen_kernels.ordered_schedule import WRITES_OPEN, WRITES_SUM, ordered_config
+from hydragen_kernels.ordered_states import States, check_states, store_state
+from hydragen_kernels.schedule import TileConfig
+from hydragen_kernels.segment import best_config, hopper_inputs
 from hydragen_kernels.segment_tiles import SegmentTiles
-from hydragen_kernels.tiles import first_keys, load_tile, tile_rows
+from hydragen_kernels.tiles import first_keys, load_piece, load_tile, tile_rows
 
 # A product that is rounded before it is added must be so in every form of the kernel.
 AS_WRITTEN = {} if os.environ.get("TRITON_INTERPRET") == "1" else {"enable_fp_fusion": False}
-_PIECE_SIZE = tl.constexpr(len(PIECE_FIELDS))
 _WRITES_SUM, _WRITES_OPEN = tl.constexpr(WRITES_SUM), tl.constexpr(WRITES_OPEN)
-
-
-class States(NamedTuple):
-    """Partial slots of every row; fp32.
-
-    Attributes:
-        peak: `[slots, tokens, q_heads]`.
-        mass: `[slots, tokens, q_heads]`.
-        acc: `[slots, tokens, q_heads, head_dim]`.
-    """
-
-    peak: Tensor
-    mass: Tensor
-    acc: Tensor
-
-    @classmethod
-    def cut(cls, memory: Tensor, slots: int, tokens: int, q_heads: int, head_dim: int) -> "States":
-        """Those that lie in fp32 memory, one behind the other."""
-        size = slots * tokens * q_heads
-        peak, mass, acc = memory[: size * (head_dim + 2)].split([size, size, size * head_dim])
-        shape = slots, tokens, q_heads
-        return cls(peak.view(shape), mass.view(shape), acc.view(*shape, head_dim))
-
-    @classmethod
-    def empty(
-        cls, slots: int, tokens: int, q_heads: int, head_dim: int, device: torch.device | str
-    ) -> "States":
-        """New ones, not written."""
-        size = slots * tokens * q_heads * (head_dim + 2)
-        memory = torch.empty(size, dtype=torch.float32, device=device)
-        return cls.cut(memory, slots, tokens, q_heads, head_dim)
 
 
 @triton.jit
@@ -108,18 +78,6 @@ def _fold_piece(
 
 
 @triton.jit
-def _store_state(state, slot, strides, token, head, dims, is_row, is_element, peak, mass, acc):
-    """Write a state of rows into a partial slot."""
-    peaks, masses, accs = state
-    stride_s, stride_t, stride_as, stride_at, stride_ah = strides
-    place = slot * stride_s + token * stride_t + head
-    tl.store(peaks + place, peak, mask=is_row)
-    tl.store(masses + place, tl.max(mass, 1), mask=is_row)  # all the same
-    place = (slot * stride_as + token * stride_at + head * stride_ah)[:, None] + dims[None, :]
-    tl.store(accs + place, acc, mask=is_element)
-
-
-@triton.jit
 def _ordered_segment_kernel(
     queries,
     keys,
@@ -152,7 +110,6 @@ def _ordered_segment_kernel(
     rows = tl.arange(0, BLOCK_Q)
     dims = tl.arange(0, BLOCK_D)
     memory = (peaks, masses, accs)
-    strides = (stride_s, stride_t, stride_as, stride_at, stride_ah)
     for tile in range(tl.load(starts + program), tl.load(starts + program + 1)):
         q0, n_q, piece0, n_pieces, kv_head, slot, writes = load_tile(tiles, tile)
         token, head, is_row = tile_rows(rows, q0, n_q, kv_head, GROUP)
@@ -164,16 +121,12 @@ def _ordered_segment_kernel(
         sum_peak, sum_mass, sum_acc = no_keys(BLOCK_Q, BLOCK_D)
         peak, mass, acc = no_keys(BLOCK_Q, BLOCK_D)
         for piece in range(piece0, piece0 + n_pieces):
-            record = pieces + piece * _PIECE_SIZE
-            first, count = tl.load(record), tl.load(record + 1)
-            reach, closes = tl.load(record + 2), tl.load(record + 3)
+            first, count, reach, closes, position = load_piece(pieces, piece)
             limits = tl.minimum(reach + rows // GROUP + 1, count)
             seen_by_all = tl.maximum(tl.minimum(reach + 1, count), 0) // BLOCK_K * BLOCK_K
             begins = None
             if firsts is not None:  # all of the few keys are masked: one more loop would spill
-                begins, seen_by_all, _ = first_keys(
-                    seen_from, tl.load(record + 4), count, is_row, BLOCK_K
-                )
+                begins, seen_by_all, _ = first_keys(seen_from, position, count, is_row, BLOCK_K)
             else:
                 peak, mass, acc = _fold_piece(
                     peak, mass, acc, q, keys, values, kv_head, first,
@@ -190,16 +143,31 @@ def _ordered_segment_kernel(
                     sum_peak, sum_mass, sum_acc, peak, mass, acc
                 )
                 peak, mass, acc = no_keys(BLOCK_Q, BLOCK_D)
+        at_peak = slot * stride_s + token * stride_t + head
+        at_acc = (slot * stride_as + token * stride_at + head * stride_ah)[:, None] + dims[None, :]
         if writes & _WRITES_SUM:
-            _store_state(
-                memory, slot, strides, token, head, dims, is_row, is_element,
-                sum_peak, sum_mass, sum_acc,
-            )  # fmt: skip
-            slot += 1
+            store_state(memory, at_peak, at_acc, is_row, is_element, sum_peak, sum_mass, sum_acc)
+            at_peak += stride_s
+            at_acc += stride_as
         if writes & _WRITES_OPEN:
-            _store_state(
-                memory, slot, strides, token, head, dims, is_row, is_element, peak, mass, acc
-            )
+            store_state(memory, at_peak, at_acc, is_row, is_element, peak, mass, acc)
+
+
+def ordered_tiles(
+    device: torch.device | str,
+    dtype: torch.dtype,
+    head_dim: int,
+    group: int = 1,
+    kv_dtype: torch.dtype | None = None,
+    *,
+    is_windowed: bool = False,
+) -> TileConfig:
+    """Choose the tile shape, and with it the kernel, for a device; arguments of `best_config`."""
+    config = best_config(device, dtype, head_dim, group, kv_dtype, is_windowed=is_windowed)
+    # values of fp16 are widened in registers, and wider heads leave no room for the sum of chunks
+    if config.specialized and dtype == torch.bfloat16 and head_dim <= 128:
+        return config
+    return ordered_config(head_dim, dtype, group)
 
 
 def ordered_segments(
@@ -238,6 +206,11 @@ def ordered_segments(
     if tables.pieces is None:
         raise ValueError("tables: expected those of an ordered schedule")
     config = tables.config
+    if config.specialized:
+        if first is not None:
+            raise ValueError("schedule: its tiles are of the Hopper form, which knows no windows")
+        _launch_hopper(queries, keys, values, tables, states, scale, softcap)
+        return
     block_d = max(16, triton.next_power_of_2(queries.shape[2]))
     block = [1, config.block_k, block_d]
     _ordered_segment_kernel[(len(tables.starts) - 1,)](
@@ -267,15 +240,39 @@ def ordered_segments(
     )
 
 
-def check_states(states: States, tokens: int, q_heads: int, head_dim: int) -> None:
-    """Check partial slots against the rows they belong to.
+def _launch_hopper(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tables: SegmentTiles,
+    states: States,
+    scale: float,
+    softcap: float | None,
+) -> None:
+    """As `ordered_segments`, by `ordered_segment_hopper`."""
+    from hydragen_kernels.ordered_segment_hopper import ordered_segment_hopper_kernel
 
-    Raises:
-        ValueError: a shape, dtype or stride is wrong.
-    """
-    expected = [states.peak.shape[0], tokens, q_heads, head_dim]
-    shapes = [list(x.shape) for x in states]
-    if shapes != [expected[:3], expected[:3], expected]:
-        raise ValueError(f"expected states {expected[:3]} twice and {expected}, got {shapes}")
-    if any(x.dtype != torch.float32 or x.stride(-1) != 1 for x in states):
-        raise ValueError("expected states of fp32, their last dimension contiguous")
+    config = tables.config
+    queries, k_blocks, v_blocks, block_d = hopper_inputs(queries, keys, values, config.block_k)
+    ordered_segment_hopper_kernel[(len(tables.starts) - 1,)](
+        queries,
+        k_blocks,
+        v_blocks,
+        tables.tiles,
+        tables.pieces,
+        tables.starts,
+        *states,
+        *queries.stride()[:2],
+        *states.peak.stride()[:2],
+        *states.acc.stride()[:3],
+        scale,
+        softcap or 1.0,
+        GROUP=queries.shape[1] // keys.shape[0],
+        HEAD_DIM=queries.shape[2],
+        BLOCK_K=config.block_k,
+        BLOCK_D=block_d,
+        STAGES=config.num_stages,
+        CAPPED=softcap is not None,
+        num_warps=config.num_warps,
+        **AS_WRITTEN,
+    )

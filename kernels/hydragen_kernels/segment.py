@@ -290,27 +290,19 @@ def segment_attention(
         raise ValueError("schedule: its tiles are of the Hopper form, which knows no windows")
     if config.specialized and keys.dtype == FP8:
         raise ValueError("schedule: its tiles are of the Hopper form, which reads no fp8")
-    if config.specialized and any(
-        step % 16 for step in (*queries.stride()[:2], queries.data_ptr())
-    ):
-        queries = queries.clone(memory_format=torch.contiguous_format)  # it copies 16 bytes at once
-    strides = (*queries.stride()[:2], *partial_out.stride()[:3], *partial_lse.stride()[:2])
+    partial_strides = (*partial_out.stride()[:3], *partial_lse.stride()[:2])
     memory = (tables.tiles, tables.starts, partial_out, partial_lse)
     grid = (len(tables.starts) - 1,)
     constants = {"GROUP": group, "HEAD_DIM": head_dim, "CAPPED": softcap is not None}
     if config.specialized:
-        from triton.experimental.gluon.language import NVMMASharedLayout
-        from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as RingDescriptor
-
-        block_d = max(64, triton.next_power_of_2(head_dim))
-        block = [1, config.block_k, block_d]
-        layout = NVMMASharedLayout(128, 16, rank=3)
+        queries, k_blocks, v_blocks, block_d = hopper_inputs(queries, keys, values, config.block_k)
         _hopper_kernel()[grid](
             queries,
-            RingDescriptor.from_tensor(keys, block, layout),
-            RingDescriptor.from_tensor(values, block, layout),
+            k_blocks,
+            v_blocks,
             *memory,
-            *strides,
+            *queries.stride()[:2],
+            *partial_strides,
             scale,
             softcap or 1.0,
             **constants,
@@ -328,7 +320,8 @@ def segment_attention(
         TensorDescriptor.from_tensor(readable(values), block),
         *memory,
         first,
-        *strides,
+        *queries.stride()[:2],
+        *partial_strides,
         scale,
         softcap or 1.0,
         **constants,
@@ -339,3 +332,25 @@ def segment_attention(
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )
+
+
+def hopper_inputs(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block_k: int
+) -> tuple[torch.Tensor, Any, Any, int]:
+    """What Hopper forms read: aligned queries, descriptors of keys and values, a block's width.
+
+    Args:
+        queries: `[tokens, q_heads, head_dim]` fp16 or bf16.
+        keys: `[kv_heads, slots, head_dim]`, same dtype.
+        values: like `keys`.
+        block_k: keys of a block.
+    """
+    from triton.experimental.gluon.language import NVMMASharedLayout
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as RingDescriptor
+
+    if any(step % 16 for step in (*queries.stride()[:2], queries.data_ptr())):
+        queries = queries.clone(memory_format=torch.contiguous_format)  # it copies 16 bytes at once
+    block_d = max(64, triton.next_power_of_2(queries.shape[2]))
+    block, layout = [1, block_k, block_d], NVMMASharedLayout(128, 16, rank=3)
+    k_blocks, v_blocks = (RingDescriptor.from_tensor(x, block, layout) for x in (keys, values))
+    return queries, k_blocks, v_blocks, block_d

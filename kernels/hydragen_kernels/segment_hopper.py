@@ -22,13 +22,32 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from hydragen_kernels.hopper_copies import CONSUMER_ROWS, fetch_queries, produce_blocks
+from hydragen_kernels.hopper_copies import (
+    CONSUMER_ROWS,
+    barrier,
+    bring_blocks,
+    clear_behind,
+    fetch_queries,
+    free_stage,
+    make_rings,
+    pass_blocks,
+)
 from hydragen_kernels.tiles import load_tile, tile_rows
-
-_barrier = gl.barrier if hasattr(gl, "barrier") else gl.thread_barrier  # renamed in Triton 3.9
 
 _LOG2_E = gl.constexpr(1.4426950408889634)
 _LN_2 = gl.constexpr(0.6931471805599453)
+
+
+@gluon.jit
+def _produce_blocks(
+    keys, values, tiles, starts, rings, BLOCK_K: gl.constexpr, STAGES: gl.constexpr
+):
+    """Bring the blocks of every tile, in order."""
+    program = gl.program_id(0)
+    at = 0
+    for tile in range(gl.load(starts + program), gl.load(starts + program + 1)):
+        _q0, _n_q, kv0, n_kv, kv_head, _slot, _reach = load_tile(tiles, tile)
+        at = bring_blocks(at, keys, values, rings, kv_head, kv0, n_kv, BLOCK_K, STAGES)
 
 
 @gluon.jit
@@ -59,13 +78,6 @@ def _soften(
     weights = gl.exp2(scores * to_log2 - gl.expand_dims(shift, 1))
     decay = gl.exp2(peak - shift)
     return weights, decay, new_peak, total * decay + gl.sum(weights, 1)
-
-
-@gluon.jit
-def _free(bar):
-    """Tell the producer that this consumer has read a stage: all of its warps have."""
-    _barrier()
-    mbarrier.arrive(bar, count=1)
 
 
 @gluon.jit
@@ -108,7 +120,7 @@ def _consume(
     q_shared.store(
         gl.zeros([CONSUMER_ROWS, BLOCK_D], dtype, load_layout)
     )  # padding of a head stays zero
-    _barrier()
+    barrier()
     fetch_queries(
         q_shared,
         queries,
@@ -130,7 +142,7 @@ def _consume(
         if n_q * GROUP > HALF * CONSUMER_ROWS:
             async_copy.wait_group(0)
             fence_async_shared()
-            _barrier()
+            barrier()
             limits = gl.minimum(reach + score_rows // GROUP + 1, n_kv)
             seen_by_all = gl.minimum(reach + HALF * CONSUMER_ROWS // GROUP + 1, n_kv)
             peak = gl.full(
@@ -143,7 +155,7 @@ def _consume(
             mbarrier.wait(k_full.index(stage), (at // STAGES) & 1)
             k = k_ring.index(stage).reshape([BLOCK_K, BLOCK_D]).permute([1, 0])
             scores = warpgroup_mma(q_shared, k, no_scores, use_acc=False)
-            _free(k_free.index(stage))
+            free_stage(k_free.index(stage))
             weights, decay, peak, total = _soften(
                 scores, peak, total, limits, cols, 0, seen_by_all, scale, cap, BLOCK_K, CAPPED
             )
@@ -157,7 +169,7 @@ def _consume(
                 v = v_ring.index(stage).reshape([BLOCK_K, BLOCK_D])
                 flying_acc = warpgroup_mma(p, v, acc, is_async=True)
                 scores = warpgroup_mma_wait(1, deps=(flying_scores,))
-                _free(k_free.index(ahead))
+                free_stage(k_free.index(ahead))
                 weights, decay, peak, total = _soften(
                     scores,
                     peak,
@@ -178,7 +190,7 @@ def _consume(
                 more = first + BLOCK_K < n_kv
                 mbarrier.wait(k_full.index(next_ahead), ((at + 1) // STAGES) & 1, pred=more)
                 acc, p = warpgroup_mma_wait(0, deps=(flying_acc, p))
-                _free(v_free.index(stage))
+                free_stage(v_free.index(stage))
                 acc = acc * gl.expand_dims(
                     gl.convert_layout(decay, gl.SliceLayout(1, out_layout)), 1
                 )
@@ -202,17 +214,9 @@ def _consume(
             )
             mbarrier.wait(v_full.index(stage), (at // STAGES) & 1)
             v = v_ring.index(stage).reshape([BLOCK_K, BLOCK_D])
-            past = n_kv - (blocks - 1) * BLOCK_K
-            if (
-                past < BLOCK_K
-            ):  # beyond the range lies anything, NaN too; both halves write the same
-                v_rows = gl.arange(0, BLOCK_K, gl.SliceLayout(1, load_layout))
-                inside = gl.expand_dims(v_rows < past, 1)
-                v.store(gl.where(inside, v.load(load_layout), 0.0))
-                fence_async_shared()
-                _barrier()
+            clear_behind(v, n_kv - (blocks - 1) * BLOCK_K, BLOCK_K, load_layout)
             acc = warpgroup_mma(p, v, acc)
-            _free(v_free.index(stage))
+            free_stage(v_free.index(stage))
             at += 1
 
             has_keys = total > 0.0
@@ -228,13 +232,7 @@ def _consume(
             start = slot * stride_ls + token * stride_lt + head
             gl.store(partial_lse + start, lse, mask=is_row)
         else:  # no rows for this half: let the blocks pass
-            for _ in range(blocks):
-                stage = at % STAGES
-                mbarrier.wait(k_full.index(stage), (at // STAGES) & 1)
-                _free(k_free.index(stage))
-                mbarrier.wait(v_full.index(stage), (at // STAGES) & 1)
-                _free(v_free.index(stage))
-                at += 1
+            at = pass_blocks(at, rings, blocks, STAGES)
             fetch_queries(
                 q_shared,
                 queries,
@@ -280,21 +278,8 @@ def segment_hopper_kernel(
     """Start the two consumers and the producer of a persistent program."""
     dtype: gl.constexpr = keys.dtype
     shared: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
-    bars: gl.constexpr = mbarrier.MBarrierLayout()
     q_shared = gl.allocate_shared_memory(dtype, [2, CONSUMER_ROWS, BLOCK_D], shared)
-    k_ring = gl.allocate_shared_memory(dtype, [STAGES, 1, BLOCK_K, BLOCK_D], keys.layout)
-    v_ring = gl.allocate_shared_memory(dtype, [STAGES, 1, BLOCK_K, BLOCK_D], values.layout)
-    k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bars)
-    v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bars)
-    k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bars)
-    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bars)
-    for stage in gl.static_range(STAGES):
-        mbarrier.init(k_full.index(stage), count=1)
-        mbarrier.init(v_full.index(stage), count=1)
-        mbarrier.init(k_free.index(stage), count=2)
-        mbarrier.init(v_free.index(stage), count=2)
-    fence_async_shared()
-    rings = (k_ring, v_ring, k_full, v_full, k_free, v_free)
+    rings = make_rings(keys, values, BLOCK_K, BLOCK_D, STAGES)
     memory = (queries, tiles, starts, partial_out, partial_lse)
     # a stride of 1 arrives as a constant, which partitions do not take
     strides = (
@@ -344,7 +329,7 @@ def segment_hopper_kernel(
                     CAPPED,
                 ),
             ),
-            (produce_blocks, (keys, values, tiles, starts, rings, BLOCK_K, STAGES)),
+            (_produce_blocks, (keys, values, tiles, starts, rings, BLOCK_K, STAGES)),
         ],
         [4, 1],
         [240, 24],

@@ -6,6 +6,7 @@ Triton and Gluon kernels both call these: they load single numbers and work in a
 import triton
 import triton.language as tl
 
+from hydragen_kernels.ordered_schedule import PIECE_FIELDS
 from hydragen_kernels.schedule import TILE_FIELDS
 
 _SIZE = tl.constexpr(len(TILE_FIELDS))
@@ -17,6 +18,7 @@ _KV_HEAD = tl.constexpr(TILE_FIELDS.index("kv_head"))
 _PARTIAL_SLOT = tl.constexpr(TILE_FIELDS.index("partial_slot"))
 _REACH = tl.constexpr(TILE_FIELDS.index("reach"))
 _POSITION = tl.constexpr(TILE_FIELDS.index("position"))
+_PIECE_SIZE = tl.constexpr(len(PIECE_FIELDS))
 
 
 @triton.jit
@@ -59,6 +61,18 @@ def first_keys(first, position, n_kv, is_row, BLOCK_K: tl.constexpr):
     begins = tl.where(is_row, begins, 0)
     seen = tl.min(tl.where(is_row, begins, n_kv), 0) // BLOCK_K * BLOCK_K
     return begins, seen, tl.cdiv(tl.max(begins, 0), BLOCK_K) * BLOCK_K
+
+
+@triton.jit
+def load_piece(pieces, piece, mask=None, other=None):
+    """A piece's fields, in the order of `PIECE_FIELDS`; mask and other are those of `load`."""
+    record = pieces + piece * _PIECE_SIZE
+    slot = tl.load(record, mask=mask, other=other)
+    count = tl.load(record + 1, mask=mask, other=other)
+    reach = tl.load(record + 2, mask=mask, other=other)
+    closes = tl.load(record + 3, mask=mask, other=other)
+    position = tl.load(record + 4, mask=mask, other=other)
+    return slot, count, reach, closes, position
 
 
 @triton.jit

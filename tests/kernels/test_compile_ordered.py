@@ -36,9 +36,11 @@ def _fused_products(monkeypatch: pytest.MonkeyPatch) -> None:
 def tails(dtype: torch.dtype, kv_dtype: torch.dtype, windowed: bool) -> Any:
     types = dict.fromkeys(("queries", "out"), f"*{TYPES[dtype]}") | {"masses": "*fp32"}
     types |= dict.fromkeys(("keys", "values"), f"*{TYPES[kv_dtype]}")
-    sizes = {"BLOCK_G": 16, "BLOCK_K": 16, "PAGE": 64, "CHUNK_K": 1024, "sinks": None}
+    types |= dict.fromkeys(("part_peaks", "part_masses", "part_accs"), "*fp32")
+    sizes = {"BLOCK_G": 16, "BLOCK_K": 16, "PAGE": 64, "CHUNK_K": 1024, "SPLITS": 1}
+    sizes |= {"sinks": None}
     sizes |= {} if windowed else {"firsts": None}
-    options = {"num_warps": 1, "num_stages": 2, "enable_fp_fusion": False}
+    options = {"num_warps": 1, "num_stages": 3, "enable_fp_fusion": False}
     return compiled(_ordered_tail_kernel, types, HEADS | sizes, **options)
 
 
@@ -88,3 +90,33 @@ def test_segments_and_tails_take_in_keys_in_one_order(
     else:
         assert set(re.findall(r"HMMA\.([\w.]+)", disassembly)) == products
         assert widths(of_segments) == widths(of_tails)
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_hopper_segments_keep_products_in_flight(head_dim: int, tmp_path: Path) -> None:
+    gluon = pytest.importorskip("triton.experimental.gluon.language")
+    from hydragen_kernels.ordered_segment_hopper import ordered_segment_hopper_kernel
+
+    layout = gluon.NVMMASharedLayout(128, 16, rank=3)
+    arena = f"tensordesc<bf16[1,128,{head_dim}],{layout!r}>"
+    sizes = {"GROUP": 4, "HEAD_DIM": head_dim, "BLOCK_D": head_dim, "BLOCK_K": 128, "STAGES": 2}
+    made = compiled(
+        ordered_segment_hopper_kernel,
+        {"queries": "*bf16", "keys": arena, "values": arena, "masses": "*fp32"},
+        {**sizes, "CAPPED": False},
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
+    report, disassembly = read_code(made, tmp_path)
+    # values kept over a tile may go to the stack, nothing of the loop over its keys
+    assert int(re.search(r"STACK:(\d+)", report)[1]) <= 384  # type: ignore[index]
+    loops = [one for one in disassembly.split("\n.L_") if one.count("HGMMA") > 16]
+    assert len(loops) == 2  # one of each consumer
+    assert all("LDL" not in one.split("WARPGROUP.DEPBAR")[0] for one in loops)
+    # where ptxas cannot prove the accumulators untouched, it waits after every single product
+    waits = disassembly.count("WARPGROUP.DEPBAR")
+    assert disassembly.count("HGMMA") >= 4 * waits > 0
+    # a block's powers come before the wait for the products of the block before, not behind it
+    for after in disassembly.split("gsb0, 0x2")[1:]:
+        assert after.split("gsb0, 0x0")[0].count("MUFU.EX2") >= 64
+    assert "USETMAXREG" in disassembly

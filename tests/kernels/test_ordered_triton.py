@@ -21,7 +21,8 @@ from hydragen_kernels.inputs import FP8  # noqa: E402
 from hydragen_kernels.items import Item, item_table  # noqa: E402
 from hydragen_kernels.ordered_matmul import Tiles, ordered_matmul, product  # noqa: E402
 from hydragen_kernels.ordered_schedule import ordered_config, schedule_ordered  # noqa: E402
-from hydragen_kernels.ordered_segment import States, ordered_segments  # noqa: E402
+from hydragen_kernels.ordered_segment import ordered_segments  # noqa: E402
+from hydragen_kernels.ordered_states import States  # noqa: E402
 from hydragen_kernels.ordered_tail import ordered_tails  # noqa: E402
 from hydragen_kernels.schedule import TileConfig  # noqa: E402
 from hydragen_kernels.segment_tiles import SegmentTiles  # noqa: E402
@@ -205,7 +206,9 @@ def first_seen(case: Case, rows: int, lengths: Tensor) -> list[int]:
     return [0 if case.window is None else max(0, n - case.window) for n in met]
 
 
-def found_by_kernels(case: Case, inputs: Inputs, config: TileConfig, programs: int = 3) -> Tensor:
+def states_of_segments(
+    case: Case, inputs: Inputs, config: TileConfig, programs: int
+) -> tuple[SegmentTiles, States]:
     rows = len(inputs.queries)
     schedule = schedule_ordered(
         item_table(Item(*item) for item in case.items),
@@ -221,15 +224,29 @@ def found_by_kernels(case: Case, inputs: Inputs, config: TileConfig, programs: i
     states = States.empty(max(1, schedule.partial_slots), rows, case.q_heads, case.head_dim, DEVICE)
     for part in states:
         part.fill_(torch.nan)
+    ordered_segments(
+        *(inputs.queries, inputs.keys, inputs.values, tables, states), **options(case, inputs)
+    )
+    return tables, states
+
+
+def options(case: Case, inputs: Inputs) -> dict[str, Any]:
+    """What both kernels are told of scores."""
     how: dict[str, Any] = {"scale": case.factor, "softcap": case.softcap}
     if case.window is not None:
-        seen = first_seen(case, rows, inputs.lengths)
+        seen = first_seen(case, len(inputs.queries), inputs.lengths)
         how["first"] = torch.tensor(seen, dtype=torch.int32, device=DEVICE)
-    arena = inputs.keys, inputs.values
-    ordered_segments(inputs.queries, *arena, tables, states, **how)
+    return how
+
+
+def found_by_kernels(
+    case: Case, inputs: Inputs, config: TileConfig, programs: int = 3, splits: int = 1
+) -> Tensor:
+    tables, states = states_of_segments(case, inputs, config, programs)
     return ordered_tails(
         inputs.queries,
-        *arena,
+        inputs.keys,
+        inputs.values,
         inputs.pages,
         inputs.lengths,
         PAGE,
@@ -237,7 +254,8 @@ def found_by_kernels(case: Case, inputs: Inputs, config: TileConfig, programs: i
         states,
         tables.counts,
         sinks=inputs.sinks,
-        **how,
+        splits=splits,
+        **options(case, inputs),
     )
 
 
@@ -284,6 +302,23 @@ def test_attention(name: str, config: TileConfig, dtype: torch.dtype, short_chun
     # and the fewer keys a row sees, the less their weights' errors even out
     bound = TOLERANCES[dtype] * (2.0 if case.peaked > 1 or case.window == 5 else 1.0)
     assert worst_row(found, expected_in_float64(case, inputs)) < bound
+
+
+@pytest.mark.parametrize("splits", [2, 5])
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].tails])
+def test_programs_that_share_a_tail(name: str, splits: int, short_chunks: None) -> None:
+    case = CASES[name]
+    if len(case.items) < 2 and case.head_dim == 64:  # rows whose tails have several chunks
+        case = case._replace(tails=[n + 70 * i for i, n in enumerate(case.tails[:4])])
+        case = case._replace(items=[(0, min(4, one[1]), *one[2:]) for one in case.items])
+    dtype = torch.float32 if INTERPRETED else torch.bfloat16
+    inputs = random_inputs(case, dtype)
+    expected = found_by_kernels(case, inputs, CONFIGS[1])
+    found = found_by_kernels(case, inputs, CONFIGS[1], splits=splits)
+    if INTERPRETED:
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    else:
+        assert torch.equal(found, expected)
 
 
 def test_rows_that_meet_nothing() -> None:
@@ -366,6 +401,45 @@ def test_sums_that_round_nothing_are_exact(
     once = 0.0 if INTERPRETED else torch.finfo(dtype).eps  # a GPU's division is not quite exact
     expected = expected_in_float64(case, exact).to(dtype)
     torch.testing.assert_close(found, expected, rtol=once, atol=0.0)
+
+
+# Trees whose tiles have many rows, and pieces that end anywhere in a block of keys.
+WIDE_CASES = {
+    "several tiles": Case([(0, 200, 3, 300, 0, 0)], [1] * 200),
+    "short and long pieces": Case(
+        [
+            *[(0, 150, 0, 48, 0, 0), (0, 70, 50, 208, 0, 1), (70, 80, 260, 16, 0, 1)],
+            *[(0, 30, 280, 32, 0, 2), (70, 40, 320, 100, 0, 2)],
+        ],
+        [1] * 150,
+    ),
+    "a long prefill": Case([(0, 330, 0, 330, 1, 0)], []),
+    "a long prefill below a prefix": Case([(0, 200, 0, 96, 0, 0), (0, 200, 96, 200, 1, 1)], []),
+}
+HOPPER_CONFIGS = [TileConfig(128, 128, 4, 2, 1, specialized=True)]
+
+
+@pytest.mark.skipif(
+    INTERPRETED or torch.cuda.get_device_capability() != (9, 0), reason="the form is for Hopper"
+)
+@pytest.mark.parametrize("head_dim", [64, 80, 128])
+@pytest.mark.parametrize("chunk", [64, 1024])
+@pytest.mark.parametrize("programs", [1, 50])
+@pytest.mark.parametrize("config", HOPPER_CONFIGS, ids=lambda one: f"{one.block_q}x{one.block_k}")
+def test_the_hopper_form_gives_the_same_states(
+    config: TileConfig, programs: int, chunk: int, head_dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordered_schedule, "CHUNK", chunk)
+    for name, case in {**CASES, **WIDE_CASES}.items():
+        if case.window is not None:
+            continue
+        case = case._replace(head_dim=head_dim)
+        torch.manual_seed(len(name))
+        inputs = random_inputs(case, torch.bfloat16)
+        forms = config, TileConfig(128, 64, 8, 3, 1)
+        found, expected = (states_of_segments(case, inputs, one, programs)[1] for one in forms)
+        for part, own, other in zip(States._fields, found, expected, strict=True):
+            assert torch.equal(own.view(torch.int32), other.view(torch.int32)), (name, part)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="numpy's products depend on the number of rows")
