@@ -2,8 +2,8 @@
 
     y = x W^T,     W = sum over b of  S_b * (U_b V_b^T)
 
-The packed blocks are what stays in memory. W is made of them in float32 for each call, and let go;
-few rows on a GPU are multiplied with the blocks as they are (`hydragen_kernels.stack`).
+The packed blocks are what stays in memory. W is made of them for each call, and let go; few rows on
+a GPU are multiplied with the blocks as they are (`hydragen_kernels.stack`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hydragen_kernels.stack import stack_product
+from hydragen_kernels.stack import stack_product, stack_weight
 from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.model.sign_blocks import SignBlock, unpack_signs
 
@@ -41,11 +41,12 @@ class StackLinear(nn.Module):
         self.right = _constant(right)  # [blocks, in, rank]
         self.bias = None if bias is None else _constant(bias)
         self._signs_of_byte = _signs_of_byte(left.device)
+        self._has_kernels = left.is_cuda or is_interpreting()
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` to `[..., out]`, in the dtype of the input."""
         rows = x.numel() // self.in_features
-        if rows > FUSED_ROWS or not (x.is_cuda or is_interpreting()):
+        if rows > FUSED_ROWS or not self._has_kernels:
             return functional.linear(x, self.weight(x.dtype), self.bias)
         flat = x.reshape(rows, self.in_features)
         out: Tensor = _product(flat, self.signs, self.left, self.right, self.bias)
@@ -53,6 +54,9 @@ class StackLinear(nn.Module):
 
     def weight(self, dtype: torch.dtype) -> Tensor:
         """What the blocks stand for: `[out, in]`."""
+        if self._has_kernels:
+            made: Tensor = _weight(self.signs, self.left, self.right, dtype)
+            return made
         whole = torch.zeros(self.out_features, self.in_features, device=self.left.device)
         for signs, left, right in zip(self.signs, self.left, self.right, strict=True):
             # eight signs at a time are looked up: a third of the time of shifting them out
@@ -62,7 +66,7 @@ class StackLinear(nn.Module):
         return whole.to(dtype)
 
 
-# The compiler sees an opaque operation; a part of the model may be compiled.
+# The compiler sees opaque operations; layers may be compiled.
 @torch.library.custom_op("hydragen::stack_product", mutates_args=())
 def _product(x: Tensor, signs: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     return stack_product(x, signs, left, right, bias)
@@ -71,6 +75,16 @@ def _product(x: Tensor, signs: Tensor, left: Tensor, right: Tensor, bias: Tensor
 @_product.register_fake
 def _(x: Tensor, signs: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(x.shape[0], left.shape[1])
+
+
+@torch.library.custom_op("hydragen::stack_weight", mutates_args=())
+def _weight(signs: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    return stack_weight(signs, left, right, dtype)
+
+
+@_weight.register_fake
+def _(signs: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    return left.new_empty((left.shape[1], right.shape[1]), dtype=dtype)
 
 
 @cache

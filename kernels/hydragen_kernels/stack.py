@@ -1,19 +1,20 @@
-"""Products with weights that are sums of blocks of one bit a number, and are never written.
+"""Products with weights that are sums of blocks of one bit a number; and such weights, written.
 
     y = x W^T + bias,     W = sum over b of  S_b * (U_b V_b^T),     S_b in {-1, 1}
 
 Source: BitStack, arXiv 2410.23918. The blocks lie as they are stored: signs packed along the
 inputs, the first input the lowest bit and a set bit a plus; U and V in float16, ranks innermost.
 
-A program makes a tile of weights in registers, four blocks at a time: their sizes by tensor cores,
-the signs put on by one xor. The tile is rounded to x's dtype and multiplied with the rows as the
-left side of a product, so that it stays where it is. Of the inputs of a tile, those that are the
-same bit of their bytes are taken together: a byte is loaded once and serves eight tiles.
-Few tiles of outputs are cut along the inputs, and their sums added up by a second launch in a fixed
-order: so results do not depend on who comes first.
+For few rows weights are never written. A program makes a tile of them in registers, four blocks at
+a time: their sizes by tensor cores, the signs put on by one xor. The tile is rounded to x's dtype
+and multiplied with the rows as the left side of a product, so that it stays where it is. Of the
+inputs of a tile, those that are the same bit of their bytes are taken together: a byte is loaded
+once and serves eight tiles. Few tiles of outputs are cut along the inputs, and their sums added up
+by a second launch in a fixed order: so results do not depend on who comes first.
 
 Reading signs would take 1.1 bits a weight and block; putting them on, some three instructions each,
-bounds it, and is done again for every 64 rows. Definition: `reference_stack.py`.
+bounds it, and is done again for every 64 rows. So for many rows weights are made once, and written.
+Definition: `reference_stack.py`.
 """
 
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from hydragen_kernels.inputs import FLOATS, check_contiguous, last_contiguous
 
 _AT_ONCE = 4  # blocks whose signs are one word
 _PROGRAMS = 264  # to be started at the least, if there are so many tiles: 2 for each of 132
+_WRITTEN = 64, 128, 4, 2  # outputs and inputs of a tile that is written, warps and stages
 _SUM_BLOCK = 512  # numbers that a program of the second launch adds up
 
 
@@ -79,11 +81,8 @@ def stack_product(
         raise ValueError(
             f"x: expected fp16, bf16 or fp32 [rows, in], got {x.dtype} {list(x.shape)}"
         )
-    (rows, inputs), (blocks, outputs, rank) = x.shape, left.shape
-    n_bytes = triton.cdiv(inputs, 8)
-    check_contiguous("signs", signs, torch.uint8, (blocks, outputs, n_bytes))
-    check_contiguous("left", left, torch.float16, (blocks, outputs, rank))
-    check_contiguous("right", right, torch.float16, (blocks, inputs, rank))
+    rows, inputs = x.shape
+    blocks, outputs, n_bytes, rank = _check_blocks(signs, left, right, inputs)
     if bias is not None:
         check_contiguous("bias", bias, x.dtype, (outputs,))
     x = last_contiguous(x)
@@ -123,6 +122,56 @@ def stack_product(
         sums, bias, out, rows * outputs, outputs, parts, BLOCK=_SUM_BLOCK, num_warps=4
     )
     return out
+
+
+def stack_weight(signs: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum of blocks, of which each is added in fp32.
+
+    Args:
+        signs: as of `stack_product`, like the others.
+        left: `[blocks, out, rank]` float16.
+        right: `[blocks, in, rank]` float16.
+        dtype: fp16, bf16 or fp32.
+
+    Returns:
+        `[out, in]`.
+
+    Raises:
+        ValueError: shapes or dtypes do not fit together.
+    """
+    inputs = right.shape[1]
+    blocks, outputs, n_bytes, rank = _check_blocks(signs, left, right, inputs)
+    weight = torch.empty(outputs, inputs, dtype=dtype, device=left.device)
+    block_n, block_k, num_warps, num_stages = _WRITTEN
+    _weight_kernel[(triton.cdiv(inputs, block_k), triton.cdiv(outputs, block_n))](
+        signs,
+        left,
+        right,
+        weight,
+        blocks,
+        outputs,
+        inputs,
+        n_bytes,
+        RANK=rank,
+        BLOCK_N=block_n,
+        BLOCK_K=block_k,
+        BLOCK_R=max(16, triton.next_power_of_2(rank)),
+        num_warps=num_warps,
+        num_stages=num_stages,
+    )
+    return weight
+
+
+def _check_blocks(
+    signs: Tensor, left: Tensor, right: Tensor, inputs: int
+) -> tuple[int, int, int, int]:
+    """Checks what is known of blocks; blocks, outputs, bytes of signs along the inputs, rank."""
+    blocks, outputs, rank = left.shape
+    n_bytes = triton.cdiv(inputs, 8)
+    check_contiguous("signs", signs, torch.uint8, (blocks, outputs, n_bytes))
+    check_contiguous("left", left, torch.float16, (blocks, outputs, rank))
+    check_contiguous("right", right, torch.float16, (blocks, inputs, rank))
+    return blocks, outputs, n_bytes, rank
 
 
 @triton.jit(do_not_specialize=["rows", "blocks", "steps_each"])
@@ -215,3 +264,47 @@ def _sum_kernel(sums, bias, out, n, outputs, parts, BLOCK: tl.constexpr):
     if bias is not None:
         total += tl.load(bias + place % outputs, mask=here, other=0.0).to(tl.float32)
     tl.store(out + place, total.to(out.dtype.element_ty), mask=here)
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def _weight_kernel(
+    signs,
+    left,
+    right,
+    weight,
+    blocks,
+    outputs,
+    inputs,
+    n_bytes,
+    RANK: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
+    output = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    is_output, is_input = output < outputs, k < inputs
+    here = is_output[:, None] & is_input[None, :]
+    rank = tl.arange(0, BLOCK_R)
+    is_rank = rank < RANK
+    total = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
+    for _ in range(blocks):
+        plus = tl.load(signs + output[:, None] * n_bytes + (k // 8)[None, :], mask=here, other=0)
+        u = tl.load(
+            left + output[:, None] * RANK + rank[None, :],
+            mask=is_output[:, None] & is_rank[None, :],
+            other=0.0,
+        )
+        v = tl.load(
+            right + k[None, :] * RANK + rank[:, None],
+            mask=is_input[None, :] & is_rank[:, None],
+            other=0.0,
+        )
+        size = tl.dot(u, v).to(tl.int32, bitcast=True)
+        sign = (~plus.to(tl.int32) << (31 - k % 8)[None, :]) & -2147483648
+        total += (size ^ sign).to(tl.float32, bitcast=True)
+        signs += outputs * n_bytes
+        left += outputs * RANK
+        right += inputs * RANK
+    place = output.to(tl.int64)[:, None] * inputs + k[None, :]
+    tl.store(weight + place, total.to(weight.dtype.element_ty), mask=here)

@@ -63,6 +63,19 @@ def test_products_are_those_of_the_sum(
     assert float(error.max()) < 8 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_weights_are_the_sum(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> None:
+    packed = stack(*shape[1:])
+    found, expected = (
+        stack_module.stack_weight(*packed, dtype),
+        stack_weight(*packed, torch.float64),
+    )
+    assert found.dtype == dtype
+    error = (found.double() - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert float(error.max()) < 2 * torch.finfo(dtype).eps
+
+
 def test_a_program_takes_all_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several steps and rounds of blocks in one sum, as where there are many outputs."""
     monkeypatch.setattr(stack_module, "_PROGRAMS", 1)
