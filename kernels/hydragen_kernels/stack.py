@@ -28,7 +28,7 @@ from hydragen_kernels.inputs import FLOATS, check_contiguous, last_contiguous
 
 _AT_ONCE = 4  # blocks whose signs are one word
 _PROGRAMS = 264  # to be started at the least, if there are so many tiles: 2 for each of 132
-_WRITTEN = 64, 128, 4, 2  # outputs and inputs of a tile that is written, warps and stages
+_WRITTEN = 32, 64, 2, 2  # outputs and inputs of a tile that is written, warps and stages
 _SUM_BLOCK = 512  # numbers that a program of the second launch adds up
 
 

@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import run_command
 
 PROBLEM = """
 id: doubles
@@ -14,7 +15,6 @@ statement: Read an integer n and print 2n.
 tests:
   - {input: "3\\n", output: "6\\n", sample: true}
 """
-SAMPLE = [sys.executable, "-c", "from hydragen_cli.main import run_sample; run_sample()"]
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +103,5 @@ def contents(folder: Path) -> dict[Path, object]:
 
 def sample(folder: Path, *args: str) -> "subprocess.CompletedProcess[str]":
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("HYDRAGEN")}
-    return subprocess.run(
-        [*SAMPLE, *args],
-        cwd=folder,
-        env={**inherited, "XDG_CONFIG_HOME": os.devnull},
-        capture_output=True,
-        text=True,
-    )
+    env = {**inherited, "XDG_CONFIG_HOME": os.devnull}
+    return run_command("run_sample", *args, cwd=folder, env=env)

@@ -1,11 +1,11 @@
 """Other people's problems all the way through the commands, with the model that ships."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import output_of
 
 HUMAN_EVAL = {
     "task_id": "HumanEval/53",
@@ -24,15 +24,6 @@ PACKAGE = {
 }
 
 
-def hydragen(home: Path, *arguments: str) -> str:
-    """Run a command as a process; its stdout."""
-    program = "from hydragen_cli.main import run; run()"
-    command = [sys.executable, "-c", program, *arguments]
-    ran = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     for name, text in PACKAGE.items():
@@ -44,13 +35,13 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_a_package_and_an_imported_task_are_sampled_judged_and_exported(home: Path) -> None:
-    hydragen(home, "import", "tasks.jsonl", "-o", "native")
+    output_of(home, "import", "tasks.jsonl", "-o", "native")
     given = ["shout", "native/humaneval-53.yaml"]
-    hydragen(home, "sample", *given, "-n", "3", "--max-tokens", "16", "-o", "s.jsonl")
-    verdicts = [json.loads(line) for line in hydragen(home, "eval", "s.jsonl").splitlines()]
+    output_of(home, "sample", *given, "-n", "3", "--max-tokens", "16", "-o", "s.jsonl")
+    verdicts = [json.loads(line) for line in output_of(home, "eval", "s.jsonl").splitlines()]
     assert sorted(v["task_id"] for v in verdicts) == ["HumanEval/53"] * 3 + ["shout"] * 3
     assert all(v["verdict"] in ("AC", "WA", "RE", "CE", "TLE") for v in verdicts)
-    lines = hydragen(home, "export", "s.jsonl", "--format", "human-eval").splitlines()
+    lines = output_of(home, "export", "s.jsonl", "--format", "human-eval").splitlines()
     assert [set(json.loads(line)) for line in lines] == [{"task_id", "completion"}] * 6
 
 
@@ -58,6 +49,6 @@ def test_human_evals_samples_are_judged_with_its_own_file(home: Path) -> None:
     completions = [HUMAN_EVAL["canonical_solution"], "    return x - y\n"]
     samples = [{"task_id": "HumanEval/53", "completion": text} for text in completions]
     (home / "s.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
-    out = hydragen(home, "eval", "s.jsonl", "--problems", "tasks.jsonl")
+    out = output_of(home, "eval", "s.jsonl", "--problems", "tasks.jsonl")
     found = {v["sample_index"]: v["verdict"] for v in map(json.loads, out.splitlines())}
     assert found == {0: "AC", 1: "WA"}

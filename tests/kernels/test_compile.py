@@ -25,7 +25,7 @@ from hydragen_kernels.ordered_matmul import _product_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
 from hydragen_kernels.settle import _advance_kernel, _lead_kernel, _learn_kernel  # noqa: E402
-from hydragen_kernels.stack import _stack_kernel, stack_tile  # noqa: E402
+from hydragen_kernels.stack import _WRITTEN, _stack_kernel, _weight_kernel, stack_tile  # noqa: E402
 from hydragen_kernels.state_steps import (  # noqa: E402
     _convolution_kernel,
     _delta_kernel,
@@ -380,6 +380,20 @@ def test_steps_of_states_keep_them_in_registers(
     report, code = machine_code(kernel, types, constants, tmp_path, num_warps=4)
     assert_no_spills(report)
     assert "STG.E.128" in code or "STG.E.64" in code
+
+
+def test_weights_of_blocks_are_made_without_spills(tmp_path: Path) -> None:
+    outputs, inputs, warps, stages = _WRITTEN
+    report, disassembly = machine_code(
+        _weight_kernel,
+        {"weight": "*bf16", "signs": "*u8", "left": "*fp16", "right": "*fp16"},
+        {"RANK": 16, "BLOCK_N": outputs, "BLOCK_K": inputs, "BLOCK_R": 16},
+        tmp_path,
+        num_warps=warps,
+        num_stages=stages,
+    )
+    assert_no_spills(report)
+    assert "HMMA" in disassembly
 
 
 def test_copies_move_16_bytes_a_thread(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 from hydragen_tree.sample.lines import read_samples
 from hydragen_tree.sample.solution import extract_solution, restored
+from tests.forked import output_of
 from tests.sample.answers import ADD, CHAT, FUNCTION, HELPERS, MAIN, OPEN, TYPED, block
 
 PROMPTED = [  # name, prompt, completion, program
@@ -232,22 +231,14 @@ def test_human_evals_answers_are_right_through_eval_and_export(tmp_path: Path) -
                 line = {"task_id": task["task_id"], "sample_index": index, "completion": text}
                 line["solution"] = extract_solution(text, prompt)
                 file.write(json.dumps(line) + "\n")
-    judged = _run(tmp_path, "eval", str(samples), "--problems", str(problems))
+    judged = output_of(tmp_path, "eval", str(samples), "--problems", str(problems))
     verdicts = [json.loads(line) for line in judged.splitlines()]
     wrong = [v for v in verdicts if v["verdict"] != "AC"]
     assert len(verdicts) == 5 * len(tasks)
     assert not wrong
-    exported = _run(tmp_path, "export", str(samples), "--format", "evalplus").splitlines()
+    exported = output_of(tmp_path, "export", str(samples), "--format", "evalplus").splitlines()
     for line in map(json.loads, exported):
         task = next(task for task in tasks if task["task_id"] == line["task_id"])
         space: dict[str, object] = {}
         exec(line["solution"], space)
         assert callable(space[task["entry_point"]])
-
-
-def _run(home: Path, *arguments: str) -> str:
-    program = "from hydragen_cli.main import run; run()"
-    command = [sys.executable, "-c", program, *arguments]
-    ran = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
