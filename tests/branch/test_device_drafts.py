@@ -13,11 +13,13 @@ from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
 from tests.branch.test_decoder import DEVICE, INTERPRETED, prompts, small_model, windowed_model
+from tests.sample.test_sibling_drafts import prompts as texts
 
 pytestmark = [
     pytest.mark.skipif(
         not (INTERPRETED or torch.cuda.is_available()), reason="needs CUDA or the interpreter"
-    )
+    ),
+    *([] if INTERPRETED else [pytest.mark.gpu]),
 ]
 __all__ = ["small_model", "windowed_model"]  # fixtures
 
@@ -107,16 +109,24 @@ def same(
             assert sample.token_logprobs == pytest.approx(expected[name].token_logprobs, abs=1e-3)
 
 
-@pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED, reason="products have one order on a GPU, and on a CPU in C")
-def test_bits_are_those_without_drafts(sure_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bits_are_those_without_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
     fix_width(monkeypatch, 4)
-    settings = SamplingSettings(temperature=1.0, max_tokens=40, logprobs=True)
-    options = {"batch_invariant": True, "dtype": "bfloat16"}
-    expected, _ = draw(sure_model, settings, "auto", 12, drafts="off", **options)
-    found, sampler = draw(sure_model, settings, "auto", 12, drafts="on", max_rows=20, **options)
-    assert sampler.stats.drafts_accepted > 0
-    assert found == expected
+    settings = SamplingSettings(temperature=0.8, max_tokens=40, logprobs=True)
+    found = []
+    for drafts, max_rows in (("off", 64), ("on", 64), ("on", 20)):
+        sampler = Sampler.from_pretrained(
+            "tiny",
+            device=DEVICE,
+            dtype="float16",
+            batch_invariant=True,
+            drafts=drafts,
+            max_rows=max_rows,
+        )
+        samples = sampler.sample(texts(sampler), 12, settings)
+        found.append({(one.task_id, one.sample_index): one for one in samples})
+        assert (sampler.stats.drafts_accepted > 0) == (drafts == "on")
+    assert found[0] == found[1] == found[2]
 
 
 def test_steps_of_one_order_with_drafts_equal_host_steps(
