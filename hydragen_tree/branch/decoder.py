@@ -265,7 +265,7 @@ class Decoder:
         if self.batch.states is not None:
             runs, slots = self.batch.states.step(slots, keeps)
         logits = self.model.forward(
-            asked.tokens, asked.positions, slots, None, self.cache, plan.attend, runs
+            asked.tokens, asked.positions, slots, None, self.cache, plan.attend, runs=runs
         )
         return inputs, proposals, logits
 
