@@ -14,8 +14,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from hydragen_kernels.inputs import FP8
 from hydragen_kernels.ordered_schedule import ordered_config
-from hydragen_kernels.ordered_segment import _ordered_segment_kernel
-from hydragen_kernels.ordered_tail import _ordered_tail_kernel
+from hydragen_kernels.ordered_segment import _ordered_segment_kernel, ordered_tiles
+from hydragen_kernels.ordered_tail import _ordered_tail_kernel, ordered_splits
 from tests.kernels.test_compile import compiled, read_code
 
 TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", FP8: "fp8e4nv"}
@@ -120,3 +120,40 @@ def test_hopper_segments_keep_products_in_flight(head_dim: int, tmp_path: Path) 
     for after in disassembly.split("gsb0, 0x2")[1:]:
         assert after.split("gsb0, 0x0")[0].count("MUFU.EX2") >= 64
     assert "USETMAXREG" in disassembly
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_dim", "kv_dtype", "windowed", "capability", "taken"),
+    [
+        (torch.bfloat16, 128, None, False, (9, 0), True),
+        (torch.bfloat16, 80, torch.bfloat16, False, (9, 0), True),
+        (torch.bfloat16, 256, None, False, (9, 0), False),
+        (torch.bfloat16, 32, None, False, (9, 0), False),
+        (torch.float16, 128, None, False, (9, 0), False),
+        (torch.float32, 128, None, False, (9, 0), False),
+        (torch.bfloat16, 128, FP8, False, (9, 0), False),
+        (torch.bfloat16, 128, None, True, (9, 0), False),
+        (torch.bfloat16, 128, None, False, (8, 0), False),
+    ],
+)
+def test_where_segments_take_the_hopper_form(
+    dtype: torch.dtype,
+    head_dim: int,
+    kv_dtype: torch.dtype | None,
+    windowed: bool,
+    capability: tuple[int, int],
+    taken: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    found = ordered_tiles("cuda", dtype, head_dim, 4, kv_dtype, is_windowed=windowed)
+    assert found.specialized == taken
+    assert taken or found == ordered_config(head_dim, dtype, 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "longest", "splits"),
+    [(1, 100, 1), (1, 2047, 1), (1, 5000, 8), (32, 5000, 4), (66, 1 << 20, 1), (1024, 5000, 1)],
+)
+def test_programs_that_share_a_tail(rows: int, longest: int, splits: int) -> None:
+    assert ordered_splits(rows, 8, longest) == splits
