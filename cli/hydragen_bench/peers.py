@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from hydragen_bench import peer_child, vllm_child
 from hydragen_bench.child import run_child
 from hydragen_tree.errors import InputError
+from hydragen_tree.spread.processes import OF_RANKS
 
 
 class _Kind(NamedTuple):
@@ -22,6 +23,7 @@ class _Kind(NamedTuple):
         script: of ours.
         environment: of its process.
         invariant: what else turns on its batch-invariant mode; empty: it has none.
+        ranks: what else lets several devices have a model together; empty: they cannot.
     """
 
     package: str
@@ -29,13 +31,25 @@ class _Kind(NamedTuple):
     script: Path
     environment: Mapping[str, str] = {}
     invariant: Mapping[str, str] = {}
+    ranks: Mapping[str, str] = {}
 
 
+# Its workers are processes of their own; sums go without NVLink's multicast, as ours do.
+_VLLM_RANKS = {
+    **OF_RANKS,
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
+    "VLLM_ALLREDUCE_USE_FLASHINFER": "0",
+}
 _VLLM, _OTHERS = Path(vllm_child.__file__), Path(peer_child.__file__)
 KINDS = {
-    "vllm": _Kind("vllm", "vllm", _VLLM, invariant={"VLLM_BATCH_INVARIANT": "1"}),
+    "vllm": _Kind(
+        "vllm", "vllm", _VLLM, invariant={"VLLM_BATCH_INVARIANT": "1"}, ranks=_VLLM_RANKS
+    ),
     # the older runner has cascade attention, in versions that have two
-    "vllm-cascade": _Kind("vllm", "vllm", _VLLM, {"VLLM_USE_V2_MODEL_RUNNER": "0"}),
+    "vllm-cascade": _Kind(
+        "vllm", "vllm", _VLLM, {"VLLM_USE_V2_MODEL_RUNNER": "0"}, {}, _VLLM_RANKS
+    ),
     "transformers": _Kind("transformers", "transformers", _OTHERS),
     "llama.cpp": _Kind("llama_cpp", "llama-cpp-python", _OTHERS),
 }
@@ -99,5 +113,7 @@ def run_peer(peer: Peer, job: Mapping[str, Any], folder: Path) -> list[dict[str,
     alone.mkdir()
     script = shutil.copy(kind.script, alone)
     command = [peer.python, str(script)]
-    more = kind.invariant if job.get("batch_invariant") else {}
-    return run_child(peer.name, command, job, folder, {**kind.environment, **more})
+    invariant = kind.invariant if job.get("batch_invariant") else {}
+    ranks = kind.ranks if job.get("tensor_parallel", 1) > 1 else {}
+    environment = {**kind.environment, **invariant, **ranks}
+    return run_child(peer.name, command, job, folder, environment)

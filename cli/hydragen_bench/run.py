@@ -110,8 +110,10 @@ class Asked:
                 setting="architecture",
                 value=self.architecture,
             )
-        if self.against is not None and (self.devices or self.tensor_parallel > 1):
-            raise InputError("a peer is measured on one device", setting="against")
+        if self.against is not None and self.devices:
+            raise InputError("no peer is spread over devices; leave it out", setting="devices")
+        if self.against and self.tensor_parallel > 1 and not KINDS[self.against.name].ranks:
+            raise InputError(f"{self.against.name} runs on one device", setting="against")
         if self.batch_invariant and self.against and not KINDS[self.against.name].invariant:
             raise InputError(f"{self.against.name} has no such mode", setting="batch_invariant")
         if self.prompts is not None and self.model is None:

@@ -9,6 +9,7 @@ Imports nothing of ours, so that any Python that has vLLM can run it. JOB is a J
     runs      or else those of `hydragen bench run`: as `run_child.py` has them, and "eos": ids
     repeats   how often each run is run
     cascade   whether runs ask for cascade attention
+    tensor_parallel  devices that have the model together; one if unsaid
 
 OUT gets a line of JSON for the engine, {"version", "cascade", "imported_s", "loaded_s"}, then one
 for each point, {"seconds": of all tokens, "prefill_s": of the first token alone}, or for each run
@@ -61,6 +62,10 @@ def build(
         more["disable_cascade_attn"] = False
     if "cudagraph_capture_sizes" in engine_options():
         more["cudagraph_capture_sizes"] = captured
+    if (ranks := job.get("tensor_parallel", 1)) > 1:
+        # FlashInfer's sums, fused with norms, use NVLink's multicast, which we leave off too
+        passes = {"fuse_allreduce_rms": False, "enable_sp": False, "fuse_gemm_comms": False}
+        more |= {"tensor_parallel_size": ranks, "compilation_config": {"pass_config": passes}}
     return importlib.import_module("vllm").LLM(
         model=job["model"],
         dtype="bfloat16",

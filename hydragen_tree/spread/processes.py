@@ -37,13 +37,13 @@ _PATIENCE_S = 5.0
 _LAST_WORDS_S = 2.0  # in which ranks say why, once one of them is lost
 # Ranks are of one machine. Sums go without NVLink's multicast: not every machine lets programs use
 # it. And sets of strings have one order in all ranks.
-_OF_RANKS = {
+OF_RANKS = {
     "NCCL_NVLS_ENABLE": "0",
     NO_MULTICAST: "1",
     "PYTHONHASHSEED": "0",
 }
 if sys.platform == "linux":
-    _OF_RANKS |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    OF_RANKS |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 @dataclass(slots=True)
@@ -170,7 +170,7 @@ class ProcessCrew:
         if size > 1:
             folder = self._meetings[worker] = TemporaryDirectory(prefix="hydragen-")
             meeting = str(Path(folder.name, "ranks"))
-        environment = {**os.environ, **_OF_RANKS} if size > 1 else None
+        environment = {**os.environ, **OF_RANKS} if size > 1 else None
         self._workers[worker] = []
         for rank, maker in enumerate(makers):
             process = _started(environment)

@@ -255,8 +255,8 @@ def test_real_prompts_are_read_as_the_model_reads_them(
         ({"points": ["one", "two"]}, "points"),
         ({"architecture": "none"}, "architecture"),
         ({"prompts": Path("x")}, "name a --model"),
-        ({"against": Peer("vllm"), "devices": "all"}, "on one device"),
-        ({"against": Peer("vllm"), "tensor_parallel": 2}, "on one device"),
+        ({"against": Peer("vllm"), "devices": "all"}, "no peer is spread over devices"),
+        ({"against": Peer("llama.cpp"), "tensor_parallel": 2}, "runs on one device"),
         ({"against": Peer("llama.cpp"), "batch_invariant": True}, "no such mode"),
     ],
 )
@@ -316,7 +316,9 @@ class LLM:
         assert Path(options["model"], "tokenizer.json").exists()
         runner = os.environ.get("VLLM_USE_V2_MODEL_RUNNER")
         mode = os.environ.get("VLLM_BATCH_INVARIANT")
-        ASKED.write_text(json.dumps([{**options, "runner": runner, "mode": mode}]))
+        multicast = os.environ.get("NCCL_NVLS_ENABLE")
+        asked = {**options, "runner": runner, "mode": mode, "multicast": multicast}
+        ASKED.write_text(json.dumps([asked]))
 
     def generate(self, prompts, settings, use_tqdm):
         asked = json.loads(ASKED.read_text())
@@ -364,6 +366,25 @@ def test_vllm_gets_the_same_prompts_limits_and_stops(
     assert runs[0]["stop"] == list(run.STOPS)
     assert runs[0]["stop_token_ids"] == [sharpened.END]
     assert engine["max_model_len"] >= 40 + 9 + 9
+    assert "tensor_parallel_size" not in engine
+
+
+def test_vllm_has_as_many_ranks_and_no_multicast(
+    random_model: Path, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vllm = FakeVllm(tmp_path, FAKE_VLLM, monkeypatch)
+    monkeypatch.delenv("NCCL_NVLS_ENABLE", raising=False)
+    monkeypatch.setattr(run, "run_child", in_process)
+    asked = Asked(
+        model=str(random_model), points=["rooted"], max_tokens=9, temperatures=[0.8], repeats=1,
+        tensor_parallel=2, against=Peer("vllm"),
+    )  # fmt: skip
+    (row,) = run.run(asked)["rows"]
+    assert row["peer"]["samples"] == row["ours"]["samples"] == 6
+    engine, *_ = json.loads(vllm.log.read_text())
+    assert engine["tensor_parallel_size"] == 2
+    assert engine["compilation_config"]["pass_config"]["fuse_allreduce_rms"] is False
+    assert engine["multicast"] == "0"
 
 
 # -- transformers and llama.cpp ---------------------------------------------------------------
