@@ -176,10 +176,11 @@ def _no_mask(*_: Any, **__: Any) -> None:
     """The plan takes the place of masks."""
 
 
-def _fuse(model: PreTrainedModel, batch_invariant: bool) -> None:
+def _fuse(model: PreTrainedModel, batch_invariant: bool, ranks: Ranks) -> None:
     """Replaces a model's layers by those that a GPU likes, in one order of summation if asked."""
     from hydragen_tree.model.experts import group_experts  # all import Triton
     from hydragen_tree.model.fused_layers import fuse_layers
+    from hydragen_tree.model.joint_layers import join_sums
     from hydragen_tree.model.ordered_gpu import GPU_FORMS, order_gpu_products
 
     group_experts(model, in_one_order=batch_invariant)
@@ -188,6 +189,8 @@ def _fuse(model: PreTrainedModel, batch_invariant: bool) -> None:
     if batch_invariant:
         order_gpu_products(model)
         order_functions(model, GPU_FORMS)
+    elif ranks.joint is not None:
+        join_sums(model, ranks)
 
 
 class TreeModel:
@@ -229,7 +232,7 @@ class TreeModel:
         self.batch_invariant, self._is_packed = batch_invariant, False
         self.is_fused = model.device.type == "cuda" or (batch_invariant and is_interpreting())
         if self.is_fused:
-            _fuse(model, batch_invariant)
+            _fuse(model, batch_invariant, ranks)
         elif batch_invariant:
             order_layers(model)
             order_experts(model)

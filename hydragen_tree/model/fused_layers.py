@@ -33,7 +33,7 @@ class Fused(NamedTuple):
     rotations: int
 
 
-class _Norm(nn.Module):
+class FusedNorm(nn.Module):
     """An RMS norm in one launch."""
 
     def __init__(self, weight: nn.Parameter, eps: float, form: NormForm) -> None:
@@ -102,7 +102,7 @@ def _norm_like(module: nn.Module, like: Tensor) -> nn.Module | None:
     expected = module(x)
     forms = (form for form in NormForm if is_same(rms_norm(x, weight, eps, form), expected))
     form = next(forms, None)
-    return None if form is None else _Norm(weight, eps, form)
+    return None if form is None else FusedNorm(weight, eps, form)
 
 
 def _gated_like(module: nn.Module, like: Tensor) -> nn.Module | None:

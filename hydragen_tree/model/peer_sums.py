@@ -72,7 +72,7 @@ def find_peer_sums(ranks: Agreement, device: torch.device) -> PeerSums | None:
         None where nothing is faster, or the GPUs do not read each other's memory.
     """
     ways: dict[str, Way] = {}
-    if ranks.least(int(_may_try(device))):
+    if ranks.least(int(may_read_peers(device))):
         try:
             ways = _ways(device)
         except Exception:  # of drivers and of what torch lacks: NCCL is always there
@@ -83,7 +83,8 @@ def find_peer_sums(ranks: Agreement, device: torch.device) -> PeerSums | None:
     return PeerSums(found) if found else None
 
 
-def _may_try(device: torch.device) -> bool:
+def may_read_peers(device: torch.device) -> bool:
+    """Whether a device reads all others' memory, and multicast, which that would set up, is off."""
     others = [number for number in range(torch.cuda.device_count()) if number != device.index]
     return os.environ.get(NO_MULTICAST) == "1" and all(
         torch.cuda.can_device_access_peer(device, number) for number in others

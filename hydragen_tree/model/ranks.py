@@ -6,8 +6,8 @@ summed, after which all have the same numbers again; so the logits are equal, an
 tokens. What a process alone can know, such as how much memory it has, or what comes in while it
 draws, is agreed on.
 
-NCCL sums on GPUs, or what is faster there (`peer_sums.py`), and gloo on CPUs; gloo also carries
-what processes agree on.
+NCCL sums on GPUs, or what is faster there (`peer_sums.py`, `joint_sums.py`), and gloo on CPUs; gloo
+also carries what processes agree on.
 """
 
 import pickle
@@ -25,10 +25,13 @@ from torch import Tensor
 from torch import distributed as dist
 
 from hydragen_tree.errors import HydragenError
+from hydragen_tree.model.joint_sums import JointSums, find_joint_sums
 from hydragen_tree.model.peer_sums import PeerSums, find_peer_sums
 
 T = TypeVar("T")
 
+# Sums joined with what follows them have not run on GPUs yet.
+JOINS_SUMS = False
 # Who waits for work waits for as long as it takes; that a rank is gone is noticed otherwise.
 _PATIENCE = timedelta(days=30)
 _SHORT_BYTES, _LENGTH_BYTES = 512, 8
@@ -48,11 +51,15 @@ class Ranks:
         rank: which one this is.
         size: how many there are; 1: this one holds it all, and nothing is sent.
         meeting: a path that all can open and where nothing is yet: there they find each other.
+
+    Attributes:
+        joint: sums in one launch with what follows them; None: there are none.
     """
 
     rank: int = 0
     size: int = 1
     meeting: str = ""
+    joint: JointSums | None = field(default=None, init=False, repr=False)
     _peers: PeerSums | None = field(default=None, init=False, repr=False)
 
     @property
@@ -82,6 +89,7 @@ class Ranks:
             dist.all_reduce(torch.zeros(1, device=device))
         if on_gpu:
             self._peers = find_peer_sums(self, device)
+            self.joint = find_joint_sums(self, device) if JOINS_SUMS else None
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def sum_up(self, x: Tensor) -> Tensor:

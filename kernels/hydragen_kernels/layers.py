@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 # A product that is rounded before it is added to must not become part of a fused operation.
-_AS_WRITTEN = {} if os.environ.get("TRITON_INTERPRET") == "1" else {"enable_fp_fusion": False}
+AS_WRITTEN = {} if os.environ.get("TRITON_INTERPRET") == "1" else {"enable_fp_fusion": False}
 _BLOCK = 2048  # numbers that a program works on, of several rows where they are short
 
 
@@ -69,7 +69,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
             ROWS=per_program,
             FORM=int(form),
             num_warps=4 if block <= 4096 else 8,
-            **_AS_WRITTEN,
+            **AS_WRITTEN,
         )
     return out
 
@@ -97,12 +97,20 @@ def _norm_kernel(
     wide = given.to(tl.float32)
     scale = 1.0 / tl.sqrt_rn(tl.sum(wide * wide, 1) / WIDTH + EPS)
     wide = wide * scale[:, None]
-    factor = tl.load(weight + column, mask=column < WIDTH, other=0.0)[None, :].to(tl.float32)
+    factor = tl.load(weight + column, mask=column < WIDTH, other=0.0)[None, :]
+    to = out + row[:, None] * WIDTH + column[None, :]
+    tl.store(to, weighted(wide, factor, given.dtype, FORM), here)
+
+
+@triton.jit
+def weighted(wide, factor, dtype: tl.constexpr, FORM: tl.constexpr):
+    """Numbers over their rms, in fp32, with a norm's weight, rounded."""
+    factor = factor.to(tl.float32)
     if FORM == 0:
-        wide = wide.to(given.dtype).to(tl.float32)
+        wide = wide.to(dtype).to(tl.float32)
     if FORM == 2:
         factor = factor + 1.0
-    tl.store(out + row[:, None] * WIDTH + column[None, :], (wide * factor).to(given.dtype), here)
+    return (wide * factor).to(dtype)
 
 
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +151,7 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
             HALF=triton.next_power_of_2(dim // 2),
             HEADS=per_program,
             num_warps=4,
-            **_AS_WRITTEN,
+            **AS_WRITTEN,
         )
     q_out, k_out = outs
     return q_out.transpose(1, 2), k_out.transpose(1, 2)
@@ -221,7 +229,7 @@ def gated(x: Tensor, activation: Activation) -> Tensor:
     if rows:
         block = min(triton.next_power_of_2(width), _BLOCK)
         _gated_kernel[(rows, triton.cdiv(width, block))](
-            x, out, width, BLOCK=block, ACTIVATION=int(activation), num_warps=4, **_AS_WRITTEN
+            x, out, width, BLOCK=block, ACTIVATION=int(activation), num_warps=4, **AS_WRITTEN
         )
     return out
 
@@ -261,7 +269,7 @@ def gated_clamped(x: Tensor, alpha: float, limit: float) -> Tensor:
     if n:
         block = min(triton.next_power_of_2(n), _BLOCK)
         _gated_clamped_kernel[(triton.cdiv(n, block),)](
-            x, out, n, ALPHA=alpha, LIMIT=limit, BLOCK=block, num_warps=4, **_AS_WRITTEN
+            x, out, n, ALPHA=alpha, LIMIT=limit, BLOCK=block, num_warps=4, **AS_WRITTEN
         )
     return out
 

@@ -32,6 +32,7 @@ from hydragen_kernels.state_steps import (  # noqa: E402
     _mamba_kernel,
 )
 from hydragen_kernels.step import _begin_kernel, _end_kernel  # noqa: E402
+from hydragen_kernels.sum_norm import _sum_norm_kernel  # noqa: E402
 from hydragen_kernels.tail import _tail_kernel, block_shape  # noqa: E402
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -407,6 +408,23 @@ def test_copies_move_16_bytes_a_thread(tmp_path: Path) -> None:
     assert_no_spills(report)
     assert "LDG.E.128" in disassembly
     assert "STG.E.128" in disassembly
+
+
+def test_sums_of_ranks_wait_for_the_whole_system(tmp_path: Path) -> None:
+    given = dict.fromkeys(("residual", "weight", "out", "normed"), "*bf16")
+    sizes = {"RANK": 0, "RANKS": 2, "WIDTH": 5120, "BLOCK": 8192}
+    report, disassembly = machine_code(
+        _sum_norm_kernel,
+        {**given, "memories": "*i64"},
+        {**sizes, "PART_AT": 0, "FLAGS_AT": 1 << 25, "EPS": 1e-5, "FORM": 0},
+        tmp_path,
+        num_warps=8,
+        enable_fp_fusion=False,
+    )
+    assert_no_spills(report)
+    assert disassembly.count("CAS.STRONG.SYS") == 2  # a flag is set, and one waited for
+    assert "MEMBAR.ALL.SYS" in disassembly
+    assert not re.search(r"LDG\.E\.U?(16|32|8) ", disassembly)  # parts come 16 bytes at a time
 
 
 def test_fp8_as_bits_where_the_device_has_no_such_type(tmp_path: Path) -> None:

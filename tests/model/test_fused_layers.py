@@ -16,7 +16,7 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
-from hydragen_tree.model.fused_layers import Fused, _Norm, fuse_layers  # noqa: E402
+from hydragen_tree.model.fused_layers import Fused, FusedNorm, fuse_layers  # noqa: E402
 from hydragen_tree.model.projections import fuse_projections  # noqa: E402
 
 # models by what is replaced in two layers of them
@@ -90,4 +90,4 @@ def test_weights_of_16_bits() -> None:
     dtype = torch.float16 if INTERPRETED else torch.bfloat16
     model = model_of("llama", dtype)
     assert fuse_layers(model) == KINDS["llama"]
-    assert isinstance(model.model.norm, _Norm)
+    assert isinstance(model.model.norm, FusedNorm)

@@ -1,0 +1,203 @@
+"""Layers of a rank whose sums go with what follows them, in one launch each.
+
+A layer sums up twice, adds the sum to what it was given, and norms that for its next product, or
+for the next layer. `JointSums` has one launch for the three. Only layers of this form are taken:
+each is tried, with attention left out, against the model's own code on random numbers.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from hydragen_tree.model.alike import is_near, numbers
+from hydragen_tree.model.fused_layers import FusedNorm
+from hydragen_tree.model.ranks import Ranks
+from hydragen_tree.model.tensor_parallel import SummedLinear
+
+_WITHOUT_ATTENTION = "hydragen_tree_none"
+_PROBES = 4  # rows
+_OF_ATTENTION, _OF_THE_REST = range(2)  # turns of a layer's sums
+
+
+class _PartLinear(nn.Module):
+    """A linear layer that leaves its part where the layer sums up; or sums up, if that is large."""
+
+    def __init__(self, summed: SummedLinear, turn: int) -> None:
+        super().__init__()
+        self.summed, self.turn = summed, turn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., inputs of this rank]` to `[..., outputs]`."""
+        part: Tensor | None = self._part(x)
+        if part is not None:
+            return part
+        total: Tensor = self.summed(x)
+        return total
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _part(self, x: Tensor) -> Tensor | None:
+        linear, joint = self.summed.linear, self.summed.ranks.joint
+        rows = x.flatten(0, -2)
+        width = linear.out_features
+        part = None if joint is None else joint.part(self.turn, rows.shape[0], width, x.dtype)
+        if part is None:
+            return None
+        torch.mm(rows, linear.weight.T, out=part)
+        return part.view(*x.shape[:-1], width)
+
+
+class _KnownNorm(nn.Module):
+    """A norm that may be known already, of what the layer before gave."""
+
+    def __init__(self, norm: FusedNorm) -> None:
+        super().__init__()
+        self.norm = norm
+        self.known: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., width]` to the same."""
+        known, self.known = self.known, None
+        if known is not None and known[0] is x:
+            return known[1]
+        normed: Tensor = self.norm(x)
+        return normed
+
+
+class _Forward:
+    """What a layer does in place of its own code.
+
+    Args:
+        layer: of the model.
+        following: the norm behind it.
+        ranks: those that have the model.
+    """
+
+    def __init__(self, layer: nn.Module, following: _KnownNorm, ranks: Ranks) -> None:
+        self._layer, self._following, self._ranks = layer, following, ranks
+        _, *self._names = inspect.signature(layer.forward).parameters
+
+    def __call__(self, hidden_states: Tensor, *others: Any, **named: Any) -> Tensor:
+        """`[1, rows, width]` to the same."""
+        layer: Any = self._layer
+        named |= dict(zip(self._names, others, strict=False))
+        given = layer.input_layernorm(hidden_states)
+        attended, *_ = layer.self_attn(hidden_states=given, **named)
+        norm = layer.post_attention_layernorm
+        x, normed = self._add(_OF_ATTENTION, hidden_states, attended, norm)
+        out: Tensor
+        out, normed = self._add(_OF_THE_REST, x, layer.mlp(normed), self._following.norm)
+        self._following.known = out, normed
+        return out
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _add(self, turn: int, x: Tensor, more: Tensor, norm: FusedNorm) -> tuple[Tensor, Tensor]:
+        joint = self._ranks.joint
+        if joint is not None and joint.holds(turn, more):
+            return joint.add(turn, x, norm.weight, norm.eps, norm.form)
+        x = x + more
+        return x, norm(x)
+
+
+@torch.inference_mode()
+def join_sums(model: PreTrainedModel, ranks: Ranks) -> int:
+    """Has a rank's layers sum up in one launch with what follows; all ranks at once.
+
+    Args:
+        model: a part, its norms and gates fused; changed in place, if all layers are of the form.
+        ranks: those that have the model, with memory for joint sums.
+
+    Returns:
+        How many layers do so.
+    """
+    owner: Any = model.get_decoder()
+    layers = [*getattr(owner, "layers", ())]
+    places = [_sums_of(layer) for layer in layers]
+    norms: list[Any] = [getattr(layer, "input_layernorm", None) for layer in layers]
+    norms += [getattr(owner, "norm", None)]
+    others = [getattr(layer, "post_attention_layernorm", None) for layer in layers]
+    of_the_form = all(places) and all(isinstance(norm, FusedNorm) for norm in (*norms, *others))
+    if not ranks.least(int(of_the_form and bool(layers))):
+        return 0
+    with _without_attention(model):
+        own = [*_outputs(model, layers)]
+    known = [_KnownNorm(norm) for norm in norms]
+    for turn in (_OF_ATTENTION, _OF_THE_REST):
+        for layer, place in zip(layers, places, strict=True):
+            layer.set_submodule(place[turn], _PartLinear(layer.get_submodule(place[turn]), turn))
+    for layer, norm, following in zip(layers, known, known[1:], strict=False):
+        layer.input_layernorm, layer.forward = norm, _Forward(layer, following, ranks)
+    owner.norm = known[-1]
+    with _without_attention(model):
+        alike = [*map(_is_like, own, _outputs(model, layers), known[1:])]
+    if ranks.least(int(all(alike))):
+        return len(layers)
+    for layer, place, norm in zip(layers, places, known, strict=False):
+        for name in place:
+            layer.set_submodule(name, layer.get_submodule(name).summed)
+        layer.input_layernorm = norm.norm
+        del layer.forward
+    owner.norm = known[-1].norm
+    return 0
+
+
+def _sums_of(layer: nn.Module) -> tuple[str, ...]:
+    """Names of the two linear layers that a layer sums up behind, in turn; else none."""
+    names = [
+        next(_plain_sums(layer, part), "") if hasattr(layer, part) else ""
+        for part in ("self_attn", "mlp")
+    ]
+    return tuple(names) if all(names) else ()
+
+
+def _plain_sums(layer: nn.Module, part: str) -> Any:
+    sums = [
+        (f"{part}.{name}", module.linear)
+        for name, module in layer.get_submodule(part).named_modules()
+        if isinstance(module, SummedLinear)
+    ]
+    if len(sums) == 1 and type(sums[0][1]) is nn.Linear and sums[0][1].bias is None:
+        yield sums[0][0]
+
+
+def _outputs(model: PreTrainedModel, layers: Sequence[nn.Module]) -> Iterator[Any]:
+    """What each layer gives for the same random numbers."""
+    owner: Any = model.get_decoder()
+    like: Tensor = model.get_input_embeddings().weight
+    x = numbers(like, 1, _PROBES, like.shape[1])
+    places = torch.arange(_PROBES, device=like.device)[None]
+    angles = owner.rotary_emb(x, position_ids=places)
+    for layer in layers:
+        yield layer(
+            x,
+            attention_mask=None,
+            position_ids=places,
+            position_embeddings=angles,
+            use_cache=False,
+        )
+
+
+@contextmanager
+def _without_attention(model: PreTrainedModel) -> Iterator[None]:
+    before = model.config._attn_implementation
+    AttentionInterface.register(_WITHOUT_ATTENTION, _no_attention)
+    model.set_attn_implementation(_WITHOUT_ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _no_attention(_: nn.Module, query: Tensor, *__: Any, **___: Any) -> tuple[Tensor, None]:
+    return query.transpose(1, 2), None
+
+
+def _is_like(expected: Any, found: Tensor, norm: _KnownNorm) -> bool:
+    """Whether a layer has just given what its own code gave, and its norm."""
+    if not isinstance(expected, Tensor) or norm.known is None:
+        return False
+    return is_near(found, expected) and is_near(norm.known[1], norm.norm(found))
