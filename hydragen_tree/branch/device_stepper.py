@@ -14,9 +14,6 @@ chunk gets more.
 """
 
 import math
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,7 +31,8 @@ from hydragen_tree.branch.device_books import RowBook, SlotBook, together
 from hydragen_tree.branch.draft_table import contexts_of
 from hydragen_tree.branch.draft_widths import DraftWidths
 from hydragen_tree.branch.drawing import check_logprobs
-from hydragen_tree.branch.forecast import RowForecast
+from hydragen_tree.branch.flights import Flight, Flights
+from hydragen_tree.branch.forecast import Openings, RowForecast
 from hydragen_tree.branch.groups import RowGroups
 from hydragen_tree.branch.page_queue import PageQueue
 from hydragen_tree.branch.stepper import Admitted, Ends, Progress, Waiting, parked
@@ -43,34 +41,6 @@ from hydragen_tree.model.states import NO_STATE
 from hydragen_tree.settings import SamplingSettings
 
 _PARKED_SHARE = 8  # of the rows, one of so many leaves when pages run out
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Flight:
-    """A chunk on its way.
-
-    Attributes:
-        number: of chunks launched before it.
-        tokens: most tokens that a sample draws in it.
-        likely: those that it should draw in it.
-        known_rows: rows that were known of when it was launched.
-        n_fresh: rows that draw from prompts' logits in it.
-        slots: `[slots]` bool, those in use when it was launched.
-        wait: gives the chunk.
-    """
-
-    number: int
-    tokens: int
-    likely: float
-    known_rows: int
-    n_fresh: int
-    slots: NDArray[np.bool_]
-    wait: Callable[[], Chunk]
-
-    @property
-    def opens(self) -> bool:
-        """Whether first tokens are drawn in it."""
-        return self.n_fresh > 0
 
 
 class DeviceStepper:
@@ -107,7 +77,7 @@ class DeviceStepper:
         self._rows = RowBook(decoder.samples)
         self._groups = RowGroups(table, decoder.samples, 2 * decoder.room)
         self._pages = PageQueue(cache, decoder.batch)
-        self._flights: deque[_Flight] = deque()
+        self._flights = Flights()
         self._launched = 0
         self._new: list[tuple[Admitted, NDArray[np.int64]]] = []
         self._forecast = RowForecast()
@@ -194,18 +164,27 @@ class DeviceStepper:
         """Whether a chunk can follow those in flight: not while their rows are anybody's guess."""
         if self.lacks_pages or len(self._flights) == IN_FLIGHT:
             return False
-        return not self._flights or (self._forecast.is_steady and not self._flights[-1].opens)
+        if not self._flights:
+            return True
+        return self._forecast.is_steady and self._openings(self._flights.fresh).may_ride
+
+    def _openings(self, hidden: list[NDArray[np.int64]]) -> Openings:
+        """What is to be expected of rows whose first tokens nobody has seen."""
+        samples = sum(slots.size for slots in hidden)
+        known_samples = int(np.count_nonzero(self._slots.is_used)) - samples
+        return Openings(len(hidden), samples, self._rows.count - len(hidden), known_samples)
 
     def _launch(self) -> bool:
         """Sends one more chunk, if any sample may have something left to draw.
 
-        One with first tokens has no other steps if their rows may fork: it says how many there are.
+        One with first tokens has no other steps where their rows may fork far beyond those that
+        there are: it says how many they become.
         """
-        ahead = sum(flight.tokens for flight in self._flights)
-        likely = sum(flight.likely for flight in self._flights)
-        book = self._slots
+        book, ahead, likely = self._slots, self._flights.tokens, self._flights.likely
         used = np.flatnonzero(book.is_used)
-        fresh = [one.logits for one, _ in self._new if one.logits is not None]
+        logits = [one.logits for one, _ in self._new if one.logits is not None]
+        fresh = [slots for one, slots in self._new if one.logits is not None]
+        hidden = self._flights.fresh + fresh
         # of a chunk that a slot is not in, nothing is ahead of it
         before = np.where(book.born[used] >= self._launched, 0.0, likely) + book.n_drawn[used]
         rows = self._rows.count
@@ -214,10 +193,10 @@ class DeviceStepper:
         steps = min(CHUNK_STEPS, math.ceil(left / pace))
         if steps <= 0:
             return False
-        forks = not self._greedy and used.size > rows
+        forks, openings = not self._greedy and used.size > rows, self._openings(hidden)
         if forks:
-            rows = self._forecast.rows(rows, len(self._flights) + 1)
-            steps = 0 if fresh else self._forecast.steps(steps)
+            rows = self._forecast.rows(openings, len(self._flights) + 1)
+            steps = self._forecast.steps(steps) if openings.may_ride else 0
         rows = min(max(rows, 1), used.size)
         lengths = self._rows.lengths
         ahead += steps * width
@@ -228,11 +207,10 @@ class DeviceStepper:
         # as if each row forked once; who finds too few pages is given enough for a row a sample
         most = used.size if self._lacked_pages else rows
         self._pages.fill(self._pages.need(most, lengths, ahead, self._max_tokens))
-        wait = self._decoder.launch(choice, steps, torch.stack(fresh) if fresh else None)
+        wait = self._decoder.launch(choice, steps, torch.stack(logits) if fresh else None)
         most, likely = steps * width + bool(fresh), steps * pace + bool(fresh)
-        known, slots = self._rows.count, book.is_used.copy()
-        flight = _Flight(self._launched, most, likely, known, len(fresh), slots, wait)
-        self._flights.append(flight)
+        rest = fresh, hidden, openings.known_rows, book.is_used.copy(), wait
+        self._flights.append(Flight(self._launched, most, likely, *rest))
         self._launched += 1
         return True
 
@@ -332,7 +310,7 @@ class DeviceStepper:
 
     # -- following ---------------------------------------------------------------------------
 
-    def _take(self, flight: _Flight, chunk: Chunk) -> Progress:
+    def _take(self, flight: Flight, chunk: Chunk) -> Progress:
         """Takes in what a chunk has drawn, and what has become of the rows."""
         book = self._slots
         slots = np.flatnonzero(flight.slots & book.is_used & (book.born <= flight.number))
@@ -353,12 +331,12 @@ class DeviceStepper:
             together(samples),
             Drawn(*(part[:, columns] for part in drawn)),
             int(np.count_nonzero(has_drawn.any(axis=1).reshape(-1, chunk.width).any(axis=1))),
-            flight.n_fresh + computed,
+            len(flight.fresh) + computed,
             ended,
             drafts=drafts,
         )
 
-    def _follow_rows(self, flight: _Flight, chunk: Chunk, slots: NDArray[np.int64]) -> None:
+    def _follow_rows(self, flight: Flight, chunk: Chunk, slots: NDArray[np.int64]) -> None:
         """Notes where rows stood after a chunk, and takes back the pages of those that are gone."""
         alive = np.flatnonzero(chunk.row("stops") >= 0)
         groups = chunk.row("groups")
@@ -368,8 +346,9 @@ class DeviceStepper:
         if flight.number >= self._planned_at:
             self._held_rows = chunk.number("rows")
         stuck = chunk.number("stuck")
-        if not flight.opens:
-            self._forecast.seen(flight.known_rows, alive.size, stuck == TOO_MANY_ROWS)
+        opened = chunk.sample_rows[together(flight.hidden)]
+        known = alive.size - np.unique(opened[opened >= 0]).size
+        self._forecast.seen(flight.known_rows, known, stuck == TOO_MANY_ROWS)
         self._lacked_pages = self._is_short = stuck == TOO_FEW_PAGES
 
     def _park(self) -> list[Waiting]:

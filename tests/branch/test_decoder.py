@@ -27,9 +27,10 @@ from hydragen_tree.trie.trie import Trie
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 pytestmark = [
+    *([] if INTERPRETED else [pytest.mark.gpu]),
     pytest.mark.skipif(
         not (INTERPRETED or torch.cuda.is_available()), reason="needs CUDA or the interpreter"
-    )
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 The decoder is a stand-in that checks what it reads; `test_decoder.py` runs the real one.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
+from hydragen_kernels.batch_state import TOO_MANY_ROWS
 from hydragen_tree.branch import device_states, device_stepper, draft_widths, forecast, groups
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.budget import padded_rows
+from hydragen_tree.branch.decoder import IN_FLIGHT
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.draft_widths import DraftWidths
 from hydragen_tree.branch.live_trie import Sharing
@@ -253,3 +256,43 @@ def test_rows_go_on_by_drafts(widths: tuple[int, ...], together: int) -> None:
     ]
     assert drawn[0]
     assert drawn[1] is not None
+
+
+@pytest.mark.parametrize("is_guess_low", [False, True])
+def test_others_go_on_while_first_tokens_are_drawn(
+    is_guess_low: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks with first tokens have steps, and others behind them; a low guess loses nothing."""
+    launched: list[tuple[bool, bool, int]] = []
+    launch = Ahead.launch
+
+    def recorded(self: Ahead, choice: Any, steps: int, fresh: Any = None) -> Any:
+        wait = launch(self, choice, steps, fresh)
+        rides = fresh is not None and steps > 0
+        launched.append((rides, self.flying == IN_FLIGHT, int(self.batch.control.stuck)))
+        return wait
+
+    monkeypatch.setattr(Ahead, "launch", recorded)
+    if is_guess_low:
+        monkeypatch.setattr(forecast.Openings, "most", property(lambda self: self.rows))
+    run(
+        prompts=4,
+        n=40,
+        n_pages=900,
+        max_rows=160,
+        max_tokens=22,
+        vocabulary=30,
+        together=0,
+        p_end=0.0,
+        greedy=False,
+        chunk=3,
+        pass_tokens=100,
+        least_rows=1,
+        seed=1,
+        late=3,
+        every=4,
+    )
+    rides = [one for one in launched if one[0]]
+    assert any(is_behind for _, is_behind, _ in rides)
+    assert any(before[0] and one[1] for before, one in pairwise(launched))
+    assert any(stuck == TOO_MANY_ROWS for *_, stuck in rides) == is_guess_low

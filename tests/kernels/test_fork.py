@@ -17,7 +17,8 @@ from hydragen_kernels.batch_state import (
 )
 from tests.kernels.simulated_batch import PAGE, Row, Simulated
 
-DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+ON_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+DEVICES = ["cpu", *([ON_GPU] if torch.cuda.is_available() else [])]
 
 
 def draws(key: int, count: int, vocabulary: int, together: int) -> list[int]:
