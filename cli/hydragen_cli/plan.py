@@ -20,6 +20,7 @@ from hydragen_tree.units import size
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+    from hydragen_tree.sample.sampler import Sampler
     from hydragen_tree.trie.folding import Fold
     from hydragen_tree.trie.outline import Outline
     from hydragen_tree.trie.trie import Segment
@@ -111,7 +112,7 @@ def plan(
     outline = sampler.outline(built, samples)
     facts = explanation(sampler.source, attention, sampler.cost) if explain else []
     if explain:
-        facts.append(("ends", str(sampler.ends(built))))
+        facts += [("rows", _rows(sampler, max_rows)), ("ends", str(sampler.ends(built)))]
     many: list[tuple[str, str]] = []
     estimate = None
     if devices is not None:
@@ -130,6 +131,21 @@ def plan(
     show(terminal, describe(outline))
     for more in filter(None, (facts, many)):
         show(terminal, more)
+
+
+def _rows(sampler: "Sampler", asked: int | None) -> str:
+    """How many a batch has at the most, and why."""
+    from hydragen_tree.branch.budget import USUAL_TOKENS
+    from hydragen_tree.branch.forecast import LEAST_ROWS
+
+    said = f"{sampler.max_rows:,} at most"
+    if asked is not None:
+        said += ", as asked for"
+    elif sampler.source.device.type == "cuda":
+        said += f", as memory is likely to hold with {USUAL_TOKENS} tokens of each"
+    if sampler.is_fused:
+        said += f"; while samples may part, steps are for {LEAST_ROWS} or more: fewer take as long"
+    return said
 
 
 def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":

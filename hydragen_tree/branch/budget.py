@@ -18,7 +18,7 @@ _STATE_COPIES = 6  # of a row's state in one layer, that torch's operations have
 _QUANTISED_BYTES = 9  # of a number while an input is taken to 8 bits
 _FIXED_BYTES = 512 << 20  # libraries' own buffers, captured graphs
 _ENTERING_SHARE = 16  # of a device's rows, one of so many is on its way into the batch at a time
-_USUAL_TOKENS = 256  # of a sample that is a program
+USUAL_TOKENS = 256  # of a sample that is a program
 _FEWEST_ROWS, _MOST_ROWS = 1024, 16384
 SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
 
@@ -97,7 +97,7 @@ def batch_rows(source: ModelSource, memory_bytes: int) -> int:
     """
     logits = 3 * int(source.config.vocab_size) * source.dtype.itemsize
     shape = source.shape
-    row = _USUAL_TOKENS * shape.token_bytes + 2 * shape.state_bytes + logits
+    row = USUAL_TOKENS * shape.token_bytes + 2 * shape.state_bytes + logits
     fits = int((1 - _KEPT_SHARE) * (memory_bytes - stored_bytes(source) // source.ranks)) // row
     return min(max(1 << max(fits.bit_length() - 1, 0), _FEWEST_ROWS), _MOST_ROWS)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-_LEAST_ROWS = 64  # of a graph that may fork: smaller ones take as long
+LEAST_ROWS = 64  # of a graph that may fork: smaller ones take as long
 _FAST = 1.25  # growth of rows in a chunk from which on the next one waits to be told of it
 _FAST_STEPS = 4  # and is short, since steps that find no room for their rows are wasted
 _OPEN_MARGIN = 1.5  # of rows for the samples of a new prompt, beside those that others spread over
@@ -63,7 +63,7 @@ class RowForecast:
             chunks: in which the former may have forked since, or will.
         """
         margin = 1.1 + 1.5 * (self._growth - 1.0)
-        return max(int(margin**chunks * openings.known_rows) + openings.most, _LEAST_ROWS)
+        return max(int(margin**chunks * openings.known_rows) + openings.most, LEAST_ROWS)
 
     def steps(self, most: int) -> int:
         """Steps of a chunk, of so many at the most."""

@@ -30,8 +30,8 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
     steps = "one at a time by the host"
     if why_stepped := why_uncaptured(source.config):
         steps += f": {why_stepped}"
-    elif chosen == "triton" and source.device.type == "cuda":
-        steps = "CUDA graphs; once no sample can fork with drawing included, in chunks"
+    elif chosen in ("triton", "ordered") and source.device.type == "cuda":
+        steps = "CUDA graphs, several at a time, with drawing, forks and ends in them"
     dtypes = dtype_name(source.dtype)
     if source.layers_kind:
         dtypes += f", linear layers in {source.layers_kind}"

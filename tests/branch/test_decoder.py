@@ -210,13 +210,18 @@ def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.Monk
     assert room[0] < room[1]
 
 
-def test_prompts_that_come_late_meet_keys_from_within_a_page(small_model: Path) -> None:
-    """The first prompt's segment is parted after 67 tokens, and again after 65, while rows step."""
+def test_prompts_that_come_late_meet_keys_from_within_a_page(
+    small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first prompt's segment is parted after 67 tokens, and again after 65, while rows step.
+
+    They step on in the chunks in which others draw their first tokens.
+    """
     rng = np.random.default_rng(3)
     root = rng.integers(0, 250, 67)
     parts = [np.append(root, [1, 2, 3]), np.append(root, [4]), np.append(root[:65], [5, 6])]
     late = [Prompt(f"p{i}", 0, part.astype(np.int32), ()) for i, part in enumerate(parts)]
-    settings = SamplingSettings(temperature=1.0, max_tokens=4)
+    settings = SamplingSettings(temperature=1.0, max_tokens=8)
     samplers = [
         Sampler.from_pretrained(
             str(small_model), device=DEVICE, dtype="float32", attention=backend, max_rows=16
@@ -229,9 +234,18 @@ def test_prompts_that_come_late_meet_keys_from_within_a_page(small_model: Path) 
     def more(wait: bool) -> list[Prompt] | None:
         return [coming.pop(0)] if coming else None
 
+    rides: list[bool] = []
+    launch = decoder.Decoder.launch
+
+    def recorded(self: Any, choice: Any, steps: int, fresh: torch.Tensor | None = None) -> Any:
+        rides.append(fresh is not None and steps > 0)
+        return launch(self, choice, steps, fresh)
+
+    monkeypatch.setattr(decoder.Decoder, "launch", recorded)
     found = {
         (s.task_id, s.sample_index): s for s in samplers[1].sample(first, 2, settings, late=more)
     }
+    assert any(rides)
     assert {name: one.token_ids for name, one in found.items()} == {
         name: one.token_ids for name, one in expected.items()
     }

@@ -104,7 +104,7 @@ def run(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device_states, "copy_states", copy_states)
         patch.setattr(device_stepper, "CHUNK_STEPS", chunk)
-        patch.setattr(forecast, "_LEAST_ROWS", least_rows)
+        patch.setattr(forecast, "LEAST_ROWS", least_rows)
         patch.setattr(groups, "_LEAST_ROOM", least_rows)
         patch.setattr(draft_widths, "WIDTHS", widths)
         given = decoder, cache, residency.table, options, ends

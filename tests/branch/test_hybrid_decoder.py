@@ -83,7 +83,7 @@ def test_device_steps_equal_host_steps(
     settings = SamplingSettings(temperature=0.5, max_tokens=6, seed=7, logprobs=True)
     expected, host = drawn(tmp_path, "torch", settings)  # the host steps
     assert host.stats.steps_device == 0
-    monkeypatch.setattr(forecast, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(forecast, "LEAST_ROWS", 1)
     monkeypatch.setattr(groups, "_LEAST_ROOM", 1)
     shape, pages = host.source.shape, 3 if INTERPRETED else 6
     limits = {
