@@ -12,22 +12,23 @@ class Growing(Generic[Number]):
     """One array, with room behind it.
 
     Args:
-        values: `[n]` what it begins with.
+        values: `[n, ...]` what it begins with.
     """
 
     def __init__(self, values: NDArray[Number]) -> None:
-        self._buffer, self._size = values.copy(), values.size
+        self._buffer, self._size = values.copy(), len(values)
 
     @property
     def values(self) -> NDArray[Number]:
-        """`[n]`, a view: it can be written, and is of what was there when it was asked for."""
+        """`[n, ...]`, a view: it can be written, and is of what was there when it was asked for."""
         return self._buffer[: self._size]
 
     def append(self, more: NDArray[Any]) -> None:
-        """Adds `[m]` values."""
-        size = self._size + more.size
-        if size > self._buffer.size:
-            grown = np.empty(max(size, 2 * self._buffer.size), self._buffer.dtype)
+        """Adds `[m, ...]` values."""
+        size = self._size + len(more)
+        if size > len(self._buffer):
+            room = max(size, 2 * len(self._buffer))
+            grown = np.empty((room, *self._buffer.shape[1:]), self._buffer.dtype)
             grown[: self._size] = self.values
             self._buffer = grown
         self._buffer[self._size : size] = more
