@@ -228,7 +228,7 @@ class TreeModel:
         fix_frequencies(model, 1)
         forget_originals(model)
         has_kernels = STEPS_IN_PLACE and model.device.type == "cuda"
-        self._recurrence = Recurrence(model, has_kernels=has_kernels)
+        self._recurrence = Recurrence.of(model, has_kernels=has_kernels)
         self.batch_invariant, self._is_packed = batch_invariant, False
         self.is_fused = model.device.type == "cuda" or (batch_invariant and is_interpreting())
         if self.is_fused:

@@ -31,6 +31,7 @@ from hydragen_tree.model.states import (
 
 _PROBED = 7  # tokens; in pieces of two, and one
 STEPS_IN_PLACE = False  # by the kernels of `state_steps`, once a GPU has run them
+_ADAPTED = "_tree_recurrence"  # of a model whose layers have been taken
 ASKS_FOR_STATE = "get_conv_state("  # in the code of a layer that takes its state from a cache
 
 
@@ -56,6 +57,15 @@ class Recurrence:
             if has_kernels and (step := _step_of(layer, self.kinds[number], _width(model))):
                 self._steps[number] = step
             layer.forward = partial(self._call, layer, layer.forward)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, *, has_kernels: bool) -> "Recurrence":
+        """A model's; the same one for all that adapt it."""
+        found: Recurrence | None = getattr(model, _ADAPTED, None)
+        if found is None:
+            found = cls(model, has_kernels=has_kernels)
+            setattr(model, _ADAPTED, found)
+        return found
 
     @contextmanager
     def over(self, runs: Runs | RowRuns | None, states: States) -> Iterator[None]:

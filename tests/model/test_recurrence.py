@@ -66,3 +66,17 @@ def test_a_step_waits_for_nothing_and_goes_on_from_its_states(kind: str, has_ker
     assert float((found - expected).norm() / expected.norm()) < 1e-5
     changed = (states.buffer != before).any(1)
     assert changed.tolist() == [False, False, True, True]
+
+
+@torch.inference_mode()
+def test_who_adapts_a_model_again_takes_its_layers_as_they_are() -> None:
+    """`bench decode` has two forms of one model, which take turns."""
+    model = AutoModelForCausalLM.from_config(shrunken("qwen3_next")).float().eval()
+    first, second = (Recurrence.of(model, has_kernels=False) for _ in range(2))
+    states = States(second.kinds, StatePlaces(0, 1), torch.device("cpu"))
+    run = RunGroup(torch.arange(4)[None], None, torch.tensor([0]))
+    found = []
+    for recurrence in (first, second, first):
+        with recurrence.over(RowRuns([run]), states):
+            found.append(recurrent_layers(model)[0](torch.ones(1, 4, 64)))
+    assert all(torch.equal(one, found[0]) for one in found)
