@@ -9,7 +9,6 @@ Nothing here imports Triton before a plan is prepared.
 
 from dataclasses import replace
 
-from hydragen_kernels.inputs import dtype_name
 from hydragen_kernels.ordered_schedule import KEY_GROUP
 from hydragen_tree.attention.backend import Backend, Prepared
 from hydragen_tree.attention.heads import Heads
@@ -25,11 +24,6 @@ class OrderedTritonBackend(Backend):
 
     def why_not(self, heads: Heads) -> str | None:
         """What of the heads or the device the kernels do not take."""
-        if heads.device.type == "cuda" and heads.arena_dtype != heads.dtype:
-            kind = dtype_name(heads.dtype)
-            return (
-                f"sums in one order over keys and values in {kind}, as all else is, not in 8 bits"
-            )
         return TritonBackend().why_not(heads)
 
     def key_group(self, heads: Heads) -> int:

@@ -64,12 +64,12 @@ def _has_one_order(layer: Any) -> bool:
     """Whether both products of a layer have the same bits by any tile, on random rows."""
     for weight in (_up(layer), layer.down_proj):
         weight = weight.mT if layer.is_transposed else weight
-        experts, _, inputs = weight.shape
-        x = numbers(weight, _ROUTED, inputs)
+        experts, outputs, inputs = weight.shape
+        x, bias = numbers(weight, _ROUTED, inputs), numbers(weight, experts, outputs)
         chosen = torch.arange(_ROUTED, device=x.device)[:, None] % min(experts, _FEW)
         routing = sort_by_expert(chosen, experts)
         found = [
-            expert_product(x, weight, None, routing, by_token=True, tile=tile)
+            expert_product(x, weight, bias, routing, by_token=True, tile=tile)
             for tile in expert_tiles(x.dtype)
         ]
         if not all(torch.equal(one, found[0]) for one in found):

@@ -44,7 +44,8 @@ _KNOWN = frozenset(_ALONE.split())
 # On a GPU a function of single numbers is one code for all of them; on a CPU the last ones of a
 # vector may take another.
 _ALONE_ON_GPU = """
-_pin_memory is_pinned pin_memory cos erf exp expm1 gelu log sigmoid silu sin softplus tanh
+_pin_memory is_pinned pin_memory cos erf exp expm1 gelu log pow sigmoid silu sin softplus
+tanh
 """
 _KNOWN_ON_GPU = _KNOWN | frozenset(_ALONE_ON_GPU.split())
 _OF_WHOLE_NUMBERS = {"cumsum"}

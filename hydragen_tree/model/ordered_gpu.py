@@ -8,6 +8,7 @@ products depend on a batch, and what a router makes of theirs.
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from hydragen_kernels import ordered_rows
 from hydragen_kernels.ordered_library import linear
@@ -19,17 +20,20 @@ class OrderedProduct(nn.Module):
     """A linear layer whose sums have one order, whatever the number of rows.
 
     Args:
-        layer: a plain one; its weights are shared, not copied.
+        layer: a plain one, whose weights are shared, not copied; or one with inputs before outputs.
 
     Attributes:
         in_features: numbers of an input.
         out_features: numbers of an output.
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear | Conv1D) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight: Tensor = layer.weight
+        if isinstance(layer, Conv1D):
+            self.weight = nn.Parameter(layer.weight.T.contiguous(), requires_grad=False)
+        self.bias = layer.bias
+        self.out_features, self.in_features = self.weight.shape
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., inputs]` to `[..., outputs]` in the input's dtype."""
@@ -49,7 +53,7 @@ def order_gpu_products(model: nn.Module) -> int:
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
-        if type(layer) is nn.Linear
+        if type(layer) in (nn.Linear, Conv1D)
     ]
     for parent, name, layer in homes:
         setattr(parent, name, OrderedProduct(layer))

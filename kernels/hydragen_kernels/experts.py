@@ -264,7 +264,8 @@ def _product_kernel(
         total = tl.dot(a, b, total, input_precision="ieee")
     if bias is not None:
         added = tl.load(bias + expert * OUTPUTS + column, mask=is_column, other=0.0)
-        total += added.to(tl.float32)[None, :]
+        # behind a choice: what is added to one product alone the compiler has its sum begin with
+        total = tl.where(is_row[:, None], total, 0.0) + added.to(tl.float32)[None, :]
     tl.store(
         out + target.to(tl.int64)[:, None] * OUTPUTS + column[None, :],
         total.to(out.dtype.element_ty),

@@ -1,4 +1,4 @@
-"""Ordered attention, compiled ahead: whether all its forms take in keys alike."""
+"""Sums of one order, compiled ahead: whether all their forms take in numbers alike."""
 
 import os
 import re
@@ -12,6 +12,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
+from hydragen_kernels.experts import ExpertTile, _product_kernel, expert_tiles
 from hydragen_kernels.inputs import FP8
 from hydragen_kernels.ordered_schedule import ordered_config
 from hydragen_kernels.ordered_segment import _ordered_segment_kernel, ordered_tiles
@@ -157,3 +158,20 @@ def test_where_segments_take_the_hopper_form(
 )
 def test_programs_that_share_a_tail(rows: int, longest: int, splits: int) -> None:
     assert ordered_splits(rows, 8, longest) == splits
+
+
+@pytest.mark.parametrize("tile", expert_tiles(torch.bfloat16), ids=lambda one: f"{one.rows}")
+def test_sums_of_experts_do_not_begin_with_a_bias(tile: ExpertTile) -> None:
+    """As the compiler has them where it sees a single product, which is so in some tiles only."""
+    types = dict.fromkeys(("x", "weight", "bias", "out"), "*bf16")
+    types |= dict.fromkeys(("order", "starts"), "*i32")
+    sizes = {"EXPERTS": 4, "OUTPUTS": 192, "INPUTS": tile.inputs, "CHOICES": 2, "BY_TOKEN": True}
+    sizes |= {"EXPERTS_BLOCK": 4, "BLOCK_M": tile.rows, "BLOCK_N": tile.outputs}
+    made = compiled(
+        _product_kernel,
+        types,
+        sizes | {"BLOCK_K": tile.inputs},
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    assert "arith.addf" in made.asm["ttgir"]

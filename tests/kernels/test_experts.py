@@ -92,19 +92,20 @@ def test_products_in_either_order(
 
 @pytest.mark.skipif(INTERPRETED, reason="numpy's products depend on the number of rows")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("inputs", [40, 768, 2048])
+@pytest.mark.parametrize("inputs", [40, 128, 768, 2048])
 def test_a_token_has_the_same_bits_in_any_company(inputs: int, dtype: torch.dtype) -> None:
     """By any tile, and with any others among its experts."""
     experts = 6
     chosen = routed(500, 2, experts, "spread")
     x = numbers(500, inputs, dtype=dtype)
     weight = numbers(experts, 264, inputs, dtype=dtype, seed=1)
+    bias = numbers(experts, 264, dtype=dtype, seed=2)
     shares = numbers(*chosen.shape, dtype=torch.float32, seed=4).softmax(-1)
 
     def mixed(rows: slice, tile: ExpertTile | None) -> Tensor:
         routing = sort_by_expert(chosen[rows], experts)
         given = x[rows].repeat_interleave(2, 0)[routing.order.long()]
-        y = expert_product(given, weight, None, routing, by_token=False, tile=tile)
+        y = expert_product(given, weight, bias, routing, by_token=False, tile=tile)
         return combine(y, shares[rows], chosen[rows], experts)
 
     expected = mixed(slice(None), None)

@@ -106,7 +106,8 @@ def test_a_model_is_promised_for() -> None:
 # windows, experts, and both
 KINDS = ["gpt_oss", "qwen3_moe"]
 if not INTERPRETED:
-    KINDS += ["deepseek_v3", "gemma3_text", "glm4_moe", "mistral", "mixtral", "olmoe"]
+    KINDS += ["deepseek_v3", "gemma3_text", "glm4_moe", "gpt2", "mistral", "mixtral", "olmoe"]
+    KINDS += ["apertus", "cohere2", "gemma2", "ministral3"]
 
 
 @pytest.mark.usefixtures("_interpreted_launches")
