@@ -1,10 +1,15 @@
-"""Random weights that talk like a model: sure of most tokens, and with an end.
+"""Random weights that talk like a model: sure of most tokens, open in some places, and with an end.
 
 Logits of random weights are so flat that samples part with their first token, and nothing ends.
-Two numbers of the head change that, both found by bisection on states that the model comes to by
-sampling from itself:
+Only made sharper, they soon go round in circles: where the greatest logit is far above all others a
+token has one successor, top-p leaves no way out, and all samples say the same for ever. So the head
+changes in three ways, each found by bisection on states that the model comes to by sampling from
+itself:
 
-- a scale of all logits, so that a token holds as many bits as asked for;
+- tokens come in sets of eight, which share one random row of the head. A scale of all logits makes
+  the model sure of the set;
+- within a set the first token is the only one, or, in so many sets that a token holds as many bits
+  as asked for, the others have a chance too: by a bias each, so the same in every state;
 - a bias of the end token, so that a sample is as long as asked for in the mean. The end token has
   random weights like any other and only more of a chance: in most states it is out of the question,
   in some it is what comes next. So lengths are near to geometric, samples that have drawn the same
@@ -35,9 +40,14 @@ TEMPERATURE, TOP_P = 0.8, 0.95  # at which samples have their mean length
 _DRAWN = SamplingSettings(temperature=TEMPERATURE, top_p=TOP_P)
 _INTO_STREAM = {"o_proj", "out_proj", "down_proj"}  # products that are added to a layer's input
 _ROUNDS = 3  # the first on random tokens, the others on drawn ones
-_WALKS, _FIRST_TOKENS, _STEPS = 32, 8, 25
+_WALKS, _FIRST_TOKENS, _STEPS = 32, 48, 32
 _HALVINGS = 20
-_MOST_BIAS = 1e3
+_MOST_BIAS = 1e4
+_SET = 8  # tokens
+_OPEN_BITS = 1.0  # of a choice in a set that leaves one
+_MOST_BITS = 2.5  # of which token of a set it is, in the mean
+_SET_SHARE = 0.25  # of the bits at least, those of which set comes next
+_NEVER = -30.0
 _FIGURES = "sharpened.json"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _BEFORE = (" ", "", " ", "\n    ")  # what words begin with; no usual stop string comes of it
@@ -111,27 +121,51 @@ def sharpen(model: PreTrainedModel, entropy_bits: float, mean_tokens: float) -> 
     """
     _make_constant_channel(model)
     head = model.get_output_embeddings().weight
-    head[:, 0] = 0.0
+    sets = (len(head) - 1) // _SET  # the end token is in none
+    numbers = torch.arange(len(head), device=head.device)
+    of_sets, member = (numbers - 1) % sets, (numbers - 1) // sets
     plain = head.float().clone()
+    plain[1:] = plain[1 + of_sets[1:]]
+    plain[:, 0] = 0.0
+    set_bits = max(entropy_bits * _SET_SHARE, entropy_bits - _MOST_BITS)
+    choices = _choices(member, of_sets / sets, entropy_bits - set_bits)
     head.zero_()  # the first tokens are drawn evenly
     for _ in range(_ROUNDS):
         states = _states(model)
         logits = states @ plain.T
-        exponent = bisect(partial(_certainty, logits), -entropy_bits, -8.0, 16.0)
-        logits *= 2**exponent
-        bias = 0.0
+        of_set = partial(_certainty, logits[:, 1 : 1 + sets])
+        exponent = bisect(of_set, -set_bits, -8.0, 16.0)
+        biases = choices / states[:, 0].mean()
+        logits = logits * 2**exponent + states[:, :1] * biases
         if mean_tokens:
             ends = partial(end_probability, logits, states[:, 0])
-            bias = bisect(ends, 1 / mean_tokens, -_MOST_BIAS, _MOST_BIAS)
+            biases[END] = bisect(ends, 1 / mean_tokens, -_MOST_BIAS, _MOST_BIAS)
         head.copy_(plain * 2**exponent)
-        head[END, 0] = bias
+        head[:, 0] = biases
     logits = _states(model) @ head.float().T
     return {
         "scale": 2**exponent,
-        "end_bias": bias,
+        "end_bias": float(biases[END]),
         "entropy_bits": entropy_of(logits),
         "end_probability": end_probability(logits, logits[:, 0], 0.0),
     }
+
+
+def _choices(member: Tensor, place: Tensor, bits: float) -> Tensor:
+    """What tokens lose, in nats, to the first of their set.
+
+    Args:
+        member: of each token, its number in its set.
+        place: of its set, 0 to 1: the first ones leave a choice.
+        bits: of a token in the mean.
+    """
+    open_bits = max(bits, _OPEN_BITS)
+    steps = torch.arange(_SET, dtype=torch.float32)[None]
+    step = bisect(lambda loss: -entropy_of(-loss * steps), -open_bits, 0.0, -_NEVER)
+    losses = torch.where(place < bits / open_bits, step * member, -_NEVER * member)
+    losses[member >= _SET] = -_NEVER
+    losses[member < 0] = 0.0  # the end token
+    return -losses
 
 
 def _make_constant_channel(model: PreTrainedModel) -> None:
