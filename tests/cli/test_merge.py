@@ -13,6 +13,7 @@ from hydragen_cli.options import flag_of
 from hydragen_cli.program import load
 from hydragen_tree.errors import InputError
 from tests.cli.test_sample import start, wait_for_lines
+from tests.forked import run_command
 from tests.judge.test_eval import command
 
 PROBLEM = """
@@ -34,20 +35,21 @@ _UNSTABLE = ("logprob", "sampled_logprob")  # in the last digits: sums depend on
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three problems; the whole run's file, and those of three shards, made side by side."""
+    """Three problems; the whole run's file, and those of three shards."""
     folder = tmp_path_factory.mktemp("merge")
     (folder / "problems").mkdir()
     for name, what, output in [("twice", "2n", 6), ("thrice", "3n", 9), ("next", "n + 1", 4)]:
         text = PROBLEM.format(id=name, what=what, output=output)
         (folder / "problems" / f"{name}.yaml").write_text(text)
-    runs = [start(folder, *RUN, "-o", "whole.jsonl")]
+    runs = [["-o", "whole.jsonl"]]
     runs += [
-        start(folder, *RUN, "--shard", f"{i}/3", "-o", f"shard-{i}.jsonl", "--max-rows", f"{9 * i}")
-        for i in (1, 2, 3)
+        ["--shard", f"{i}/3", "-o", f"shard-{i}.jsonl", "--max-rows", f"{9 * i}"] for i in (1, 2, 3)
     ]
-    for process in runs:
-        assert process.communicate(timeout=120) == ("", "")
-        assert process.returncode == 0
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("HYDRAGEN_")}
+    for options in runs:
+        env = {**kept, "XDG_CONFIG_HOME": os.devnull}
+        ran = run_command("run_sample", *RUN, *options, cwd=folder, env=env)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     return folder
 
 
@@ -61,7 +63,7 @@ def home(folder: Path, own_home: Path) -> Path:
 
 def hydragen(*args: str, code: int = 0) -> tuple[str, str]:
     """What a command writes to stdout and stderr."""
-    ran = subprocess.run(command("run", *args), capture_output=True, text=True)
+    ran = run_command("run", *args, cwd=Path.cwd())
     assert ran.returncode == code, ran.stderr
     return ran.stdout, ran.stderr
 

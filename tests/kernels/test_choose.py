@@ -29,6 +29,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "all": {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "min_p": 0.02},
 }
 
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+# a dtype changes how logits are read; the interpreter shows that at its largest size only
+SIZES = (
+    [(1, torch.float32), (33, torch.float32), *((1000, dtype) for dtype in DTYPES)]
+    if INTERPRETED
+    else [(vocab, dtype) for vocab in (1, 33, 1000, 50_257) for dtype in DTYPES]
+)
+
 
 def rows_of_logits(dtype: torch.dtype, vocab: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(vocab)
@@ -53,8 +61,7 @@ def needs_kernels(test: Callable[..., None]) -> Callable[..., None]:
 
 @needs_kernels
 @pytest.mark.filterwarnings("ignore:divide by zero encountered in log")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("vocab", [1, 33, 1000] if INTERPRETED else [1, 33, 1000, 50_257])
+@pytest.mark.parametrize(("vocab", "dtype"), SIZES, ids=str)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_choose(name: str, vocab: int, dtype: torch.dtype) -> None:
     settings = SETTINGS[name]
