@@ -160,14 +160,16 @@ class Residency:
 
     def _remove(self, segments: list[int]) -> None:
         """Takes out of the tree what nobody needs of these segments and of those above them."""
+        gone: set[int] = set()  # one may be above another of them
         for segment in segments:
-            while segment >= 0 and not self._is_needed(segment):
+            while segment >= 0 and segment not in gone and not self._is_needed(segment):
                 if self.table.slot[segment] >= 0:
                     self._idle.add(segment)  # the next prompt may share it
                     break
                 above = int(self.table.parent[segment])
                 self._idle.discard(segment)
                 self.trie.remove(segment)
+                gone.add(segment)
                 segment = above
 
     def _is_needed(self, segment: int) -> bool:

@@ -158,3 +158,43 @@ def test_numbers_are_used_again_when_prompts_have_left() -> None:
             tree.evict_unused(left)
     assert tree.table.size < 20
     assert len(tree.trie.segments) <= 7
+
+
+def test_what_hangs_from_a_greater_number_leaves_with_it() -> None:
+    """Numbers are given again: a segment's may be less than that of the one above it."""
+    first, second = np.array([1, 2, 3, 4], np.int32), np.array([5, 6, 7, 8], np.int32)
+    tree = residency(first, Sharing(LEAST, 6))
+    (leaf,) = tree.join([second])
+    for each in (0, leaf):
+        assert tree.place(tree.missing(each))
+    tree.finish(0)
+    tree.evict_unused(tree.trie.leaf_segments[[leaf]])
+    tree.finish(leaf)
+    (longer,) = tree.join([np.append(second, [9, 9, 9]).astype(np.int32)])
+    assert tree.trie.leaf_segments[longer] == 0 < tree.table.parent[0]
+    assert tree.place(tree.missing(longer))
+    tree.finish(longer)
+    tree.evict_unused(np.empty(0, np.int32))
+    assert not tree.trie.segments
+    assert not tree.pages
+
+
+def test_a_frozen_tail_leaves_with_the_one_below_it() -> None:
+    tree = residency(np.array([1, 2, 3, 4], np.int32), Sharing(LEAST, 6))
+    assert tree.place(tree.missing(0))
+
+    def frozen(segment: int) -> int:
+        pages = tree._cache.take(1)
+        tail = tree.freeze(segment, pages, PAGE)
+        tree._cache.release(pages)
+        assert tail is not None
+        return tail
+
+    frozen(0)
+    upper = frozen(0)
+    tree.evict_unused(np.array([upper], np.int32))
+    assert frozen(upper) < upper  # the number of the first
+    tree.evict_unused(np.array([0], np.int32))
+    assert tree.pages == 1
+    assert not tree.table.is_tail[: tree.table.size].any()
+    assert not tree.table.has_below(0)
