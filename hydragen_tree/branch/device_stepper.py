@@ -209,7 +209,8 @@ class DeviceStepper:
         self._pages.fill(self._pages.need(most, lengths, ahead, self._max_tokens))
         wait = self._decoder.launch(choice, steps, torch.stack(logits) if fresh else None)
         most, likely = steps * width + bool(fresh), steps * pace + bool(fresh)
-        rest = fresh, hidden, openings.known_rows, book.is_used.copy(), wait
+        known = openings.known_rows if steps else 0
+        rest = fresh, hidden, known, book.is_used.copy(), wait
         self._flights.append(Flight(self._launched, most, likely, *rest))
         self._launched += 1
         return True

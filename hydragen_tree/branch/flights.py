@@ -20,7 +20,7 @@ class Flight:
         likely: those that it should draw in it.
         fresh: of each row that draws from a prompt's logits in it, the slots of its samples.
         hidden: the same of all rows whose first tokens nobody had seen when it was launched.
-        known_rows: other rows that were known of then.
+        known_rows: other rows that were known of then; 0 where they take no step.
         slots: `[slots]` bool, those in use when it was launched.
         wait: gives the chunk.
     """

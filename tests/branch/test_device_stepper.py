@@ -296,3 +296,32 @@ def test_others_go_on_while_first_tokens_are_drawn(
     assert any(is_behind for _, is_behind, _ in rides)
     assert any(before[0] and one[1] for before, one in pairwise(launched))
     assert any(stuck == TOO_MANY_ROWS for *_, stuck in rides) == is_guess_low
+
+
+def test_rows_that_take_no_step_say_nothing_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps_of: list[int] = []  # of each chunk
+    growths: list[tuple[float, float]] = []  # before and after those with first tokens only
+    launch, take = Ahead.launch, DeviceStepper._take
+
+    def recorded(self: Ahead, choice: Any, steps: int, fresh: Any = None) -> Any:
+        steps_of.append(steps)
+        return launch(self, choice, steps, fresh)
+
+    def taken(self: DeviceStepper, flight: Any, chunk: Any) -> Any:
+        before = self._forecast._growth
+        progress = take(self, flight, chunk)
+        if not steps_of[flight.number]:
+            growths.append((before, self._forecast._growth))
+        return progress
+
+    monkeypatch.setattr(Ahead, "launch", recorded)
+    monkeypatch.setattr(DeviceStepper, "_take", taken)
+    for seed in range(3):
+        steps_of.clear()
+        run(
+            **{"prompts": 4, "n": 60, "n_pages": 1900, "max_rows": 240, "max_tokens": 22},
+            **{"vocabulary": 30, "together": 4, "p_end": 0.0, "greedy": False, "chunk": 8},
+            **{"pass_tokens": 100, "least_rows": 8, "seed": seed, "late": 3, "every": 3},
+        )
+    assert any(before >= forecast._FAST for before, _ in growths)
+    assert all(before == after for before, after in growths)
