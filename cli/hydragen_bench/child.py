@@ -48,6 +48,11 @@ def run_child(
             env={**os.environ, **environment},
         )
     if done.returncode:
-        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-        raise HydragenError("\n".join([f"{name} failed with exit code {done.returncode}:", *last]))
+        failed = f"{name} failed with exit code {done.returncode}:"
+        raise HydragenError("\n".join([failed, *last_lines(log)]))
     return [json.loads(line) for line in answered.read_text(encoding="utf-8").splitlines()]
+
+
+def last_lines(log: Path) -> list[str]:
+    """What a process wrote last, for messages."""
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]

@@ -60,6 +60,7 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "codellama-7b": _llama(4096, 11008, 32, 32, 32, 32016),
     "codellama-13b": _llama(5120, 13824, 40, 40, 40, 32016),
     "llama-3.1-8b": _llama(4096, 14336, 32, 32, 8, 128256),
+    "llama-3.1-70b": _llama(8192, 28672, 80, 64, 8, 128256),
     "smollm2-135m": _llama(576, 1536, 30, 9, 3, 49152),
     "llama-3.2-1b": _llama(2048, 8192, 16, 32, 8, 128256),
     "qwen2.5-7b": Qwen2Config(

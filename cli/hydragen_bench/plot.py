@@ -85,15 +85,18 @@ def _choose(axes: Any, figures: Figures) -> None:
 
 
 def _decode(axes: Any, figures: Figures) -> None:
-    """Tokens a second by batch: bars for what ran, markers for the yardsticks; or two modes."""
+    """Tokens a second by batch: bars for what ran, markers for the yardsticks; or steps of two."""
     rows = figures["rows"]
     title = f"{figures['architecture']}, random weights, {figures['device']}"
     labels = [
         f"{row['rows']} rows\n{row['prefix']} shared\n{row['new_tokens']} new" for row in rows
     ]
-    if "invariant_ms" in rows[0]:
-        modes = {"default": "default_ms", "batch-invariant": "invariant_ms"}
-        values = {name: [row[key] for row in rows] for name, key in modes.items()}
+    two = {"default": "default_ms", "batch-invariant": "invariant_ms"}
+    if "ranks" in figures:
+        two = {f"{figures['ranks']} devices": "step_ms", "one": "alone_ms"}
+        title += f", {figures['layers']} layers"
+    if {*two.values()} <= rows[0].keys():
+        values = {name: [row[key] for row in rows] for name, key in two.items()}
         _bars(axes, labels, values, ".2f")
         axes.set_ylabel("milliseconds a step")
         _finish(axes, title, "y")

@@ -35,7 +35,7 @@ from hydragen_tree.trie.trie import Trie
 
 PAGE_TOKENS = 64
 _PREFILL_TOKENS = 8192
-_SPARE_BYTES = 4 << 30  # for activations and partials
+SPARE_BYTES = 4 << 30  # for activations and partials
 _CHECKED_ROWS = 16
 # Of logits after all layers, against plain torch on the same cache, with keys and values in 16 bits
 # (in bf16 they were 4 to 5 % apart after 40 layers; a mistake makes it 100) and in 8: there the
@@ -113,12 +113,12 @@ class Rig:
         Raises:
             CapacityError: there is no room for any.
         """
-        free = free_memory_bytes(self.model.device) - _SPARE_BYTES
+        free = free_memory_bytes(self.model.device) - SPARE_BYTES
         free -= _places(rows).total * self.shape.state_bytes
         if free < self.shape.token_bytes:
             raise CapacityError(
                 f"{max(0, free)} bytes are left for keys and values beside the weights and "
-                f"{_SPARE_BYTES >> 30} GiB for activations; choose a smaller --architecture"
+                f"{SPARE_BYTES >> 30} GiB for activations; choose a smaller --architecture"
             )
         return free // self.shape.token_bytes
 

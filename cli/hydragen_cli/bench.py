@@ -51,7 +51,8 @@ _ONLY = {
     "repeats": (Bench.run,),
     "keep-weights": (Bench.run,),
     "devices": (Bench.run,),
-    "tensor-parallel": (Bench.run,),
+    "tensor-parallel": (Bench.decode, Bench.run),
+    "layers": (Bench.decode,),
     "weights": (Bench.decode, Bench.run),
     "dtype": (Bench.invariance,),
     "stack": (Bench.stack,),
@@ -157,7 +158,19 @@ def bench(
         ),
     ] = None,
     tensor_parallel: Annotated[
-        int | None, typer.Option(metavar="N", min=2, help="run: N devices have the model together.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            help="run: N devices have the model together. decode: the steps of N ranks, beside "
+            "those of one device.",
+        ),
+    ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="decode --tensor-parallel: the first N layers, of a large one."
+        ),
     ] = None,
     weights: Annotated[
         Literal["fp8", "int8", "bfloat16"] | None,
@@ -220,6 +233,7 @@ def bench(
         "keep-weights": keep_weights,
         "devices": devices,
         "tensor-parallel": tensor_parallel,
+        "layers": layers,
         "weights": weights,
         "dtype": dtype,
         "stack": stack,
@@ -262,6 +276,13 @@ def _check(
         raise InputError("a peer is measured with weights as they are", setting="weights")
     if given["weights"] not in (None, "fp8") and name is Bench.decode:
         raise InputError("on a GPU, expected fp8", setting="weights", value=given["weights"])
+    if given["layers"] and not given["tensor-parallel"]:
+        raise InputError("is for models of several devices, --tensor-parallel N", setting="layers")
+    for other in ("against", "kv-dtype", "weights", "batch-invariant"):
+        if name is Bench.decode and given["tensor-parallel"] and given[other]:
+            raise InputError(
+                f"compares ranks with one device, without --{other}", setting="tensor_parallel"
+            )
     for other in ("against", "kv-dtype", "weights"):
         if name is Bench.decode and given["batch-invariant"] and given[other]:
             raise InputError(

@@ -55,6 +55,11 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
     if name == "tree":
         return tree.run(architecture or "codellama-7b", given["full"])
     batches = [Point(*point) for point in points]
+    if given["tensor-parallel"]:
+        from hydragen_bench import rank_steps
+
+        ranks, layers = given["tensor-parallel"], given["layers"]
+        return rank_steps.run(architecture or "llama-3.1-8b", ranks, batches, layers)
     if given["batch-invariant"]:
         from hydragen_bench import order_cost
 

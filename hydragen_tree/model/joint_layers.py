@@ -145,6 +145,11 @@ def join_sums(model: PreTrainedModel, ranks: Ranks) -> int:
     return 0
 
 
+def joined_sums(model: PreTrainedModel) -> int:
+    """How many sums of a model go with what follows them, where there is room for their parts."""
+    return sum(isinstance(module, _PartLinear) for module in model.modules())
+
+
 def _sums_of(layer: nn.Module) -> tuple[str, ...]:
     """Names of the two linear layers that a layer sums up behind, in turn; else none."""
     names = [

@@ -125,10 +125,10 @@ def _fastest(ranks: Agreement, device: torch.device, ways: Mapping[str, Way]) ->
     for size in SIZES:
         x = torch.randn(size // 2, generator=generator, device=device).bfloat16()
         expected = _by_nccl(x.clone())
-        times = {"nccl": _time_ms(_by_nccl, x.clone())}
+        times = {"nccl": sum_ms(_by_nccl, x.clone())}
         for name, way in ways.items():
             if _is_right(ranks, way, x, expected):
-                times[name] = _time_ms(way, x)
+                times[name] = sum_ms(way, x)
         best = ranks.agree(partial(min, times, key=times.__getitem__))
         if best in ways:
             found[size] = ways[best]
@@ -152,8 +152,13 @@ def _is_right(ranks: Agreement, way: Way, x: Tensor, expected: Tensor) -> bool:
     return bool(ranks.least(int(is_near and is_same)))
 
 
-def _time_ms(way: Way, x: Tensor) -> float:
-    """Milliseconds of sums in a captured graph, as steps have them."""
+def sum_ms(way: Way, x: Tensor) -> float:
+    """Milliseconds of a sum, the mean of some in a captured graph, as steps have them.
+
+    Args:
+        way: on all ranks at once, in inference mode.
+        x: on a GPU.
+    """
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(x.device)
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -169,4 +174,4 @@ def _time_ms(way: Way, x: Tensor) -> float:
     graph.replay()
     end.record()
     end.synchronize()
-    return float(begin.elapsed_time(end))
+    return float(begin.elapsed_time(end)) / _REPEATS

@@ -103,6 +103,12 @@ class Ranks:
             dist.all_reduce(x)
         return x
 
+    def sums_by(self, x: Tensor) -> str:
+        """What `sum_up` has such tensors summed by: `symmetric memory`, `nccl` or `gloo`."""
+        if self._peers is not None and self._peers.way(x) is not None:
+            return "symmetric memory"
+        return "nccl" if x.is_cuda else "gloo"
+
     def agree(self, decide: Callable[[], T]) -> T:
         """What rank 0 decides; the others are not asked.
 

@@ -135,11 +135,11 @@ def _divided(model: str, config: PreTrainedConfig, ranks: int) -> PreTrainedConf
 
 def _check_plan(model: str, config: PreTrainedConfig, part: PreTrainedConfig, ranks: int) -> None:
     """Whether the plan splits just what fewer heads and a narrower layer make smaller."""
-    whole, own = (_without_weights(each) for each in (config, part))
+    whole, own = (without_weights(each) for each in (config, part))
     sizes = {name: tuple(weight.shape) for name, weight in own.named_parameters()}
     for name, weight in whole.named_parameters():
         expected = list(weight.shape)
-        dim = _split_dim(whole, name)
+        dim = split_dim(whole, name)
         if dim is not None:
             expected[dim] //= ranks
         if sizes.get(name) != tuple(expected):
@@ -180,7 +180,7 @@ def load_part(
     if not Path(path).is_dir():
         kinds = ["*.safetensors", "*.json"]
         folder = snapshot_download(path, revision=revision, allow_patterns=kinds)
-    own = _without_weights(config)
+    own = without_weights(config)
     sizes = {name: tuple(weight.shape) for name, weight in own.named_parameters()}
     parts = _Parts(source_name, Path(folder), sizes, ranks)
     nothing = torch.zeros((), dtype=dtype)  # takes no memory, however it is expanded
@@ -289,14 +289,20 @@ def _fill(name: str, model: PreTrainedModel, parts: _Parts, device: torch.device
         raise _other_names(name, lacking)
 
 
-def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of a configuration that takes no memory."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model
 
 
-def _split_dim(model: PreTrainedModel, parameter: str) -> int | None:
-    """The dimension in which ranks have parts of a parameter; None: they have it whole."""
+def split_dim(model: PreTrainedModel, parameter: str) -> int | None:
+    """The dimension in which ranks have parts of a parameter; None: they have it whole.
+
+    Args:
+        model: a whole one or a part, before `sum_rows`.
+        parameter: its name.
+    """
     module, _, kind = parameter.rpartition(".")
     style = _style(model, module)
     if style == _BY_OUTPUTS:
