@@ -168,7 +168,8 @@ def test_steps_of_a_hybrid_equal_the_hosts(monkeypatch: pytest.MonkeyPatch) -> N
     loop = own.run([rig.random_prompt(20, 97)], 4, settings, 4, cache, decoder)
     rig.fork(loop)
     assert own._error(loop) == pytest.approx(own._error(loop), abs=1e-6)
-    assert own._error(loop) < 1e-2
+    # in bf16 this model's logits are 0.5 to 0.6 % off those of float32, on each of the two sides
+    assert own._error(loop) < (1e-5 if INTERPRETED else 2e-2)
 
 
 def test_steps_that_fork_are_counted() -> None:
