@@ -54,7 +54,7 @@ def main(job: str, rank: int, answers: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     asked = json.loads(Path(job).read_text(encoding="utf-8"))
     try:
-        with Path(answers).open("a", encoding="utf-8") as file:
+        with Path(answers).open("a", buffering=1, encoding="utf-8") as file:  # line by line
             _measure(asked, Ranks(rank, asked["size"], asked["meeting"]), file.write)
     except HydragenError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
