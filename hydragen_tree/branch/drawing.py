@@ -67,7 +67,8 @@ def filtered(logits: Tensor, settings: SamplingSettings, *, ordered: bool = Fals
     Returns:
         `[rows, vocabulary]` probabilities, float32; 0 where a token was filtered out.
 
-    Source: the logits processors of transformers, whose order and ties these are.
+    Source: the logits processors of transformers, whose order and ties these are, but for top-p:
+    it keeps equal probabilities together.
     """
     softmax = _ordered_softmax if ordered else _softmax
     scores = _scores(logits.float(), settings.temperature)
