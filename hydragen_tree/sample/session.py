@@ -18,6 +18,7 @@ def session_figures(sampler: Sampler, first: Prompt) -> dict[str, Any]:
         **asdict(sampler.stats),
         "elapsed_s": round(sampler.stats.elapsed_s, 3),
         "attention": sampler.backend,
+        "max_rows": sampler.max_rows,
     }
     if why := sampler.why_slower:
         figures["attention_slower"] = why

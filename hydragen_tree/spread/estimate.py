@@ -6,18 +6,12 @@ other workers have nothing left to give. That, and the time until weights are th
 are idle for.
 """
 
-import heapq
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import asdict, dataclass
 
 from hydragen_tree.sample.shard import sample_ranges
-from hydragen_tree.spread.pace import Pace
+from hydragen_tree.spread.pace import Drawn, Pace, Share, tasks_below
 from hydragen_tree.spread.work_list import WorkList, missing_samples
 from hydragen_tree.trie.outline import Outline
-
-_FOLLOWED = 100_000  # samples of a worker at the most; those before them are drawn at full speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +89,12 @@ def estimate(
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
-    """The worker with the most to do; `busy_s` is its time at full speed."""
+class _Drawn(Drawn):
+    """The worker with the most to do, and what all have together."""
 
-    seconds: float
-    busy_s: float
-    running_out_s: float
     samples: int
     pieces: int
     prefill_tokens: int
-    mean_tokens: float
 
 
 def _drawn(outline: Outline, workers: int, max_tokens: int, max_rows: int, pace: Pace) -> _Drawn:
@@ -118,50 +108,18 @@ def _drawn(outline: Outline, workers: int, max_tokens: int, max_rows: int, pace:
     pieces, n_tasks = 0, 0
     while (piece := work.take()) is not None:
         pieces, n_tasks = pieces + 1, n_tasks + len(piece.indices)
-    samples = -(-work.n_samples // workers)
-    lengths = _lengths(samples, max_tokens, pace)
-    steps = _rows_by_step(lengths[-_FOLLOWED:], max_rows) * pace.rows_a_token
-    mean, tail = float(lengths.mean()), float(lengths.mean()) / 2
-    # Depth-first, a batch is below so many of the tasks.
-    below = min(max(1.0, max_rows / outline.n), len(ranges))
-    own = below * distinct, outline.exact.n_prompt_tokens / len(outline.prompts), tail
-    seconds = pace.step_s(steps, *own)
-    full_s = float(pace.step_s(np.array([max_rows * pace.rows_a_token]), *own)[0])
-    full_rate = max_rows * pace.rows_a_token / full_s
-    before_s = float(lengths[:-_FOLLOWED].sum()) * pace.rows_a_token / full_rate
     prefill = round(n_tasks * distinct)
-    prefill_s = pace.prefill_s(prefill / workers)
-    is_full = steps >= max_rows * pace.rows_a_token * 0.999
-    last_full = int(np.flatnonzero(is_full)[-1]) if is_full.any() else -1
-    work_s = before_s + prefill_s + float(steps.sum()) / full_rate
-    drawn_s = before_s + prefill_s + float(seconds.sum())
+    share = Share(
+        samples=-(-work.n_samples // workers),
+        max_tokens=max_tokens,
+        max_rows=max_rows,
+        held=tasks_below(max_rows, outline.n, len(ranges)) * distinct,
+        prompt=outline.exact.n_prompt_tokens / len(outline.prompts),
+        prefill=prefill / workers,
+    )
     return _Drawn(
-        seconds=drawn_s,
-        busy_s=min(work_s, drawn_s),
-        running_out_s=float(seconds[last_full + 1 :].sum()),
+        **asdict(pace.draw(share)),
         samples=work.n_samples,
         pieces=pieces,
         prefill_tokens=prefill,
-        mean_tokens=mean,
     )
-
-
-def _lengths(samples: int, max_tokens: int, pace: Pace) -> NDArray[np.int64]:
-    """Tokens of so many samples: like those of an earlier run, or of any length alike."""
-    rng = np.random.default_rng(0)
-    if pace.lengths is None:
-        return rng.integers(1, max_tokens + 1, samples)
-    drawn: NDArray[np.int64] = np.minimum(rng.choice(pace.lengths, samples), max_tokens)
-    return drawn
-
-
-def _rows_by_step(lengths: NDArray[np.int64], max_rows: int) -> NDArray[np.float64]:
-    """Rows of every step, where each sample takes the first row that is free."""
-    free = [0] * min(max_rows, lengths.size)
-    changes = np.zeros(int(lengths.sum()) // len(free) + int(lengths.max()) + 2, np.int64)
-    for length in lengths.tolist():
-        start = heapq.heappop(free)
-        heapq.heappush(free, start + length)
-        changes[start] += 1
-        changes[start + length] -= 1
-    return changes.cumsum()[: max(free)].astype(np.float64)

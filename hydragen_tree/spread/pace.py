@@ -3,9 +3,11 @@
 A step reads all weights once, or multiplies by them for as long as its rows need, whichever is
 more; likewise the keys and values of its prompts; it reads those of its tails; and every layer has
 a share that does not depend on anything. What the constants leave out, an earlier run of the same
-model shows: its time over the time that they give for it, one factor.
+model shows: its time over the time that they give for it, one factor. Both follow a worker through
+its samples, step by step: so an earlier run is estimated as it was.
 """
 
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -76,6 +78,47 @@ CPU = DeviceConstants(
     start_s=8.0,
     load=1e9,
 )
+
+
+_FOLLOWED = 100_000  # samples of a worker at the most; those before them are drawn at full speed
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one worker draws of a run.
+
+    Attributes:
+        samples: how many.
+        max_tokens: of each.
+        max_rows: of its batch.
+        held: distinct tokens of the prompts that a batch is below.
+        prompt: tokens of a sample's prompt, in the mean.
+        prefill: prompt tokens that it computes.
+    """
+
+    samples: int
+    max_tokens: int
+    max_rows: int
+    held: float
+    prompt: float
+    prefill: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """How long that takes.
+
+    Attributes:
+        seconds: in all.
+        busy_s: the same, had all steps been at full speed.
+        running_out_s: of `seconds`, that in which the batch is not full any more.
+        mean_tokens: of a sample.
+    """
+
+    seconds: float
+    busy_s: float
+    running_out_s: float
+    mean_tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +215,27 @@ class Pace:
         own = self.device
         return self.factor * 2 * self.parameters * tokens / own.flops / own.reached
 
+    def draw(self, share: Share) -> Drawn:
+        """Follows a worker: its rows are full until nothing waits, then end one after the other."""
+        lengths = _lengths(share.samples, share.max_tokens, self.lengths)
+        mean = float(lengths.mean())
+        steps = _rows_by_step(lengths[-_FOLLOWED:], share.max_rows) * self.rows_a_token
+        own = share.held, share.prompt, mean / 2
+        seconds = self.step_s(steps, *own)
+        full_rows = share.max_rows * self.rows_a_token
+        full_rate = full_rows / float(self.step_s(np.array([full_rows]), *own)[0])
+        before_s = float(lengths[:-_FOLLOWED].sum()) * self.rows_a_token / full_rate
+        before_s += self.prefill_s(share.prefill)
+        is_full = steps >= full_rows * 0.999
+        last_full = int(np.flatnonzero(is_full)[-1]) if is_full.any() else -1
+        drawn_s = before_s + float(seconds.sum())
+        return Drawn(
+            seconds=drawn_s,
+            busy_s=min(before_s + float(steps.sum()) / full_rate, drawn_s),
+            running_out_s=float(seconds[last_full + 1 :].sum()),
+            mean_tokens=mean,
+        )
+
     def like(self, samples: Path, fingerprint: Mapping[str, str]) -> "Pace":
         """The pace of an earlier run's workers, and its samples' lengths.
 
@@ -201,29 +265,67 @@ class Pace:
         if not lengths.sum():
             raise InputError("says of no sample how long it is", setting="like", value=samples)
         workers = len(figures.get("workers", {})) or 1
-        measured = replace(self, lengths=lengths)
+        rows_a_token = figures["rows_computed"] / figures["tokens_sampled"]
+        measured = replace(self, lengths=lengths, rows_a_token=rows_a_token)
+        share = _share(figures, workers, len({each.task_id for each in read}), int(lengths.max()))
         # Its session begins when all is imported; processes of its own import within it.
         before_s = 0.0 if "workers" in figures else self.device.start_s
         return replace(
             measured,
-            factor=figures["elapsed_s"] / measured._constant_s(figures, workers),
+            factor=figures["elapsed_s"] / measured.draw(share).seconds,
             start_s=before_s + max(0.0, _took_s(ended[-1]) - figures["elapsed_s"]),
-            rows_a_token=figures["rows_computed"] / figures["tokens_sampled"],
             origin=f"{samples.name}, {workers} at a time: its time over that by the constants of "
             f"{self.device.where}",
         )
 
-    def _constant_s(self, figures: Mapping[str, Any], workers: int) -> float:
-        """Seconds that the constants alone give for a run."""
-        assert self.lengths is not None
-        steps = figures["steps_host"] + figures["steps_device"]
-        rows = np.array([figures["rows_computed"] / steps])
-        in_batch = min(1.0, float(rows[0]) * workers / max(1, figures["samples_done"]))
-        held = figures["prompt_tokens"] * in_batch
-        prompt = figures["prompt_tokens_unshared"] / max(1, figures["samples_done"])
-        step_s = self.step_s(rows, held, prompt, float(self.lengths.mean()) / 2)
-        total = steps * float(step_s[0]) + self.prefill_s(figures["prefilled_tokens"])
-        return float(total / workers)
+
+def tasks_below(max_rows: int, n: float, tasks: int) -> float:
+    """Tasks that a batch has at a time, depth-first.
+
+    Args:
+        max_rows: of the batch.
+        n: samples of a task.
+        tasks: of the run.
+    """
+    return min(max(1.0, max_rows / n), tasks)
+
+
+def _share(figures: Mapping[str, Any], workers: int, tasks: int, max_tokens: int) -> Share:
+    """What each worker drew of a run, by its figures."""
+    done = max(1, figures["samples_done"])
+    steps = figures["steps_host"] + figures["steps_device"]
+    # Of runs that did not keep it: what a step had in the mean.
+    max_rows = figures.get("max_rows") or max(1, round(figures["tokens_sampled"] / steps))
+    return Share(
+        samples=-(-done // workers),
+        max_tokens=max_tokens,
+        max_rows=max_rows,
+        held=tasks_below(max_rows, done / tasks, tasks) * figures["prompt_tokens"] / tasks,
+        prompt=figures["prompt_tokens_unshared"] / done,
+        prefill=figures["prefilled_tokens"] / workers,
+    )
+
+
+def _lengths(samples: int, max_tokens: int, known: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Tokens of so many samples: those of an earlier run, each as often; or of any length alike."""
+    rng = np.random.default_rng(0)
+    if known is None:
+        return rng.integers(1, max_tokens + 1, samples)
+    places = (2 * np.arange(samples) + 1) * known.size // (2 * samples)
+    drawn: NDArray[np.int64] = np.minimum(rng.permutation(known[places]), max_tokens)
+    return drawn
+
+
+def _rows_by_step(lengths: NDArray[np.int64], max_rows: int) -> NDArray[np.float64]:
+    """Rows of every step, where each sample takes the first row that is free."""
+    free = [0] * min(max_rows, lengths.size)
+    changes = np.zeros(int(lengths.sum()) // len(free) + int(lengths.max()) + 2, np.int64)
+    for length in lengths.tolist():
+        start = heapq.heappop(free)
+        heapq.heappush(free, start + length)
+        changes[start] += 1
+        changes[start + length] -= 1
+    return changes.cumsum()[: max(free)].astype(np.float64)
 
 
 def _took_s(session: Mapping[str, Any]) -> float:

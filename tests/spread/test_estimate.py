@@ -35,12 +35,16 @@ def sampler(random_model: Path) -> Sampler:
 @pytest.fixture(scope="module")
 def earlier(sampler: Sampler, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The samples of a run that came to its end."""
-    path = tmp_path_factory.mktemp("earlier") / "samples.jsonl"
+    return drawn(sampler, N, tmp_path_factory.mktemp("earlier"))
+
+
+def drawn(sampler: Sampler, n: int, folder: Path) -> Path:
+    path = folder / "samples.jsonl"
     with SampleWriter(path) as writer:
         model = sampler.fingerprint
-        whole = Manifest.describe(prompts(), n=N, settings=SETTINGS, model=model, problems={})
+        whole = Manifest.describe(prompts(), n=n, settings=SETTINGS, model=model, problems={})
         writer.begin(whole)
-        run(prompts(), N, sampler=sampler, settings=SETTINGS, keep=writer.write)
+        run(prompts(), n, sampler=sampler, settings=SETTINGS, keep=writer.write)
         writer.finish(session_figures(sampler, prompts()[0]))
     return path
 
@@ -52,16 +56,35 @@ def of(sampler: Sampler, n: int, workers: int, pace: Pace) -> Estimate:
     )
 
 
-def test_a_run_is_estimated_as_long_as_it_took(sampler: Sampler, earlier: Path) -> None:
-    pace = Pace.of(sampler.source).like(earlier, sampler.fingerprint)
-    found = of(sampler, N, 1, pace)
-    took_s = Manifest.read(earlier.with_name("samples.jsonl.manifest.json")).sessions[0]["figures"][
-        "elapsed_s"
-    ]
-    assert found.draw_s == pytest.approx(took_s, rel=0.3)
-    assert found.samples == 3 * N
+@pytest.mark.parametrize("n", [4, N])
+def test_a_run_is_estimated_as_long_as_it_took(n: int, sampler: Sampler, tmp_path: Path) -> None:
+    """A short one too, that is running out for most of its time."""
+    pace = Pace.of(sampler.source).like(drawn(sampler, n, tmp_path), sampler.fingerprint)
+    found = of(sampler, n, 1, pace)
+    took_s = figures_of(tmp_path)["elapsed_s"]
+    assert found.draw_s == pytest.approx(took_s, rel=0.02)
+    assert (found.running_out_s > 0.4 * found.draw_s) == (n == 4)
+    assert found.samples == 3 * n
     assert found.speed_up == 1.0
     assert found.start_s >= CPU.start_s  # its session began when all was imported
+
+
+def test_a_run_that_did_not_keep_its_rows_tells_them_by_its_steps(
+    sampler: Sampler, earlier: Path, tmp_path: Path
+) -> None:
+    known = Pace.of(sampler.source).like(earlier, sampler.fingerprint)
+    for file in earlier.parent.glob("samples*"):
+        text = file.read_text().replace(f'"max_rows": {ROWS}', '"other": 0')
+        (tmp_path / file.name).write_text(text)
+    assert "max_rows" not in figures_of(tmp_path)
+    told = Pace.of(sampler.source).like(tmp_path / earlier.name, sampler.fingerprint)
+    assert told.factor == pytest.approx(known.factor, rel=0.3)
+
+
+def figures_of(folder: Path) -> dict[str, Any]:
+    manifest = Manifest.read(folder / "samples.jsonl.manifest.json")
+    figures: dict[str, Any] = manifest.sessions[0]["figures"]
+    return figures
 
 
 def test_many_workers_are_as_many_times_as_fast_but_for_what_they_are_idle(
