@@ -23,7 +23,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     config.layer_types = ["full_attention"] * 3
     monkeypatch.setitem(configs.CONFIGS, "small", config)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of ranks
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(rank_steps, "_LAST_WORDS_S", 1.0)
     monkeypatch.setattr(decode, "CHUNK_STEPS", 2)
     few = "from hydragen_tree.branch import device_stepper; device_stepper.CHUNK_STEPS = 2; "
