@@ -34,7 +34,7 @@ def gguf_of(source: ModelSource, folder: Path, kind: str) -> Path:
         kind: of its matrices: `BF16`, `F32` or `Q8_0`.
 
     Raises:
-        InputError: the package gguf is not there, or the model is no Llama.
+        InputError: the package gguf is not there, or the model is no plain Llama.
     """
     if source.gguf is not None:
         return Path(source.path) / source.gguf
@@ -53,6 +53,12 @@ def gguf_of(source: ModelSource, folder: Path, kind: str) -> Path:
             setting="model",
             value=source.name,
         )
+    if why := _not_written(source):
+        raise InputError(
+            f"a GGUF file of it is not written here, as it has {why}; name a --model that is one",
+            setting="model",
+            value=source.name,
+        )
     path = folder / f"{kind}.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     _add_configuration(writer, source)
@@ -63,6 +69,18 @@ def gguf_of(source: ModelSource, folder: Path, kind: str) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _not_written(source: ModelSource) -> str | None:
+    """What of a Llama llama.cpp would not find in the file, and compute another model without."""
+    config, form = source.config, source.config.rope_parameters["rope_type"]
+    if form != "default":
+        return f"rotary positions of the form {form}"
+    if config.attention_bias or config.mlp_bias:
+        return "biases"
+    if source.shape.head_dim * config.num_attention_heads != config.hidden_size:
+        return "heads that together are wider than a layer, or narrower"
+    return None
 
 
 def _add_configuration(writer: Any, source: ModelSource) -> None:

@@ -2,13 +2,16 @@
 
 import importlib.util
 import shutil
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from hydragen_bench.gguf_file import gguf_of
-from hydragen_tree.errors import ModelError
+from hydragen_tree.errors import InputError, ModelError
 from hydragen_tree.model.fingerprint import fingerprint
 from hydragen_tree.model.loading import find_model, load_tokenizer, load_weights
 
@@ -41,6 +44,27 @@ def test_a_gguf_file_is_the_model_it_was_made_of(tmp_path: Path) -> None:
         stream.seek(-4, 2)
         stream.write(b"\0\0\1\0")
     assert fingerprint(source)["sha256"] != before
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "the form llama3"),
+        ({"attention_bias": True}, "biases"),
+        ({"hidden_size": 48}, "heads"),
+    ],
+    ids=["rotary", "biases", "heads"],
+)
+def test_what_a_file_would_not_say_is_refused(
+    changed: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf")
+    source = find_model("tiny", device="cpu")
+    config = deepcopy(source.config)
+    for name, value in changed.items():
+        setattr(config, name, value)
+    with pytest.raises(InputError, match=why):
+        gguf_of(replace(source, config=config), tmp_path, "F32")
 
 
 def test_without_its_packages_the_remedy_is_named(
