@@ -35,6 +35,7 @@ from hydragen_bench.configs import (
 )
 from hydragen_bench.forks import forks_tokens, measure_forks
 from hydragen_bench.peer_vllm import Vllm
+from hydragen_bench.peers import Peer
 from hydragen_bench.rig import (
     PAGE_TOKENS,
     Rig,
@@ -289,7 +290,7 @@ def run(
     points: Sequence[Point] = (),
     in_fp8: bool = False,
     weights_in_fp8: bool = False,
-    vllm_python: str | None = None,
+    peer: Peer | None = None,
 ) -> dict[str, Any]:
     """Measures, prints a table and returns its figures.
 
@@ -298,7 +299,7 @@ def run(
         points: the batches; none: those of the architecture.
         in_fp8: keep keys and values in fp8.
         weights_in_fp8: linear layers but the head multiply fp8.
-        vllm_python: the Python that has vLLM, to measure that too.
+        peer: vLLM, to measure that too.
 
     Raises:
         InputError: a batch has too few new tokens to time.
@@ -308,8 +309,8 @@ def run(
     check_points(points)
     ceilings = measure_ceilings(weights_in_fp8)
     vllm = None
-    if vllm_python is not None:  # first: it needs the memory for itself
-        vllm = peer_vllm.measure(name, points, vllm_python)
+    if peer is not None:  # first: it needs the memory for itself
+        vllm = peer_vllm.measure(name, points, peer)
     kept = ", keys and values in fp8" if in_fp8 else ""
     weights = random_weights(name)
     error = quantise_weights(weights) if weights_in_fp8 else None

@@ -1,22 +1,27 @@
-"""vLLM beside us: the same random weights and prompts, as many samples, on the same card.
+"""vLLM beside us: the same random weights and prompts, as many samples, on the same cards.
 
-Prefix caching and cascade attention are on, all else is vLLM's default. It runs in a process of its
-own, before our model is there, so that each has the memory for itself; that process may use
-another Python, since vLLM wants a torch of its own. A run of one token, its prefix cached, is
-subtracted from one of 129: tokens a second are those of 128 decode steps, as in the other columns.
+Prefix caching is on, and cascade attention where its older runner is asked for; all else is vLLM's
+default. It runs in a process of its own, while our model is not there, so that each has the memory
+for itself; that process may use another Python, since vLLM wants a torch of its own. A run of one
+token, its prefix cached, is subtracted from one of 129: tokens a second are those of 128 decode
+steps, as in the other columns.
 """
 
 import gc
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from transformers import PreTrainedConfig
 
 from hydragen_bench.configs import CONFIGS, Point, random_weights
 from hydragen_bench.peers import Peer, run_peer
 from hydragen_bench.rig import random_prompt
+from hydragen_bench.timing import bench_dtype
+from hydragen_tree.model.tensor_parallel import without_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Vllm:
 
     Attributes:
         version: vLLM's.
-        cascade: whether it has cascade attention.
+        cascade: whether it was asked for cascade attention, and has it.
         tokens_s: tokens a second by batch.
     """
 
@@ -35,31 +40,39 @@ class Vllm:
 
     def __str__(self) -> str:
         """As printed above the table."""
-        cascade = "on" if self.cascade else "not in this version"
+        cascade = "on" if self.cascade else "off"
         return (
             f"vllm {self.version}: prefix caching on, cascade attention {cascade}; the run of one "
             "token is subtracted"
         )
 
 
-def measure(name: str, points: Sequence[Point], python: str) -> Vllm:
+def measure(
+    name: str,
+    points: Sequence[Point],
+    peer: Peer,
+    ranks: int = 1,
+    config: PreTrainedConfig | None = None,
+) -> Vllm:
     """Runs all points.
 
     Args:
         name: of the architecture.
         points: the batches.
-        python: that has vLLM.
+        peer: vLLM, by default or with cascade attention.
+        ranks: devices that have the model together.
+        config: of the model, if it is too large to be written to files: vLLM makes up weights of
+            its own.
 
     Raises:
         HydragenError: vLLM failed; the message ends with its last lines.
     """
     with TemporaryDirectory(prefix="hydragen-vllm-") as place:
         folder = Path(place)
-        model = random_weights(name)
-        model.save_pretrained(folder / "model")
-        del model
-        gc.collect()
-        torch.cuda.empty_cache()
+        if config is None:
+            _save_weights(name, folder / "model")
+        else:
+            _save_config(config, folder / "model")
         vocabulary = int(CONFIGS[name].vocab_size)
         asked = [
             {
@@ -69,10 +82,31 @@ def measure(name: str, points: Sequence[Point], python: str) -> Vllm:
             }
             for point in points
         ]
-        job = {"model": str(folder / "model"), "points": asked}
-        engine, *answers = run_peer(Peer("vllm", python), job, folder)
+        job = {
+            "model": str(folder / "model"),
+            "made_up": config is not None,
+            "points": asked,
+            "cascade": peer.name == "vllm-cascade",
+            "tensor_parallel": ranks,
+        }
+        engine, *answers = run_peer(peer, job, folder)
     speeds = {
         point: point.rows * point.new_tokens / (answer["seconds"] - answer["prefill_s"])
         for point, answer in zip(points, answers, strict=True)
     }
     return Vllm(engine["version"], engine["cascade"], speeds)
+
+
+def _save_weights(name: str, place: Path) -> None:
+    model = random_weights(name)
+    model.save_pretrained(place)
+    del model
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _save_config(config: PreTrainedConfig, place: Path) -> None:
+    own = deepcopy(config)
+    own.architectures = [type(without_weights(config)).__name__]
+    own.dtype = bench_dtype()
+    own.save_pretrained(place)

@@ -6,6 +6,8 @@
     library the same by NCCL, or by gloo on a CPU
     one     a step of the whole model on one of the devices, in the same run, where memory holds it;
             and how many times as long that takes
+    vllm    on request: tokens a second of vLLM on as many devices, with weights that it makes up,
+            and how many times as many ours are, see `peer_vllm.py`
 
 Weights are random. Ranks are processes that meet as those of a run do, with the same environment
 (`rank_child.py`). Each compares a step's logits with plain torch before it is timed.
@@ -18,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,9 +29,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from hydragen_bench import peer_vllm
 from hydragen_bench.child import last_lines
 from hydragen_bench.configs import CONFIGS, Point, points_of
 from hydragen_bench.decode import check_points
+from hydragen_bench.peers import Peer
 from hydragen_bench.table import line
 from hydragen_bench.timing import bench_device, bench_dtype
 from hydragen_kernels.inputs import dtype_name
@@ -47,7 +51,7 @@ _START = (
     "main(sys.argv[1], int(sys.argv[2]), sys.argv[3])"
 )
 _HEADING = ("rows", "prefix", "new", "prefill_s", "step_ms", "tokens/s", "sums_ms", "library")
-HEADING = line((*_HEADING, "one_ms", "ratio"))
+HEADING = line((*_HEADING, "one_ms", "ratio", "vllm", "ratio"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Row:
         library_ms: the same by NCCL, or gloo.
         alone_ms: milliseconds of a step on one device; None: its memory does not hold that.
         ratio: how many times as fast as one device the ranks are together; likewise.
+        vllm_tokens_s: tokens a second of vLLM; None: it was not asked for.
     """
 
     rows: int
@@ -80,6 +85,7 @@ class Row:
     library_ms: float
     alone_ms: float | None
     ratio: float | None
+    vllm_tokens_s: float | None = None
 
     def __str__(self) -> str:
         """A line of the table, under `HEADING`, and what sums up."""
@@ -89,24 +95,34 @@ class Row:
         alone = (
             ("-", "-") if self.alone_ms is None else (f"{self.alone_ms:.2f}", f"{self.ratio:.2f}")
         )
-        return f"{line((*sizes, *times, *sums, *alone))}  sums by {self.sums_by}"
+        peer = ("-", "-")
+        if self.vllm_tokens_s is not None:
+            peer = f"{self.vllm_tokens_s:.0f}", f"{self.tokens_s / self.vllm_tokens_s:.2f}"
+        return f"{line((*sizes, *times, *sums, *alone, *peer))}  sums by {self.sums_by}"
 
 
 def run(
-    name: str, ranks: int, points: Sequence[Point] = (), layers: int | None = None
+    name: str,
+    ranks: int,
+    points: Sequence[Point] = (),
+    layers: int | None = None,
+    peer: Peer | None = None,
 ) -> dict[str, Any]:
     """Measures, prints a table and returns its figures.
+
+    The table is printed as ours are measured, and again with the peer beside once it has run.
 
     Args:
         name: of the architecture.
         ranks: devices that have it together: the first of the machine.
         points: the batches; none: those of the architecture.
         layers: only the first so many; None: all.
+        peer: vLLM, to measure that too.
 
     Raises:
         InputError: a batch has too few new tokens to time, the architecture is not split so, or
             there are too few devices or layers.
-        HydragenError: a rank failed, or says nothing any more.
+        HydragenError: a rank or vLLM failed, or a rank says nothing any more.
     """
     points = points or points_of(name)
     check_points(points)
@@ -135,6 +151,15 @@ def run(
         speed = 1e3 * point.rows / found["step_ms"]
         result.append(Row(*point, **found, tokens_s=speed, alone_ms=alone_ms, ratio=ratio))
         print(result[-1], flush=True)
+    vllm = None
+    if peer is not None and result:
+        held = [Point(row.rows, row.prefix, row.new_tokens) for row in result]
+        vllm = peer_vllm.measure(name, held, peer, ranks, config)
+        result = [
+            replace(row, vllm_tokens_s=vllm.tokens_s[point])
+            for row, point in zip(result, held, strict=True)
+        ]
+        print("\n".join(map(str, (vllm, HEADING, *result))), flush=True)
     return {
         "device": device,
         "architecture": name,
@@ -142,6 +167,7 @@ def run(
         "layers": made,
         "all_layers": all_layers,
         "weights": dtype,
+        "vllm": None if vllm is None else {"version": vllm.version, "cascade": vllm.cascade},
         "rows": [asdict(row) for row in result],
     }
 

@@ -3,12 +3,13 @@
 Imports nothing of ours, so that any Python that has vLLM can run it. JOB is a JSON object:
 
     model     directory of the weights
+    made_up   whether there are none, and it makes some up; no if unsaid
     started   time.time() when this process was called
     points    of `hydragen bench decode`:
               [{"rows": samples of the prompt, "tokens": new ones a sample, "prompt": ids}, ...]
     runs      or else those of `hydragen bench run`: as `run_child.py` has them, and "eos": ids
     repeats   how often each run is run
-    cascade   whether runs ask for cascade attention
+    cascade   whether to ask for cascade attention
     tensor_parallel  devices that have the model together; one if unsaid
 
 OUT gets a line of JSON for the engine, {"version", "cascade", "imported_s", "loaded_s"}, then one
@@ -60,6 +61,8 @@ def build(
     """
     if cascade:
         more["disable_cascade_attn"] = False
+    if job.get("made_up"):
+        more["load_format"] = "dummy"
     if "cudagraph_capture_sizes" in engine_options():
         more["cudagraph_capture_sizes"] = captured
     if (ranks := job.get("tensor_parallel", 1)) > 1:
@@ -167,7 +170,7 @@ def main(job_path: str, out_path: str) -> None:
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     vllm = importlib.import_module("vllm")
     imported_s = time.time() - job["started"]
-    cascade = job.get("cascade", True) and has_cascade()
+    cascade = job["cascade"] and has_cascade()
     with Path(out_path).open("w", encoding="utf-8") as out:
 
         def answer(**line: Any) -> None:

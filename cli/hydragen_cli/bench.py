@@ -91,8 +91,8 @@ def bench(
     against: Annotated[
         Literal["vllm", "vllm-cascade", "transformers", "llama.cpp"] | None,
         typer.Option(
-            help="decode: vllm; run: any: a peer that runs the same weights and samples, if "
-            "installed; vllm-cascade is vLLM's older runner with cascade attention."
+            help="A peer that runs the same weights and samples, if installed; decode: vllm or "
+            "vllm-cascade, which is vLLM's older runner with cascade attention; run: any."
         ),
     ] = None,
     peer_python: Annotated[
@@ -278,7 +278,7 @@ def _check(
         raise InputError("on a GPU, expected fp8", setting="weights", value=given["weights"])
     if given["layers"] and not given["tensor-parallel"]:
         raise InputError("is for models of several devices, --tensor-parallel N", setting="layers")
-    for other in ("against", "kv-dtype", "weights", "batch-invariant"):
+    for other in ("kv-dtype", "weights", "batch-invariant"):
         if name is Bench.decode and given["tensor-parallel"] and given[other]:
             raise InputError(
                 f"compares ranks with one device, without --{other}", setting="tensor_parallel"
@@ -288,10 +288,9 @@ def _check(
             raise InputError(
                 f"compares two modes of ours, without --{other}", setting="batch_invariant"
             )
-    if given["against"] not in (None, "vllm") and name is not Bench.run:
+    if given["against"] not in (None, "vllm", "vllm-cascade") and name is not Bench.run:
         raise InputError(
-            "only bench run takes it; bench decode measures vllm, with cascade attention where "
-            "that has it",
+            "only bench run takes it; bench decode measures vllm or vllm-cascade",
             setting="against",
             value=given["against"],
         )

@@ -59,7 +59,7 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
         from hydragen_bench import rank_steps
 
         ranks, layers = given["tensor-parallel"], given["layers"]
-        return rank_steps.run(architecture or "llama-3.1-8b", ranks, batches, layers)
+        return rank_steps.run(architecture or "llama-3.1-8b", ranks, batches, layers, peer)
     if given["batch-invariant"]:
         from hydragen_bench import order_cost
 
@@ -69,7 +69,7 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
         batches,
         in_fp8=given["kv-dtype"] == "fp8",
         weights_in_fp8=given["weights"] == "fp8",
-        vllm_python=None if peer is None else peer.python,
+        peer=peer,
     )
 
 

@@ -1,5 +1,6 @@
 """Peers beside our benchmarks: stand-ins of them get what they document, and are held to it."""
 
+import copy
 import importlib.util
 import json
 import subprocess
@@ -187,13 +188,18 @@ from types import SimpleNamespace
 
 __version__ = "9.9"
 ASKED = Path(os.environ["FAKE_VLLM_LOG"])
+RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
 
 class LLM:
     def __init__(self, **options):
         model = Path(options["model"])
         config = json.loads((model / "config.json").read_text())
-        assert (model / "model.safetensors").exists()
-        ASKED.write_text(json.dumps([{**options, "architectures": config["architectures"]}]))
+        has_weights = (model / "model.safetensors").exists()
+        assert has_weights is (options.get("load_format") != "dummy")
+        told = {**options, "architectures": config["architectures"]}
+        told |= {"layers": config["num_hidden_layers"], "runner": os.environ.get(RUNNER)}
+        told |= {"multicast": os.environ.get("NCCL_NVLS_ENABLE")}
+        ASKED.write_text(json.dumps([told]))
 
     def generate(self, prompts, settings, use_tqdm):
         asked = json.loads(ASKED.read_text())
@@ -246,16 +252,17 @@ def test_vllm_gets_the_same_weights_prompts_and_samples(
 ) -> None:
     if queues:  # a version that can take all samples before it begins
         fake_vllm.hold(FAKE_VLLM + QUEUEING)
-    python = find_peer("vllm", None).python
-    found = peer_vllm.measure("tiny", [Point(3, 20, 12), Point(5, 9, 11)], python)
+    peer = find_peer("vllm-cascade", None)
+    found = peer_vllm.measure("tiny", [Point(3, 20, 12), Point(5, 9, 11)], peer)
     assert (found.version, found.cascade) == ("9.9", True)
     assert sorted(found.tokens_s) == [(3, 20, 12), (5, 9, 11)]
     assert all(speed > 0 for speed in found.tokens_s.values())
     engine, *asked = json.loads(fake_vllm.log.read_text())
     assert engine["architectures"] == ["LlamaForCausalLM"]
     assert engine["enable_prefix_caching"] is True
-    assert engine["disable_cascade_attn"] is False
+    assert (engine["disable_cascade_attn"], engine["runner"]) == (False, "0")
     assert engine["max_num_seqs"] == 5
+    assert "tensor_parallel_size" not in engine
     assert engine["cudagraph_capture_sizes"] == [3, 5]
     assert engine["max_model_len"] >= 20 + 13
     assert [(each["n"], each["max_tokens"]) for each in asked] == [
@@ -268,17 +275,34 @@ def test_vllm_gets_the_same_weights_prompts_and_samples(
 
 def test_vllm_without_cascade_is_not_asked_for_it(fake_vllm: FakeVllm, tiny_config: None) -> None:
     fake_vllm.disable_cascade_by(None)
-    found = peer_vllm.measure("tiny", [Point(2, 9, 2)], sys.executable)
+    found = peer_vllm.measure("tiny", [Point(2, 9, 2)], find_peer("vllm-cascade", None))
     assert not found.cascade
-    assert "not in this version" in str(found)
+    assert "cascade attention off" in str(found)
     engine = json.loads(fake_vllm.log.read_text())[0]
     assert "disable_cascade_attn" not in engine
+
+
+def test_vllm_makes_up_a_large_model_on_several_devices(
+    fake_vllm: FakeVllm, tiny_config: None
+) -> None:
+    config = copy.deepcopy(configs.CONFIGS["tiny"])
+    config.num_hidden_layers = 3
+    point = Point(2, 9, 2)
+    found = peer_vllm.measure("tiny", [point], find_peer("vllm", None), ranks=2, config=config)
+    assert (found.cascade, [*found.tokens_s]) == (False, [point])
+    engine = json.loads(fake_vllm.log.read_text())[0]
+    assert (engine["layers"], engine["architectures"]) == (3, ["LlamaForCausalLM"])
+    assert engine["tensor_parallel_size"] == 2
+    assert engine["multicast"] == "0"
+    assert engine["compilation_config"]["pass_config"]["fuse_allreduce_rms"] is False
+    assert "disable_cascade_attn" not in engine
+    assert engine["runner"] is None
 
 
 def test_vllm_that_fails_says_why(fake_vllm: FakeVllm, tiny_config: None) -> None:
     fake_vllm.hold("raise SystemError('no such GPU')")
     with pytest.raises(HydragenError, match=r"exit code 1(.|\n)*no such GPU"):
-        peer_vllm.measure("tiny", [Point(2, 9, 2)], sys.executable)
+        peer_vllm.measure("tiny", [Point(2, 9, 2)], find_peer("vllm", None))
 
 
 @pytest.mark.parametrize("name", list(peers.KINDS))

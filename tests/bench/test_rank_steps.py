@@ -8,7 +8,11 @@ import pytest
 
 pytest.importorskip("triton")
 
-from hydragen_bench import configs, decode, plot, rank_steps
+from transformers import PreTrainedConfig
+
+from hydragen_bench import configs, decode, peer_vllm, plot, rank_steps
+from hydragen_bench.peer_vllm import Vllm
+from hydragen_bench.peers import Peer
 from hydragen_cli import bench
 from hydragen_cli.bench_measures import measure
 from hydragen_tree.errors import HydragenError, InputError
@@ -69,8 +73,37 @@ def test_what_memory_does_not_hold_is_left_out(
     [row] = rank_steps.run("small", 2, [POINT, POINT])["rows"]
     assert (row["step_ms"], row["alone_ms"], row["ratio"]) == (4.0, None, None)
     held, too_large = capsys.readouterr().out.splitlines()[-2:]
-    assert held.split()[-5:] == ["-", "-", "sums", "by", "nccl"]
+    assert held.split()[-7:] == [*"----", "sums", "by", "nccl"]
     assert too_large.endswith("does not fit")
+
+
+def test_vllm_beside_ranks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = {"prefill_s": 1.0, "step_ms": 4.0}
+    sums = {"sums_by": "nccl", "sums_ms": 2.0, "library_ms": 2.0}
+    large = configs.Point(9, 8, 4)
+    told = {1: [step, None], 2: [{**step, **sums}, None]}
+    monkeypatch.setattr(rank_steps, "_answers", lambda job: iter(told[job["size"]]))
+    asked: list[object] = []
+
+    def measured(*given: object) -> Vllm:
+        asked.extend(given)
+        return Vllm("9.9", True, {POINT: 125.0})
+
+    monkeypatch.setattr(peer_vllm, "measure", measured)
+    peer = Peer("vllm-cascade")
+    found = rank_steps.run("small", 2, [POINT, large], layers=1, peer=peer)
+    name, points, *others, config = asked
+    assert (name, points, others) == ("small", [POINT], [peer, 2])
+    assert isinstance(config, PreTrainedConfig)
+    assert config.num_hidden_layers == 1
+    assert found["vllm"] == {"version": "9.9", "cascade": True}
+    assert [row["vllm_tokens_s"] for row in found["rows"]] == [125.0]
+    *_, said, heading, row = capsys.readouterr().out.splitlines()
+    assert "vllm 9.9" in said
+    assert heading == rank_steps.HEADING
+    assert row.split()[-5:-3] == ["125", "4.00"]  # 500 tokens a second
 
 
 def test_answers_come_as_they_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,4 +171,4 @@ def test_the_command_measures_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     given |= {"architecture": "llama-3.1-70b", "points": "128x4096,32x1024x64"}
     given |= {"tensor-parallel": 2, "layers": 40}
     measure("decode", given, on_cpu=False)
-    assert asked == ["llama-3.1-70b", 2, [(128, 4096, 128), (32, 1024, 64)], 40]
+    assert asked == ["llama-3.1-70b", 2, [(128, 4096, 128), (32, 1024, 64)], 40, None]

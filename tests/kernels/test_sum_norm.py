@@ -79,7 +79,8 @@ def test_all_ranks_have_the_sum_and_its_norm(
     assert all(torch.equal(out, a) and torch.equal(after, b) for a, b in found)
     assert worst_row(out, exact) < 4 * torch.finfo(dtype).eps
     assert worst_row(after, normed(exact, weight.double(), EPS, form)) < 8 * torch.finfo(dtype).eps
-    assert torch.equal(after, rms_norm(out, weight, EPS, form)) or dtype == torch.float32
+    if width > 1024 and dtype != torch.float32:  # narrow rows share a program, in another order
+        assert torch.equal(after, rms_norm(out, weight, EPS, form))
     assert torch.equal(out, residual + sum(part.float() for part in parts).to(dtype))
 
 
