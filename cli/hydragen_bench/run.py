@@ -12,6 +12,7 @@ With a model that is named, samples end as they do. Of an architecture without w
 made as sure as asked for and its samples as long, see `sharpened.py`.
 
     tokens/s   tokens drawn over the seconds from the first prompt to the last line
+    plan       seconds that the constants of `hydragen plan --devices` give the run, lengths known
     length     tokens of a sample in the mean
     sample     seconds until the first sample is written
     host       share of the steps that the host took one by one
@@ -134,6 +135,7 @@ class Figures:
         mean_tokens: of a sample.
         first_run_s: seconds of the first time.
         seconds: of the last time, when nothing is compiled any more.
+        planned_s: what `hydragen plan` gives that, by its constants and these samples' lengths.
         tokens_s: tokens a second then.
         cpu_s: seconds of cores then; None where other processes draw.
         first_sample_s: seconds until the first sample was written.
@@ -151,6 +153,7 @@ class Figures:
     mean_tokens: float
     first_run_s: float
     seconds: float
+    planned_s: float | None
     tokens_s: float
     cpu_s: float | None
     first_sample_s: float | None
@@ -180,6 +183,7 @@ class Figures:
             tokens / last["samples_total"],
             first["seconds"],
             seconds,
+            last.get("planned_s"),
             tokens / seconds,
             last.get("cpu_s"),
             last.get("first_sample_s"),
@@ -193,7 +197,7 @@ class Figures:
         )
 
 
-_OURS = ("samples", "length", "first_s", "seconds", "tokens/s", "tok/cpu", "sample", "host")
+_OURS = ("samples", "length", "first_s", "seconds", "plan", "tokens/s", "tok/cpu", "sample", "host")
 _PEERS = ("peer", "ratio", "tok/cpu", "ratio", "length", "idle")
 HEADING = f"{'set':{_NAME}s}" + line((*_OURS, "rows/tok", "bits", "idle", *_PEERS), 9)
 
@@ -209,6 +213,7 @@ def describe(name: str, ours: Figures, peer: Figures | None) -> str:
         f"{ours.mean_tokens:.1f}",
         f"{ours.first_run_s:.1f}",
         f"{ours.seconds:.1f}",
+        _cell(ours.planned_s, ".1f"),
         f"{ours.tokens_s:.0f}",
         _cell(ours.tokens_cpu_s, ".0f"),
         _cell(ours.first_sample_s, ".2f"),

@@ -23,17 +23,19 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 from hydragen_kernels.inputs import dtype_name
-from hydragen_tree.prompt.prompts import prompts_from_sources
+from hydragen_tree.prompt.prompts import Prompt, prompts_from_sources
 from hydragen_tree.run import run
 from hydragen_tree.sample.manifest import Manifest
 from hydragen_tree.sample.records import RunStats
@@ -42,6 +44,8 @@ from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.sample.writer import SampleWriter
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.spread.devices import device_crew, find_devices, usual_devices
+from hydragen_tree.spread.estimate import estimate
+from hydragen_tree.spread.pace import Pace
 from hydragen_tree.spread.spread_sampler import SpreadSampler
 
 _INTERVAL_S = 0.01
@@ -83,9 +87,11 @@ def measure(sampler: Sampler, asked: dict[str, Any], folder: Path) -> dict[str, 
         folder: for the samples.
 
     Returns:
-        `began` (`time.time()`), `seconds`, `cpu_s` (of all threads, user and system; None where
-        other processes draw), `first_token_s` and `first_sample_s` from its beginning on, `ends`
-        (samples by what ended them), `distinct` (completions, each problem by itself),
+        `began` (`time.time()`), `seconds`, `planned_s` (that `hydragen plan` gives such a run by
+        its constants, once it knows the samples' lengths and the rows of a token), `cpu_s` (of all
+        threads, user and system; None where other processes draw), `first_token_s` and
+        `first_sample_s` from its beginning on, `ends` (samples by what ended them), `distinct`
+        (completions, each problem by itself),
         `logprob_bits` (mean bits of a drawn token under the model's own distribution), and the
         run's statistics.
     """
@@ -97,6 +103,7 @@ def measure(sampler: Sampler, asked: dict[str, Any], folder: Path) -> dict[str, 
         seed=asked["seed"],
     )
     ends: Counter[str] = Counter()
+    lengths: list[int] = []
     first_sample_s, nats = 0.0, 0.0
 
     def keep(sample: Sample) -> None:
@@ -104,6 +111,7 @@ def measure(sampler: Sampler, asked: dict[str, Any], folder: Path) -> dict[str, 
         writer.write(sample)
         first_sample_s = first_sample_s or time.perf_counter() - start
         ends[sample.finish_reason] += 1
+        lengths.append(sample.n_tokens)
         nats -= sample.logprob
 
     path = folder / "samples.jsonl"
@@ -130,6 +138,7 @@ def measure(sampler: Sampler, asked: dict[str, Any], folder: Path) -> dict[str, 
     return {
         "began": began,
         "seconds": seconds,
+        "planned_s": _planned_s(sampler, prompts, asked["n"], lengths),
         "cpu_s": None if isinstance(sampler, SpreadSampler) else cpu_s,
         "first_token_s": seconds if first.at is None else first.at - start,
         "first_sample_s": first_sample_s,
@@ -138,6 +147,24 @@ def measure(sampler: Sampler, asked: dict[str, Any], folder: Path) -> dict[str, 
         "logprob_bits": nats / math.log(2) / stats.tokens_sampled,
         **asdict(stats),
     }
+
+
+def _planned_s(
+    sampler: Sampler, prompts: Sequence[Prompt], n: int, lengths: Sequence[int]
+) -> float:
+    stats = sampler.stats
+    pace = replace(
+        Pace.of(sampler.source),
+        lengths=np.sort(np.array(lengths, np.int64)),
+        rows_a_token=stats.rows_computed / stats.tokens_sampled,
+    )
+    return estimate(
+        sampler.outline(prompts, n),
+        workers=len(sampler.workers) if isinstance(sampler, SpreadSampler) else 1,
+        max_tokens=max(lengths),
+        max_rows=sampler.max_rows,
+        pace=pace,
+    ).draw_s
 
 
 def main(job_path: str, out_path: str) -> None:

@@ -26,6 +26,8 @@ from hydragen_tree.errors import HydragenError, InputError
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
+from hydragen_tree.spread.estimate import Estimate, estimate
+from hydragen_tree.trie.outline import Outline
 from tests.bench.fake_vllm import FakeVllm
 from tests.model.shrunken import shrunken
 
@@ -201,13 +203,29 @@ def test_devices_draw_the_same_set(
         "tiny", points=["small"], entropy_bits=BITS, mean_tokens=LENGTH, weights=weights,
         max_tokens=20, temperatures=[0.8], devices="cpu,cpu",
     )  # fmt: skip
+    planned: list[dict[str, Any]] = []
+
+    def noted(outline: Outline, **given: Any) -> Estimate:
+        planned.append({**given, "prompts": len(outline.prompts), "n": outline.n})
+        return estimate(outline, **given)
+
+    monkeypatch.setattr(run_child, "estimate", noted)
     alone, spread = (run.run(one) for one in (replace(asked, devices=None), asked))
     assert "on cpu 1, cpu 2" in capsys.readouterr().out
+    assert [each["workers"] for each in planned] == [1, 1, 2, 2]
     first, second = (figures["rows"][0]["ours"] for figures in (alone, spread))
     assert second["cpu_s"] is None  # of other processes
     for name in ("samples", "tokens", "ends"):
         assert first[name] == second[name]
     assert second["first_run_s"] > second["first_token_s"] > second["seconds"]  # with loading
+    for ours, told in ((first, planned[0]), (second, planned[2])):
+        assert (told["prompts"], told["n"]) == (3, 4)
+        pace = told["pace"]
+        assert pace.lengths.sum() == ours["tokens"]
+        assert pace.rows_a_token == ours["rows_a_token"]
+        assert told["max_tokens"] == pace.lengths.max()
+        most = pace.lengths.max() * pace.step_s(np.array([12.0]), 1000, 1000, 1000)[0]
+        assert 0 < ours["planned_s"] < pace.prefill_s(1000) + most  # all samples at once
 
 
 def test_the_batch_invariant_mode_is_run_in(
