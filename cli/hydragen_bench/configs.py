@@ -6,14 +6,19 @@ from typing import NamedTuple
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV2Config,
+    Gemma3TextConfig,
+    GptOssConfig,
     LlamaConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen3MoeConfig,
     Qwen3NextConfig,
 )
 
 from hydragen_bench.timing import bench_device, bench_dtype
+from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.quantising import (
     COMPARED_TOKENS,
@@ -74,8 +79,62 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         bos_token_id=None,
         eos_token_id=None,
     ),
-    # the layers of Qwen3-Next-80B-A3B, 24 of 48, without experts: those of random weights are
-    # chosen by roundings, so that no step in bf16 could be checked
+    "qwen3-coder-30b-a3b": Qwen3MoeConfig(
+        vocab_size=151936,
+        hidden_size=2048,
+        intermediate_size=6144,
+        moe_intermediate_size=768,
+        num_hidden_layers=48,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        head_dim=128,
+        num_experts=128,
+        num_experts_per_tok=8,
+        norm_topk_prob=True,
+        max_position_embeddings=1 << 17,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+    "gpt-oss-20b": GptOssConfig(
+        num_hidden_layers=24,
+        num_local_experts=32,
+        num_experts_per_tok=4,
+        layer_types=["sliding_attention", "full_attention"] * 12,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+    "gemma-3-12b": Gemma3TextConfig(
+        hidden_size=3840,
+        intermediate_size=15360,
+        num_hidden_layers=48,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=256,
+        sliding_window=1024,
+        layer_types=[*["sliding_attention"] * 5, "full_attention"] * 8,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+    "deepseek-v2-lite": DeepseekV2Config(
+        vocab_size=102400,
+        hidden_size=2048,
+        intermediate_size=10944,
+        moe_intermediate_size=1408,
+        num_hidden_layers=27,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        q_lora_rank=None,
+        kv_lora_rank=512,
+        n_routed_experts=64,
+        n_shared_experts=2,
+        num_experts_per_tok=6,
+        first_k_dense_replace=1,
+        max_position_embeddings=1 << 17,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+    # the layers of Qwen3-Next-80B-A3B, 24 of 48, without experts
     "qwen3-next-24-layers": Qwen3NextConfig(
         num_hidden_layers=24,
         mlp_only_layers=list(range(24)),
@@ -102,19 +161,45 @@ _POINTS_UNGROUPED = (  # every head has keys of its own: memory holds fewer toke
 )
 
 
+_OF_LAYERS = ("layer_types", "mlp_layer_types")  # lists with an entry a layer
+
+
+def config_of(name: str) -> PreTrainedConfig:
+    """The configuration of an architecture, `NAME`, or of its first layers, `NAME@LAYERS`.
+
+    Raises:
+        InputError: there is no such architecture, or it has fewer layers.
+    """
+    whole, _, layers = name.partition("@")
+    if whole not in CONFIGS:
+        raise InputError(
+            f"expected one of {', '.join(CONFIGS)}", setting="architecture", value=whole
+        )
+    config = deepcopy(CONFIGS[whole])
+    if not layers:
+        return config
+    if int(layers) > config.num_hidden_layers:
+        raise InputError(f"{whole} has {config.num_hidden_layers}", setting="layers", value=layers)
+    config.num_hidden_layers = int(layers)
+    for of_layers in _OF_LAYERS:
+        if kinds := getattr(config, of_layers, None):
+            setattr(config, of_layers, kinds[: int(layers)])
+    return config
+
+
 def points_of(name: str) -> tuple[Point, ...]:
     """The batches an architecture is measured with, unless others are asked for."""
-    config = CONFIGS[name]
+    config = config_of(name)
     ungrouped = config.num_key_value_heads == config.num_attention_heads
     return _POINTS_UNGROUPED if ungrouped else _POINTS
 
 
 def random_weights(name: str) -> PreTrainedModel:
-    """A named architecture with the same random weights each time: bf16, on the GPU."""
+    """An architecture with the same random weights each time: bf16, on the GPU."""
     torch.manual_seed(0)
     with bench_device():
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            deepcopy(CONFIGS[name]), dtype=bench_dtype()
+            config_of(name), dtype=bench_dtype()
         )
     return model
 
@@ -133,4 +218,4 @@ def random_model(
     """Random weights behind our attention, or these, and the sizes of their cache."""
     weights = random_weights(name) if weights is None else weights
     model = TreeModel(weights, batch_invariant=batch_invariant)
-    return model, with_states(kv_shape(name, CONFIGS[name], bench_dtype()), model.state_kinds)
+    return model, with_states(kv_shape(name, config_of(name), bench_dtype()), model.state_kinds)

@@ -28,6 +28,7 @@ import torch
 from hydragen_bench import peer_vllm
 from hydragen_bench.configs import (
     Point,
+    config_of,
     points_of,
     quantise_weights,
     random_model,
@@ -53,6 +54,7 @@ from hydragen_tree.branch.decoder import CHUNK_STEPS
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.projections import products_of
+from hydragen_tree.model.support import attention_layers
 from hydragen_tree.settings import SamplingSettings
 
 _PRODUCTS_REPEATS = 60  # the clock falls within the first second of large ones
@@ -218,22 +220,35 @@ def time_products(rig: Rig, rows: int) -> float:
 
 
 def linear_s(rig: Rig, ceilings: Ceilings, rows: int) -> float:
-    """The least time of a step's linear layers."""
-    embedding = rig.model.model.get_input_embeddings().weight
-    weights = [p for p in rig.model.model.parameters() if p is not embedding]
-    work = sum(p.numel() / (ceilings.fp8_ratio if p.dtype == FP8 else 1.0) for p in weights)
-    return 1e-6 * ceilings.least_us(sum(p.nbytes for p in weights), 2 * work * rows)
+    """The least time of a step's linear layers; of experts, those that rows choose."""
+    model = rig.model.model
+    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    chosen = getattr(model.config, "num_experts_per_tok", None) or 0
+    n_bytes, work = 0.0, 0.0
+    for weight in model.parameters():
+        if weight is embedding and weight is not head:
+            continue
+        # weights of all experts of a layer are one tensor; here each is chosen as often as others
+        share = chosen / len(weight) if weight.ndim == 3 and chosen else 1.0
+        n_bytes += weight.nbytes * (1.0 - (1.0 - share) ** rows)
+        work += weight.numel() * share / (ceilings.fp8_ratio if weight.dtype == FP8 else 1.0)
+    return 1e-6 * ceilings.least_us(n_bytes, 2 * work * rows)
 
 
 def attention_s(rig: Rig, ceilings: Ceilings, point: Point) -> float:
-    """The least time of a step's attention: prefix, then half-grown tails."""
+    """The least time of a step's attention: of prefix, then half-grown tails, what layers see."""
     shape = rig.shape
-    rows, prefix, tail = point.rows, point.prefix, point.new_tokens // 2
-    flops = 4 * shape.layers * shape.q_heads * shape.head_dim * rows
-    return 1e-6 * (
-        ceilings.least_us(prefix * shape.token_bytes, prefix * flops)
-        + ceilings.least_us(rows * tail * shape.token_bytes, tail * flops)
-    )
+    rows, tail = point.rows, point.new_tokens // 2
+    flops = 4 * shape.q_heads * shape.head_dim * rows
+    spent = 0.0
+    for layer in attention_layers(rig.model.model.config):
+        window = rig.windows[layer]
+        seen = point.prefix + tail if window is None else min(window.tokens, point.prefix + tail)
+        own = min(tail, seen)
+        for n_keys, times in ((seen - own, 1), (own, rows)):
+            n_bytes = n_keys * times * shape.layer_token_bytes
+            spent += 1e-6 * ceilings.least_us(n_bytes, n_keys * flops)
+    return spent
 
 
 def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | None) -> Row | None:
@@ -295,7 +310,7 @@ def run(
     """Measures, prints a table and returns its figures.
 
     Args:
-        name: of the architecture.
+        name: of the architecture, see `config_of`.
         points: the batches; none: those of the architecture.
         in_fp8: keep keys and values in fp8.
         weights_in_fp8: linear layers but the head multiply fp8.
@@ -310,7 +325,8 @@ def run(
     ceilings = measure_ceilings(weights_in_fp8)
     vllm = None
     if peer is not None:  # first: it needs the memory for itself
-        vllm = peer_vllm.measure(name, points, peer)
+        cut = config_of(name) if "@" in name else None
+        vllm = peer_vllm.measure(name, points, peer, config=cut)
     kept = ", keys and values in fp8" if in_fp8 else ""
     weights = random_weights(name)
     error = quantise_weights(weights) if weights_in_fp8 else None

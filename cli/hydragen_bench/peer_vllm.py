@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import PreTrainedConfig
 
-from hydragen_bench.configs import CONFIGS, Point, random_weights
+from hydragen_bench.configs import Point, config_of, random_weights
 from hydragen_bench.peers import Peer, run_peer
 from hydragen_bench.rig import random_prompt
 from hydragen_bench.timing import bench_dtype
@@ -73,7 +73,7 @@ def measure(
             _save_weights(name, folder / "model")
         else:
             _save_config(config, folder / "model")
-        vocabulary = int(CONFIGS[name].vocab_size)
+        vocabulary = int(config_of(name).vocab_size)
         asked = [
             {
                 "rows": point.rows,

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from os import environ
 from pathlib import Path
@@ -27,11 +26,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 
 from hydragen_bench import peer_vllm
 from hydragen_bench.child import last_lines
-from hydragen_bench.configs import CONFIGS, Point, points_of
+from hydragen_bench.configs import Point, config_of, points_of
 from hydragen_bench.decode import check_points
 from hydragen_bench.peers import Peer
 from hydragen_bench.table import line
@@ -102,21 +100,16 @@ class Row:
 
 
 def run(
-    name: str,
-    ranks: int,
-    points: Sequence[Point] = (),
-    layers: int | None = None,
-    peer: Peer | None = None,
+    name: str, ranks: int, points: Sequence[Point] = (), peer: Peer | None = None
 ) -> dict[str, Any]:
     """Measures, prints a table and returns its figures.
 
     The table is printed as ours are measured, and again with the peer beside once it has run.
 
     Args:
-        name: of the architecture.
+        name: of the architecture, see `config_of`.
         ranks: devices that have it together: the first of the machine.
         points: the batches; none: those of the architecture.
-        layers: only the first so many; None: all.
         peer: vLLM, to measure that too.
 
     Raises:
@@ -126,18 +119,18 @@ def run(
     """
     points = points or points_of(name)
     check_points(points)
-    config = _with_layers(name, layers)
-    rank_config(name, config, ranks)  # refuses what is not split
+    config, whole = config_of(name), name.partition("@")[0]
+    rank_config(whole, config, ranks)  # refuses what is not split
     if torch.cuda.is_available() and torch.cuda.device_count() < ranks:
         raise InputError(
             f"there are {torch.cuda.device_count()} devices here",
             setting="tensor_parallel",
             value=ranks,
         )
-    device, all_layers = device_name(bench_device()), CONFIGS[name].num_hidden_layers
+    device, all_layers = device_name(bench_device()), config_of(whole).num_hidden_layers
     made, dtype = config.num_hidden_layers, dtype_name(bench_dtype())
     cut = f"{made} of its {all_layers} layers" if made != all_layers else f"all {made} layers"
-    print(f"{ranks} x {device}; {name}, {cut}, random weights in {dtype}")
+    print(f"{ranks} x {device}; {whole}, {cut}, random weights in {dtype}")
     print(HEADING, flush=True)
     job = {"config": json.loads(config.to_json_string(use_diff=False)), "points": points}
     alone = [*_answers({**job, "size": 1})]
@@ -162,7 +155,7 @@ def run(
         print("\n".join(map(str, (vllm, HEADING, *result))), flush=True)
     return {
         "device": device,
-        "architecture": name,
+        "architecture": whole,
         "ranks": ranks,
         "layers": made,
         "all_layers": all_layers,
@@ -170,18 +163,6 @@ def run(
         "vllm": None if vllm is None else {"version": vllm.version, "cascade": vllm.cascade},
         "rows": [asdict(row) for row in result],
     }
-
-
-def _with_layers(name: str, layers: int | None) -> PreTrainedConfig:
-    config = deepcopy(CONFIGS[name])
-    if layers is None:
-        return config
-    if layers > config.num_hidden_layers:
-        raise InputError(f"{name} has {config.num_hidden_layers}", setting="layers", value=layers)
-    config.num_hidden_layers = layers
-    if kinds := getattr(config, "layer_types", None):
-        config.layer_types = kinds[:layers]
-    return config
 
 
 def _answers(job: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hydragen_bench.timing import bench_dtype, relative_error
 from hydragen_kernels.inputs import FP8
@@ -21,7 +21,9 @@ from hydragen_tree.branch.stepper import Waiting
 from hydragen_tree.errors import CapacityError, HydragenError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.expert_layers import expert_layers
 from hydragen_tree.model.states import StatePlaces, States
+from hydragen_tree.model.support import layer_windows
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.assembly import assemble
 from hydragen_tree.sample.loop import Loop
@@ -37,6 +39,10 @@ PAGE_TOKENS = 64
 _PREFILL_TOKENS = 8192
 SPARE_BYTES = 4 << 30  # for activations and partials
 _CHECKED_ROWS = 16
+# Where experts are chosen, a last bit sends tokens of random weights to others; in a mistake's way
+# stands that logits are off by so many times what a last bit of the embeddings does to plain
+# torch's, and by no more than so much.
+_LAST_BITS, _MOST_OFF = 2.0, 0.4
 # Of logits after all layers, against plain torch on the same cache, with keys and values in 16 bits
 # (in bf16 they were 4 to 5 % apart after 40 layers; a mistake makes it 100) and in 8: there the
 # step's own, a hair apart in the two, may round to neighbours an eighth apart.
@@ -91,9 +97,15 @@ class Rig:
         self.logit_error = logit_error
         self.model, self.vocabulary = model, vocabulary
         self.shape = replace(shape, itemsize=self.kv_dtype.itemsize)
-        sizes = shape.q_heads, shape.kv_heads, shape.head_dim
-        is_ordered = model.backend == "ordered"
-        self.heads = Heads(*sizes, dtype, model.device, kv_dtype, is_ordered=is_ordered)
+        config = model.model.config
+        self.windows = layer_windows(config)
+        self.heads = Heads.of(
+            *(shape, dtype, model.device, kv_dtype),
+            is_capped=getattr(config, "attn_logit_softcapping", None) is not None,
+            is_windowed=any(self.windows),
+        )
+        if model.backend == "ordered":
+            self.heads = replace(self.heads, is_ordered=True)
 
     @property
     def _tolerance(self) -> float:
@@ -206,14 +218,38 @@ class Rig:
         tokens, positions, segments, pages, tails, places = (one[rows] for one in inputs)
         hung = tokens, positions, segments, pages, tails
         states = loop.cache.states
-        copies = states.take_rows(rows.size)  # the step of the host goes on from these
-        states.copy(places, copies)
-        expected = decode_tokens(self.model, loop.cache, table, *hung, "torch", copies)
-        states.release(copies)
-        error = relative_error(found, expected)
-        if not error < self._tolerance:
+
+        def plain_step() -> Tensor:
+            copies = states.take_rows(rows.size)  # the step of the host goes on from these
+            states.copy(places, copies)
+            logits = decode_tokens(self.model, loop.cache, table, *hung, "torch", copies)
+            states.release(copies)
+            return logits
+
+        expected = plain_step()
+        error, allowed = relative_error(found, expected), self._tolerance
+        if expert_layers(self.model.model) and not error < allowed:
+            moved = relative_error(self._with_last_bits_moved(plain_step), expected)
+            allowed = max(allowed, min(_LAST_BITS * moved, _MOST_OFF))
+            print(f"logits are off by {error:.1%}; a last bit moves them by {moved:.1%}")
+        if not error < allowed:
             raise HydragenError(f"a decode step's logits are off by {error:.1%}: nothing is timed")
         return error
+
+    def _with_last_bits_moved(self, step: Callable[[], Tensor]) -> Tensor:
+        """What a step gives where each number of its embeddings is the one next to it."""
+
+        def moved(_: nn.Module, __: object, out: Tensor) -> Tensor:
+            generator = torch.Generator(out.device).manual_seed(0)
+            signs = torch.randint(0, 2, out.shape, generator=generator, device=out.device)
+            half = torch.finfo(out.dtype).eps / 2
+            return (out.double() * (1.0 + half * (2 * signs - 1))).to(out.dtype)
+
+        hook = self.model.model.get_input_embeddings().register_forward_hook(moved)
+        try:
+            return step()
+        finally:
+            hook.remove()
 
 
 def _places(rows: int) -> StatePlaces:

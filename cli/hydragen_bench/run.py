@@ -39,7 +39,7 @@ import torch
 
 from hydragen_bench import sharpened
 from hydragen_bench.child import run_child
-from hydragen_bench.configs import CONFIGS
+from hydragen_bench.configs import config_of
 from hydragen_bench.gguf_file import gguf_of
 from hydragen_bench.peers import KINDS, Peer, run_peer
 from hydragen_bench.sets import POINTS, Point, from_real, made_up, read_prompts, to_json
@@ -59,7 +59,7 @@ class Asked:
     """What is to be run.
 
     Attributes:
-        architecture: of `CONFIGS`, on random weights.
+        architecture: see `config_of`, on random weights.
         model: a model with weights instead.
         points: names of `POINTS`; empty: all.
         prompts: a file of real prompts, JSON lines; None: made up.
@@ -105,12 +105,8 @@ class Asked:
         for name in self.points:
             if name not in POINTS:
                 raise InputError(f"expected {', '.join(POINTS)}", setting="points", value=name)
-        if self.model is None and self.architecture not in CONFIGS:
-            raise InputError(
-                f"expected one of {', '.join(CONFIGS)}",
-                setting="architecture",
-                value=self.architecture,
-            )
+        if self.model is None:
+            config_of(self.architecture)
         if self.against is not None and self.devices:
             raise InputError("no peer is spread over devices; leave it out", setting="devices")
         if self.against and self.tensor_parallel > 1 and not KINDS[self.against.name].ranks:

@@ -169,7 +169,9 @@ def bench(
     layers: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="decode --tensor-parallel: the first N layers, of a large one."
+            metavar="N",
+            min=1,
+            help="decode: the first N layers of the architecture; vLLM makes up weights for them.",
         ),
     ] = None,
     weights: Annotated[
@@ -276,8 +278,6 @@ def _check(
         raise InputError("a peer is measured with weights as they are", setting="weights")
     if given["weights"] not in (None, "fp8") and name is Bench.decode:
         raise InputError("on a GPU, expected fp8", setting="weights", value=given["weights"])
-    if given["layers"] and not given["tensor-parallel"]:
-        raise InputError("is for models of several devices, --tensor-parallel N", setting="layers")
     for other in ("kv-dtype", "weights", "batch-invariant"):
         if name is Bench.decode and given["tensor-parallel"] and given[other]:
             raise InputError(

@@ -45,27 +45,25 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
 
         return choose.run()
     from hydragen_bench import decode, tree
-    from hydragen_bench.configs import CONFIGS, Point
+    from hydragen_bench.configs import Point, config_of
 
-    architecture = given["architecture"]
-    if architecture is not None and architecture not in CONFIGS:
-        raise InputError(
-            f"expected one of {', '.join(CONFIGS)}", setting="architecture", value=architecture
-        )
     if name == "tree":
-        return tree.run(architecture or "codellama-7b", given["full"])
+        return tree.run(given["architecture"] or "codellama-7b", given["full"])
+    architecture = given["architecture"] or "llama-3.1-8b"
+    if given["layers"]:
+        architecture += f"@{given['layers']}"
+    config_of(architecture)
     batches = [Point(*point) for point in points]
     if given["tensor-parallel"]:
         from hydragen_bench import rank_steps
 
-        ranks, layers = given["tensor-parallel"], given["layers"]
-        return rank_steps.run(architecture or "llama-3.1-8b", ranks, batches, layers, peer)
+        return rank_steps.run(architecture, given["tensor-parallel"], batches, peer)
     if given["batch-invariant"]:
         from hydragen_bench import order_cost
 
-        return order_cost.run(architecture or "llama-3.1-8b", batches)
+        return order_cost.run(architecture, batches)
     return decode.run(
-        architecture or "llama-3.1-8b",
+        architecture,
         batches,
         in_fp8=given["kv-dtype"] == "fp8",
         weights_in_fp8=given["weights"] == "fp8",

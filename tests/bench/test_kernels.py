@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 pytest.importorskip("triton")
 
@@ -20,6 +20,7 @@ from hydragen_bench import attention, choose, configs, decode, forks, order_cost
 from hydragen_bench.timing import Ceilings
 from hydragen_tree.branch import device_stepper
 from hydragen_tree.errors import HydragenError, InputError
+from hydragen_tree.model.support import kv_shape
 from hydragen_tree.settings import SamplingSettings
 from tests.model.shrunken import shrunken
 
@@ -137,6 +138,43 @@ def test_points_of_an_architecture() -> None:
     assert configs.points_of("codellama-7b")[-1] == (1024, 16384, 64)
 
 
+def test_an_architecture_is_cut_to_its_first_layers() -> None:
+    whole, cut = configs.config_of("gpt-oss-20b"), configs.config_of("gpt-oss-20b@6")
+    assert (whole.num_hidden_layers, cut.num_hidden_layers) == (24, 6)
+    assert cut.layer_types == whole.layer_types[:6]
+    assert kv_shape("it", cut, torch.bfloat16).layers == 6
+    with pytest.raises(InputError, match="layers 25: gpt-oss-20b has 24"):
+        configs.config_of("gpt-oss-20b@25")
+    with pytest.raises(InputError, match="architecture gpt-2: expected one of"):
+        configs.config_of("gpt-2")
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("qwen3-coder-30b-a3b", 30.5),
+        ("gpt-oss-20b", 20.9),
+        ("gemma-3-12b", 11.8),
+        ("deepseek-v2-lite", 15.7),
+    ],
+)
+def test_architectures_have_as_many_parameters_as_they_say(name: str, billions: float) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(configs.config_of(name))
+    assert model.num_parameters() == pytest.approx(billions * 1e9, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "gemma3_text", "qwen3_moe"])
+def test_layers_with_windows_and_experts_are_measured(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = shrunken(kind, pad_token_id=None, eos_token_id=None, bos_token_id=None)
+    monkeypatch.setitem(configs.CONFIGS, kind, config)
+    [row] = decode.run(kind, [configs.Point(3, 30, 4)])["rows"]
+    assert row["tokens_s"] > 0
+    assert row["roofline_tokens_s"] > 0
+
+
 def test_all_that_a_run_takes_is_captured_before_it_is_timed() -> None:
     own = small_rig()
     cache = own.cache(700, 2)
@@ -190,6 +228,27 @@ def test_wrong_logits_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "logits", lambda rows: right(rows) + 1.0)
     with pytest.raises(HydragenError, match="nothing is timed"):
         own.warm_up(run, decoder)
+
+
+def test_what_a_last_bit_may_do_to_experts_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Logits as far off as a last bit moves them pass, and those of a mistake do not."""
+    monkeypatch.setitem(configs.CONFIGS, "experts", shrunken("qwen3_moe"))
+    monkeypatch.setattr(rig, "_TOLERANCE", 0.0)
+    own = rig.Rig(*configs.random_model("experts"), vocabulary=97)
+    settings = SamplingSettings(temperature=1.0, max_tokens=8)
+    cache = own.cache(512, 4)
+    decoder = own.decoder(cache, settings, 4, 1)
+    loop = own.run([rig.random_prompt(20, 97)], 4, settings, 4, cache, decoder)
+    rig.fork(loop)
+    monkeypatch.setattr(rig, "_LAST_BITS", 1e3)
+    own._error(loop)
+    assert "a last bit moves them by 0.0%" in capsys.readouterr().out
+    right = decoder.logits
+    monkeypatch.setattr(decoder, "logits", lambda rows: right(rows).flip(0))
+    with pytest.raises(HydragenError, match="nothing is timed"):
+        own._error(loop)
 
 
 @pytest.mark.parametrize("is_tree", [False, True])

@@ -187,7 +187,7 @@ def test_figures_are_written_and_drawn_again(
         ("decode --kv-dtype fp8 --against vllm", "--kv-dtype: a peer is measured with"),
         ("decode --weights fp8 --against vllm", "--weights: a peer is measured with"),
         ("decode --batch-invariant --kv-dtype fp8", "two modes of ours, without --kv-dtype"),
-        ("decode --layers 2", "--layers: is for models of several devices"),
+        ("tree --layers 2", "--layers: only bench decode takes it"),
         ("decode --tensor-parallel 2 --weights fp8", "with one device, without --weights"),
         ("decode --tensor-parallel 2 --batch-invariant", "device, without --batch-invariant"),
         ("tree --weights fp8", "--weights: only bench decode or run takes it"),

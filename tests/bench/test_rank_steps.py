@@ -45,7 +45,7 @@ def ranks_do(monkeypatch: pytest.MonkeyPatch, *scripts: str) -> Iterator[object]
 
 
 def test_two_ranks_beside_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = rank_steps.run("small", 2, [POINT], layers=1)
+    found = rank_steps.run("small@1", 2, [POINT])
     assert (found["ranks"], found["layers"], found["all_layers"]) == (2, 1, 3)
     [row] = found["rows"]
     assert row.keys() == {field.name for field in fields(rank_steps.Row)}
@@ -93,7 +93,7 @@ def test_vllm_beside_ranks(
 
     monkeypatch.setattr(peer_vllm, "measure", measured)
     peer = Peer("vllm-cascade")
-    found = rank_steps.run("small", 2, [POINT, large], layers=1, peer=peer)
+    found = rank_steps.run("small@1", 2, [POINT, large], peer)
     name, points, *others, config = asked
     assert (name, points, others) == ("small", [POINT], [peer, 2])
     assert isinstance(config, PreTrainedConfig)
@@ -160,7 +160,7 @@ def test_what_is_not_measured_is_refused_before_ranks_start(
 ) -> None:
     monkeypatch.setattr(rank_steps, "_answers", None)
     with pytest.raises(InputError, match=said):
-        rank_steps.run("small", ranks, [POINT], layers)
+        rank_steps.run(f"small@{layers}", ranks, [POINT])
 
 
 def test_the_command_measures_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,4 +171,4 @@ def test_the_command_measures_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     given |= {"architecture": "llama-3.1-70b", "points": "128x4096,32x1024x64"}
     given |= {"tensor-parallel": 2, "layers": 40}
     measure("decode", given, on_cpu=False)
-    assert asked == ["llama-3.1-70b", 2, [(128, 4096, 128), (32, 1024, 64)], 40, None]
+    assert asked == ["llama-3.1-70b@40", 2, [(128, 4096, 128), (32, 1024, 64)], None]
