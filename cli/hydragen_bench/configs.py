@@ -27,7 +27,7 @@ from hydragen_tree.model.quantising import (
     quantise_layers,
 )
 from hydragen_tree.model.states import with_states
-from hydragen_tree.model.support import kv_shape
+from hydragen_tree.model.support import kv_shape, refuse_unsupported
 from hydragen_tree.shape import KVShape
 
 
@@ -195,12 +195,16 @@ def points_of(name: str) -> tuple[Point, ...]:
 
 
 def random_weights(name: str) -> PreTrainedModel:
-    """An architecture with the same random weights each time: bf16, on the GPU."""
+    """An architecture with the same random weights each time: bf16, on the GPU.
+
+    Raises:
+        ModelError: the installed transformers has layers in it that the tree cannot run.
+    """
+    config = config_of(name)
+    refuse_unsupported(name, config, config)
     torch.manual_seed(0)
     with bench_device():
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config_of(name), dtype=bench_dtype()
-        )
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=bench_dtype())
     return model
 
 

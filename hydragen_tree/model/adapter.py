@@ -28,7 +28,7 @@ from hydragen_tree.model.ordered_layers import forget_tables, order_layers
 from hydragen_tree.model.projections import fuse_projections, pack_projections, padding
 from hydragen_tree.model.quantising import forget_originals, quantised_layers
 from hydragen_tree.model.ranks import ALONE, Ranks
-from hydragen_tree.model.recurrence import STEPS_IN_PLACE, Recurrence
+from hydragen_tree.model.recurrence import Recurrence
 from hydragen_tree.model.rotary import fix_frequencies
 from hydragen_tree.model.states import LayerKinds, RowRuns, Runs
 from hydragen_tree.model.support import LayerHeads, attention_layers, layer_heads, layer_windows
@@ -227,8 +227,7 @@ class TreeModel:
         model.eval()
         fix_frequencies(model, 1)
         forget_originals(model)
-        has_kernels = STEPS_IN_PLACE and model.device.type == "cuda"
-        self._recurrence = Recurrence.of(model, has_kernels=has_kernels)
+        self._recurrence = Recurrence.of(model, has_kernels=model.device.type == "cuda")
         self.batch_invariant, self._is_packed = batch_invariant, False
         self.is_fused = model.device.type == "cuda" or (batch_invariant and is_interpreting())
         if self.is_fused:

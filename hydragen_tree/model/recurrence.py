@@ -30,7 +30,6 @@ from hydragen_tree.model.states import (
 )
 
 _PROBED = 7  # tokens; in pieces of two, and one
-STEPS_IN_PLACE = False  # by the kernels of `state_steps`, once a GPU has run them
 _ADAPTED = "_tree_recurrence"  # of a model whose layers have been taken
 ASKS_FOR_STATE = "get_conv_state("  # in the code of a layer that takes its state from a cache
 

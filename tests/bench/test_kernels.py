@@ -19,8 +19,8 @@ pytest.importorskip("triton")
 from hydragen_bench import attention, choose, configs, decode, forks, order_cost, plot, rig, tree
 from hydragen_bench.timing import Ceilings
 from hydragen_tree.branch import device_stepper
-from hydragen_tree.errors import HydragenError, InputError
-from hydragen_tree.model.support import kv_shape
+from hydragen_tree.errors import HydragenError, InputError, ModelError
+from hydragen_tree.model.support import kv_shape, unsupported
 from hydragen_tree.settings import SamplingSettings
 from tests.model.shrunken import shrunken
 
@@ -190,15 +190,30 @@ def test_too_few_tokens_are_not_timed() -> None:
         decode.run("small", [configs.Point(6, 20, 3)])
 
 
-def test_a_tree_of_a_hybrid_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(configs.CONFIGS, "hybrid", shrunken("qwen3_next"))
+@pytest.fixture
+def hybrid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small architecture with running states."""
+    config = shrunken("qwen3_next")
+    if why := unsupported(config, config):
+        pytest.skip(f"the installed transformers: {why}")
+    monkeypatch.setitem(configs.CONFIGS, "hybrid", config)
+
+
+def test_what_the_tree_cannot_run_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(configs.CONFIGS, "other", shrunken("jamba"))
+    with pytest.raises(ModelError, match="jamba begins anew"):
+        configs.random_model("other")
+
+
+@pytest.mark.usefixtures("hybrid")
+def test_a_tree_of_a_hybrid_is_refused() -> None:
     with pytest.raises(InputError, match="bench decode"):
         tree.run("hybrid")
 
 
-def test_steps_of_a_hybrid_equal_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("hybrid")
+def test_steps_of_a_hybrid_equal_the_hosts() -> None:
     """The check before the timing, from states that it does not change."""
-    monkeypatch.setitem(configs.CONFIGS, "hybrid", shrunken("qwen3_next"))
     own = rig.Rig(*configs.random_model("hybrid"), vocabulary=97)
     settings = SamplingSettings(temperature=1.0, max_tokens=8)
     cache = own.cache(512, 4)
