@@ -32,19 +32,25 @@ class Vllm:
         version: vLLM's.
         cascade: whether it was asked for cascade attention, and has it.
         tokens_s: tokens a second by batch.
+        batch_invariant: whether this was its batch-invariant mode.
     """
 
     version: str
     cascade: bool
     tokens_s: dict[Point, float]
+    batch_invariant: bool = False
 
     def __str__(self) -> str:
         """As printed above the table."""
         cascade = "on" if self.cascade else "off"
         return (
-            f"vllm {self.version}: prefix caching on, cascade attention {cascade}; the run of one "
-            "token is subtracted"
+            f"vllm {self.version}{', batch-invariant' if self.batch_invariant else ''}: prefix "
+            f"caching on, cascade attention {cascade}; the run of one token is subtracted"
         )
+
+    def step_ms(self, point: Point) -> float:
+        """Milliseconds of a step of all of a batch's rows."""
+        return 1e3 * point.rows / self.tokens_s[point]
 
 
 def measure(
@@ -53,6 +59,7 @@ def measure(
     peer: Peer,
     ranks: int = 1,
     config: PreTrainedConfig | None = None,
+    batch_invariant: bool = False,
 ) -> Vllm:
     """Runs all points.
 
@@ -63,6 +70,7 @@ def measure(
         ranks: devices that have the model together.
         config: of the model, if it is too large to be written to files: vLLM makes up weights of
             its own.
+        batch_invariant: in its own such mode.
 
     Raises:
         HydragenError: vLLM failed; the message ends with its last lines.
@@ -88,13 +96,14 @@ def measure(
             "points": asked,
             "cascade": peer.name == "vllm-cascade",
             "tensor_parallel": ranks,
+            "batch_invariant": batch_invariant,
         }
         engine, *answers = run_peer(peer, job, folder)
     speeds = {
         point: point.rows * point.new_tokens / (answer["seconds"] - answer["prefill_s"])
         for point, answer in zip(points, answers, strict=True)
     }
-    return Vllm(engine["version"], engine["cascade"], speeds)
+    return Vllm(engine["version"], engine["cascade"], speeds, batch_invariant)
 
 
 def _save_weights(name: str, place: Path) -> None:

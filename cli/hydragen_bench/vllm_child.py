@@ -11,6 +11,7 @@ Imports nothing of ours, so that any Python that has vLLM can run it. JOB is a J
     repeats   how often each run is run
     cascade   whether to ask for cascade attention
     tensor_parallel  devices that have the model together; one if unsaid
+    batch_invariant  not for this script: the environment that it is called with says so
 
 OUT gets a line of JSON for the engine, {"version", "cascade", "imported_s", "loaded_s"}, then one
 for each point, {"seconds": of all tokens, "prefill_s": of the first token alone}, or for each run

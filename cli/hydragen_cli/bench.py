@@ -196,8 +196,8 @@ def bench(
         bool,
         typer.Option(
             "--batch-invariant",
-            help="decode: this mode's steps beside the default's. invariance: in it, threads too. "
-            "run: in it, and vllm in its own.",
+            help="decode: this mode's steps beside the default's, with --against vllm of both. "
+            "invariance: in it, threads too. run: in it, and vllm in its own.",
         ),
     ] = False,
     figures: Annotated[
@@ -283,11 +283,9 @@ def _check(
             raise InputError(
                 f"compares ranks with one device, without --{other}", setting="tensor_parallel"
             )
-    for other in ("against", "kv-dtype", "weights"):
+    for other in ("kv-dtype", "weights"):
         if name is Bench.decode and given["batch-invariant"] and given[other]:
-            raise InputError(
-                f"compares two modes of ours, without --{other}", setting="batch_invariant"
-            )
+            raise InputError(f"compares two modes, without --{other}", setting="batch_invariant")
     if given["against"] not in (None, "vllm", "vllm-cascade") and name is not Bench.run:
         raise InputError(
             "only bench run takes it; bench decode measures vllm or vllm-cascade",

@@ -61,7 +61,7 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
     if given["batch-invariant"]:
         from hydragen_bench import order_cost
 
-        return order_cost.run(architecture, batches)
+        return order_cost.run(architecture, batches, peer)
     return decode.run(
         architecture,
         batches,

@@ -16,7 +16,20 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 pytest.importorskip("triton")
 
-from hydragen_bench import attention, choose, configs, decode, forks, order_cost, plot, rig, tree
+from hydragen_bench import (
+    attention,
+    choose,
+    configs,
+    decode,
+    forks,
+    order_cost,
+    peer_vllm,
+    plot,
+    rig,
+    tree,
+)
+from hydragen_bench.peer_vllm import Vllm
+from hydragen_bench.peers import Peer
 from hydragen_bench.timing import Ceilings
 from hydragen_tree.branch import device_stepper
 from hydragen_tree.errors import HydragenError, InputError, ModelError
@@ -130,7 +143,30 @@ def test_both_modes_beside_each_other(
     assert row["invariant_ms"] > 0
     assert timed == [False, True]
     header, line = capsys.readouterr().out.splitlines()[-2:]
-    assert len(header.split()) == len(line.split()) == 6
+    assert len(header.split()) == len(line.split()) == 9
+    assert line.split()[-3:] == ["-", "-", "-"]
+
+
+def test_both_modes_of_vllm_beside_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = configs.Point(4, 20, 16)
+
+    def measure(*asked: Any, config: LlamaConfig, batch_invariant: bool) -> Vllm:
+        assert asked == ("small", [point], Peer("vllm"))
+        assert config.to_dict() == configs.CONFIGS["small"].to_dict()
+        speed = 1000.0 if batch_invariant else 2000.0
+        return Vllm("9.9", False, {point: speed}, batch_invariant)
+
+    monkeypatch.setattr(peer_vllm, "measure", measure)
+    figures = order_cost.run("small", [point], Peer("vllm"))
+    [row] = figures["rows"]
+    assert (row["vllm_default_ms"], row["vllm_invariant_ms"]) == (2.0, 4.0)
+    assert figures["vllm"] == {"version": "9.9", "cascade": False}
+    said = capsys.readouterr().out
+    assert "vllm 9.9, batch-invariant: prefix caching on" in said
+    assert "4x20x16 4.000" in said
+    assert said.splitlines()[-1].split()[-3:] == ["2.000", "4.000", "+100.0%"]
 
 
 def test_points_of_an_architecture() -> None:

@@ -199,6 +199,7 @@ class LLM:
         told = {**options, "architectures": config["architectures"]}
         told |= {"layers": config["num_hidden_layers"], "runner": os.environ.get(RUNNER)}
         told |= {"multicast": os.environ.get("NCCL_NVLS_ENABLE")}
+        told |= {"invariant": os.environ.get("VLLM_BATCH_INVARIANT")}
         ASKED.write_text(json.dumps([told]))
 
     def generate(self, prompts, settings, use_tqdm):
@@ -297,6 +298,18 @@ def test_vllm_makes_up_a_large_model_on_several_devices(
     assert engine["compilation_config"]["pass_config"]["fuse_allreduce_rms"] is False
     assert "disable_cascade_attn" not in engine
     assert engine["runner"] is None
+
+
+@pytest.mark.parametrize("mode", [False, True])
+def test_vllm_is_measured_in_its_own_mode(
+    mode: bool, fake_vllm: FakeVllm, tiny_config: None
+) -> None:
+    point = Point(4, 9, 2)
+    found = peer_vllm.measure("tiny", [point], find_peer("vllm", None), batch_invariant=mode)
+    engine = json.loads(fake_vllm.log.read_text())[0]
+    assert engine["invariant"] == ("1" if mode else None)
+    assert (found.batch_invariant, "batch-invariant" in str(found)) == (mode, mode)
+    assert found.step_ms(point) == pytest.approx(4e3 / found.tokens_s[point])
 
 
 def test_vllm_that_fails_says_why(fake_vllm: FakeVllm, tiny_config: None) -> None:

@@ -186,7 +186,7 @@ def test_figures_are_written_and_drawn_again(
         ("decode --points 32x1,", "expected ROWSxPREFIX[xNEW]"),
         ("decode --kv-dtype fp8 --against vllm", "--kv-dtype: a peer is measured with"),
         ("decode --weights fp8 --against vllm", "--weights: a peer is measured with"),
-        ("decode --batch-invariant --kv-dtype fp8", "two modes of ours, without --kv-dtype"),
+        ("decode --batch-invariant --kv-dtype fp8", "two modes, without --kv-dtype"),
         ("tree --layers 2", "--layers: only bench decode takes it"),
         ("decode --tensor-parallel 2 --weights fp8", "with one device, without --weights"),
         ("decode --tensor-parallel 2 --batch-invariant", "device, without --batch-invariant"),
