@@ -52,7 +52,7 @@ _ONLY = {
     "keep-weights": (Bench.run,),
     "devices": (Bench.run,),
     "tensor-parallel": (Bench.decode, Bench.run),
-    "layers": (Bench.decode,),
+    "layers": (Bench.decode, Bench.run),
     "weights": (Bench.decode, Bench.run),
     "dtype": (Bench.invariance,),
     "stack": (Bench.stack,),
@@ -171,7 +171,8 @@ def bench(
         typer.Option(
             metavar="N",
             min=1,
-            help="decode: the first N layers of the architecture; vLLM makes up weights for them.",
+            help="decode, run: the first N layers of the architecture; in decode vLLM makes up "
+            "weights for them.",
         ),
     ] = None,
     weights: Annotated[

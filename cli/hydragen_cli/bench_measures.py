@@ -49,9 +49,7 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
 
     if name == "tree":
         return tree.run(given["architecture"] or "codellama-7b", given["full"])
-    architecture = given["architecture"] or "llama-3.1-8b"
-    if given["layers"]:
-        architecture += f"@{given['layers']}"
+    architecture = _cut(given["architecture"] or "llama-3.1-8b", given["layers"])
     config_of(architecture)
     batches = [Point(*point) for point in points]
     if given["tensor-parallel"]:
@@ -69,6 +67,10 @@ def measure(name: str, given: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
         weights_in_fp8=given["weights"] == "fp8",
         peer=peer,
     )
+
+
+def _cut(architecture: str, layers: int | None) -> str:
+    return architecture if layers is None else f"{architecture}@{layers}"
 
 
 def _measure_without_gpu(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,8 +122,13 @@ def _measure_stack(given: Mapping[str, Any]) -> dict[str, Any]:
 def _measure_runs(given: Mapping[str, Any], peer: "Peer | None") -> dict[str, Any]:
     from hydragen_bench.run import Asked, run
 
+    architecture = given["architecture"]
+    if given["layers"]:
+        if architecture is None:
+            raise InputError("is of an --architecture", setting="layers", value=given["layers"])
+        architecture = _cut(architecture, given["layers"])
     said = {
-        "architecture": given["architecture"],
+        "architecture": architecture,
         "model": given["model"],
         "points": given["points"] and given["points"].split(","),
         "prompts": given["prompts"],

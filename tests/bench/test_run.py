@@ -272,6 +272,7 @@ def test_real_prompts_are_read_as_the_model_reads_them(
     [
         ({"points": ["one", "two"]}, "points"),
         ({"architecture": "none"}, "architecture"),
+        ({"architecture": "codellama-7b@33"}, "layers 33: codellama-7b has 32"),
         ({"prompts": Path("x")}, "name a --model"),
         ({"against": Peer("vllm"), "devices": "all"}, "no peer is spread over devices"),
         ({"against": Peer("llama.cpp"), "tensor_parallel": 2}, "runs on one device"),
