@@ -135,15 +135,14 @@ def _sums(tree: TreeModel, ranks: Ranks, rows: int) -> dict[str, Any]:
     library_ms = count * _sum_ms(_by_library, x)
     by, own_ms = ranks.sums_by(x), library_ms
     joint = ranks.joint
-    size = len(x), x.shape[1]
-    if joint is not None and joined_sums(model) and joint.part(0, *size, x.dtype) is not None:
+    if joint is not None and joined_sums(model) and joint.takes(len(x), x.shape[1], x.dtype):
         from hydragen_kernels.layers import NormForm
 
         weight = torch.ones_like(x[0])
 
         def in_turns(x: Tensor) -> Tensor:
             for turn in range(TURNS):
-                total, _ = joint.add(turn, x, weight, 1e-5, NormForm.ROUNDED)
+                total, _ = joint.add(turn, x, x, weight, 1e-5, NormForm.ROUNDED)
             return total
 
         by, own_ms = "joined", count / TURNS * _sum_ms(in_turns, x)

@@ -25,30 +25,23 @@ _OF_ATTENTION, _OF_THE_REST = range(2)  # turns of a layer's sums
 
 
 class _PartLinear(nn.Module):
-    """A linear layer that leaves its part where the layer sums up; or sums up, if that is large."""
+    """A linear layer that leaves its part for its layer to sum up; or sums up, if that is large."""
 
-    def __init__(self, summed: SummedLinear, turn: int) -> None:
+    def __init__(self, summed: SummedLinear) -> None:
         super().__init__()
-        self.summed, self.turn = summed, turn
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., inputs of this rank]` to `[..., outputs]`."""
-        part: Tensor | None = self._part(x)
-        if part is not None:
-            return part
-        total: Tensor = self.summed(x)
-        return total
+        self.summed = summed
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _part(self, x: Tensor) -> Tensor | None:
-        linear, joint = self.summed.linear, self.summed.ranks.joint
-        rows = x.flatten(0, -2)
-        width = linear.out_features
-        part = None if joint is None else joint.part(self.turn, rows.shape[0], width, x.dtype)
-        if part is None:
-            return None
-        torch.mm(rows, linear.weight.T, out=part)
-        return part.view(*x.shape[:-1], width)
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., inputs of this rank]` to `[..., outputs]`."""
+        part: Tensor = self.summed.linear(x)
+        return part if _joins(self.summed.ranks, part) else self.summed.ranks.sum_up(part)
+
+
+def _joins(ranks: Ranks, part: Tensor) -> bool:
+    """Whether the layer sums up; it and its linear layers ask alike."""
+    rows, width = part.numel() // part.shape[-1], part.shape[-1]
+    return ranks.joint is not None and ranks.joint.takes(rows, width, part.dtype)
 
 
 class _KnownNorm(nn.Module):
@@ -96,9 +89,9 @@ class _Forward:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _add(self, turn: int, x: Tensor, more: Tensor, norm: FusedNorm) -> tuple[Tensor, Tensor]:
-        joint = self._ranks.joint
-        if joint is not None and joint.holds(turn, more):
-            return joint.add(turn, x, norm.weight, norm.eps, norm.form)
+        if _joins(self._ranks, more):
+            assert self._ranks.joint is not None
+            return self._ranks.joint.add(turn, more, x, norm.weight, norm.eps, norm.form)
         x = x + more
         return x, norm(x)
 
@@ -126,9 +119,9 @@ def join_sums(model: PreTrainedModel, ranks: Ranks) -> int:
     with _without_attention(model):
         own = [*_outputs(model, layers)]
     known = [_KnownNorm(norm) for norm in norms]
-    for turn in (_OF_ATTENTION, _OF_THE_REST):
-        for layer, place in zip(layers, places, strict=True):
-            layer.set_submodule(place[turn], _PartLinear(layer.get_submodule(place[turn]), turn))
+    for layer, place in zip(layers, places, strict=True):
+        for name in place:
+            layer.set_submodule(name, _PartLinear(layer.get_submodule(name)))
     for layer, norm, following in zip(layers, known, known[1:], strict=False):
         layer.input_layernorm, layer.forward = norm, _Forward(layer, following, ranks)
     owner.norm = known[-1]

@@ -4,13 +4,15 @@
     out = residual + total
     normed = out / rms(out), weighted
 
-Each rank's part lies in memory that the others read. A row is a program: it tells the program of
-its row on every other rank that its own part is there, waits for theirs, and reads all parts in the
-order of the ranks, so that all have the same bits. A flag goes from 0 to 1 where it is set and back
-to 0 where it is waited for; a replayed graph finds them as the captured one did.
+A row is a program. It writes its rank's part into an inbox of every other rank, waits for theirs in
+its own, and adds all up in the order of the ranks, so that all have the same bits. A number that
+has not come yet is a negative zero; one that a part has is sent as a zero, which no sum shows. So
+numbers say themselves that they are there: one way through NVLink, where a flag, and then the
+numbers that it stands for, take three.
 
-Memory is written again after the next sum has ended, and not sooner: that sum waits for the others,
-who begin it when they have read this one. So sums in turn use two places.
+Who has read an inbox fills it with negative zeros again. It is written anew in the next sum but
+one, which the others begin when they have all numbers of the next, which were sent after that. So
+sums in turn use two places, and a replayed graph finds them as the captured one did.
 """
 
 import triton
@@ -19,55 +21,60 @@ from torch import Tensor
 
 from hydragen_kernels.layers import AS_WRITTEN, NormForm, weighted
 
-SLOT_ROWS = 4096  # most rows of a sum: each has flags
+EMPTY = tl.constexpr(-(1 << 15))  # the bits of a negative zero of 16 bits, as an int16
 
 
 def sum_and_norm(
+    part: Tensor,
     residual: Tensor,
     weight: Tensor,
     eps: float,
     form: NormForm,
     *,
-    memories: Tensor,
+    inboxes: tuple[int, ...],
     rank: int,
-    part_at: int,
-    flags_at: int,
+    slot_bytes: int,
 ) -> tuple[Tensor, Tensor]:
     """Adds all ranks' parts to what they have in common, and norms the result.
 
     All ranks call it, with as many rows.
 
     Args:
-        residual: `[..., width]`, dense, at most `SLOT_ROWS` rows.
+        part: `[..., width]`, dense, of 16 bits: this rank's.
+        residual: like `part`.
         weight: `[width]` of the norm.
         eps: added to the mean square.
         form: how the weight is used.
-        memories: `[ranks]` int64, addresses of their memory, as this rank's device has them.
+        inboxes: addresses of all ranks' inboxes for this sum, as this rank's device has them, each
+            of `ranks - 1` slots: one for every other rank, in their order. At first all is `EMPTY`.
         rank: this one.
-        part_at: bytes from the beginning of a memory to the rank's part, as large as `residual`,
-            dense and of its dtype.
-        flags_at: bytes to its flags, int32 `[SLOT_ROWS, ranks]`, zero at first.
+        slot_bytes: of a slot, a multiple of 16.
 
     Returns:
         residual + sum, and its norm; both like `residual`.
     """
     width = residual.shape[-1]
     rows = residual.numel() // max(width, 1)
-    if rows > SLOT_ROWS or not residual.is_contiguous():
-        raise ValueError(f"expected at most {SLOT_ROWS} dense rows, got {residual.shape}")
+    for name, given in (("part", part), ("residual", residual)):
+        if given.shape != residual.shape or not given.is_contiguous():
+            raise ValueError(f"expected dense rows of one shape, got {name} {tuple(given.shape)}")
+    if part.dtype.itemsize != 2:
+        raise ValueError(f"expected numbers of 16 bits, got {part.dtype}")
+    if part.nbytes > slot_bytes:
+        raise ValueError(f"expected at most {slot_bytes} bytes, got {part.nbytes}")
     out, normed = residual.new_empty(residual.shape), residual.new_empty(residual.shape)
     if rows:
         block = triton.next_power_of_2(width)
         _sum_norm_kernel[(rows,)](
+            part,
             residual,
             weight,
             out,
             normed,
-            memories,
-            PART_AT=part_at,
-            FLAGS_AT=flags_at,
+            inboxes,
+            SLOT_BYTES=slot_bytes,
             RANK=rank,
-            RANKS=memories.numel(),
+            RANKS=len(inboxes),
             EPS=eps,
             WIDTH=width,
             BLOCK=block,
@@ -80,13 +87,13 @@ def sum_and_norm(
 
 @triton.jit
 def _sum_norm_kernel(
+    part,
     residual,
     weight,
     out,
     normed,
-    memories,
-    PART_AT: tl.constexpr,
-    FLAGS_AT: tl.constexpr,
+    inboxes,
+    SLOT_BYTES: tl.constexpr,
     RANK: tl.constexpr,
     RANKS: tl.constexpr,
     EPS: tl.constexpr,
@@ -95,32 +102,46 @@ def _sum_norm_kernel(
     FORM: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    for other in tl.static_range(RANKS):
-        if other != RANK:
-            theirs = (tl.load(memories + other) + FLAGS_AT).to(tl.pointer_type(tl.int32))
-            flag = theirs + row * RANKS + RANK
-            while tl.atomic_cas(flag, 0, 1, sem="release", scope="sys") != 0:
-                pass
     column = tl.arange(0, BLOCK)
     is_column = column < WIDTH
     place = row * WIDTH + column
-    kept = tl.load(residual + place, mask=is_column, other=0.0)
+    own = tl.load(part + place, mask=is_column, other=0.0)
+    dtype = own.dtype
+    own = tl.where(own == 0.0, tl.zeros_like(own), own)
     for other in tl.static_range(RANKS):
         if other != RANK:
-            ours = (tl.load(memories + RANK) + FLAGS_AT).to(tl.pointer_type(tl.int32))
-            flag = ours + row * RANKS + other
-            while tl.atomic_cas(flag, 1, 0, sem="acquire", scope="sys") != 1:
-                pass
-    tl.debug_barrier()  # nobody reads before the one thread that waited
+            theirs = _slot(inboxes[other], other, RANK, SLOT_BYTES, dtype)
+            tl.store(theirs + place, own, is_column)
+    kept = tl.load(residual + place, mask=is_column, other=0.0)
+    factor = tl.load(weight + column, mask=is_column, other=0.0)
+    empty = tl.full([BLOCK], EMPTY, tl.int16)
     total = tl.zeros([BLOCK], tl.float32)
     for other in tl.static_range(RANKS):
-        part = (tl.load(memories + other) + PART_AT).to(tl.pointer_type(residual.dtype.element_ty))
-        numbers = tl.load(tl.multiple_of(part, 16) + place, mask=is_column, other=0.0)
-        total += numbers.to(tl.float32)
-    dtype = kept.dtype
+        if other == RANK:
+            total += own.to(tl.float32)
+        else:
+            inbox = _slot(inboxes[RANK], RANK, other, SLOT_BYTES, tl.int16) + place
+            bits = tl.load(inbox, mask=is_column, other=0, volatile=True)
+            while tl.max((bits == empty).to(tl.int32), 0) != 0:
+                bits = tl.load(inbox, mask=is_column, other=0, volatile=True)
+            tl.store(inbox, empty, is_column)
+            total += bits.to(dtype, bitcast=True).to(tl.float32)
     added = (kept.to(tl.float32) + total.to(dtype).to(tl.float32)).to(dtype)
     tl.store(out + place, added, is_column)
     wide = added.to(tl.float32)
     scale = 1.0 / tl.sqrt_rn(tl.sum(wide * wide, 0) / WIDTH + EPS)
-    factor = tl.load(weight + column, mask=is_column, other=0.0)
     tl.store(normed + place, weighted(wide * scale, factor, dtype, FORM), is_column)
+
+
+@triton.jit
+def _slot(
+    inbox,
+    OF: tl.constexpr,
+    SENDER: tl.constexpr,
+    SLOT_BYTES: tl.constexpr,
+    dtype: tl.constexpr,
+):
+    """Where a rank's inbox has what another sends: slots are in the order of the others."""
+    number: tl.constexpr = SENDER - 1 if SENDER > OF else SENDER
+    start = inbox + number * SLOT_BYTES
+    return tl.multiple_of(start.to(tl.pointer_type(dtype)), 16)

@@ -411,20 +411,22 @@ def test_copies_move_16_bytes_a_thread(tmp_path: Path) -> None:
 
 
 def test_sums_of_ranks_wait_for_the_whole_system(tmp_path: Path) -> None:
-    given = dict.fromkeys(("residual", "weight", "out", "normed"), "*bf16")
+    given = dict.fromkeys(("part", "residual", "weight", "out", "normed"), "*bf16")
     sizes = {"RANK": 0, "RANKS": 2, "WIDTH": 5120, "BLOCK": 8192}
     report, disassembly = machine_code(
         _sum_norm_kernel,
-        {**given, "memories": "*i64"},
-        {**sizes, "PART_AT": 0, "FLAGS_AT": 1 << 25, "EPS": 1e-5, "FORM": 0},
+        {**given, "inboxes": ("i64", "i64")},
+        {**sizes, "SLOT_BYTES": 1 << 24, "EMPTY": -(1 << 15), "EPS": 1e-5, "FORM": 0},
         tmp_path,
         num_warps=8,
         enable_fp_fusion=False,
     )
     assert_no_spills(report)
-    assert disassembly.count("CAS.STRONG.SYS") == 2  # a flag is set, and one waited for
-    assert "MEMBAR.ALL.SYS" in disassembly
-    assert not re.search(r"LDG\.E\.U?(16|32|8) ", disassembly)  # parts come 16 bytes at a time
+    # looked at once, then again and again, past this processor's cache
+    assert len(re.findall(r"LDG\.E\.128\.STRONG\.SYS", disassembly)) >= 2
+    assert "ATOM" not in disassembly
+    assert not re.search(r"LDG\.E\.U?(16|32|8)\b", disassembly)  # parts come 16 bytes at a time
+    assert not re.search(r"STG\.E\.U?(16|32|8)\b", disassembly)
 
 
 def test_fp8_as_bits_where_the_device_has_no_such_type(tmp_path: Path) -> None:

@@ -13,80 +13,93 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
 from hydragen_kernels.layers import NormForm, rms_norm  # noqa: E402
-from hydragen_kernels.sum_norm import SLOT_ROWS, sum_and_norm  # noqa: E402
-from tests.kernels.test_layers import DTYPES, normed, numbers, worst_row  # noqa: E402
+from hydragen_kernels.sum_norm import EMPTY, sum_and_norm  # noqa: E402
+from tests.kernels.test_layers import normed, numbers, worst_row  # noqa: E402
 
 EPS = 1e-5
-PART_AT = 64
+HALVES = (torch.float16,) if INTERPRETED else (torch.float16, torch.bfloat16)
 
 
 class Ranks:
-    """Memories that all ranks read: some bytes, the parts, and flags behind them."""
+    """Inboxes of all ranks, each with a slot for every other one, larger than a part."""
 
     def __init__(self, parts: list[Tensor]) -> None:
-        self.flags_at = PART_AT + -(-parts[0].nbytes // 16) * 16
-        n_bytes = self.flags_at + 4 * SLOT_ROWS * len(parts)
-        self.memories = [torch.zeros(n_bytes, dtype=torch.uint8, device=DEVICE) for _ in parts]
-        for memory, part in zip(self.memories, parts, strict=True):
-            memory[PART_AT : PART_AT + part.nbytes] = part.flatten().view(torch.uint8)
-        addresses = [memory.data_ptr() for memory in self.memories]
-        self.addresses = torch.tensor(addresses, device=DEVICE)
+        self.parts, size = parts, len(parts)
+        self.slot = -(-parts[0].numel() // 8) * 8 + 24
+        kept = [torch.empty(size - 1, self.slot, dtype=torch.int16, device=DEVICE) for _ in parts]
+        self.inboxes = [inbox.fill_(EMPTY.value) for inbox in kept]
+        self.addresses = tuple(inbox.data_ptr() for inbox in self.inboxes)
 
-    def flags(self, rank: int) -> Tensor:
-        """`[rows, ranks]` whose row has come."""
-        return self.memories[rank][self.flags_at :].view(torch.int32).view(SLOT_ROWS, -1)
+    def sent(self, sender: int, to: int) -> Tensor:
+        """What a rank's inbox has of another, as whole numbers of 16 bits."""
+        return self.inboxes[to][sender - (sender > to)]
+
+    def send(self, sender: int, to: int) -> None:
+        """Writes as a rank that runs at the same time."""
+        bits = (self.parts[sender] + 0.0).view(torch.int16).flatten()
+        self.sent(sender, to)[: bits.numel()] = bits
 
     def run(
         self, rank: int, residual: Tensor, weight: Tensor, form: NormForm
     ) -> tuple[Tensor, ...]:
         return sum_and_norm(
+            self.parts[rank],
             residual,
             weight,
             EPS,
             form,
-            memories=self.addresses,
+            inboxes=self.addresses,
             rank=rank,
-            part_at=PART_AT,
-            flags_at=self.flags_at,
+            slot_bytes=2 * self.slot,
         )
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("form", NormForm)
 @pytest.mark.parametrize(("rows", "width", "size"), [(5, 96, 2), (1, 5120, 2), (3, 40, 4)])
 def test_all_ranks_have_the_sum_and_its_norm(
     dtype: torch.dtype, form: NormForm, rows: int, width: int, size: int
 ) -> None:
     parts = [numbers(rows, width, dtype=dtype, seed=rank) for rank in range(size)]
+    parts[0][0, :7] = -0.0
     residual = numbers(rows, width, dtype=dtype, seed=8)
     weight = numbers(width, dtype=dtype, seed=9)
     ranks = Ranks(parts)
     exact = sum(part.double() for part in (*parts, residual))
     found = []
-    for turn in range(2):  # a second time, with the flags that the first has left
+    for _ in range(2):  # a second time, with what the first has left
         for rank in range(size):
-            others = torch.arange(size, device=DEVICE) != rank
-            ranks.flags(rank)[:rows] = others.int()  # ranks that run at the same time have come
-            for other in range(size):
-                if other != rank:
-                    ranks.flags(other)[:rows, rank] = 0
+            others = [other for other in range(size) if other != rank]
+            for other in others:
+                ranks.send(other, rank)
             found.append(ranks.run(rank, residual, weight, form))
-            assert not ranks.flags(rank)[:rows].any(), (turn, rank)
-            told = [bool(ranks.flags(other)[:rows, rank].all()) for other in range(size)]
-            assert told == others.tolist()
-            assert not ranks.flags(rank)[rows:].any()
+            assert (ranks.inboxes[rank] == EMPTY.value).all()  # for the next sum
+            own = parts[rank].flatten()
+            for other in others:
+                bits = ranks.sent(rank, other)
+                assert (bits[: own.numel()] != EMPTY.value).all()
+                assert torch.equal(bits[: own.numel()].view(dtype), own)
+                assert (bits[own.numel() :] == EMPTY.value).all()
+                bits.fill_(EMPTY.value)  # read by the other
     out, after = found[0]
     assert all(torch.equal(out, a) and torch.equal(after, b) for a, b in found)
     assert worst_row(out, exact) < 4 * torch.finfo(dtype).eps
     assert worst_row(after, normed(exact, weight.double(), EPS, form)) < 8 * torch.finfo(dtype).eps
-    if width > 1024 and dtype != torch.float32:  # narrow rows share a program, in another order
+    if width > 1024:  # narrow rows share a program there, in another order
         assert torch.equal(after, rms_norm(out, weight, EPS, form))
     assert torch.equal(out, residual + sum(part.float() for part in parts).to(dtype))
 
 
-def test_what_has_no_flags_is_refused() -> None:
-    residual = torch.zeros(SLOT_ROWS + 1, 2, device=DEVICE)
-    with pytest.raises(ValueError, match="at most 4096 dense rows"):
-        Ranks([residual]).run(0, residual, residual[0], NormForm.ROUNDED)
-    with pytest.raises(ValueError, match="dense"):
-        Ranks([residual]).run(0, residual[:4].T, residual[0], NormForm.ROUNDED)
+def test_what_no_inbox_holds_is_refused() -> None:
+    ranks = Ranks([torch.zeros(2, 8, dtype=torch.float16, device=DEVICE)] * 2)
+    residual = torch.zeros_like(ranks.parts[0])
+    wide, many = residual.float(), residual.new_zeros(9, 8)
+    for part, given, said in (
+        (wide, wide, "numbers of 16 bits, got torch.float32"),
+        (many, many, "at most 80 bytes, got 144"),
+        (residual.new_zeros(8, 2).T, residual, "dense rows of one shape, got part"),
+        (residual, residual[:1], "dense rows of one shape, got part"),
+    ):
+        ranks.parts[0] = part
+        with pytest.raises(ValueError, match=said):
+            ranks.run(0, given, given[0], NormForm.ROUNDED)
