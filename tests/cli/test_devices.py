@@ -96,8 +96,6 @@ def test_full_disk(cli: Cli) -> None:
 
 def test_closed_pipe_ends_quietly(home: Path) -> None:
     with start(home, *RUN, "--devices", "cpu", "--quiet") as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
         assert json.loads(process.stdout.readline())["task_id"] == "doubles"
         workers = children(process.pid)
         process.stdout.close()

@@ -63,7 +63,7 @@ def home(folder: Path, own_home: Path) -> Path:
 
 def hydragen(*args: str, code: int = 0) -> tuple[str, str]:
     """What a command writes to stdout and stderr."""
-    ran = run_command("run", *args, cwd=Path.cwd())
+    ran = run_command("run", *args)
     assert ran.returncode == code, ran.stderr
     return ran.stdout, ran.stderr
 
@@ -162,7 +162,7 @@ def test_shards_are_judged_as_one_file(home: Path) -> None:
     results = []
     for files in (["whole.jsonl"], SHARDS, [*SHARDS, "whole.jsonl"]):
         given = [*files, "--summary", "s.json", "-o", "v.jsonl", "--force", "--no-cache", "-q"]
-        subprocess.run(command("run_eval", *given), check=True, capture_output=True)
+        assert run_command("run_eval", *given).returncode == 0
         result = json.loads((home / "s.json").read_text())
         by_id = {problem["task_id"]: problem for problem in result["problems"]}
         results.append((by_id, result["verdicts"], result["judged"]))
@@ -176,7 +176,7 @@ def test_several_files_with_faults_and_problems(home: Path) -> None:
     (home / "a.jsonl").write_bytes((home / "shard-1.jsonl").read_bytes() + b'{"task_id": "ne')
     os.link(home / "shard-1.jsonl.manifest.json", home / "a.jsonl.manifest.json")
     given = ["a.jsonl", "problems/", "shard-2.jsonl", "-o", "v.jsonl"]
-    ran = subprocess.run(command("run_eval", *given), capture_output=True, text=True)
+    ran = run_command("run_eval", *given)
     assert ran.returncode == 3, ran.stderr
     assert "a.jsonl:26: not JSON (cut off in the middle)" in ran.stderr
     assert "50 samples judged" in ran.stderr

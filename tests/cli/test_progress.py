@@ -16,6 +16,14 @@ from hydragen_tree.sample.writer import SampleCounts
 from hydragen_tree.spread.spread_sampler import WorkerState
 from hydragen_tree.units import size
 
+NOW_S = 1000.0
+
+
+@pytest.fixture(autouse=True)
+def _clock_that_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speeds and times left are exact, however busy the machine is."""
+    monkeypatch.setattr("time.perf_counter", lambda: NOW_S)
+
 
 def stats_of(done: int, elapsed_s: float = 10.0) -> RunStats:
     return RunStats(
@@ -24,7 +32,7 @@ def stats_of(done: int, elapsed_s: float = 10.0) -> RunStats:
         samples_live=488,
         rows_live=321,
         tokens_sampled=20_000 * bool(done),
-        started=time.perf_counter() - elapsed_s,
+        started=NOW_S - elapsed_s,
     )
 
 
@@ -73,7 +81,7 @@ def test_live_lines_fit(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_live_line_for_each_worker() -> None:
-    drawing = WorkerState("cuda:0", "drawing", stats_of(250), time.perf_counter() - 10.0)
+    drawing = WorkerState("cuda:0", "drawing", stats_of(250), NOW_S - 10.0)
     lost = WorkerState("cuda:1", "lost", RunStats(samples_done=3))
     view = Progress(
         lambda: stats_of(250), SampleCounts(), workers=[drawing, lost], to_stdout=False, quiet=False

@@ -5,16 +5,17 @@ import os
 import re
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hydragen_cli import main
+from tests.forked import Command
 
 PROBLEM = """
 id: doubles
@@ -28,7 +29,6 @@ few_shot:
     - {id: squares, statement: Print n squared., solution: "print(int(input()) ** 2)"}
     - {id: hello, statement: Print hello., solution: "print('hello')"}
 """
-SAMPLE = [sys.executable, "-c", "from hydragen_cli.main import run_sample; run_sample()"]
 RUN = ["doubles.yaml", "-n", "60", "--max-tokens", "24", "--max-rows", "2", "-t", "1"]
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -67,16 +67,13 @@ def whole(cli: Cli, folder: Path) -> list[str]:
     return path.read_text().splitlines()
 
 
-def start(folder: Path, *args: str, **options: Any) -> "subprocess.Popen[str]":
+def start(folder: Path, *args: str, **options: Any) -> Command:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("HYDRAGEN_")}
-    environment = {**inherited, "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": os.devnull}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(
-        [*SAMPLE, *args], cwd=folder, env=environment, text=True, **pipes, **options
-    )
+    environment = {**inherited, "XDG_CONFIG_HOME": os.devnull}
+    return Command("run_sample", *args, cwd=folder, env=environment, **options)
 
 
-def wait_for_lines(path: Path, n: int, process: "subprocess.Popen[str]") -> None:
+def wait_for_lines(path: Path, n: int, process: Command) -> None:
     while not path.exists() or path.read_bytes().count(b"\n") < n:
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
@@ -160,10 +157,8 @@ def test_full_disk(cli: Cli, folder: Path, whole: list[str]) -> None:
     path = folder / "full.jsonl"
     limit = sum(map(len, whole)) // 2
 
-    def shrink_disk() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    with start(folder, *RUN, "-o", path.name, preexec_fn=shrink_disk) as process:
+    shrink_disk = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    with start(folder, *RUN, "-o", path.name, before=shrink_disk) as process:
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     n_written = path.read_bytes().count(b"\n")
@@ -178,8 +173,6 @@ def test_full_disk(cli: Cli, folder: Path, whole: list[str]) -> None:
 
 def test_closed_pipe_ends_quietly(folder: Path, whole: list[str]) -> None:
     with start(folder, *RUN, "--quiet") as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
         assert process.stdout.readline().rstrip("\n") == whole[0]
         process.stdout.close()
         assert process.stderr.read() == ""

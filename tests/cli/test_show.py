@@ -12,6 +12,7 @@ import pytest
 from hydragen_cli.options import flag_of
 from hydragen_cli.program import load
 from hydragen_tree.errors import InputError
+from tests.forked import output_of
 from tests.judge.test_eval import command, write_problems
 
 RIGHT = "print(sum(map(int, input().split())))"
@@ -23,19 +24,14 @@ Show = Callable[..., str]
 ShowJson = Callable[..., dict[str, Any]]
 
 
-def hydragen(*args: str, cwd: Path) -> None:
-    done = subprocess.run(command("run", *args), cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a run was drawn from the shipped model and judged."""
     folder = tmp_path_factory.mktemp("drawn")
     write_problems(folder)
     given = ["sum.yaml", "total.yaml", "-n", "4", "--max-tokens", "24", "--logprobs"]
-    hydragen("sample", *given, "-o", "samples.jsonl", cwd=folder)
-    hydragen("eval", "samples.jsonl", "-o", "verdicts.jsonl", "--no-cache", cwd=folder)
+    output_of(folder, "sample", *given, "-o", "samples.jsonl")
+    output_of(folder, "eval", "samples.jsonl", "-o", "verdicts.jsonl", "--no-cache")
     return folder
 
 
@@ -52,7 +48,7 @@ def of_known_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"task_id": "total", "sample_index": 0, "solution": WRONG, "problem": "total.yaml"}
     )
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    hydragen("eval", "samples.jsonl", "-o", "verdicts.jsonl", "--no-cache", cwd=folder)
+    output_of(folder, "eval", "samples.jsonl", "-o", "verdicts.jsonl", "--no-cache")
     return folder
 
 

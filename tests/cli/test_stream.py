@@ -11,6 +11,7 @@ from typing import Any
 from hydragen_tree.prompt.prompts import prompts_from_sources
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
+from tests.forked import Command
 from tests.judge.test_eval import command
 
 N = 2
@@ -24,31 +25,26 @@ PROMPTS: list[Any] = [
 class Process:
     """A run that is given its lines one by one."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Command) -> None:
         self.process = process
 
     def say(self, *lines: Any) -> None:
-        assert self.process.stdin is not None
         for line in lines:
             self.process.stdin.write(line if isinstance(line, str) else json.dumps(line) + "\n")
         self.process.stdin.flush()
 
     def hear(self, prompts: int) -> list[dict[str, Any]]:
-        assert self.process.stdout is not None
         return [json.loads(self.process.stdout.readline()) for _ in range(prompts * N)]
 
     def end(self) -> tuple[int, str, str]:
         out, said = self.process.communicate(timeout=60)
-        return self.process.returncode, out, said
+        return self.process.wait(), out, said
 
 
 @contextmanager
 def running(*options: str) -> Iterator[Process]:
-    pipe = subprocess.PIPE
     args = ["--prompts", "-", "-n", str(N), "--max-tokens", "6", "--device", "cpu", "-q", *options]
-    with subprocess.Popen(
-        command("run_sample", *args), stdin=pipe, stdout=pipe, stderr=pipe, text=True
-    ) as process:
+    with Command("run_sample", *args) as process:
         try:
             yield Process(process)
         finally:
@@ -93,10 +89,8 @@ def test_a_reader_that_goes_away_ends_it_quietly(own_home: Path) -> None:
     with running() as run:
         run.say(PROMPTS[0])
         run.hear(1)
-        assert run.process.stdout is not None
         run.process.stdout.close()
         run.say(PROMPTS[1])
-        assert run.process.stderr is not None
         assert run.process.stderr.read() == ""
         assert run.process.wait(60) in (0, 141)
 

@@ -1,12 +1,12 @@
 """`hydragen check`: problems held against their own submissions."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.judge.test_eval import RIGHT, command, write_problems
+from tests.forked import run_command
+from tests.judge.test_eval import RIGHT, write_problems
 
 
 @pytest.fixture(autouse=True)
@@ -18,25 +18,19 @@ def home(own_home: Path) -> Path:
 
 def test_check_goes_on_past_what_cannot_be_read(home: Path) -> None:
     (home / "bad.yaml").write_text("id: [\n")
-    ran = subprocess.run(
-        command("run", "check", "bad.yaml", "sum.yaml"), capture_output=True, text=True
-    )
+    ran = run_command("run", "check", "bad.yaml", "sum.yaml")
     assert ran.returncode == 2
     assert ran.stderr.count("bad.yaml") == 1
     assert "1 problem checked, all fit to grade with; 1 problem refused" in ran.stderr
 
 
 def test_check(home: Path) -> None:
-    ran = subprocess.run(
-        command("run", "check", "sum.yaml", "total.yaml"), capture_output=True, text=True
-    )
+    ran = run_command("run", "check", "sum.yaml", "total.yaml")
     assert ran.returncode == 0, ran.stderr
     assert "2 problems checked, all fit to grade with" in ran.stderr
     text = (home / "sum.yaml").read_text().replace('"print(3)"', f'"{RIGHT}"')
     (home / "sum.yaml").write_text(text)
-    ran = subprocess.run(
-        command("run", "check", "sum.yaml", "--calibrate", "--json"), capture_output=True, text=True
-    )
+    ran = run_command("run", "check", "sum.yaml", "--calibrate", "--json")
     assert ran.returncode == 1
     assert "sum.yaml: submission 1 (WA): expected WA, got AC" in ran.stderr
     [record] = map(json.loads, ran.stdout.splitlines())
@@ -52,9 +46,7 @@ def test_check_refuses_what_cannot_be_judged(home: Path) -> None:
     )
     (home / "check.rs").write_text("fn main() {}\n")
     for others in ([], ["sum.yaml"]):
-        ran = subprocess.run(
-            command("run", "check", "odd.yaml", *others), capture_output=True, text=True
-        )
+        ran = run_command("run", "check", "odd.yaml", *others)
         assert ran.returncode == 2
         assert ran.stderr.count("odd.yaml") == 1
         assert "; 1 problem refused" in ran.stderr

@@ -1,7 +1,6 @@
 """`hydragen-eval` as real processes: results, faults, resuming."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from hydragen_tree.problem.reading import load_problem
+from tests.forked import run_command
 
 PROBLEM = """\
 id: {id}
@@ -53,7 +53,7 @@ def evaluate(
 ) -> tuple[list[dict[str, Any]], str]:
     """The verdicts on stdout, and what stderr says."""
     text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
-    ran = subprocess.run(command("run_eval", *args), input=text, capture_output=True, text=True)
+    ran = run_command("run_eval", *args, text=text)
     assert ran.returncode == code, ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines()], ran.stderr
 

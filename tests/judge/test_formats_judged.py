@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from hydragen_tree.problem.formats.datasets import apps_problem
 from hydragen_tree.problem.importing import Imported, read_source, write_problem
 from hydragen_tree.problem.reading import load_problem, problem_from_document
 from hydragen_tree.problem.types import Problem
+from tests.forked import output_of, run_command
 
 FUNCTION = {
     "prompt": 'def double(n):\n    """ Twice n. """\n',
@@ -226,14 +225,13 @@ def test_a_problem_that_python_is_too_slow_for_is_reported(
 
 def test_calibrated_limits_are_written_into_native_files_only(tmp_path: Path) -> None:
     package_of(tmp_path / "package", {**DOUBLE, "submissions/accepted/b.py": "print(8)"})
-    command = [sys.executable, "-c", "from hydragen_cli.main import run; run()"]
-    subprocess.run([*command, "import", "package", "-o", "native"], cwd=tmp_path, check=True)
+    output_of(tmp_path, "import", "package", "-o", "native")
     given = ["check", "package", "--calibrate", "--write"]
-    ran = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True)
+    ran = run_command("run", *given, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "not a problem file of ours, so its limit stays" in ran.stderr
     given[1] = "native/package.yaml"
-    ran = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True)
+    ran = run_command("run", *given, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "limits.time_s: 1 is now 0.5" in ran.stderr
     assert load_problem(tmp_path / given[1]).limits.time_s == 0.5
@@ -246,9 +244,7 @@ def test_a_file_of_ours_may_have_the_name_of_a_packages(tmp_path: Path) -> None:
         "statement: Add.\ntests: [{input: 1 2, output: '3'}]\n"
         "solution: print(sum(map(int, input().split())))\n"
     )
-    command = [sys.executable, "-c", "from hydragen_cli.main import run; run()", "check"]
-    given = ["problem.yaml", "--calibrate", "--write"]
-    ran = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True)
+    ran = run_command("run", "check", "problem.yaml", "--calibrate", "--write", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "problem.yaml: limits.time_s: 2 is now 0.5" in ran.stderr
     assert load_problem(path).limits.time_s == 0.5

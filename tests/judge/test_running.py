@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from hydragen_tree.judge.grading import read_lines
+from tests.forked import Command
+from tests.judge.test_eval import command
 
 PROBLEM = """\
 id: sum
@@ -33,10 +35,6 @@ def home(own_home: Path) -> Path:
     """A home of its own, with a problem."""
     (own_home / "sum.yaml").write_text(PROBLEM)
     return own_home
-
-
-def command(entry: str, *args: str) -> list[str]:
-    return [sys.executable, "-c", f"from hydragen_cli.main import {entry}; {entry}()", *args]
 
 
 def sample(index: int, solution: str) -> dict[str, Any]:
@@ -67,18 +65,11 @@ def test_a_stop_ends_the_reading_of_a_pipe_that_stays_open() -> None:
     os.close(write)
 
 
-def start(*args: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command("run_eval", *args),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(*args: str) -> Command:
+    return Command("run_eval", *args)
 
 
-def send(process: "subprocess.Popen[str]", *lines: dict[str, Any]) -> None:
-    assert process.stdin is not None
+def send(process: Command, *lines: dict[str, Any]) -> None:
     process.stdin.write("".join(json.dumps(line) + "\n" for line in lines))
     process.stdin.flush()
 
@@ -126,7 +117,6 @@ def test_the_first_signal_lets_verdicts_finish(home: Path, signum: int, code: in
         wait_until(lambda: is_running(name), "the program runs")
         process.send_signal(signum)  # stdin stays open: it must not wait for more
         assert process.wait(60) == code
-        assert process.stderr is not None
         said = process.stderr.read()
     lines = [json.loads(line) for line in (home / "v.jsonl").read_text().splitlines()]
     assert [line["verdict"] for line in lines] == ["AC", "AC"]
@@ -175,7 +165,6 @@ def assert_resumes(home: Path) -> None:
 def test_verdicts_appear_while_samples_still_arrive() -> None:
     with start("-", "sum.yaml") as process:
         send(process, sample(0, RIGHT))
-        assert process.stdout is not None
         assert json.loads(process.stdout.readline())["verdict"] == "AC"
         send(process, sample(1, "print(3)"))
         assert json.loads(process.stdout.readline())["verdict"] == "WA"
@@ -186,16 +175,13 @@ def test_verdicts_appear_while_samples_still_arrive() -> None:
 def test_a_closed_pipe_ends_it_quietly() -> None:
     with start("-", "sum.yaml") as process:
         send(process, sample(0, RIGHT))
-        assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
         with contextlib.suppress(BrokenPipeError):  # it may end at the first of them
             for i in range(1, 4):
                 send(process, sample(i, f"{RIGHT}  # {i}"))
         assert process.wait(60) == 0
-        assert process.stderr is not None
         said = process.stderr.read()
-        assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
     assert "Traceback" not in said

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -29,7 +28,8 @@ from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.solving import RunFolder, Solving, run_and_judge
 from hydragen_tree.solving.following import follow
-from tests.judge.test_eval import command, write_problems
+from tests.forked import Command
+from tests.judge.test_eval import write_problems
 
 N = 40
 SETTINGS = SamplingSettings(max_tokens=32)
@@ -70,7 +70,7 @@ def test_a_run_may_be_killed_anywhere(
     """kill -9 while it draws, then the same command: the folder of a run that was left alone."""
     args = ["run", "sum.yaml", "total.yaml", "-n", str(N), "--max-tokens", "32", "-o", "killed"]
     samples = own_home / "killed" / "samples.jsonl"
-    with subprocess.Popen(command("run", *args), stderr=subprocess.DEVNULL) as process:
+    with Command("run", *args) as process:
         while process.poll() is None and not (samples.exists() and samples.stat().st_size):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)

@@ -98,6 +98,7 @@ def test_two_processes_draw_what_one_does(sampler: Sampler, whole: Drawn) -> Non
     assert said == []
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_killed_processes(sampler: Sampler, whole: Drawn) -> None:
     spread, crew, said = spread_over(sampler, "cpu,cpu")
     with spread:
@@ -122,6 +123,7 @@ def test_killed_processes(sampler: Sampler, whole: Drawn) -> None:
             list(samples)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_device_out_of_memory(sampler: Sampler, whole: Drawn) -> None:
     def spread_with(*short: str) -> SpreadSampler:
         makers = device_crew(sampler, find_devices("cpu,cpu"))._makers
@@ -149,6 +151,7 @@ def test_a_device_out_of_memory(sampler: Sampler, whole: Drawn) -> None:
     assert_same(by_name(iter([*drawn, *rest])), whole)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_an_error_of_all_is_the_run_s_error(random_model: Path) -> None:
     small = Sampler.from_pretrained(str(random_model), memory_bytes=20_000)
     with pytest.raises(CapacityError):

@@ -34,6 +34,7 @@ def test_two_ranks_draw_what_one_process_does_and_end_together(random_model: Pat
     assert not any(map(is_alive, pids))  # the other one could only wait
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_two_ranks_in_one_order_of_summation(random_model: Path) -> None:
     drawn = []
     for max_rows in (3, 16):
