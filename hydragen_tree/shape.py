@@ -15,6 +15,8 @@ class KVShape:
         itemsize: bytes of one number.
         state_bytes: of one sequence's running states, in layers that keep those instead.
         layer_state_bytes: of them, those of the layer that keeps most.
+        latent_dim: numbers of a token's latent vector, where tails hold those in place of keys and
+            values (`model.latent`); 0: they do not.
     """
 
     layers: int
@@ -24,6 +26,7 @@ class KVShape:
     itemsize: int
     state_bytes: int = 0
     layer_state_bytes: int = 0
+    latent_dim: int = 0
 
     @property
     def layer_token_bytes(self) -> int:
@@ -34,6 +37,13 @@ class KVShape:
     def token_bytes(self) -> int:
         """Bytes of one token's keys and values in all layers."""
         return self.layers * self.layer_token_bytes
+
+    @property
+    def tail_token_bytes(self) -> int:
+        """Bytes of what a tail holds of one token in all layers."""
+        if not self.latent_dim:
+            return self.token_bytes
+        return self.layers * self.latent_dim * self.itemsize
 
     @property
     def merge_bytes(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hydragen_kernels.reference import Partial
 from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.windows import WindowView
 
@@ -29,6 +30,7 @@ class Attend(Protocol):
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
         """Attention of one layer.
 
@@ -41,6 +43,7 @@ class Attend(Protocol):
             softcap: scores become `softcap * tanh(score / softcap)`; None: they do not.
             sinks: `[q_heads]`, one more score per head that has no value; or None.
             view: what each query sees of its sequence; None: all that the plan says.
+            latent: what is met in tails in place of `keys` and `values`; None: those.
 
         Returns:
             `[queries, q_heads, head_dim]` in the queries' dtype.

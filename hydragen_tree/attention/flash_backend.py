@@ -19,6 +19,7 @@ from hydragen_kernels.inputs import FP8
 from hydragen_kernels.items import item_columns, item_rows
 from hydragen_tree.attention.backend import Backend, Prepared
 from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.triton_backend import TritonBackend
 from hydragen_tree.attention.windows import WindowView
@@ -76,6 +77,7 @@ class FlashPlan:
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
         """As of `Attend`; heads with a `view` are refused before."""
         self.segments.attend(queries, keys, values, self.partials, scale=scale)
@@ -84,6 +86,7 @@ class FlashPlan:
             scale=scale,
             softcap=softcap,
             sinks=sinks,
+            latent=latent,
         )
 
 

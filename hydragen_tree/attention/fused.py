@@ -13,13 +13,17 @@ import numpy as np
 from torch import Tensor
 
 from hydragen_kernels.inputs import to_device
+from hydragen_kernels.latent_tail import latent_tails
+from hydragen_kernels.merge import merge
 from hydragen_kernels.ordered_segment import ordered_segments
 from hydragen_kernels.ordered_states import States
 from hydragen_kernels.ordered_tail import ordered_tails
+from hydragen_kernels.reference import Partial
 from hydragen_kernels.segment import segment_attention
 from hydragen_kernels.segment_tiles import SegmentTiles
 from hydragen_kernels.tail import tail_attention
 from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.windows import WindowView
 
@@ -67,8 +71,21 @@ class DeviceTails:
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
         """Attention over the tails, merged with the segments' partials, `counts` of each row."""
+        if latent is not None:
+            _, rank, _ = latent.up.shape
+            out, lse = latent_tails(
+                *(latent.queries, latent.arena[0], rank),
+                *(self.pages, self.lengths, self.page_tokens),
+                scale=scale,
+                softcap=softcap,
+                splits=self.splits,
+            )
+            own = latent.expanded(Partial(out, lse))
+            counts = counts[: queries.shape[0]]
+            return merge(*partials, counts, sinks=sinks, own=own, dtype=queries.dtype)[0]
         return tail_attention(
             queries,
             keys,
@@ -112,6 +129,7 @@ class FusedPlan:
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
         """As of `hydragen_tree.attention.backend.Attend`."""
         segment_attention(
@@ -126,6 +144,7 @@ class FusedPlan:
             softcap=softcap,
             sinks=sinks,
             view=view,
+            latent=latent,
         )
 
 
@@ -154,8 +173,9 @@ class OrderedPlan:
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
-        """As of `hydragen_tree.attention.backend.Attend`."""
+        """As of `hydragen_tree.attention.backend.Attend`; tails never hold latent vectors here."""
         rows, segments, tails = queries.shape[0], self.segments, self.tails
         first = None if view is None else view.first
         ordered_segments(

@@ -29,6 +29,7 @@ class Heads:
         is_capped: whether scores are soft-capped (Gemma 2).
         is_windowed: whether any layer sees the last tokens only (`attention.windows`).
         is_ordered: attention sums in one order, whatever shares the step (`ordered_triton`).
+        latent_dim: numbers of a latent vector, where tails hold those; 0: they do not.
     """
 
     q_heads: int
@@ -40,6 +41,7 @@ class Heads:
     is_capped: bool = False
     is_windowed: bool = False
     is_ordered: bool = False
+    latent_dim: int = 0
 
     @classmethod
     def of(
@@ -54,7 +56,8 @@ class Heads:
     ) -> "Heads":
         """Those of a model of this shape."""
         sizes = shape.q_heads, shape.kv_heads, shape.head_dim
-        return cls(*sizes, dtype, device, kv_dtype, is_capped, is_windowed)
+        rest = is_capped, is_windowed
+        return cls(*sizes, dtype, device, kv_dtype, *rest, latent_dim=shape.latent_dim)
 
     @property
     def arena_dtype(self) -> torch.dtype:
@@ -141,6 +144,10 @@ class Heads:
             from hydragen_kernels.ordered_tail import ordered_splits
 
             return ordered_splits(rows, self.kv_heads, longest, self.multiprocessors)
+        if self.latent_dim:
+            from hydragen_kernels.latent_tail import latent_splits
+
+            return latent_splits(rows, self.q_heads, longest, self.multiprocessors)
         from hydragen_kernels.tail import tail_splits
 
         return tail_splits(rows, self.kv_heads, longest, self.multiprocessors, self.group)

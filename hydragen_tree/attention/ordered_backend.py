@@ -12,6 +12,7 @@ from hydragen_kernels import ordered_attention
 from hydragen_kernels.inputs import dtype_name
 from hydragen_tree.attention.backend import Backend, Prepared
 from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.ordered_triton import OrderedTritonBackend
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.triton_backend import is_interpreting
@@ -84,8 +85,9 @@ class OrderedPlan:
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
-        """As of `Attend`."""
+        """As of `Attend`; a tail goes on where its segments end, so never as latent vectors."""
         first, skipped = (None, None) if view is None else (view.first, view.skipped(self._lengths))
         return self._tables.attend(
             queries,

@@ -7,6 +7,7 @@ from hydragen_kernels import reference
 from hydragen_kernels.inputs import movable
 from hydragen_tree.attention.backend import Backend, with_sinks
 from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.windows import WindowView
 
@@ -45,6 +46,7 @@ class ReferencePlan:
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
         """As of `Attend`."""
         result = reference.empty(queries)
@@ -58,19 +60,22 @@ class ReferencePlan:
         skipped = None
         if view is not None and self._tails:
             skipped = view.skipped(self._lengths.to(queries.device))
+        asking, arenas = queries, (keys, values)
+        if latent is not None:
+            asking, arenas = latent.queries, latent.keys_and_values
         for row, slots in enumerate(self._tails):
-            own_keys, own_values = (
-                movable(arena)[:, slots].view(arena.dtype) for arena in (keys, values)
-            )
+            own_keys, own_values = (movable(arena)[:, slots].view(arena.dtype) for arena in arenas)
             rows = slice(row, row + 1)
             own = reference.partial(
-                queries[rows],
+                asking[rows],
                 own_keys,
                 own_values,
                 scale=scale,
                 softcap=softcap,
                 first=None if skipped is None else skipped[rows],
             )
+            if latent is not None:
+                own = latent.widened(own, queries.shape[-1])
             _merge_into(result, rows, own)
         return with_sinks(result, sinks, queries)
 

@@ -14,6 +14,7 @@ from hydragen_kernels.items import item_positions, item_rows
 from hydragen_kernels.reference import Partial
 from hydragen_tree.attention.backend import Backend, with_sinks
 from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.torch_tails import PagedTails
 from hydragen_tree.attention.torch_windows import masked_attention, segment_from
@@ -62,6 +63,7 @@ class TorchPlan:
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
         """As of `Attend`."""
         # flash attention on a CPU reads on from a head's first number, whatever the strides say
@@ -79,9 +81,12 @@ class TorchPlan:
                 part = segment_from(*asked, first)
             _merge_into(out[rows], lse[rows], *part, first=item.level == 0)
         if self._tails is not None:
-            part = self._tails.attend(
-                queries, keys, values, scale=scale, softcap=softcap, view=view
-            )
+            met = queries, keys, values
+            if latent is not None:
+                met = latent.queries, *latent.keys_and_values
+            part = self._tails.attend(*met, scale=scale, softcap=softcap, view=view)
+            if latent is not None:
+                part = latent.widened(part, queries.shape[-1])
             _merge_into(out, lse, *part, first=not self._items)
         return with_sinks(Partial(out, lse), sinks, queries)
 

@@ -72,7 +72,7 @@ class PagedTails:
         Args:
             queries: one a row; a row whose tail is empty gets `(0, -inf)`.
             keys: `[kv_heads, slots, head_dim]`.
-            values: like `keys`.
+            values: like `keys`; fewer numbers a head are taken, too.
             scale: factor on the scores.
             softcap: scores become `softcap * tanh(score / softcap)`.
             view: what each query sees of its sequence; None: all of it.
@@ -81,14 +81,16 @@ class PagedTails:
         kv_heads, size = keys.shape[0], self._page_tokens
         group = q_heads // kv_heads
         n_pages = keys.shape[1] // size
-        paged = (kv_heads, n_pages, size, head_dim)
+
+        def paged(arena: Tensor) -> Tensor:
+            return arena[:, : n_pages * size].view(kv_heads, n_pages, size, arena.shape[2])
 
         # Row before head, as queries come: what belongs to a row is moved in one piece.
         own = queries.new_zeros(rows + 1, kv_heads, group, head_dim, dtype=torch.float32)
         own[:rows] = queries.view(rows, kv_heads, group, head_dim)
         own *= scale
         scores = own.new_full((rows * self._width + 1, kv_heads, group, size), -torch.inf)
-        for part, keys_of in _matrices(keys[:, : n_pages * size].view(paged), self._reads):
+        for part, keys_of in _matrices(paged(keys), self._reads):
             found = _products(own.index_select(0, part.rows), keys_of.mT)
             scores.index_copy_(0, part.places, found)
 
@@ -97,8 +99,8 @@ class PagedTails:
             outside = outside | (self._columns < view.skipped(self._lengths)[:, None])
         weights, lse = self._softmax(scores, softcap, outside)
 
-        out = torch.zeros_like(own)
-        for part, values_of in _matrices(values[:, : n_pages * size].view(paged), self._reads):
+        out = own.new_zeros(*own.shape[:3], values.shape[-1])
+        for part, values_of in _matrices(paged(values), self._reads):
             # in unused slots lies anything, NaN too, which a weight of 0 would not hide
             used = values_of.masked_fill(part.unused[..., None], 0.0)
             out.index_add_(0, part.rows, _products(weights.index_select(0, part.places), used))

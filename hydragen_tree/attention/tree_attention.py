@@ -13,6 +13,7 @@ from torch import Tensor
 from hydragen_kernels.inputs import FLOATS, FP8
 from hydragen_tree.attention.backend import Attend
 from hydragen_tree.attention.heads import Heads
+from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.table import BACKENDS, backend, choose
 from hydragen_tree.attention.windows import Window, WindowView
@@ -101,6 +102,7 @@ class TreeAttention:
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
         """As of `Attend`.
 
@@ -109,17 +111,30 @@ class TreeAttention:
         """
         is_capped, is_windowed = softcap is not None, view is not None
         shapes = queries.shape, keys.shape, values.shape
-        kind = (*shapes, queries.dtype, keys.dtype, is_capped, is_windowed)
+        latent_dim = 0 if latent is None else latent.arena.shape[-1]
+        kind = (*shapes, queries.dtype, keys.dtype, is_capped, is_windowed, latent_dim)
         attend = self._prepared.get(kind)
         if attend is None:
-            attend = self._prepare(queries, keys, values, is_capped, is_windowed)
+            rest = is_capped, is_windowed, latent_dim
+            attend = self._prepare(queries, keys, values, *rest)
             self._prepared[kind] = attend
         return attend(
-            layer, queries, keys, values, scale=scale, softcap=softcap, sinks=sinks, view=view
+            *(layer, queries, keys, values),
+            scale=scale,
+            softcap=softcap,
+            sinks=sinks,
+            view=view,
+            latent=latent,
         )
 
     def _prepare(
-        self, queries: Tensor, keys: Tensor, values: Tensor, is_capped: bool, is_windowed: bool
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        is_capped: bool,
+        is_windowed: bool,
+        latent_dim: int,
     ) -> Attend:
         _check(queries, keys, values, self._plan)
         heads = Heads(
@@ -131,6 +146,7 @@ class TreeAttention:
             keys.dtype,
             is_capped=is_capped,
             is_windowed=is_windowed,
+            latent_dim=latent_dim,
         )
         return backend(choose(self._backend, heads)).prepare(self._plan, heads).attend
 

@@ -117,7 +117,7 @@ class Admission:
                 break
             missing = self._residency.missing(branch.leaf)
             part = self._part(branch, wanted - ahead)
-            if missing and not (self._fits(part, pages) and self._residency.place(missing)):
+            if missing and not (self._fits(part, pages) and self._place(missing)):
                 break
             segments.update(dict.fromkeys(self._lacking(branch)))
             rows = self._rows_of(part.samples.size, 1)
@@ -138,6 +138,12 @@ class Admission:
                 self._finish(leaf)
         if (progress.ended or progress.parked) and not self._may_keep(progress):
             self._evict_unused([branch.leaf for branch in self._waiting])
+
+    def _place(self, missing: list[int]) -> bool:
+        """Reserves what segments need; where that fails, those that nobody needs have to go."""
+        is_placed = self._residency.place(missing)
+        self._is_short |= not is_placed
+        return is_placed
 
     def _finish(self, leaf: int) -> None:
         """All samples of a leaf have ended."""

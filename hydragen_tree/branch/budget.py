@@ -97,7 +97,7 @@ def batch_rows(source: ModelSource, memory_bytes: int) -> int:
     """
     logits = 3 * int(source.config.vocab_size) * source.dtype.itemsize
     shape = source.shape
-    row = USUAL_TOKENS * shape.token_bytes + 2 * shape.state_bytes + logits
+    row = USUAL_TOKENS * shape.tail_token_bytes + 2 * shape.state_bytes + logits
     fits = int((1 - _KEPT_SHARE) * (memory_bytes - stored_bytes(source) // source.ranks)) // row
     return min(max(1 << max(fits.bit_length() - 1, 0), _FEWEST_ROWS), _MOST_ROWS)
 

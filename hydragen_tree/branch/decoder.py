@@ -264,8 +264,9 @@ class Decoder:
         slots, runs = asked.slots, None
         if self.batch.states is not None:
             runs, slots = self.batch.states.step(slots, keeps)
+        rest = self.cache, plan.attend, runs
         logits = self.model.forward(
-            asked.tokens, asked.positions, slots, None, self.cache, plan.attend, runs=runs
+            asked.tokens, asked.positions, slots, None, *rest, are_tails=True
         )
         return inputs, proposals, logits
 
@@ -345,7 +346,7 @@ class Decoder:
             self.batch.groups,
             self._ring,
         )
-        copy_pages(cache.keys, cache.values, *copies, cache.page_tokens)
+        copy_pages(*cache.of_tails, *copies, cache.page_tokens)
         if self.batch.states is not None:
             self.batch.states.fork(origins, computed)
 

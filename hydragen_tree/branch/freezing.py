@@ -27,7 +27,8 @@ class Freezing:
         cost: the device's constants.
         shape: the model's sizes.
         key_group: keys that attention takes in together, see `Backend.key_group`. Where they are
-            several nothing is frozen: tails begin and end anywhere, and segments may not.
+            several nothing is frozen: tails begin and end anywhere, and segments may not. Nor are
+            tails of latent vectors: a segment's keys would take many times their memory.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Freezing:
     ) -> None:
         self._batch, self._residency = batch, residency
         self._cache, self._cost, self._shape = cache, cost, shape
-        self._may_freeze = key_group == 1
+        self._may_freeze = key_group == 1 and cache.latents is None
 
     def freeze(self, children: Children, alive: NDArray[np.bool_]) -> None:
         """Makes segments of long tails below which a row forks.

@@ -40,7 +40,8 @@ class Prefill:
         cache: where keys and values go.
         max_tokens: tokens of one pass at the most.
         key_group: keys that attention takes in together, see `Backend.key_group`. Where they are
-            several, tails are computed as decode steps do it: pages are no segments.
+            several, or tails hold latent vectors, those are computed as decode steps do it: pages
+            are no segments.
 
     Attributes:
         max_tokens: as given.
@@ -166,7 +167,7 @@ class Prefill:
             starts: `[rows]` position of each tail's first token.
             states: `[rows]` places of their running states, which are now those of the prompts.
         """
-        if self._key_group > 1:
+        if self._key_group > 1 or self._cache.latents is not None:
             self._tails_as_rows(segments, tails, pages, starts, states)
             return
         for pack in self._tail_packs([tail.size for tail in tails]):
@@ -329,4 +330,5 @@ def forward(
         cache,
         model.attend(plan, backend),
         runs=Runs(*runs, model.device),
+        are_tails=plan.tails is not None,
     )

@@ -197,6 +197,11 @@ class Residency:
         last = int(ends[needs[ends].argmax()])
         return int(needs[last]), last
 
+    def _has_room(self, own: int) -> bool:
+        """Whether the largest path fits, and so many pages of a tail beside it."""
+        cache, path = self._cache, self._most_pages
+        return path <= cache.run_pages and path + own <= cache.n_pages
+
     def check_capacity(self, max_tokens: int) -> None:
         """Makes sure that any one branch fits to its end.
 
@@ -207,12 +212,16 @@ class Residency:
             CapacityError: it does not; the message carries the numbers.
         """
         cache, own = self._cache, self._cache.pages_for(max_tokens) + 1
-        if self._most_pages + own <= cache.n_pages:
+        if self._has_room(own):
             return
         self._most_pages, last = self._deepest_leaf()  # it may have been less
-        worst, longest = self._most_pages + own, self.trie.end(last)
-        if worst > cache.n_pages:
-            needed, there_is = (n * cache.page_bytes / 2**20 for n in (worst, cache.n_pages))
+        longest = self.trie.end(last)
+        if not self._has_room(own):
+            paths = (self._most_pages, own), (cache.run_pages, cache.n_pages - cache.run_pages)
+            needed, there_is = (
+                (runs * cache.page_bytes + tails * cache.tail_page_bytes) / 2**20
+                for runs, tails in paths
+            )
             raise CapacityError(
                 f"one branch needs {needed:.1f} MiB of keys and values ({longest} prompt tokens + "
                 f"{max_tokens} new), but ",

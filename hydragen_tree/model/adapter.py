@@ -15,6 +15,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from hydragen_tree.attention.backend import Attend
+from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.tree_attention import TreeAttention
 from hydragen_tree.attention.triton_backend import is_interpreting
@@ -22,6 +23,7 @@ from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import compile_layers
+from hydragen_tree.model.latent import Expansion, LatentLayers
 from hydragen_tree.model.ordered_experts import CPU_FORMS, order_experts
 from hydragen_tree.model.ordered_functions import order_functions
 from hydragen_tree.model.ordered_layers import forget_tables, order_layers
@@ -57,6 +59,7 @@ class Step:
         windows: which earlier tokens each layer sees; None: all.
         heads: those of each layer.
         places: where each layer that attends is in the arena.
+        has_latents: the tokens are of tails, which hold latent vectors.
     """
 
     def __init__(
@@ -68,9 +71,10 @@ class Step:
         windows: Sequence[Window | None],
         heads: Sequence[LayerHeads],
         places: Mapping[int, int],
+        has_latents: bool = False,
     ) -> None:
         self.cache, self.slots, self.attend, self.windows = cache, slots, attend, windows
-        self.places = places
+        self.places, self.has_latents = places, has_latents
         self._positions, self._heads = positions, heads
         self._views: dict[Window, WindowView] = {}
         self._missing = set(places)
@@ -146,13 +150,16 @@ def _attention(
     cache, tokens = tree_step.cache, tree_step.slots.shape[0]  # behind these there is padding
     extra, value_dim = query.shape[2] - tokens, value.shape[-1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    place, latent = tree_step.places[layer], None
+    if tree_step.has_latents:
+        latent = _latent_tails(module, query[0, :, :tokens], key[0, 0, :tokens], tree_step, place)
     kv_heads, _, width = cache.keys.shape[1:]
     # Zeros behind keys and queries leave scores as they are.
     query, key, value = (_widened(x[:, :, :tokens], width) for x in (query, key, value))
     if key.shape[1] != kv_heads:  # a layer with fewer than others: several hold the same
         key, value = (x.repeat_interleave(kv_heads // x.shape[1], 1) for x in (key, value))
-    place = tree_step.places[layer]
-    cache.write(place, tree_step.slots, key[0], value[0])
+    if latent is None:
+        cache.write(place, tree_step.slots, key[0], value[0])
     out = tree_step.attend(
         place,
         query[0].transpose(0, 1),
@@ -162,8 +169,19 @@ def _attention(
         softcap=softcap,
         sinks=s_aux,
         view=tree_step.view(layer),
+        latent=latent,
     )[..., :value_dim]
     return (functional.pad(out, (0, 0, 0, 0, 0, extra)) if extra else out)[None], None
+
+
+def _latent_tails(
+    module: nn.Module, query: Tensor, key: Tensor, step: Step, place: int
+) -> LatentTails:
+    """Stores the latent vectors of new tokens of tails; and what meets those of all tails."""
+    assert isinstance(module.kv_b_proj, Expansion) and step.cache.latents is not None  # noqa: PT018
+    absorbed = module.kv_b_proj.absorbed(query, key)
+    step.cache.write_latents(place, step.slots, absorbed.vectors)
+    return LatentTails(absorbed.queries, step.cache.latents[place], absorbed.up)
 
 
 def _widened(x: Tensor, width: int) -> Tensor:
@@ -204,6 +222,7 @@ class TreeModel:
         model: a transformers model; its attention implementation is replaced.
         backend: attention backend, see `tree_attention`.
         ranks: those that have the model together; it is this one's part.
+        has_latent_tails: tails hold latent vectors (`latent`).
         batch_invariant: layers become those of `ordered_layers`, on a GPU those of `ordered_gpu`,
             and attention is `ordered`; what that is worth, `invariance` finds out.
 
@@ -219,6 +238,7 @@ class TreeModel:
         backend: str = "auto",
         ranks: Ranks = ALONE,
         *,
+        has_latent_tails: bool = False,
         batch_invariant: bool = False,
     ) -> None:
         AttentionInterface.register(IMPLEMENTATION, _attention)
@@ -228,6 +248,7 @@ class TreeModel:
         fix_frequencies(model, 1)
         forget_originals(model)
         self._recurrence = Recurrence.of(model, has_kernels=model.device.type == "cuda")
+        self._latents = LatentLayers(model, has_latent_tails)
         self.batch_invariant, self._is_packed = batch_invariant, False
         self.is_fused = model.device.type == "cuda" or (batch_invariant and is_interpreting())
         if self.is_fused:
@@ -292,6 +313,8 @@ class TreeModel:
         cache: KVCache,
         attend: Attend,
         runs: Runs | RowRuns | None = None,
+        *,
+        are_tails: bool = False,
     ) -> Tensor:
         """Runs packed tokens through the model and stores their keys, values and states.
 
@@ -303,13 +326,14 @@ class TreeModel:
             cache: the arena.
             attend: attention over what the tokens see, those just written included.
             runs: which tokens follow each other; a model that keeps no states needs none.
+            are_tails: the tokens are of tails, each a row; else of segments.
 
         Returns:
             Logits `[kept, vocabulary]` in the model's dtype.
         """
         given = self._windows, self._heads, self._places
-        step = Step(cache, positions, slots, attend, *given)
-        with self._recurrence.over(runs, cache.states):
+        with self._recurrence.over(runs, cache.states), self._latents.given(are_tails) as latents:
+            step = Step(cache, positions, slots, attend, *given, latents)
             output = self.model(
                 input_ids=self._padded(tokens)[None],
                 position_ids=self._padded(positions)[None],

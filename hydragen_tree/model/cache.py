@@ -5,6 +5,9 @@ page is a run of slots. A segment occupies a contiguous run of pages, so that it
 strided matrix; a tail is a list of pages that may lie anywhere. Pages are counted: branches that
 forked share the full pages of their common past.
 
+With latent attention tails may hold a vector a token that all heads share (`latent`). Then a slot
+has room for that, and only the first slots, where segments go, for keys and values, too.
+
 Segments are taken from the low end and tail pages from the high end, which keeps long runs free.
 On a CPU the arena is reserved, not touched: memory is used as pages are.
 """
@@ -38,11 +41,15 @@ class KVCache:
         device: where they live.
         fused: store with Triton's kernel instead of torch's index copy.
         states: of layers that keep those in place of keys and values, if there are any.
+        run_pages: pages, the first ones, that segments may take; None: all.
 
     Attributes:
         keys: `[layers, kv_heads, slots, head_dim]`.
         values: like `keys`.
+        latents: `[layers, 1, slots, latent_dim]`, what tails hold where the shape says so; else
+            None. Then `keys` and `values` have the slots of `run_pages` alone.
         states: as given; else of no layer.
+        run_pages: as given.
     """
 
     def __init__(
@@ -54,17 +61,25 @@ class KVCache:
         device: torch.device,
         fused: bool = False,
         states: States | None = None,
+        run_pages: int | None = None,
     ) -> None:
         self.page_tokens = page_tokens
         self.n_pages = n_pages
+        self.run_pages = n_pages if run_pages is None else run_pages
         self._fused = fused
         self.states = States({}, StatePlaces(0, 0), device) if states is None else states
-        size = (shape.layers, shape.kv_heads, n_pages * page_tokens, shape.head_dim)
+        slots = n_pages * page_tokens
         # zeros, not empty: slots past a tail's end are masked, but 0 * NaN would still be NaN.
+        self.latents = None
+        if shape.latent_dim:
+            self.latents = zeros((shape.layers, 1, slots, shape.latent_dim), dtype, device)
+            slots = self.run_pages * page_tokens
+        size = (shape.layers, shape.kv_heads, slots, shape.head_dim)
         self.keys = zeros(size, dtype, device)
         self.values = zeros(size, dtype, device)
         self._users = np.zeros(n_pages, np.int32)
-        self.peak_pages = 0
+        self._is_run = np.zeros(n_pages, np.bool_)
+        self.peak_bytes = 0
 
     @property
     def free_pages(self) -> int:
@@ -75,6 +90,21 @@ class KVCache:
     def page_bytes(self) -> int:
         """Bytes of one page's keys and values in all layers."""
         return 2 * self.keys[:, :, : self.page_tokens].nbytes
+
+    @property
+    def tail_page_bytes(self) -> int:
+        """Bytes of one page of a tail in all layers."""
+        if self.latents is None:
+            return self.page_bytes
+        return int(self.latents[:, :, : self.page_tokens].nbytes)
+
+    @property
+    def of_tails(self) -> tuple[Tensor, Tensor]:
+        """What tails hold, as two arenas of one shape: keys and values, or halves of latents."""
+        if self.latents is None:
+            return self.keys, self.values
+        first, second = self.latents.chunk(2, -1)
+        return first, second
 
     def pages_for(self, n_tokens: Count) -> Count:
         """Pages that hold `n_tokens` tokens; for a number, or for an array of them."""
@@ -90,7 +120,7 @@ class KVCache:
         if free.size < count:
             raise CapacityError(f"{count} pages of keys and values needed, {free.size} are free")
         pages = free[free.size - count :][::-1].astype(np.int32)
-        self._use(pages)
+        self._use(pages, is_run=False)
         return pages
 
     def take_run(self, n_tokens: int) -> int | None:
@@ -100,17 +130,21 @@ class KVCache:
             The run's first slot; None if no run of free pages is long enough.
         """
         need = self.pages_for(n_tokens)
-        used = np.concatenate([[-1], np.flatnonzero(self._users), [self.n_pages]])
+        users = self._users[: self.run_pages]
+        used = np.concatenate([[-1], np.flatnonzero(users), [users.size]])
         fits = np.flatnonzero(np.diff(used) > need)
         if fits.size == 0:
             return None
         first = int(used[fits[0]]) + 1
-        self._use(np.arange(first, first + need))
+        self._use(np.arange(first, first + need), is_run=True)
         return first * self.page_tokens
 
-    def _use(self, pages: Int32 | NDArray[np.int64]) -> None:
-        self._users[pages] = 1
-        self.peak_pages = max(self.peak_pages, self.n_pages - self.free_pages)
+    def _use(self, pages: Int32 | NDArray[np.int64], *, is_run: bool) -> None:
+        self._users[pages], self._is_run[pages] = 1, is_run
+        runs = np.count_nonzero(self._users[self._is_run])
+        tails = self.n_pages - self.free_pages - runs
+        used = runs * self.page_bytes + tails * self.tail_page_bytes
+        self.peak_bytes = max(self.peak_bytes, int(used))
 
     def share(self, pages: Int32) -> None:
         """Counts one more user for every page given, repeats counted."""
@@ -139,6 +173,18 @@ class KVCache:
         for whole, new in ((self.keys, keys), (self.values, values)):
             movable(whole[layer]).index_copy_(1, slots, movable(narrow(new, whole.dtype)))
 
+    def write_latents(self, layer: int, slots: Tensor, latents: Tensor) -> None:
+        """Stores one layer's new latent vectors `[tokens, latent_dim]` at `slots`, as `write`."""
+        assert self.latents is not None
+        if self._fused:
+            from hydragen_kernels.append import append
+
+            halves = self.of_tails
+            first, second = latents[:, None].chunk(2, -1)
+            append(halves[0][layer], halves[1][layer], first, second, slots.int())
+            return
+        self.latents[layer, 0].index_copy_(0, slots, latents)
+
     def copy_pages(self, source: Int32, target: Int32, used: Int32) -> None:
         """Copies pages, of each at least the `used` tokens it begins with."""
         if self._fused:
@@ -148,7 +194,7 @@ class KVCache:
             return
         at = torch.from_numpy(np.stack([source, target]).astype(np.int64)).to(self.keys.device)
         # layer by layer: all at once would hold a second copy of them
-        for layer in (*movable(self.keys), *movable(self.values)):
+        for layer in (layer for arena in self.of_tails for layer in movable(arena)):
             paged = layer.unflatten(1, (self.n_pages, self.page_tokens))
             paged[:, at[1]] = paged[:, at[0]]
 
@@ -169,4 +215,4 @@ class KVCache:
         from hydragen_kernels.copy import copy_tokens
 
         at = torch.from_numpy(np.stack([source, target]).astype(np.int32)).to(self.keys.device)
-        copy_tokens(self.keys, self.values, *at)
+        copy_tokens(*self.of_tails, *at)

@@ -38,6 +38,7 @@ from torch.nn import functional
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import Item, item_table
 from hydragen_tree.attention.backend import Attend
+from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.windows import WindowView
 from hydragen_tree.errors import ModelError
@@ -286,8 +287,9 @@ class _Watched:
         softcap: float | None,
         sinks: Tensor | None,
         view: WindowView | None = None,
+        latent: LatentTails | None = None,
     ) -> Tensor:
-        """See `Attend`."""
+        """See `Attend`; a chunk has no tails."""
         if layer == self._layer:
             seen = keys[:, : self._n_tokens].float()
             last = queries[-1].float().view(seen.shape[0], -1, seen.shape[2])

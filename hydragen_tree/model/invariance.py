@@ -101,7 +101,13 @@ def adapted(
     Raises:
         ModelError: see `check_invariance`.
     """
-    model = TreeModel(weights, attention, ranks, batch_invariant=source.batch_invariant)
+    model = TreeModel(
+        weights,
+        attention,
+        ranks,
+        has_latent_tails=source.shape.latent_dim > 0,
+        batch_invariant=source.batch_invariant,
+    )
     if source.batch_invariant:
         check_invariance(model, source.shape, source.name, source.kv_dtype)
     return model

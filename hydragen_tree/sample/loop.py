@@ -137,7 +137,7 @@ class Loop:
         stats.length_real_tokens = lengths.real_tokens
         stats.length_error_tokens = lengths.error_tokens
         stats.prefilled_tokens = self.prefill.computed_tokens
-        stats.kv_bytes_peak = cache.peak_pages * cache.page_bytes
+        stats.kv_bytes_peak = cache.peak_bytes
 
 
 @contextmanager

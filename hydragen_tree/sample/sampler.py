@@ -21,6 +21,7 @@ from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.device import out_of_memory
 from hydragen_tree.model.fingerprint import fingerprint
 from hydragen_tree.model.invariance import adapted, ordered_attention
+from hydragen_tree.model.latent import with_latent_tails
 from hydragen_tree.model.loading import ModelSource, find_model, load_tokenizer, load_weights
 from hydragen_tree.model.quantising import LogitError, measure_logit_error
 from hydragen_tree.model.ranks import ALONE, Ranks
@@ -80,7 +81,7 @@ class Sampler(NotebookView):
         if source.batch_invariant:
             attention = ordered_attention(attention, compiled)
         self.backend = choose(attention, source.heads)  # refuses what does not fit
-        self.source = source
+        self.source = source = with_latent_tails(source, self.backend)
         self.tokenizer = load_tokenizer(source)
         self.stats = RunStats()
         self._detokenizer = Detokenizer(self.tokenizer, int(source.config.vocab_size))

@@ -132,6 +132,7 @@ class Pace:
         ranks: devices that a worker has.
         row_bytes: of a row between layers.
         token_bytes: of keys and values of a token.
+        tail_token_bytes: of what a tail holds of one.
         token_flops: of a row's attention to a token.
         device: its constants, of all its threads.
         factor: by which an earlier run took longer than the constants say.
@@ -147,6 +148,7 @@ class Pace:
     ranks: int
     row_bytes: int
     token_bytes: int
+    tail_token_bytes: int
     token_flops: int
     device: DeviceConstants
     factor: float
@@ -179,6 +181,7 @@ class Pace:
             ranks=source.ranks,
             row_bytes=int(source.config.hidden_size) * source.dtype.itemsize,
             token_bytes=source.shape.token_bytes,
+            tail_token_bytes=source.shape.tail_token_bytes,
             token_flops=4 * source.shape.layers * source.shape.q_heads * source.shape.head_dim,
             device=device,
             factor=1.0,
@@ -204,7 +207,7 @@ class Pace:
         attention = np.maximum(
             held * self.token_bytes / own.bandwidth, rows * prompt * self.token_flops / own.flops
         )
-        attention += rows * tail * self.token_bytes / own.bandwidth
+        attention += rows * tail * self.tail_token_bytes / own.bandwidth
         sums = own.sum_s + rows * self.row_bytes / own.sum_bandwidth
         layer = own.layer_s + (2 * sums if self.ranks > 1 else 0.0)
         seconds: NDArray[np.float64] = (products + attention) / own.reached + self.layers * layer

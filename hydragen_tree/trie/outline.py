@@ -97,7 +97,7 @@ class Outline:
 
     def tail_bytes(self, max_tokens: int) -> int:
         """Keys and values of a full batch's tails when all have grown to `max_tokens`."""
-        return self.rows * max_tokens * self.shape.token_bytes
+        return self.rows * max_tokens * self.shape.tail_token_bytes
 
     def record(self) -> dict[str, Any]:
         """The outline as plain data, for JSON."""
@@ -113,6 +113,7 @@ class Outline:
             "samples_per_task": self.n,
             "rows": self.rows,
             "token_bytes": self.shape.token_bytes,
+            "tail_token_bytes": self.shape.tail_token_bytes,
             "state_bytes": self.shape.state_bytes,
             "savings": asdict(self.savings),
             "folded": [asdict(fold) for fold in self.folds],

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from hydragen_kernels.inputs import check_int32, check_partials
+from hydragen_kernels.inputs import check_int32, check_last_contiguous, check_partials
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _LN_2 = tl.constexpr(0.6931471805599453)
@@ -42,6 +42,8 @@ def _merge_kernel(
     partial_lse,
     counts,
     sinks,
+    own_out,
+    own_lse,
     out,
     lse,
     pairs,
@@ -52,6 +54,8 @@ def _merge_kernel(
     stride_oh,
     stride_ls,
     stride_lt,
+    stride_wt,
+    stride_wh,
     HEAD_DIM: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -79,6 +83,11 @@ def _merge_kernel(
         peak, total, acc = fold(peak, total, acc, one_lse, one_out)
         o_ptr += stride_os
         l_ptr += stride_ls
+    if own_out is not None:
+        w_ptr = own_out + (row * stride_wt + head * stride_wh)[:, None] + dims[None, :]
+        one_lse = tl.load(own_lse + pair, mask=is_pair, other=float("-inf"))
+        one_out = tl.load(w_ptr, mask=is_element, other=0.0).to(tl.float32)
+        peak, total, acc = fold(peak, total, acc, one_lse, one_out)
     if sinks is not None:
         sink = tl.load(sinks + head, mask=is_pair, other=float("-inf")).to(tl.float32)
         peak, total, acc = fold(peak, total, acc, sink, tl.zeros_like(acc))
@@ -94,6 +103,7 @@ def merge(
     counts: torch.Tensor | None = None,
     *,
     sinks: torch.Tensor | None = None,
+    own: tuple[torch.Tensor, torch.Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Merge each row's partials.
@@ -103,11 +113,13 @@ def merge(
         partial_lse: `[n, tokens, q_heads]` fp32, natural logarithm; last dimension contiguous.
         counts: `[tokens]` int32, how many of the n slots a row owns (the first ones); None: all.
         sinks: `[q_heads]`, a score every softmax of that head also counts, or None.
+        own: one more partial of every row: `[tokens, q_heads, width]` in any dtype, last dimension
+            contiguous, and `[tokens, q_heads]` fp32. Of the others only so many numbers are read.
         dtype: of the result.
 
     Returns:
-        `(out, lse)`: `[tokens, q_heads, head_dim]` in `dtype` and `[tokens, q_heads]` fp32; a sink
-        is counted in the lse. Rows without partials give (0, -inf).
+        `(out, lse)`: `[tokens, q_heads, head_dim]`, or `width`, in `dtype` and `[tokens, q_heads]`
+        fp32; a sink is counted in the lse. Rows without partials give (0, -inf).
 
     Raises:
         ValueError: shapes, dtypes or strides do not fit together.
@@ -116,6 +128,11 @@ def merge(
     check_partials(partial_out, partial_lse, tokens, q_heads, head_dim)
     if counts is not None:
         check_int32("counts", counts, (tokens,))
+    own_out, own_lse = (None, None) if own is None else own
+    strides: tuple[int, ...] = (0, 0)
+    if own_out is not None and own_lse is not None:
+        head_dim = _check_own(own_out, own_lse, tokens, q_heads, head_dim)
+        strides = own_out.stride()[:2]
     out = torch.empty(tokens, q_heads, head_dim, dtype=dtype, device=partial_out.device)
     lse = torch.empty(tokens, q_heads, dtype=torch.float32, device=partial_out.device)
     if tokens == 0:
@@ -126,6 +143,8 @@ def merge(
         partial_lse,
         counts,
         sinks,
+        own_out,
+        own_lse,
         out,
         lse,
         tokens * q_heads,
@@ -133,9 +152,24 @@ def merge(
         slots,
         *partial_out.stride()[:3],
         *partial_lse.stride()[:2],
+        *strides,
         HEAD_DIM=head_dim,
         BLOCK_R=block_r,
         BLOCK_D=triton.next_power_of_2(head_dim),
         num_warps=4,
     )
     return out, lse
+
+
+def _check_own(
+    out: torch.Tensor, lse: torch.Tensor, tokens: int, q_heads: int, head_dim: int
+) -> int:
+    """Check one more partial of every row; return the numbers of a head that it has."""
+    fits = out.shape[:2] == lse.shape == (tokens, q_heads) and 0 < out.shape[2] <= head_dim
+    if not fits or lse.dtype != torch.float32 or not lse.is_contiguous():
+        raise ValueError(
+            f"own: expected [{tokens}, {q_heads}, at most {head_dim}] and contiguous fp32 "
+            f"[{tokens}, {q_heads}], got {list(out.shape)} and {lse.dtype} {list(lse.shape)}"
+        )
+    check_last_contiguous("own", out)
+    return int(out.shape[2])

@@ -76,14 +76,14 @@ def partial(
     Args:
         queries: `[rows, q_heads, head_dim]`.
         keys: `[kv_heads, tokens, head_dim]`; `q_heads` is a multiple of `kv_heads`.
-        values: like `keys`.
+        values: like `keys`; fewer numbers a head are taken, too.
         scale: factor on the scores.
         causal: row i sees keys 0..i only; needs as many rows as keys.
         softcap: scores become `softcap * tanh(score / softcap)`.
         first: `[rows]` integers, the first key that each row sees; None: all see the first one.
     """
     if keys.shape[1] == 0 or queries.shape[0] == 0:
-        return empty(queries)
+        return empty(queries[..., : values.shape[-1]])
     dtype = torch.promote_types(queries.dtype, torch.float32)
     rows, q_heads, head_dim = queries.shape
     kv_heads, tokens, _ = keys.shape
@@ -104,7 +104,7 @@ def partial(
     lse = (peak + total.log()).squeeze(-1)
     weights = weights / total.masked_fill(total == 0.0, 1.0)
     out = torch.einsum("rhgt,htd->rhgd", weights, values.to(dtype))
-    return Partial(out.reshape(rows, q_heads, head_dim), lse.reshape(rows, q_heads))
+    return Partial(out.flatten(1, 2), lse.reshape(rows, q_heads))
 
 
 def merge(a: Partial, b: Partial) -> Partial:

@@ -21,6 +21,7 @@ from hydragen_kernels.append import _append_kernel  # noqa: E402
 from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
 from hydragen_kernels.copy import _copy_kernel  # noqa: E402
 from hydragen_kernels.drafts import _draws_kernel, _propose_kernel, _queries_kernel  # noqa: E402
+from hydragen_kernels.latent_tail import _latent_tail_kernel, latent_block  # noqa: E402
 from hydragen_kernels.ordered_matmul import _product_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
 from hydragen_kernels.segment import _segment_kernel  # noqa: E402
@@ -276,6 +277,25 @@ def test_tails_load_16_bytes_a_thread(
     assert wide in disassembly
     assert ("HMMA" in disassembly) == (group > 1)
     assert "F2F.BF16.F16" not in disassembly
+
+
+@pytest.mark.parametrize("heads", [16, 128])
+def test_tails_of_latent_vectors_keep_to_their_registers(heads: int, tmp_path: Path) -> None:
+    block_g, block_k, num_warps, num_stages = latent_block(heads)
+    report, disassembly = machine_code(
+        _latent_tail_kernel,
+        dict.fromkeys(("queries", "vectors", "out"), "*bf16"),
+        {
+            **{"RANK": 512, "REST": 64, "BLOCK_C": 512, "BLOCK_R": 64, "PAGE": 64, "SPLITS": 1},
+            **{"BLOCK_G": block_g, "BLOCK_K": block_k, "CAPPED": False, "PRECISION": "tf32"},
+        },
+        tmp_path,
+        num_warps=num_warps,
+        num_stages=num_stages,
+    )
+    assert_no_spills(report)
+    assert "HMMA" in disassembly
+    assert "LDGSTS.E.BYPASS.128" in disassembly  # on their way while others are multiplied
 
 
 def test_new_keys_are_stored_without_spills(tmp_path: Path) -> None:

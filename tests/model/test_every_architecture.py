@@ -232,18 +232,22 @@ def own_error(model: torch.nn.Module, prompts: Prompts, dense: torch.Tensor) -> 
 def check_equal(config: PreTrainedConfig, source: ModelSource) -> None:
     """Holds the logits of a random model over a tree equal to those of its own attention.
 
-    Prompts reach beyond every window. Rows fork on the way, which freezes their tails.
+    Prompts reach beyond every window. Rows fork on the way, which freezes their tails; those of
+    latent vectors stay tails, whose pages both children read.
     """
     model = build(config)
     # 24 is the tokens of windows and chunks; fixed: rotary frequencies would change beyond
     prompts = ragged(min(75, (source.fixed_tokens or 256) - STEPS))
     dense = dense_logits(model, prompts)
     error = own_error(model, prompts, dense) if keeps_states(source.config) else 0.0
-    adapted = TreeModel(model)
+    has_latents = source.shape.latent_dim > 0
+    adapted = TreeModel(model, has_latent_tails=has_latents)
     segments = [segment.index for segment in prompts.trie]
     places = StatePlaces(len(segments), 3 * len(prompts.tokens))
     states = States(adapted.state_kinds, places, source.device)
-    cache = KVCache(source.shape, 256, PAGE, source.dtype, source.device, states=states)
+    runs = 64 if has_latents else None
+    sizes = 256, PAGE, source.dtype, source.device
+    cache = KVCache(source.shape, *sizes, states=states, run_pages=runs)
     tree = Residency(prompts.trie, cache)
     adapted.prepare(max(map(len, prompts.tokens)) + STEPS)
     assert tree.place(segments)
@@ -253,12 +257,21 @@ def check_equal(config: PreTrainedConfig, source: ModelSource) -> None:
     lengths = np.array([len(tokens) for tokens in prompts.tokens])
 
     def decode(
-        drawn: np.ndarray, hung: np.ndarray, start: np.ndarray, places: np.ndarray
+        drawn: np.ndarray,
+        hung: np.ndarray,
+        start: np.ndarray,
+        places: np.ndarray,
+        past: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Steps for `[rows, steps]` tokens behind segments; returns the tails' pages."""
+        """Steps for `[rows, steps]` tokens behind segments; returns the tails' pages.
+
+        Those of `past` are before them.
+        """
         pages = cache.take(drawn.shape[0] * STEPS // PAGE).reshape(drawn.shape[0], -1)
+        before = 0 if past is None else past.shape[1] * PAGE
+        pages = pages if past is None else np.concatenate([past, pages], axis=1)
         for step, tokens in enumerate(drawn.T):
-            tails = np.full(tokens.size, step, np.int32)
+            tails = np.full(tokens.size, before + step, np.int32)
             logits = decode_tokens(
                 *(adapted, cache, tree.table, tokens.copy(), start + step, hung, pages, tails),
                 states=places,
@@ -269,15 +282,18 @@ def check_equal(config: PreTrainedConfig, source: ModelSource) -> None:
     rows = states.take_rows(len(prompts.tokens))
     states.copy(tree.table.state[prompts.hung], rows)
     pages = decode(prompts.drawn[:, 0, :FORK], prompts.hung, lengths, rows)
-    frozen = [
-        tree.freeze(int(segment), own, FORK)
-        for segment, own in zip(prompts.hung, pages, strict=True)
-    ]
-    below = np.repeat(np.array(frozen, np.int32), 2)
+    below, past = np.repeat(prompts.hung, 2), np.repeat(pages[:, : FORK // PAGE], 2, axis=0)
+    if not has_latents:
+        frozen = [
+            tree.freeze(int(segment), own, FORK)
+            for segment, own in zip(prompts.hung, pages, strict=True)
+        ]
+        below = np.repeat(np.array(frozen, np.int32), 2)
     forked = states.take_rows(below.size)
     states.copy(rows.repeat(2), forked)
     later = prompts.drawn[:, :, FORK:].reshape(-1, STEPS - FORK)
-    decode(later, below, lengths.repeat(2) + FORK, forked)
+    start = lengths.repeat(2) + FORK
+    decode(later, below, start, forked, past if has_latents else None)
     tolerance = max(4e-5, 8 * error) * float(dense.abs().max())
     torch.testing.assert_close(torch.stack(ours), dense, rtol=0, atol=tolerance)
 
