@@ -1,6 +1,7 @@
 """Architectures to measure on. Weights are random: speed does not depend on what they say."""
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from transformers import (
 from hydragen_bench.timing import bench_device, bench_dtype
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.latent import tail_latent_dim
 from hydragen_tree.model.quantising import (
     COMPARED_TOKENS,
     LogitError,
@@ -217,9 +219,23 @@ def quantise_weights(model: PreTrainedModel) -> LogitError:
 
 
 def random_model(
-    name: str, weights: PreTrainedModel | None = None, *, batch_invariant: bool = False
+    name: str,
+    weights: PreTrainedModel | None = None,
+    *,
+    has_latent_tails: bool = False,
+    batch_invariant: bool = False,
 ) -> tuple[TreeModel, KVShape]:
-    """Random weights behind our attention, or these, and the sizes of their cache."""
+    """Random weights behind our attention, or these, and the sizes of their cache.
+
+    Args:
+        name: of the architecture.
+        weights: its weights; None: random ones.
+        has_latent_tails: tails hold latent vectors, where a run's on the device would.
+        batch_invariant: as of `TreeModel`.
+    """
     weights = random_weights(name) if weights is None else weights
-    model = TreeModel(weights, batch_invariant=batch_invariant)
-    return model, with_states(kv_shape(name, config_of(name), bench_dtype()), model.state_kinds)
+    config = config_of(name)
+    width = tail_latent_dim(config, weights.device) if has_latent_tails else 0
+    model = TreeModel(weights, has_latent_tails=width > 0, batch_invariant=batch_invariant)
+    shape = replace(kv_shape(name, config, bench_dtype()), latent_dim=width)
+    return model, with_states(shape, model.state_kinds)

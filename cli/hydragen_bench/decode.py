@@ -151,7 +151,7 @@ def time_tree(rig: Rig, point: Point) -> tuple[float, float, float]:
     """Seconds of prefill, of the steps that fork, and of one steady step."""
     rows, settings = point.rows, settings_of(point.new_tokens)
     prompt = random_prompt(point.prefix, rig.vocabulary)
-    cache = rig.cache(tokens_needed(point), rows)
+    cache = rig.cache(tokens_needed(point), rows, point.prefix)
     decoder = rig.decoder(cache, settings, rows, 1)
     rig.warm_up(rig.run([prompt], rows, settings, rows, cache, decoder), decoder)
     loop = rig.run([prompt], rows, settings, rows, cache, decoder)
@@ -164,7 +164,7 @@ def time_tree(rig: Rig, point: Point) -> tuple[float, float, float]:
 
 def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     """Seconds of a step of rows whose tails hold `length` tokens when it starts."""
-    cache = rig.cache(rows * in_pages(length + new_tokens), rows)
+    cache = rig.cache(rows * in_pages(length + new_tokens), rows, 0)
     decoder = rig.decoder(cache, settings_of(length + new_tokens), rows, 1)
     pages = cache.take(cache.n_pages).reshape(rows, -1)
     pages = np.pad(pages, ((0, 0), (0, 1)), constant_values=-1)  # decoders keep one to spare
@@ -245,8 +245,9 @@ def attention_s(rig: Rig, ceilings: Ceilings, point: Point) -> float:
         window = rig.windows[layer]
         seen = point.prefix + tail if window is None else min(window.tokens, point.prefix + tail)
         own = min(tail, seen)
-        for n_keys, times in ((seen - own, 1), (own, rows)):
-            n_bytes = n_keys * times * shape.layer_token_bytes
+        shared = (seen - own) * shape.layer_token_bytes
+        alone = own * rows * shape.tail_token_bytes // shape.layers
+        for n_keys, n_bytes in ((seen - own, shared), (own, alone)):
             spent += 1e-6 * ceilings.least_us(n_bytes, n_keys * flops)
     return spent
 
@@ -263,14 +264,14 @@ def measure(rig: Rig, bare: Rig, ceilings: Ceilings, point: Point, vllm: Vllm | 
     """
     rows, prefix, new_tokens = point
     most = max(tokens_needed(point), forks_tokens(rows, prefix))
-    if most > rig.tokens_that_fit(rows):
+    if most > rig.tokens_that_fit(rows, prefix):
         return None
     prefill_s, forking_s, step_s = time_tree(rig, point)
     forks = measure_forks(rig, rows, prefix)
     bare_s = time_private(bare, rows, 0, new_tokens)
     products_s = time_products(rig, rows)
     held = ceilings.sustained()
-    fits = rig.tokens_that_fit(rows) // in_pages(prefix + new_tokens)
+    fits = rig.tokens_that_fit(rows, 0) // in_pages(prefix + new_tokens)
     alone = min(rows, fits)
     return Row(
         *point,
@@ -335,11 +336,12 @@ def run(
     if vllm is not None:
         print(vllm)
     print(HEADING, flush=True)
-    model, shape = random_model(name, weights)
+    model, shape = random_model(name, weights, has_latent_tails=not in_fp8)
     kv_dtype = FP8 if in_fp8 else None
     logit_error = None if error is None else error.relative
     rig = Rig(model, shape, int(model.model.config.vocab_size), kv_dtype, logit_error)
-    bare = Rig(WithoutAttention(model.model), shape, rig.vocabulary, kv_dtype)
+    adapted = WithoutAttention(model.model, has_latent_tails=shape.latent_dim > 0)
+    bare = Rig(adapted, shape, rig.vocabulary, kv_dtype)
     result: list[Row] = []
     for point in points:
         row = measure(rig, bare, ceilings, point, vllm)

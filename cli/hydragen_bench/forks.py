@@ -37,7 +37,7 @@ def forks_tokens(rows: int, prefix: int) -> int:
 def measure_forks(rig: Rig, rows: int, prefix: int) -> Forks | None:
     """Steps `rows` samples of one prompt from their first fork on; None if none shared a row."""
     prompt = random_prompt(prefix, rig.vocabulary)
-    cache = rig.cache(forks_tokens(rows, prefix), rows)
+    cache = rig.cache(forks_tokens(rows, prefix), rows, prefix)
     decoder = rig.decoder(cache, _SETTINGS, rows, 1)
     measured = None
     for _ in range(2):  # the first compiles and captures

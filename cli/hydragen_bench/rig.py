@@ -113,26 +113,44 @@ class Rig:
             return _FP8_WEIGHTS_SHARE * self.logit_error
         return _FP8_TOLERANCE if self.kv_dtype == FP8 else _TOLERANCE
 
-    def cache(self, n_tokens: int, rows: int) -> KVCache:
-        """An arena for so many tokens, whole pages, and for running states of a prompt's rows."""
-        pages, device = pages_for(n_tokens), self.model.device
-        states = States(self.model.state_kinds, _places(rows), device)
-        return KVCache(self.shape, pages, PAGE_TOKENS, self.kv_dtype, device, True, states)
+    def cache(self, n_tokens: int, rows: int, prefix: int | None = None) -> KVCache:
+        """An arena for so many tokens, whole pages, and for running states of a prompt's rows.
 
-    def tokens_that_fit(self, rows: int) -> int:
+        Args:
+            n_tokens: those of the prompt and of all tails.
+            rows: of the batch.
+            prefix: tokens of the prompt, where tails may hold less of theirs; None: not known.
+        """
+        pages, device = pages_for(n_tokens), self.model.device
+        runs = None if prefix is None else min(pages, pages_for(prefix) + 1)
+        if not self.shape.latent_dim:
+            runs = None
+        states = States(self.model.state_kinds, _places(rows), device)
+        sizes = self.shape, pages, PAGE_TOKENS, self.kv_dtype, device
+        return KVCache(*sizes, True, states, runs)
+
+    def tokens_that_fit(self, rows: int, prefix: int | None = None) -> int:
         """Tokens whose keys and values fit beside the weights and the running states of rows.
+
+        Args:
+            rows: of the batch.
+            prefix: see `cache`.
 
         Raises:
             CapacityError: there is no room for any.
         """
         free = free_memory_bytes(self.model.device) - SPARE_BYTES
         free -= _places(rows).total * self.shape.state_bytes
+        tail_bytes = self.shape.tail_token_bytes
+        if self.shape.latent_dim and prefix is not None:
+            return max(0, free - (prefix + 2 * PAGE_TOKENS) * self.shape.token_bytes) // tail_bytes
         if free < self.shape.token_bytes:
             raise CapacityError(
                 f"{max(0, free)} bytes are left for keys and values beside the weights and "
                 f"{SPARE_BYTES >> 30} GiB for activations; choose a smaller --architecture"
             )
-        return free // self.shape.token_bytes
+        both = self.shape.token_bytes + (tail_bytes if self.shape.latent_dim else 0)
+        return free // both
 
     def run(
         self,

@@ -37,18 +37,20 @@ def with_latent_tails(source: ModelSource, backend: str) -> ModelSource:
         source: the model.
         backend: of attention, by name.
     """
-    width = latent_dim(source.config)
-    is_able = backend != "ordered" and source.kv_dtype == source.dtype
-    if not width or not is_able or (source.device.type == "cuda" and not ON_GPU):
+    if backend == "ordered" or source.kv_dtype != source.dtype:
         return source
+    width = tail_latent_dim(source.config, source.device)
     return replace(source, shape=replace(source.shape, latent_dim=width))
 
 
-def latent_dim(config: PreTrainedConfig) -> int:
-    """Numbers of a token's latent vector and rotated key together; 0: there are none."""
+def tail_latent_dim(config: PreTrainedConfig, device: torch.device) -> int:
+    """Numbers of a token's latent vector and rotated key together, where tails on a device hold
+    those; 0: they do not, or there are none."""
     text = config.get_text_config(decoder=True)
     rank = getattr(text, "kv_lora_rank", None)
-    return int(rank) + int(text.qk_rope_head_dim) if rank else 0
+    if not rank or (device.type == "cuda" and not ON_GPU):
+        return 0
+    return int(rank) + int(text.qk_rope_head_dim)
 
 
 @dataclass
@@ -74,6 +76,8 @@ class LatentLayers:
         for module in list(model.modules()) if are_used else []:
             if hasattr(module, _NAME):
                 layer = getattr(module, _NAME)
+                if isinstance(layer, Expansion):  # the model has been adapted before
+                    layer = layer.layer
                 matrix = _matrix(layer, int(module.kv_lora_rank), model)
                 dims = int(module.qk_nope_head_dim), int(module.v_head_dim)
                 setattr(module, _NAME, Expansion(layer, matrix, dims, self._pass))

@@ -69,7 +69,7 @@ def drawn(
 def expanded(model: Path) -> tuple[dict[tuple[str, int], Sample], Sampler]:
     """Samples drawn with keys and values in tails."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "latent_dim", lambda config: 0)
+        patch.setattr(latent, "tail_latent_dim", lambda config, device: 0)
         samples, sampler = drawn(model, "torch", SETTINGS, SAMPLES)
     assert sampler.source.shape.latent_dim == 0
     return samples, sampler
@@ -98,7 +98,7 @@ def test_the_same_samples_in_less_memory(
     samples, other = expanded
     options: dict[str, Any] = {"drafts": drafts}
     if memory == "little":  # so that rows leave and come back
-        width = latent.latent_dim(other.source.config)
+        width = latent.tail_latent_dim(other.source.config, other.source.device)
         shape = replace(other.source.shape, latent_dim=width)
         runs, tails = (2, 6) if other.page_tokens == 64 else (5, 8)
         both = runs * shape.token_bytes + (runs + tails) * shape.tail_token_bytes
@@ -109,7 +109,7 @@ def test_the_same_samples_in_less_memory(
         assert sample.token_ids == samples[key].token_ids
         assert sample.token_logprobs == pytest.approx(samples[key].token_logprobs, abs=1e-3)
     shape, stats = sampler.source.shape, sampler.stats
-    assert shape.latent_dim == latent.latent_dim(other.source.config)
+    assert shape.latent_dim == latent.tail_latent_dim(other.source.config, other.source.device)
     assert shape.tail_token_bytes < shape.token_bytes / 2
     assert stats.kv_bytes_peak < other.stats.kv_bytes_peak
     assert (stats.steps_device > 0) == (backend == "triton")

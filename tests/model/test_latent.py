@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from hydragen_tree.model.latent import latent_dim, with_latent_tails
+from hydragen_tree.model.latent import with_latent_tails
 from tests.model.shrunken import shrunken
 from tests.model.test_every_architecture import check_equal, found
 
@@ -24,5 +24,5 @@ def test_tails_of_latent_vectors_are_equal_to_dense(kind: str, tmp_path: Path) -
     source = found(config, tmp_path)
     assert source is not None
     source = with_latent_tails(source, "torch")
-    assert source.shape.latent_dim == latent_dim(config)
+    assert source.shape.latent_dim == config.kv_lora_rank + config.qk_rope_head_dim
     check_equal(config, source)
