@@ -200,6 +200,9 @@ def describe(outline: "Outline") -> list[tuple[str, str]]:
         ("held", _compare(saved.kv_bytes, saved.kv_bytes_unshared, "of keys and values")),
         ("a step", _compare(saved.step_bytes, saved.step_bytes_unshared, "moved")),
     ]
+    if outline.shape.latent_dim:
+        own, whole = outline.shape.tail_token_bytes, outline.shape.token_bytes
+        lines.append(("tails", f"{own:,} bytes a token (latent vectors); prompts {whole:,}"))
     if states := outline.shape.state_bytes:
         lines.append(("states", f"{size(states)} a row, and as much a segment"))
     if not outline.folds:

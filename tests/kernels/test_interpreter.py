@@ -28,6 +28,7 @@ pytest.importorskip("triton")
         ("attention/test_tree_attention", "fused"),
         ("attention/test_windows", "fused"),
         ("branch/test_decoder", ""),
+        ("branch/test_latent_decoder", "triton"),
         ("branch/test_device_drafts", "two or waiting or windows"),
         ("model/test_experts", ""),
         ("model/test_ordered_gpu", ""),
