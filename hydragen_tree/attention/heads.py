@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.ordered_schedule import schedule_ordered
+from hydragen_kernels.ordered_schedule import KEY_GROUP, schedule_ordered
 from hydragen_kernels.schedule import Schedule, TileConfig, schedule_segments
 from hydragen_tree.shape import KVShape
 
@@ -79,7 +79,7 @@ class Heads:
     @property
     def partial_bytes(self) -> int:
         """One query row's partial: fp32 output and log-sum-exp of every head, or a state's."""
-        return 4 * self.q_heads * (self.head_dim + (2 if self.is_ordered else 1))
+        return 4 * self.q_heads * (self.head_dim + 1 + (KEY_GROUP if self.is_ordered else 0))
 
     @property
     def tiles(self) -> TileConfig:

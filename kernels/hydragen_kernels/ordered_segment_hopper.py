@@ -3,10 +3,8 @@
 The same states as those of `ordered_segment.py`, bit for bit: the same sums, by instructions that
 add up the same 16 keys. Copies, barriers and the order of products are those of
 `segment_hopper.py`; its pipeline runs on from one piece to the next. The sum of a tile's closed
-chunks waits in shared memory, of which every thread reads only what it has written itself.
-
-A mass is a product with ones, in flight with that of the values. Ones lie in shared memory as keys
-do, swizzled: unswizzled ones gave wrong sums.
+chunks waits in shared memory, of which every thread reads only what it has written itself. The 16
+sums of a mass are spread over threads as weights are: none of them meets another thread's.
 
 Bound: the tensor cores, as of `segment_hopper.py`; a score costs an addition more than there.
 """
@@ -31,25 +29,31 @@ from hydragen_kernels.hopper_copies import (
     make_rings,
     pass_blocks,
 )
-from hydragen_kernels.ordered_fold import NO_KEYS, level_weights, score_levels
-from hydragen_kernels.ordered_schedule import WRITES_OPEN, WRITES_SUM
+from hydragen_kernels.ordered_fold import (
+    NO_KEYS,
+    add_weights,
+    halves,
+    level_weights,
+    score_levels,
+)
+from hydragen_kernels.ordered_schedule import KEY_GROUP, WRITES_OPEN, WRITES_SUM
 from hydragen_kernels.tiles import load_piece, load_tile, tile_rows
 
-# A use of a thread's weights, two a register, by an instruction that stays where it is: a shuffle.
-# The next use is behind the wait for the products that their powers should run under, and the
-# compiler would move them there. No weight has a sign, so nothing is changed.
-_PACKED = gl.constexpr(32)
-_OUT, _IN = [f"${i}" for i in range(32)], [f"${i + 32}" for i in range(32)]
+# A use of a thread's part of a mass by an instruction that stays where it is: a shuffle. The next
+# use is behind the wait for the products that a block's powers should run under, and the compiler
+# would move them there. No mass has a sign, so nothing is changed.
+_PACKED = gl.constexpr(8)
 _HERE = gl.constexpr(
     "{ .reg .b32 all; mov.b32 all, 0;"
-    + "".join(f" or.b32 all, all, {one};" for one in _IN)
+    + "".join(f" or.b32 all, all, ${i + 8};" for i in range(8))
     + " shfl.sync.idx.b32 all, all, 0, 31, 0xffffffff; and.b32 all, all, 0x80000000;"
-    + "".join(f" or.b32 {new}, {old}, all;" for new, old in zip(_OUT[:1], _IN[:1], strict=True))
-    + "".join(f" mov.b32 {new}, {old};" for new, old in zip(_OUT[1:], _IN[1:], strict=True))
+    + " or.b32 $0, $8, all;"
+    + "".join(f" mov.b32 ${i}, ${i + 8};" for i in range(1, 8))
     + " }"
 )
-_REGISTERS = gl.constexpr(",".join(["=r"] * 32 + ["r"] * 32))
+_REGISTERS = gl.constexpr(",".join(["=r"] * 8 + ["r"] * 8))
 _WRITES_SUM, _WRITES_OPEN = gl.constexpr(WRITES_SUM), gl.constexpr(WRITES_OPEN)
+_KEY_GROUP = gl.constexpr(KEY_GROUP)
 
 
 @gluon.jit
@@ -70,7 +74,6 @@ def _produce_pieces(
 def _weigh(
     scores, peak, reach, count, first, scale, cap,
     HALF: gl.constexpr, GROUP: gl.constexpr, BLOCK_K: gl.constexpr, CAPPED: gl.constexpr,
-    dtype: gl.constexpr,
 ):  # fmt: skip
     """Of a block's scores: weights, the decay of what was before, and the new peak."""
     layout: gl.constexpr = scores.type.layout
@@ -84,11 +87,18 @@ def _weigh(
         levels = gl.where(visible, levels, float("-inf"))
     new_peak = gl.maximum(peak, gl.ceil(gl.max(levels, 1)))
     weights = level_weights(levels, gl.expand_dims(new_peak, 1), False)
-    weights = weights.to(dtype)
-    weights = gl.inline_asm_elementwise(
-        _HERE, _REGISTERS, [weights], weights.dtype, is_pure=False, pack=2 * _PACKED
-    )
     return weights, gl.exp2(peak - new_peak), new_peak
+
+
+@gluon.jit
+def _no_mass(weights):
+    """A mass of no keys, spread over threads as groups of these weights are."""
+    if weights.shape[1] == _KEY_GROUP:
+        layout: gl.constexpr = weights.type.layout
+        return gl.zeros([CONSUMER_ROWS, _KEY_GROUP], gl.float32, layout)
+    else:
+        left, _right = halves(weights)
+        return _no_mass(left)
 
 
 @gluon.jit
@@ -115,16 +125,17 @@ def _store_state(
     peaks, masses, accs = states
     stride_s, stride_t, stride_as, stride_at, stride_ah = strides
     of_peak: gl.constexpr = peak.type.layout
-    of_mass: gl.constexpr = gl.SliceLayout(1, mass.type.layout)
+    of_mass: gl.constexpr = mass.type.layout
     of_acc: gl.constexpr = acc.type.layout
     for_rows: gl.constexpr = gl.SliceLayout(1, of_acc)
     rows = HALF * CONSUMER_ROWS + gl.arange(0, CONSUMER_ROWS, of_peak)
     token, head, is_row = tile_rows(rows, q0, n_q, kv_head, GROUP)
     gl.store(peaks + slot * stride_s + token * stride_t + head, peak, mask=is_row)
-    rows = HALF * CONSUMER_ROWS + gl.arange(0, CONSUMER_ROWS, of_mass)
+    rows = HALF * CONSUMER_ROWS + gl.arange(0, CONSUMER_ROWS, gl.SliceLayout(1, of_mass))
     token, head, is_row = tile_rows(rows, q0, n_q, kv_head, GROUP)
-    place = slot * stride_s + token * stride_t + head
-    gl.store(masses + place, gl.max(mass, 1), mask=is_row)  # all the same
+    place = gl.expand_dims((slot * stride_s + token * stride_t + head) * _KEY_GROUP, 1)
+    place += gl.expand_dims(gl.arange(0, _KEY_GROUP, gl.SliceLayout(0, of_mass)), 0)
+    gl.store(masses + place, mass, mask=gl.expand_dims(is_row, 1))
     rows = HALF * CONSUMER_ROWS + gl.arange(0, CONSUMER_ROWS, for_rows)
     token, head, is_row = tile_rows(rows, q0, n_q, kv_head, GROUP)
     dims = gl.expand_dims(gl.arange(0, acc.shape[1], gl.SliceLayout(0, of_acc)), 0)
@@ -135,7 +146,7 @@ def _store_state(
 
 @gluon.jit
 def _consume(
-    memory, of_queries, of_states, q_shared, sums, ones, rings, scale, cap,
+    memory, of_queries, of_states, q_shared, sums, rings, scale, cap,
     HALF: gl.constexpr, GROUP: gl.constexpr, HEAD_DIM: gl.constexpr, BLOCK_K: gl.constexpr,
     BLOCK_D: gl.constexpr, STAGES: gl.constexpr, CAPPED: gl.constexpr,
 ):  # fmt: skip
@@ -148,12 +159,10 @@ def _consume(
     peak_layout: gl.constexpr = gl.SliceLayout(1, scores_layout)
     out_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
     weights_layout: gl.constexpr = gl.DotOperandLayout(0, out_layout, 2)
-    mass_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 8, 16])
-    of_mass: gl.constexpr = gl.DotOperandLayout(0, mass_layout, 2)
     lanes: gl.constexpr = BLOCK_D // 8
     load_layout: gl.constexpr = gl.BlockedLayout([1, 8], [32 // lanes, lanes], [4, 1], [1, 0])
     no_scores = gl.zeros([CONSUMER_ROWS, BLOCK_K], gl.float32, scores_layout)
-    ones = ones.permute([1, 0])
+    no_mass = _no_mass(no_scores)
 
     program = gl.program_id(0)
     end = gl.load(starts + program + 1)
@@ -172,7 +181,7 @@ def _consume(
         pieces_end = piece0 + n_pieces
         has_rows = n_q * GROUP > HALF * CONSUMER_ROWS
         peak = gl.full([CONSUMER_ROWS], NO_KEYS, gl.float32, peak_layout)
-        mass = gl.zeros([CONSUMER_ROWS, 8], gl.float32, mass_layout)
+        mass = no_mass
         acc = gl.zeros([CONSUMER_ROWS, BLOCK_D], gl.float32, out_layout)
         sum_peak = peak
         sum_mass = mass
@@ -190,9 +199,10 @@ def _consume(
             scores = warpgroup_mma(q_shared, k, no_scores, use_acc=False)
             free_stage(k_free.index(stage))
             weights, _decay, peak = _weigh(
-                scores, peak, reach, count, 0, scale, cap, HALF, GROUP, BLOCK_K, CAPPED, dtype
+                scores, peak, reach, count, 0, scale, cap, HALF, GROUP, BLOCK_K, CAPPED
             )
-            p = gl.convert_layout(weights, weights_layout)
+            mass = add_weights(mass, weights)
+            p = gl.convert_layout(weights.to(dtype), weights_layout)
             past = count  # of the block whose values come next, its keys
             ahead = (at + 1) % STAGES
             more = (count > BLOCK_K) | (n_pieces > 1)
@@ -211,23 +221,25 @@ def _consume(
                         q_shared, k, no_scores, use_acc=False, is_async=True
                     )
                     flying_acc = warpgroup_mma(p, v, acc, is_async=True)
-                    flying_mass = warpgroup_mma(
-                        gl.convert_layout(p, of_mass), ones, mass, is_async=True
-                    )
-                    scores = warpgroup_mma_wait(2, deps=(flying_scores,))
+                    scores = warpgroup_mma_wait(1, deps=(flying_scores,))
                     free_stage(k_free.index(ahead))
                     ends = (closed != 0) & (first == 0)
                     before = gl.where(ends, NO_KEYS, peak)
                     weights, decay, new_peak = _weigh(
                         scores, before, reach, count, first, scale, cap,
-                        HALF, GROUP, BLOCK_K, CAPPED, dtype,
+                        HALF, GROUP, BLOCK_K, CAPPED,
                     )  # fmt: skip
+                    new_mass = gl.where(ends, 0.0, _scaled(mass, decay))
+                    new_mass = add_weights(new_mass, weights)
+                    new_mass = gl.inline_asm_elementwise(
+                        _HERE, _REGISTERS, [new_mass], gl.float32, is_pure=False, pack=_PACKED
+                    )
                     # The wait for the keys comes here, as in `segment_hopper`.
                     at += 1
                     next_ahead = (at + 1) % STAGES
                     more = (first + BLOCK_K < count) | is_other
                     mbarrier.wait(k_full.index(next_ahead), ((at + 1) // STAGES) & 1, pred=more)
-                    acc, mass, p = warpgroup_mma_wait(0, deps=(flying_acc, flying_mass, p))
+                    acc, p = warpgroup_mma_wait(0, deps=(flying_acc, p))
                     free_stage(v_free.index(stage))
                     if ends:
                         sum_acc = gl.where(n_closed == 0, 0.0, sums.load(out_layout))
@@ -236,13 +248,12 @@ def _consume(
                         )
                         sums.store(sum_acc)
                         n_closed += 1
-                        mass = gl.zeros([CONSUMER_ROWS, 8], gl.float32, mass_layout)
                         acc = gl.zeros([CONSUMER_ROWS, BLOCK_D], gl.float32, out_layout)
                     else:
-                        mass = _scaled(mass, decay)
                         acc = _scaled(acc, decay)
                     peak = new_peak
-                    p = gl.convert_layout(weights, weights_layout)
+                    mass = new_mass
+                    p = gl.convert_layout(weights.to(dtype), weights_layout)
                     past = count - first
                     stage = ahead
                     ahead = next_ahead
@@ -255,9 +266,7 @@ def _consume(
             mbarrier.wait(v_full.index(stage), (at // STAGES) & 1)
             v = v_ring.index(stage).reshape([BLOCK_K, BLOCK_D])
             clear_behind(v, past, BLOCK_K, load_layout)
-            flying_acc = warpgroup_mma(p, v, acc, is_async=True)
-            mass = warpgroup_mma(gl.convert_layout(p, of_mass), ones, mass)
-            acc = warpgroup_mma_wait(0, deps=(flying_acc,))
+            acc = warpgroup_mma(p, v, acc)
             free_stage(v_free.index(stage))
             at += 1
         else:
@@ -321,11 +330,6 @@ def ordered_segment_hopper_kernel(
     # eight rows that a warp writes at once lie in other banks
     spread: gl.constexpr = gl.SwizzledSharedLayout(8, 1, 8, [1, 0])
     sums = gl.allocate_shared_memory(gl.float32, [2, CONSUMER_ROWS, BLOCK_D], spread)
-    along: gl.constexpr = gl.BlockedLayout(
-        [1, 8], [32 * 8 // BLOCK_K, BLOCK_K // 8], [4, 1], [1, 0]
-    )
-    ones = gl.allocate_shared_memory(dtype, [8, BLOCK_K], shared)
-    ones.store(gl.full([8, BLOCK_K], 1.0, dtype, along))
     rings = make_rings(keys, values, BLOCK_K, BLOCK_D, STAGES)
     memory = (queries, tiles, pieces, starts, peaks, masses, accs)
     # a stride of 1 arrives as a constant, which partitions do not take
@@ -342,14 +346,14 @@ def ordered_segment_hopper_kernel(
             (
                 _consume,
                 (
-                    memory, of_queries, of_states, q_shared.index(0), sums.index(0), ones, rings,
+                    memory, of_queries, of_states, q_shared.index(0), sums.index(0), rings,
                     scale, cap, 0, GROUP, HEAD_DIM, BLOCK_K, BLOCK_D, STAGES, CAPPED,
                 ),
             ),
             (
                 _consume,
                 (
-                    memory, of_queries, of_states, q_shared.index(1), sums.index(1), ones, rings,
+                    memory, of_queries, of_states, q_shared.index(1), sums.index(1), rings,
                     scale, cap, 1, GROUP, HEAD_DIM, BLOCK_K, BLOCK_D, STAGES, CAPPED,
                 ),
             ),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hydragen_kernels.fp8 import readable, widen_as_it_lies
 from hydragen_kernels.inputs import check_attention_inputs, check_int32, check_last_contiguous
-from hydragen_kernels.ordered_fold import add_sink, add_states, fold_keys, no_keys
+from hydragen_kernels.ordered_fold import add_sink, add_states, fold_keys, no_keys, total_mass
 from hydragen_kernels.ordered_schedule import CHUNK, KEY_GROUP
 from hydragen_kernels.ordered_segment import AS_WRITTEN
 from hydragen_kernels.ordered_states import (
@@ -57,7 +57,7 @@ def _answer(
     if sinks is not None:
         sink = tl.load(sinks + head, mask=is_member, other=float("-inf"))
         peak, mass, acc = add_sink(peak, mass, acc, sink, PRECISION)
-    total = tl.max(mass, 1)
+    total = total_mass(mass)
     result = acc / tl.where(total > 0.0, total, 1.0)[:, None]
     tl.store(out + flat[:, None] * HEAD_DIM + dims[None, :], result, mask=is_element)
 
