@@ -15,6 +15,7 @@ from hydragen_kernels.ordered_schedule import KEY_GROUP
 
 _KEY_GROUP = tl.constexpr(KEY_GROUP)
 
+
 class States(NamedTuple):
     """Partial slots of every row; fp32.
 

@@ -79,12 +79,12 @@ def test_segments_and_tails_take_in_keys_in_one_order(
 ) -> None:
     of_tails, of_segments = (make(dtype, kv_dtype, windowed) for make in (tails, segments))
     report, disassembly = read_code(of_tails, tmp_path)
-    assert int(re.search(r"STACK:(\d+)", report)[1]) <= 64  # type: ignore[index]
+    assert int(re.search(r"STACK:(\d+)", report)[1]) <= 96  # type: ignore[index]
     assert "HGMMA" not in disassembly
     products = {"16816.F32.BF16"} if dtype == torch.bfloat16 else {"16816.F32", "1688.F32.TF32"}
     assert set(re.findall(r"HMMA\.([\w.]+)", disassembly)) == products
     report, disassembly = read_code(of_segments, tmp_path)
-    most = 384 if (dtype, kv_dtype) == CASES[-1] else 128
+    most = 448 if (dtype, kv_dtype) == CASES[-1] else 192
     assert int(re.search(r"STACK:(\d+)", report)[1]) <= most  # type: ignore[index]
     if "HGMMA" in disassembly:
         assert as_they_lie(widths(of_tails))
@@ -111,14 +111,16 @@ def test_hopper_segments_keep_products_in_flight(head_dim: int, tmp_path: Path) 
     report, disassembly = read_code(made, tmp_path)
     # values kept over a tile may go to the stack, nothing of the loop over its keys
     assert int(re.search(r"STACK:(\d+)", report)[1]) <= 384  # type: ignore[index]
-    loops = [one for one in disassembly.split("\n.L_") if one.count("HGMMA") > 16]
+    both = head_dim // 16 + 8  # instructions of a block's scores and of its values
+    loops = [one for one in disassembly.split("\n.L_") if one.count("HGMMA") >= both]
     assert len(loops) == 2  # one of each consumer
     assert all("LDL" not in one.split("WARPGROUP.DEPBAR")[0] for one in loops)
     # where ptxas cannot prove the accumulators untouched, it waits after every single product
     waits = disassembly.count("WARPGROUP.DEPBAR")
     assert disassembly.count("HGMMA") >= 4 * waits > 0
     # a block's powers come before the wait for the products of the block before, not behind it
-    for after in disassembly.split("gsb0, 0x2")[1:]:
+    assert disassembly.count("gsb0, 0x1") == 2
+    for after in disassembly.split("gsb0, 0x1")[1:]:
         assert after.split("gsb0, 0x0")[0].count("MUFU.EX2") >= 64
     assert "USETMAXREG" in disassembly
 
