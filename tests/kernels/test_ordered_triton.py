@@ -298,9 +298,9 @@ def test_attention(name: str, config: TileConfig, dtype: torch.dtype, short_chun
     inputs = random_inputs(case, dtype)
     found = found_by_kernels(case, inputs, config)
     assert found.dtype == dtype
-    # Scores have an absolute error of 2^-14 by their grid, and with it weights a relative one. A mass
-    # adds up weights before values round them: in bf16 by 2^-8 at the most, which the weights of a
-    # single key, as first rows of a prefill have it, do not even out.
+    # Scores have an absolute error of 2^-14 by their grid, and with it weights a relative one. A
+    # mass adds up weights before values round them: in bf16 by 2^-8 at the most, which rows of a
+    # single key, as the first of a prefill is, do not even out.
     has_few_keys = case.window == 5 or dtype == torch.bfloat16
     bound = TOLERANCES[dtype] * (2.0 if case.peaked > 1 or has_few_keys else 1.0)
     assert worst_row(found, expected_in_float64(case, inputs)) < bound
