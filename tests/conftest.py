@@ -23,6 +23,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # interrupt a process would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if os.environ.get("TRITON_INTERPRET") == "1":
+    from tests.interpreted import patch_once
+
+    patch_once()
+
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("project")
 
