@@ -22,7 +22,7 @@ sample: .venv/installed
 	@echo "1000 programs are in runs/sample.jsonl"
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
