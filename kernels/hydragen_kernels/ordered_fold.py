@@ -18,7 +18,9 @@ is left: then s - peak is exact, and its weight has the same digits whatever the
 kept with that number added. With fp16 values, weights are in tf32, which has fp16's digits and
 fp32's range: in fp16 small weights would lose digits, as many as the peak has them lose.
 
-All of it holds down to weights of 2^-126 of the greatest.
+All of it holds down to weights of 2^-126 of the greatest. One of a mass's sums may have nothing but
+smaller ones, and other digits then, if the peak rose in other steps; the total, of which one sum is
+at least half a greatest weight, does not see them.
 """
 
 import triton

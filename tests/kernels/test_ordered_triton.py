@@ -442,8 +442,28 @@ def test_the_hopper_form_gives_the_same_states(
         inputs = random_inputs(case, torch.bfloat16)
         forms = config, TileConfig(128, 64, 8, 3, 1)
         found, expected = (states_of_segments(case, inputs, one, programs)[1] for one in forms)
+        found, expected = (one._replace(mass=digits(one.mass)) for one in (found, expected))
         for part, own, other in zip(States._fields, found, expected, strict=True):
             assert torch.equal(own.view(torch.int32), other.view(torch.int32)), (name, part)
+
+
+def digits(mass: torch.Tensor) -> torch.Tensor:
+    """A mass's sums that have all their digits, and behind them the total.
+
+    No weight below 2^-126 has them whatever the peak was in between. One of the sums may have
+    nothing but such weights, which the total, at least a half, does not see. Numbers from 2^-80 on
+    are 2^-103 apart: what is lost below moves none of them.
+    """
+    sums = torch.where(mass < 2.0**-80, 0.0, mass)
+    return torch.cat([sums, total_of(mass)], dim=-1)
+
+
+def total_of(mass: torch.Tensor) -> torch.Tensor:
+    """As `total_mass` adds up, bit for bit; `[..., 1]`."""
+    while mass.shape[-1] > 1:
+        left, right = mass.chunk(2, dim=-1)
+        mass = left + right
+    return mass
 
 
 @pytest.mark.skipif(INTERPRETED, reason="numpy's products depend on the number of rows")
