@@ -1,10 +1,12 @@
 """How long a worker takes for a step, by measured constants, or by an earlier run.
 
 A step reads all weights once, or multiplies by them for as long as its rows need, whichever is
-more; likewise the keys and values of its prompts; it reads those of its tails; and every layer has
-a share that does not depend on anything. What the constants leave out, an earlier run of the same
-model shows: its time over the time that they give for it, one factor. Both follow a worker through
-its samples, step by step: so an earlier run is estimated as it was.
+more; likewise the keys and values of its prompts; it reads those of its tails; tokens are drawn
+from all logits; and every layer has a share that does not depend on anything. Captured steps are
+for some numbers of rows only, and a sample that has ended keeps its row until the host has been
+told. What the constants leave out, an earlier run of the same model shows: its time over the time
+that they give for it, one factor. Both follow a worker through its samples, step by step: so an
+earlier run is estimated as it was.
 """
 
 import heapq
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.explain import weight_bytes
 from hydragen_tree.model.loading import ModelSource
@@ -35,6 +38,8 @@ class DeviceConstants:
         flops: of matrix products, a second, as they are held.
         reached: share of both that whole steps reach.
         layer_s: seconds that a layer takes besides.
+        logit_s: seconds of a logit in drawing, with top-p.
+        chunk: steps that are captured and launched at a time; 0: the host takes each by itself.
         sum_s: seconds of one sum over the ranks of a model, but for its bytes.
         sum_bandwidth: bytes of sums a second.
         start_s: seconds from the command to the first token, but for reading weights.
@@ -46,23 +51,27 @@ class DeviceConstants:
     flops: float
     reached: float
     layer_s: float
+    logit_s: float
+    chunk: int
     sum_s: float
     sum_bandwidth: float
     start_s: float
     load: float
 
 
-# 15 steps of Llama-3.1-8B and CodeLlama-13b on one card, of the latter and a Llama of 70B on two,
-# 32 to 1,024 rows behind 1,024 to 16,384 tokens, are within 11 % of these. Sums are of two,
-# between NCCL's and those of symmetric memory.
+# 14 steps of Llama-3.1-8B and CodeLlama-13b on one card, of the latter and half a Llama of 70B on
+# two, 32 to 1,024 rows behind 1,024 to 16,384 tokens, are within 12 % of these. Sums are of two,
+# joined with what follows them.
 CUDA = DeviceConstants(
     where="an H200 (NOTES.md)",
     bandwidth=4.27e12,
     flops=664e12,
     reached=0.92,
     layer_s=50e-6,
-    sum_s=15e-6,
-    sum_bandwidth=230e9,
+    logit_s=7e-12,
+    chunk=8,
+    sum_s=5e-6,
+    sum_bandwidth=300e9,
     start_s=14.0,
     load=1e9,
 )
@@ -73,6 +82,8 @@ CPU = DeviceConstants(
     flops=20e9,
     reached=1.0,
     layer_s=1.2e-3,
+    logit_s=0.0,  # hidden in the layers' share
+    chunk=0,
     sum_s=0.3e-3,
     sum_bandwidth=4e9,
     start_s=8.0,
@@ -81,6 +92,7 @@ CPU = DeviceConstants(
 
 
 _FOLLOWED = 100_000  # samples of a worker at the most; those before them are drawn at full speed
+_FORK_MARGIN = 1.2  # rows of a graph for one that there is, while samples may part
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +143,7 @@ class Pace:
         layers: of the model.
         ranks: devices that a worker has.
         row_bytes: of a row between layers.
+        vocabulary: logits of a row.
         token_bytes: of keys and values of a token.
         tail_token_bytes: of what a tail holds of one.
         token_flops: of a row's attention to a token.
@@ -147,6 +160,7 @@ class Pace:
     layers: int
     ranks: int
     row_bytes: int
+    vocabulary: int
     token_bytes: int
     tail_token_bytes: int
     token_flops: int
@@ -180,6 +194,7 @@ class Pace:
             layers=source.shape.layers,
             ranks=source.ranks,
             row_bytes=int(source.config.hidden_size) * source.dtype.itemsize,
+            vocabulary=int(source.config.vocab_size),
             token_bytes=source.shape.token_bytes,
             tail_token_bytes=source.shape.tail_token_bytes,
             token_flops=4 * source.shape.layers * source.shape.q_heads * source.shape.head_dim,
@@ -197,7 +212,7 @@ class Pace:
         """Seconds of steps, by their rows.
 
         Args:
-            rows: of each step, as computed.
+            rows: of each step, those that carry nothing any more included.
             held: distinct tokens of the prompts that the batch is below.
             prompt: tokens of a row's prompt, in the mean.
             tail: tokens that a row has of its own, in the mean.
@@ -210,7 +225,9 @@ class Pace:
         attention += rows * tail * self.tail_token_bytes / own.bandwidth
         sums = own.sum_s + rows * self.row_bytes / own.sum_bandwidth
         layer = own.layer_s + (2 * sums if self.ranks > 1 else 0.0)
-        seconds: NDArray[np.float64] = (products + attention) / own.reached + self.layers * layer
+        drawing = rows * self.vocabulary * own.logit_s
+        linear = (products + attention) / own.reached
+        seconds: NDArray[np.float64] = linear + drawing + self.layers * layer
         return self.factor * seconds
 
     def prefill_s(self, tokens: float) -> float:
@@ -222,22 +239,33 @@ class Pace:
         """Follows a worker: its rows are full until nothing waits, then end one after the other."""
         lengths = _lengths(share.samples, share.max_tokens, self.lengths)
         mean = float(lengths.mean())
-        steps = _rows_by_step(lengths[-_FOLLOWED:], share.max_rows) * self.rows_a_token
         own = share.held, share.prompt, mean / 2
-        seconds = self.step_s(steps, *own)
-        full_rows = share.max_rows * self.rows_a_token
-        full_rate = full_rows / float(self.step_s(np.array([full_rows]), *own)[0])
-        before_s = float(lengths[:-_FOLLOWED].sum()) * self.rows_a_token / full_rate
-        before_s += self.prefill_s(share.prefill)
-        is_full = steps >= full_rows * 0.999
+        # In the mean a sample ends in the middle of a chunk, and one more is on its way.
+        held = lengths + self.device.chunk * 3 // 2
+        samples = _samples_by_step(held[-_FOLLOWED:], share.max_rows)
+        seconds = self.step_s(self._rows(samples), *own)
+        full = self._rows(np.array([share.max_rows]))
+        full_rate = share.max_rows / float(self.step_s(full, *own)[0])
+        before_s = float(held[:-_FOLLOWED].sum()) / full_rate + self.prefill_s(share.prefill)
+        is_full = samples == share.max_rows
         last_full = int(np.flatnonzero(is_full)[-1]) if is_full.any() else -1
         drawn_s = before_s + float(seconds.sum())
         return Drawn(
             seconds=drawn_s,
-            busy_s=min(before_s + float(steps.sum()) / full_rate, drawn_s),
+            busy_s=min(before_s + float(samples.sum()) / full_rate, drawn_s),
             running_out_s=float(seconds[last_full + 1 :].sum()),
             mean_tokens=mean,
         )
+
+    def _rows(self, samples: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Rows that steps have for so many samples: of the graphs, where they are captured."""
+        rows = (samples * self.rows_a_token).astype(np.float64)
+        if not self.device.chunk:
+            return rows
+        room = np.minimum(samples, np.ceil(_FORK_MARGIN * rows)).astype(np.int64)
+        sizes, places = np.unique(room, return_inverse=True)
+        padded = np.array([padded_rows(max(1, size)) for size in sizes.tolist()], np.float64)
+        return np.asarray(padded[places], np.float64)
 
     def like(self, samples: Path, fingerprint: Mapping[str, str]) -> "Pace":
         """The pace of an earlier run's workers, and its samples' lengths.
@@ -319,8 +347,8 @@ def _lengths(samples: int, max_tokens: int, known: NDArray[np.int64] | None) -> 
     return drawn
 
 
-def _rows_by_step(lengths: NDArray[np.int64], max_rows: int) -> NDArray[np.float64]:
-    """Rows of every step, where each sample takes the first row that is free."""
+def _samples_by_step(lengths: NDArray[np.int64], max_rows: int) -> NDArray[np.int64]:
+    """Samples of every step, where each takes the first place that is free."""
     free = [0] * min(max_rows, lengths.size)
     changes = np.zeros(int(lengths.sum()) // len(free) + int(lengths.max()) + 2, np.int64)
     for length in lengths.tolist():
@@ -328,7 +356,7 @@ def _rows_by_step(lengths: NDArray[np.int64], max_rows: int) -> NDArray[np.float
         heapq.heappush(free, start + length)
         changes[start] += 1
         changes[start + length] -= 1
-    return changes.cumsum()[: max(free)].astype(np.float64)
+    return changes.cumsum()[: max(free)]
 
 
 def _took_s(session: Mapping[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from hydragen_bench.configs import CONFIGS
+from hydragen_bench.sets import POINTS, made_up
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.support import kv_shape
 from hydragen_tree.model.tensor_parallel import rank_config
@@ -21,6 +24,8 @@ from hydragen_tree.sample.session import session_figures
 from hydragen_tree.sample.writer import SampleWriter
 from hydragen_tree.spread.estimate import Estimate, estimate
 from hydragen_tree.spread.pace import CPU, Pace
+from hydragen_tree.trie.costs import CUDA
+from hydragen_tree.trie.outline import Outline
 from tests.sample.test_sampler import SETTINGS, prompts
 
 N, ROWS = 60, 8
@@ -105,7 +110,8 @@ def measured_steps() -> Iterator[tuple[str, int, dict[str, Any]]]:
     for name in ("decode-h200-llama-3.1-8b", "decode-h200-codellama-13b", "ranks-h200-x2"):
         figures = json.loads((BENCHMARKS / f"{name}.json").read_text())
         for row in figures["rows"]:
-            if "note" not in row:  # those of another card
+            # those of this card, and of sums as they are now
+            if "note" not in row and (row.get("ranks", 1) == 1 or "joined" in row.get("sums", "")):
                 yield row.get("architecture", figures.get("architecture")), row.get("ranks", 1), row
 
 
@@ -116,7 +122,9 @@ def test_steps_take_as_long_as_on_one_card_and_on_two(architecture: str, sampler
     checked = 0
     for name, ranks, row in measured_steps():
         if name == architecture:
-            part = rank_config(name, config, ranks)
+            cut = deepcopy(config)
+            cut.num_hidden_layers = row.get("layers", config.num_hidden_layers)
+            part = rank_config(name, cut, ranks)
             source = replace(
                 sampler.source,
                 config=part,
@@ -134,6 +142,73 @@ def test_steps_take_as_long_as_on_one_card_and_on_two(architecture: str, sampler
             assert 1e3 * step_s == pytest.approx(row["step_ms"], rel=0.12), row
             checked += 1
     assert checked >= 2
+
+
+def measured_runs() -> Iterator[tuple[str, int, int, dict[str, Any]]]:
+    figures = json.loads((BENCHMARKS / "devices-h200-llama-3.1-8b.json").read_text())
+    for row in figures["runs"]:
+        yield "humaneval", row["n"], len(row["devices"].split(",")), row
+    figures = json.loads((BENCHMARKS / "run-vllm-h200-llama-3.1-8b.json").read_text())
+    for row in figures["rows"]:
+        ours = {**row["ours"], "max_rows": figures["ours"]["rows"]}
+        yield row["set"].split(",")[0], figures["asked"]["n"], 1, ours
+
+
+def drawn_lengths(row: dict[str, Any]) -> NDArray[np.int64]:
+    """As many of 256 tokens as had no other end, and the others' lengths near to geometric."""
+    most, whole = 256, row["ends"].get("length", 0)
+    rest = row["samples"] - whole
+    if not rest:
+        return np.full(whole, most)
+    places = (np.arange(rest) + 0.5) / rest
+
+    def with_mean(mean: float) -> NDArray[np.float64]:
+        share = 1.0 - np.exp(-most / mean)
+        return -mean * np.log(1.0 - share * places)
+
+    wanted = (row["tokens"] - most * whole) / rest
+    low, high = 1.0, 1e5
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if with_mean(middle).mean() < wanted else (low, middle)
+    return np.sort(np.concatenate([np.ceil(with_mean(low)), np.full(whole, most)]).astype(np.int64))
+
+
+def test_whole_runs_take_as_long_as_on_one_card_and_on_two(sampler: Sampler) -> None:
+    """Measured on H200s, lengths known; by the constants alone."""
+    config = CONFIGS["llama-3.1-8b"]
+    source = replace(
+        sampler.source,
+        config=config,
+        shape=kv_shape("llama-3.1-8b", config, torch.bfloat16),
+        dtype=torch.bfloat16,
+        weights=torch.bfloat16,
+        kv_dtype=torch.bfloat16,
+        device=torch.device("cuda"),
+    )
+    of_one: dict[int, float] = {}
+    for name, n, workers, row in measured_runs():
+        lengths = drawn_lengths(row)
+        assert lengths.mean() == pytest.approx(row["mean_tokens"], rel=0.02)
+        pace = replace(Pace.of(source), lengths=lengths, rows_a_token=row["rows_a_token"])
+        found = estimate(
+            Outline.draw(
+                made_up(POINTS[name], int(config.vocab_size)),
+                n,
+                source.shape,
+                CUDA,
+                row["max_rows"],
+            ),
+            workers=workers,
+            max_tokens=256,
+            max_rows=row["max_rows"],
+            pace=pace,
+        )
+        assert found.draw_s == pytest.approx(row["seconds"], rel=0.15), row
+        if workers == 1:
+            of_one[row["samples"]] = found.draw_s
+        else:
+            assert of_one[row["samples"]] / found.draw_s > 1.8
 
 
 def test_longer_samples_and_two_ranks_take_their_time(sampler: Sampler, random_model: Path) -> None:
