@@ -30,8 +30,6 @@ from hydragen_tree.model.peer_sums import PeerSums, find_peer_sums
 
 T = TypeVar("T")
 
-# Sums joined with what follows them have not run on GPUs yet.
-JOINS_SUMS = False
 # Who waits for work waits for as long as it takes; that a rank is gone is noticed otherwise.
 _PATIENCE = timedelta(days=30)
 _SHORT_BYTES, _LENGTH_BYTES = 512, 8
@@ -89,7 +87,7 @@ class Ranks:
             dist.all_reduce(torch.zeros(1, device=device))
         if on_gpu:
             self._peers = find_peer_sums(self, device)
-            self.joint = find_joint_sums(self, device) if JOINS_SUMS else None
+            self.joint = find_joint_sums(self, device)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def sum_up(self, x: Tensor) -> Tensor:
