@@ -45,10 +45,10 @@ def padded_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
-def most_queries(rows: int) -> int:
-    """Queries of a decode step at the most: one a row, or several where rows are few."""
+def most_queries(rows: int, has_drafts: bool) -> int:
+    """Queries of a decode step at the most: one a row; with drafts several where rows are few."""
     padded = padded_rows(rows)
-    return max(padded, min(WIDTHS[-1] * padded, MOST_QUERIES))
+    return max(padded, min(WIDTHS[-1] * padded, MOST_QUERIES)) if has_drafts else padded
 
 
 def free_memory_bytes(device: torch.device) -> int:
@@ -138,7 +138,9 @@ def state_places(
     return of_rows._replace(segments=min(segments, fits - of_rows.total))
 
 
-def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:
+def workspace_bytes(
+    source: ModelSource, prefill_tokens: int, rows: int, levels: int, has_drafts: bool
+) -> int:
     """What a run needs on a GPU beside weights, keys and values.
 
     Args:
@@ -146,6 +148,7 @@ def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels:
         prefill_tokens: tokens of a prefill pass at the most.
         rows: rows of the batch at the most.
         levels: segments on a row's path at the most.
+        has_drafts: decode steps may take drafts along.
 
     Returns:
         Bytes: activations and partials of a prefill pass, logits and partials of decode steps.
@@ -164,7 +167,7 @@ def workspace_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels:
         + max(levels, TAIL_LEVELS) * partial
     )
     row = 3 * int(config.vocab_size) * size + (levels + SPARE_SLOTS) * partial
-    decode = most_queries(rows) * row
+    decode = most_queries(rows, has_drafts) * row
     return prefill + decode + _FIXED_BYTES
 
 
@@ -179,9 +182,15 @@ def _expert_numbers(config: PreTrainedConfig) -> int:
     return int(choices) * (3 * widest + int(config.hidden_size))
 
 
-def kv_budget_bytes(source: ModelSource, prefill_tokens: int, rows: int, levels: int) -> int:
-    """Bytes left for keys and values once the weights are loaded; never below zero."""
-    workspace = workspace_bytes(source, prefill_tokens, rows, levels)
+def kv_budget_bytes(
+    source: ModelSource, prefill_tokens: int, rows: int, levels: int, has_drafts: bool
+) -> int:
+    """Bytes left for keys and values once the weights are loaded; never below zero.
+
+    Args:
+        source, prefill_tokens, rows, levels, has_drafts: see `workspace_bytes`.
+    """
+    workspace = workspace_bytes(source, prefill_tokens, rows, levels, has_drafts)
     free = max(0, free_memory_bytes(source.device) - workspace)
     return free - _states_work_bytes(source, rows, free)
 

@@ -97,7 +97,7 @@ class Decoder:
             torch.zeros(2, _RING_STEPS, max_rows, device=device),
         )
         self.drafts = DeviceDrafts(max_rows, _RING_STEPS, device) if has_drafts else None
-        self._queries = most_queries(max_rows) if has_drafts else self.room  # room for them
+        self._queries = most_queries(max_rows, has_drafts)  # room for them
         self._width = 1  # of the plan
         nothing = heads.schedule(item_table(), self._queries, None)
         self._tables = SegmentTiles(nothing, device, 1 << 14, self._queries)

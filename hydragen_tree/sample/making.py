@@ -118,7 +118,7 @@ def _arena(
     source, page, max_tokens = means.source, means.page_tokens, records.settings.max_tokens
     levels = path_levels(depth, max_tokens, page)
     budget = means.memory_bytes or means.ranks.least(
-        kv_budget_bytes(source, means.prefill_tokens, rows, levels)
+        kv_budget_bytes(source, means.prefill_tokens, rows, levels, _has_drafts(means, records))
     )
     joined = source.context_tokens + rows * _JOINED_TOKENS if is_joined else 0
     sizes = budget, rows, max_tokens, page
@@ -146,5 +146,10 @@ def _decoder(
 
     heads = replace(source.heads, is_ordered=means.backend == "ordered")
     sizes = records.settings, stops, states.most_rows(rows), depth
-    has_drafts = means.drafts == "on" and not source.shape.state_bytes  # states cannot go back
-    return Decoder(means.model, cache, heads, *sizes, has_drafts=has_drafts)
+    return Decoder(means.model, cache, heads, *sizes, has_drafts=_has_drafts(means, records))
+
+
+def _has_drafts(means: Means, records: SampleRecords) -> bool:
+    """Whether a device's steps may take drafts along; running states could not go back."""
+    is_wanted = means.drafts == "on" and not means.source.shape.state_bytes
+    return is_wanted and _captures(means, records)

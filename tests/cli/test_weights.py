@@ -115,7 +115,16 @@ def test_bytes_are_counted(random_model: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_gpu_keeps_room_for_rounding(random_model: Path) -> None:
     plain = replace(find_model(str(random_model), device="cpu"), device=torch.device("cuda"))
     rounded = replace(plain, weights=FP8)
-    assert workspace_bytes(rounded, 100, 8, 1) - workspace_bytes(plain, 100, 8, 1) == 100 * 96 * 9
+    sizes = 100, 8, 1, False
+    assert workspace_bytes(rounded, *sizes) - workspace_bytes(plain, *sizes) == 100 * 96 * 9
+
+
+def test_a_gpu_keeps_room_for_drafts_where_there_may_be_some(random_model: Path) -> None:
+    source = replace(find_model(str(random_model), device="cpu"), device=torch.device("cuda"))
+    rows = {has: workspace_bytes(source, 0, 8, 1, has) for has in (False, True)}
+    of_a_query = (rows[False] - workspace_bytes(source, 0, 16, 1, False)) // -8
+    assert rows[True] - rows[False] == (64 - 8) * of_a_query > 0
+    assert len({workspace_bytes(source, 0, 512, 1, has) for has in (False, True)}) == 1
 
 
 def test_what_cannot_be_rounded_is_refused(tmp_path: Path, random_model: Path) -> None:
