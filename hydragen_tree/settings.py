@@ -1,7 +1,8 @@
 """How to sample: one frozen value, validated once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydragen_tree.errors import InputError
 
@@ -56,17 +57,25 @@ class SamplingSettings:
             ("min_p", 0.0 <= self.min_p <= 1.0, "a number in [0, 1]"),
             ("max_tokens", self.max_tokens >= 1, "an integer >= 1"),
             ("seed", 0 <= self.seed < 2**63, "an integer in [0, 2^63)"),
-            ("stop", all(isinstance(s, str) and s for s in stop), "strings that are not empty"),
-            (
-                "stop_tokens",
-                all(map(_is_token, tokens)),
-                "texts that are not empty, or ids",
-            ),
         ]
         for name, ok, expected in checks:
             if not ok:
                 raise InputError(f"expected {expected}", setting=name, value=getattr(self, name))
+        _check_each("stop", stop, _is_text, "text that is not empty")
+        _check_each("stop_tokens", tokens, _is_token, "text that is not empty, or an id >= 0")
+
+
+def _check_each(
+    setting: str, values: tuple[object, ...], fits: Callable[[Any], bool], expected: str
+) -> None:
+    for value in values:
+        if not fits(value):
+            raise InputError(f"expected {expected}", setting=setting, value=repr(value))
+
+
+def _is_text(text: object) -> bool:
+    return isinstance(text, str) and text != ""
 
 
 def _is_token(name: str | int) -> bool:
-    return bool(name) if isinstance(name, str) else name >= 0
+    return _is_text(name) if isinstance(name, str) else name >= 0

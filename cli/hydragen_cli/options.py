@@ -77,6 +77,7 @@ def explain(error: typer.TyperException) -> str:
     """A usage error as one sentence that names the flag, the variable or the file's key."""
     ctx, param = getattr(error, "ctx", None), getattr(error, "param", None)
     origin = origin_of(ctx, param.name) if ctx and param else None
+    error.message = error.message.removeprefix("Value error, ")  # pydantic's, passed on by typer
     return f"{origin}: {error.message}" if origin else error.format_message()
 
 

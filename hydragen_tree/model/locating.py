@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from hydragen_tree.errors import ModelError, first_line
+from hydragen_tree.errors import ModelError, Setting, first_line
 from hydragen_tree.model.tiny import MODEL_DIR
 
 TINY = "tiny"
@@ -22,11 +22,19 @@ def locate(model: str, revision: str | None) -> tuple[str, str | None]:
         revision: of the hub repository.
 
     Raises:
-        ModelError: there is no such model, or nothing that reads it.
+        ModelError: there is no such model, or nothing that reads it; or it has no revisions.
     """
+    path = Path(model).expanduser()
+    if revision is not None and (model == TINY or path.exists()):
+        raise ModelError(
+            f"{model} lies on this machine, and only models of the hub have revisions; leave it "
+            "out, or give a hub id as ",
+            Setting("model"),
+            setting="revision",
+            value=revision,
+        )
     if model == TINY:
         return str(MODEL_DIR), None
-    path = Path(model).expanduser()
     if path.is_dir():
         return str(path), None
     if path.is_file() and path.suffix == ".gguf":

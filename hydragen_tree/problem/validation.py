@@ -33,6 +33,19 @@ _EXPECTED = {
 _BLANK = r"\S"  # the pattern of text that must not be blank
 
 
+class _YamlRepr(reprlib.Repr):
+    """Values in short, with the constants named as YAML names them."""
+
+    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+
+_AS_IN_YAML = _YamlRepr()
+
+
 def validate(
     model: type[Model], document: Document, values: Any = None, *, context: object = None
 ) -> Model:
@@ -96,7 +109,7 @@ def _explain(fault: ErrorDetails, model: type[BaseModel]) -> str:
         expected = _EXPECTED.get(kind, fault["msg"].removeprefix("Input should be "))
     scalar = not isinstance(given, dict | list | None)
     quotes = " (put it in quotes)" if kind == "string_type" and scalar else ""
-    return f"got {reprlib.repr(given)}, expected {expected}{quotes}"
+    return f"got {_AS_IN_YAML.repr(given)}, expected {expected}{quotes}"
 
 
 def _keys_in(data: Any, location: Location) -> Location:

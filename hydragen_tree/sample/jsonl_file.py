@@ -35,7 +35,8 @@ class JsonlFile:
         torn: `read` met a torn line at the end.
 
     Raises:
-        InputError: it cannot be written, exists, or is being written by another run.
+        InputError: it cannot be written, exists, or is being written by another run; or there is
+            no file that could be resumed or started anew.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class JsonlFile:
         self._intact_bytes = 0
         self._is_new = path is not None and not path.exists()
         if resume and path is not None and path.exists() and not path.is_file():
-            raise _no_file_to_resume()  # before it is opened: a FIFO waits for its reader
+            raise _needs_file("resume", "resumed")  # before it opens: a FIFO waits for its reader
+        if force and path is None:
+            raise _needs_file("force", "started anew")
         self._fd = _open(path) if path is not None else _stdout()
         self.is_regular = (
             path is not None
@@ -71,7 +74,7 @@ class JsonlFile:
     def _claim(self, resume: bool, force: bool, beside: Path | None) -> None:
         if not self.is_regular:
             if resume:
-                raise _no_file_to_resume()
+                raise _needs_file("resume", "resumed")
             return
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,9 +224,9 @@ def _open(path: Path) -> int:
         ) from error
 
 
-def _no_file_to_resume() -> InputError:
+def _needs_file(setting: str, done: str) -> InputError:
     return InputError(
-        "only a file can be resumed; name one with ", Setting("path"), setting="resume"
+        f"only a file can be {done}; name one with ", Setting("path"), setting=setting
     )
 
 

@@ -23,6 +23,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "doubles.yaml").write_text(PROBLEM)
     (folder / "misspelt.yaml").write_text(PROBLEM.replace("statement", "statment"))
     (folder / "blank.yaml").write_text('statement: "  "\n')
+    (folder / "null.yaml").write_text(PROBLEM.replace("doubles", "null"))
+    (folder / "true.yaml").write_text(PROBLEM.replace("doubles", "true"))
+    (folder / "list.yaml").write_text(PROBLEM.replace("doubles", "[null, false]"))
+    (folder / "model.gguf").touch()
     (folder / "alien.yaml").write_text("statement: Print \N{SNOWMAN}.\n")
     (folder / "none").mkdir()
     (folder / "empty.jsonl").write_text('{"prompt": ""}\n')
@@ -55,6 +59,16 @@ def _save_model_that_knows_letters(path: Path) -> None:
         (["--prompts", "empty.jsonl"], "--prompts empty.jsonl: line 1: the prompt is empty, expec"),
         (["--prompts", "torn.jsonl"], "torn.jsonl: line 2: not valid JSON: Expecting ',' delimit"),
         (["doubles.yaml", "-o", "pipe", "--resume"], "--resume: only a file can be resumed; nam"),
+        (["doubles.yaml", "--force"], "--force: only a file can be started anew; name one with"),
+        (["null.yaml"], "null.yaml:2: id: got null, expected text\n"),
+        (["true.yaml"], "true.yaml:2: id: got true, expected text (put it in quotes)\n"),
+        (["list.yaml"], "list.yaml:2: id: got [null, false], expected text\n"),
+        (["doubles.yaml", "--stop", ""], "--stop '': expected text that is not empty\n"),
+        (["doubles.yaml", "--stop-token", ""], "--stop-token '': expected text that is not empty,"),
+        (["doubles.yaml", "--dtype", "float8"], "Invalid value for '--dtype': 'float8' is not one"),
+        (["doubles.yaml", "--revision", "x"], "--revision x: tiny lies on this machine, and only"),
+        (["doubles.yaml", "--model", "none", "--revision", "x"], "--revision x: none lies on this"),
+        (["doubles.yaml", "--model", "model.gguf", "--revision", "x"], "x: model.gguf lies on th"),
         (["misspelt.yaml"], "misspelt.yaml:3: statment: unknown key, did you mean 'statement'?"),
         (["alien.yaml", "--model", "letters"], "alien: the tokenizer of letters cannot encode"),
         (["doubles.yaml", "-n", "0"], "'-n' / '--samples': Input should be greater than or"),

@@ -155,6 +155,7 @@ def test_an_import_does_not_replace_what_it_reads(home: Path) -> None:
         ("schema", "-o nowhere/s.json", "no directory nowhere"),
         ("export", "s.jsonl --format evalplus -o s.jsonl.manifest.json --force", "the manifest"),
         ("export", "s.jsonl --format evalplus -o deep --force", "is a directory"),
+        ("eval", "s.jsonl sum.yaml --force", "--force: only a file can be started anew"),
         ("bench", "cpu --problem sum.yaml -o hard.jsonl", "is a problem's file"),
         ("bench", "cpu --problem sum.yaml -o pool-link.jsonl", "a problem's pool of examples"),
         ("bench", "decode --figures f.svg -o f.svg --plot g.svg", "is the file of the figures"),

@@ -83,9 +83,11 @@ def test_one_stop_and_several() -> None:
     assert SamplingSettings(stop="xyz").stop == ("xyz",)
     assert SamplingSettings(stop=["\n", "b"]).stop == ("\n", "b")
     assert hash(SamplingSettings(stop=["\n"])) == hash(SamplingSettings(stop=("\n",)))
-    for wrong in ("", ["a", ""], [1]):
-        with pytest.raises(InputError, match=r"^stop .*: expected strings that are not empty"):
+    for wrong, said in (("", "''"), (["a", ""], "''"), ([1], "1")):
+        with pytest.raises(InputError, match=rf"^stop {said}: expected text that is not empty$"):
             SamplingSettings(stop=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^stop_tokens '': expected text that is not empty, or"):
+        SamplingSettings(stop_tokens=[3, ""])
 
 
 def test_messages_without_room_do_not_end_the_work(own_home: Path) -> None:

@@ -87,7 +87,7 @@ WRONG_KEYS = {
     "limits: {time_s: .nan}": "limits.time_s: got nan, expected a finite number",
     "limits: 2": "limits: got 2, expected a mapping",
     "limits: {time_s: fast}": "limits.time_s: got 'fast', expected a number",
-    "checker: {case_sensitive: false}": "checker: got {'case_sensitive': False}, expected",
+    "checker: {case_sensitive: false}": "checker: got {'case_sensitive': false}, expected",
     "checker: {type: program, source: no.py, protocol: python}": "checker.source: no such file",
     "source: x": "source: unknown key",
     "entry_point: f g": "entry_point: got 'f g', expected text that matches ^[A-Za-z_]",
