@@ -95,7 +95,7 @@ def test_vllm_beside_ranks(
     peer = Peer("vllm-cascade")
     found = rank_steps.run("small@1", 2, [POINT, large], peer)
     name, points, *others, config = asked
-    assert (name, points, others) == ("small", [POINT], [peer, 2])
+    assert (name, points, others) == ("small@1", [POINT], [peer, 2])
     assert isinstance(config, PreTrainedConfig)
     assert config.num_hidden_layers == 1
     assert found["vllm"] == {"version": "9.9", "cascade": True}

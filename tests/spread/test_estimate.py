@@ -145,7 +145,7 @@ def test_steps_take_as_long_as_on_one_card_and_on_two(architecture: str, sampler
 
 
 def measured_runs() -> Iterator[tuple[str, int, int, dict[str, Any]]]:
-    figures = json.loads((BENCHMARKS / "devices-h200-llama-3.1-8b.json").read_text())
+    figures = json.loads((Path(__file__).parent / "devices-h200-llama-3.1-8b.json").read_text())
     for row in figures["runs"]:
         yield "humaneval", row["n"], len(row["devices"].split(",")), row
     figures = json.loads((BENCHMARKS / "run-vllm-h200-llama-3.1-8b.json").read_text())
