@@ -106,6 +106,25 @@ def check_int32(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None
     check_contiguous(name, tensor, torch.int32, shape)
 
 
+def check_pages(
+    page_table: torch.Tensor, page_tokens: int, rows: int, splits: int, least_tokens: int = 1
+) -> None:
+    """Check where tails lie, and into how many programs each is split.
+
+    Raises:
+        ValueError: it is no int32 table of so many rows, pages are not of a power of two of tokens,
+            that many at least, or there is no program.
+    """
+    check_last_contiguous("page_table", page_table)
+    if page_table.dtype != torch.int32 or page_table.shape[0] != rows:
+        raise ValueError(f"page_table: expected int32 [{rows}, max_pages], got {page_table.dtype}")
+    if page_tokens < least_tokens or page_tokens & (page_tokens - 1):
+        least = f", at least {least_tokens}" if least_tokens > 1 else ""
+        raise ValueError(f"page_tokens: expected a power of two{least}, got {page_tokens}")
+    if splits < 1:
+        raise ValueError(f"splits: expected at least 1, got {splits}")
+
+
 def check_contiguous(
     name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:

@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from hydragen_kernels.inputs import FLOATS, check_int32, check_last_contiguous
+from hydragen_kernels.inputs import FLOATS, check_int32, check_last_contiguous, check_pages
 from hydragen_kernels.merge import finish, merge
 from hydragen_kernels.segment import soft_cap
 from hydragen_kernels.tail import _slots
@@ -167,15 +167,10 @@ def latent_tails(
         raise ValueError(
             f"expected fp16, bf16 or fp32 for all, got {queries.dtype} and {vectors.dtype}"
         )
-    for name, tensor in (("queries", queries), ("vectors", vectors), ("page_table", page_table)):
+    for name, tensor in (("queries", queries), ("vectors", vectors)):
         check_last_contiguous(name, tensor)
     check_int32("lengths", lengths, (rows,))
-    if page_table.dtype != torch.int32 or page_table.shape[0] != rows:
-        raise ValueError(f"page_table: expected int32 [{rows}, max_pages], got {page_table.dtype}")
-    if page_tokens < 1 or page_tokens & (page_tokens - 1):
-        raise ValueError(f"page_tokens: expected a power of two, got {page_tokens}")
-    if splits < 1:
-        raise ValueError(f"splits: expected at least 1, got {splits}")
+    check_pages(page_table, page_tokens, rows, splits)
 
     whole = splits == 1
     shape = (rows, q_heads) if whole else (splits, rows, q_heads)

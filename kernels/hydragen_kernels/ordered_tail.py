@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hydragen_kernels.fp8 import readable, widen_as_it_lies
-from hydragen_kernels.inputs import check_attention_inputs, check_int32, check_last_contiguous
+from hydragen_kernels.inputs import check_attention_inputs, check_int32, check_pages
 from hydragen_kernels.ordered_fold import add_sink, add_states, fold_keys, no_keys, total_mass
 from hydragen_kernels.ordered_schedule import CHUNK, KEY_GROUP
 from hydragen_kernels.ordered_segment import AS_WRITTEN
@@ -320,15 +320,7 @@ def ordered_tails(
         named["first"] = first
     for name, tensor in named.items():
         check_int32(name, tensor, (rows,))
-    check_last_contiguous("page_table", page_table)
-    if page_table.dtype != torch.int32 or page_table.shape[0] != rows:
-        raise ValueError(f"page_table: expected int32 [{rows}, max_pages], got {page_table.dtype}")
-    if page_tokens < KEY_GROUP or page_tokens & (page_tokens - 1):
-        raise ValueError(
-            f"page_tokens: expected a power of two, at least {KEY_GROUP}, got {page_tokens}"
-        )
-    if splits < 1:
-        raise ValueError(f"splits: expected at least 1, got {splits}")
+    check_pages(page_table, page_tokens, rows, splits, KEY_GROUP)
     out = torch.empty(rows, q_heads, head_dim, dtype=queries.dtype, device=queries.device)
     if rows == 0:
         return out

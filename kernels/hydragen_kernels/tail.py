@@ -20,7 +20,7 @@ from hydragen_kernels.fp8 import readable, widen
 from hydragen_kernels.inputs import (
     check_attention_inputs,
     check_int32,
-    check_last_contiguous,
+    check_pages,
     check_partials,
 )
 from hydragen_kernels.merge import finish, fold, merge
@@ -326,18 +326,12 @@ def tail_attention(
     check_partials(partial_out, partial_lse, rows, q_heads, head_dim)
     check_int32("lengths", lengths, (rows,))
     check_int32("counts", counts, (rows,))
-    check_last_contiguous("page_table", page_table)
-    if page_table.dtype != torch.int32 or page_table.shape[0] != rows:
-        raise ValueError(f"page_table: expected int32 [{rows}, max_pages], got {page_table.dtype}")
+    check_pages(page_table, page_tokens, rows, splits)
     if (first is None) != (positions is None):
         raise ValueError("first and positions: expected both or neither")
     if first is not None and positions is not None:
         check_int32("first", first, (rows,))
         check_int32("positions", positions, (rows,))
-    if page_tokens < 1 or page_tokens & (page_tokens - 1):
-        raise ValueError(f"page_tokens: expected a power of two, got {page_tokens}")
-    if splits < 1:
-        raise ValueError(f"splits: expected at least 1, got {splits}")
 
     whole = splits == 1
     shape = (rows, q_heads) if whole else (splits, rows, q_heads)

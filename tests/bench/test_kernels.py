@@ -1,6 +1,6 @@
 """Every benchmark of the GPU from end to end, tiny: under Triton's interpreter, or on a GPU.
 
-`test_kernel_interpreter.py` runs this module under the interpreter. What is checked is that all
+`test_interpreter.py` runs this module under the interpreter. What is checked is that all
 columns are there and that the work was done; times are not.
 """
 

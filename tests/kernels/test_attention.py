@@ -1,6 +1,6 @@
 """Attention kernels against the recursive reference: compiled on a GPU, else interpreted.
 
-Run as is, the tables need a GPU. `test_kernel_interpreter.py` runs them on the CPU through Triton's
+Run as is, the tables need a GPU. `test_interpreter.py` runs them on the CPU through Triton's
 interpreter, which must be asked for before Triton is imported.
 """
 

@@ -1,7 +1,7 @@
 """Keys and values of 8 bits: every code, every rounding; interpreted, or compiled on a GPU.
 
 What attention makes of them is in the tables of `test_kernel_attention.py`. On the CPU
-`test_kernel_interpreter.py` runs this file, as it does those tables.
+`test_interpreter.py` runs this file, as it does those tables.
 """
 
 import os
