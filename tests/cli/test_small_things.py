@@ -28,6 +28,13 @@ def test_every_program_knows_its_version(entry: str) -> None:
     assert (ran.returncode, ran.stdout) == (0, f"hydragen-tree {version('hydragen-tree')}\n")
 
 
+def test_the_package_runs_as_a_module() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "hydragen_cli", "--version"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, f"hydragen-tree {version('hydragen-tree')}\n")
+
+
 def test_a_checkout_that_is_not_installed_has_no_version(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
