@@ -76,8 +76,9 @@ class LatentLayers:
         for module in list(model.modules()) if are_used else []:
             if hasattr(module, _NAME):
                 layer = getattr(module, _NAME)
-                if isinstance(layer, Expansion):  # the model has been adapted before
-                    layer = layer.layer
+                if isinstance(layer, Expansion):  # adapted before, and may be used so again
+                    self._pass = layer.now
+                    continue
                 matrix = _matrix(layer, int(module.kv_lora_rank), model)
                 dims = int(module.qk_nope_head_dim), int(module.v_head_dim)
                 setattr(module, _NAME, Expansion(layer, matrix, dims, self._pass))
@@ -114,12 +115,12 @@ class Expansion(nn.Module):
         matrix: `[q_heads * (key_dim + value_dim), rank]`, what that multiplies with.
         dims: numbers of a head's key that it makes, the rotated ones are behind them; and of a
             value.
-        now: what goes through the model.
+        now: what goes through the model, as all who have adapted it say.
     """
 
     def __init__(self, layer: nn.Module, matrix: Tensor, dims: tuple[int, int], now: _Pass) -> None:
         super().__init__()
-        self.layer, self._key_dim, self._pass = layer, dims[0], now
+        self.layer, self._key_dim, self.now = layer, dims[0], now
         by_head = matrix.unflatten(0, (-1, sum(dims)))
         self._down, self._up = by_head[:, : dims[0]], by_head[:, dims[0] :].mT
         self._width = len(matrix)
@@ -127,7 +128,7 @@ class Expansion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., rank]` to `[..., q_heads * (key_dim + value_dim)]`; of tails, to zeros."""
-        if self._pass.is_tails:
+        if self.now.is_tails:
             self._noted = x
             return x.new_zeros(()).expand(*x.shape[:-1], self._width)
         out: Tensor = self.layer(x)

@@ -200,8 +200,8 @@ def test_architectures_have_as_many_parameters_as_they_say(name: str, billions: 
     assert model.num_parameters() == pytest.approx(billions * 1e9, rel=0.01)
 
 
-@pytest.mark.parametrize("kind", ["gpt_oss", "gemma3_text", "qwen3_moe"])
-def test_layers_with_windows_and_experts_are_measured(
+@pytest.mark.parametrize("kind", ["gpt_oss", "gemma3_text", "qwen3_moe", "deepseek_v2"])
+def test_layers_with_windows_experts_and_latent_vectors_are_measured(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = shrunken(kind, pad_token_id=None, eos_token_id=None, bos_token_id=None)

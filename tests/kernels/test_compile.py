@@ -279,22 +279,26 @@ def test_tails_load_16_bytes_a_thread(
     assert "F2F.BF16.F16" not in disassembly
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @pytest.mark.parametrize("heads", [16, 128])
-def test_tails_of_latent_vectors_keep_to_their_registers(heads: int, tmp_path: Path) -> None:
-    block_g, block_k, num_warps, num_stages = latent_block(heads)
+def test_tails_of_latent_vectors_keep_to_their_registers(
+    heads: int, dtype: str, tmp_path: Path
+) -> None:
+    block_g, block_k, num_warps, num_stages = latent_block(heads, 2 if dtype == "bf16" else 4)
+    precision = "tf32" if dtype == "bf16" else "ieee"
     report, disassembly = machine_code(
         _latent_tail_kernel,
-        dict.fromkeys(("queries", "vectors", "out"), "*bf16"),
+        dict.fromkeys(("queries", "vectors", "out"), f"*{dtype}"),
         {
             **{"RANK": 512, "REST": 64, "BLOCK_C": 512, "BLOCK_R": 64, "PAGE": 64, "SPLITS": 1},
-            **{"BLOCK_G": block_g, "BLOCK_K": block_k, "CAPPED": False, "PRECISION": "tf32"},
+            **{"BLOCK_G": block_g, "BLOCK_K": block_k, "CAPPED": False, "PRECISION": precision},
         },
         tmp_path,
         num_warps=num_warps,
         num_stages=num_stages,
     )
     assert_no_spills(report)
-    assert "HMMA" in disassembly
+    assert ("HMMA" in disassembly) == (dtype == "bf16")
     assert "LDGSTS.E.BYPASS.128" in disassembly  # on their way while others are multiplied
 
 
