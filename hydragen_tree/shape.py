@@ -1,6 +1,12 @@
 """Sizes of a model, all that plans and budgets need to know of it."""
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Count = TypeVar("Count", int, NDArray[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,9 @@ class KVShape:
         layer_state_bytes: of them, those of the layer that keeps most.
         latent_dim: numbers of a token's latent vector, where tails hold those in place of keys and
             values (`model.latent`); 0: they do not.
+        windowed: which of the attention layers see the last tokens only, and keep no others of a
+            prompt, in an arena of their own.
+        window_tokens: that any of them sees at the most.
     """
 
     layers: int
@@ -27,6 +36,8 @@ class KVShape:
     state_bytes: int = 0
     layer_state_bytes: int = 0
     latent_dim: int = 0
+    windowed: frozenset[int] = frozenset()
+    window_tokens: int = 0
 
     @property
     def layer_token_bytes(self) -> int:
@@ -37,6 +48,13 @@ class KVShape:
     def token_bytes(self) -> int:
         """Bytes of one token's keys and values in all layers."""
         return self.layers * self.layer_token_bytes
+
+    def held_bytes(self, n_tokens: Count) -> Count:
+        """Bytes that are held of a segment of so many tokens; for a number, or for an array."""
+        seen = np.minimum(n_tokens, self.window_tokens)
+        full = self.layers - len(self.windowed)
+        held: Count = (n_tokens * full + seen * len(self.windowed)) * self.layer_token_bytes
+        return held
 
     @property
     def tail_token_bytes(self) -> int:

@@ -184,7 +184,7 @@ def time_private(rig: Rig, rows: int, length: int, new_tokens: int) -> float:
     new = NewRows(row_fields([row] * rows), pages, every, every, every.astype(np.uint64), states)
     decoder.batch.set_groups(np.array([0]), np.array([rows]))
     decoder.batch.rearrange(new, every[:0])
-    decoder.plan(item_table(), np.array([0, rows], np.int32), rows)
+    decoder.plan([item_table()] * len(cache.arenas), np.array([0, rows], np.int32), rows)
     choice = decoder.choose(rows, length + new_tokens, forks=False)
     launch = partial(decoder.launch, choice, CHUNK_STEPS)
 

@@ -1,7 +1,7 @@
 """The sampler's own loop on random weights, without a tokenizer, for benchmarks to take apart."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.expert_layers import expert_layers
 from hydragen_tree.model.states import StatePlaces, States
+from hydragen_tree.model.step import Memory
 from hydragen_tree.model.support import layer_windows
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.assembly import assemble
@@ -66,11 +67,17 @@ class NoText:
 class WithoutAttention(TreeModel):
     """The model with its attention left out; keys and values are still stored."""
 
-    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        memories: Sequence[Memory],
+        *others: Any,
+        **named: Any,
+    ) -> Tensor:
         """As `TreeModel.forward`; every query is its own answer."""
-        *others, _ = inputs  # the last says how to attend
-        with_attention: Callable[..., Tensor] = super().forward
-        return with_attention(*others, lambda layer, queries, *_, **__: queries, **named)
+        own = [Memory(one.slots, lambda layer, queries, *_, **__: queries) for one in memories]
+        return super().forward(tokens, positions, own, *others, **named)
 
 
 class Rig:

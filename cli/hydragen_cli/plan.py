@@ -164,7 +164,7 @@ def draw_tree(outline: "Outline", tokenizer: Any) -> "Tree":
         names = ends.get(segment.index, [])
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(count(n_tokens, "token"), style="bold")
-        text.append(f" {size(n_tokens * outline.shape.token_bytes)}")
+        text.append(f" {size(outline.shape.held_bytes(n_tokens))}")
         text.append(f" for {count(int(outline.rows_below[segment.index]), 'row')}", style="cyan")
         if names:
             text.append(f" {first_of(names, 1)}", style="green")

@@ -124,7 +124,7 @@ class Plan:
             met += self.tails.lengths
         for item in item_rows(self.items):
             seen = np.arange(item.slot_count) + 1 if item.causal else item.slot_count
-            met[item.query_start : item.query_stop] += seen
+            met[item.query_start : item.query_stop] += item.gap + seen
         return met
 
     def check(self, slots: int) -> None:
@@ -148,6 +148,7 @@ class Plan:
             ("slot_count", (of.slot_count < 0) | (of.slot_stop > slots)),
             ("causal", (of.causal != 0) & ((of.causal != 1) | (of.query_count != of.slot_count))),
             ("level", np.diff(of.level, prepend=0) < 0),
+            ("gap", of.gap < 0),
         )
         for name, is_wrong in faults:
             if is_wrong.any():
@@ -176,6 +177,7 @@ _EXPECTED = {
     "slot_count": "expected a range within the arena",
     "causal": "expected 0, or 1 with as many queries as slots",
     "level": "expected levels from 0 on, ascending",
+    "gap": "expected at least 0",
 }
 
 

@@ -1,12 +1,17 @@
 """The growing tree as arrays: what plans are made from."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import Item, table_of_columns
 
-_FIELDS = ("parent", "depth", "n_tokens", "slot", "n_computed", "state", "is_tail", "order")
+_FIELDS = (
+    *("parent", "depth", "n_tokens", "slot", "n_computed", "state", "is_tail", "order"),
+    *("windowed_slot", "n_dropped"),
+)
 
 
 class SegmentTable:
@@ -24,6 +29,9 @@ class SegmentTable:
         slot: `[capacity]` int64, first slot, or -1 while not in the cache.
         n_computed: `[capacity]` int32, tokens from the first on whose keys and values are there.
         state: `[capacity]` int32, place of the running state at its end; -1 where none is kept.
+        windowed_slot: `[capacity]` int64, first slot in the arena of windowed layers, if there is
+            one: where its first token would be.
+        n_dropped: `[capacity]` int32, tokens from the first on that are not kept there any more.
         is_tail: `[capacity]` bool, a frozen tail.
         order: `[capacity]` int64, of segments of prompts: numbers that grow in depth-first order.
     """
@@ -36,6 +44,8 @@ class SegmentTable:
         self.slot = np.full(parent.size, -1, np.int64)
         self.n_computed = np.zeros(parent.size, np.int32)
         self.state = np.full(parent.size, -1, np.int32)
+        self.windowed_slot = np.full(parent.size, -1, np.int64)
+        self.n_dropped = np.zeros(parent.size, np.int32)
         self.is_tail = np.zeros(parent.size, np.bool_)
         self.order = np.arange(parent.size)
         self._below: list[set[int]] = [set() for _ in range(parent.size)]  # next to each
@@ -44,12 +54,22 @@ class SegmentTable:
                 self._below[above].add(segment)
         self._unused: list[int] = []  # numbers of those that were removed
 
-    def add(self, parent: int, n_tokens: int, slot: int) -> int:
+    def add(self, parent: int, n_tokens: int, *slots: int) -> int:
         """Appends a frozen tail below `parent`, computed; returns its number."""
         index = self.add_prompt(parent, n_tokens)
-        self.slot[index], self.n_computed[index] = slot, n_tokens
-        self.is_tail[index] = True
+        self.put(index, *slots)
+        self.n_computed[index], self.is_tail[index] = n_tokens, True
         return index
+
+    def put(self, segment: int, slot: int, windowed_slot: int = -1) -> None:
+        """Notes where a segment is, in each arena."""
+        self.slot[segment], self.windowed_slot[segment] = slot, windowed_slot
+
+    def begins(self, segments: int | Int32 | NDArray[np.int64]) -> list[tuple[Any, Any]]:
+        """Where segments begin: of each arena, first slots, and how many tokens are gone before."""
+        gone = self.n_dropped[segments]
+        whole = self.slot[segments], np.zeros_like(gone)
+        return [whole, (self.windowed_slot[segments] + gone, gone)]
 
     def add_prompt(self, parent: int, n_tokens: int) -> int:
         """Appends a segment of a prompt below `parent`, -1 for a root; returns its number."""
@@ -59,7 +79,8 @@ class SegmentTable:
             self._below[parent].add(index)
         self.depth[index] = self.depth[parent] + 1 if parent >= 0 else 0
         self.n_tokens[index], self.n_computed[index] = n_tokens, 0
-        self.slot[index] = self.state[index] = -1
+        self.slot[index] = self.state[index] = self.windowed_slot[index] = -1
+        self.n_dropped[index] = 0
         self.is_tail[index], self.order[index] = False, index
         return index
 
@@ -91,7 +112,7 @@ class SegmentTable:
         The rest keeps the number, and with it what hangs from it.
 
         Args:
-            segment: its number; no state is kept at its end.
+            segment: its number; no state is kept at its end, and none of its keys are dropped.
             n_tokens: of the upper part, fewer than it has.
 
         Returns:
@@ -150,6 +171,33 @@ class SegmentTable:
         Returns:
             a table of `hydragen_kernels.items.Item`, levels ascending.
         """
+        return self.items_in_arenas(segments, counts, 1)[0]
+
+    def items_in_arenas(self, segments: Int32, counts: Int32, arenas: int) -> list[Int32]:
+        """`path_items` in the first arena and, if there are two, in that of windowed layers.
+
+        Args:
+            segments: see `path_items`.
+            counts: likewise.
+            arenas: how many there are.
+        """
+        owners, first, stop = self._met(segments, counts)
+        items = []
+        for slot, gone in self.begins(owners)[:arenas]:
+            columns = Item(
+                query_start=first,
+                query_count=stop - first,
+                slot_start=slot,
+                slot_count=self.n_tokens[owners] - gone,
+                causal=np.zeros_like(first),
+                level=self.depth[owners],
+                gap=gone,
+            )
+            items.append(table_of_columns(columns))
+        return items
+
+    def _met(self, segments: Int32, counts: Int32) -> NDArray[np.int64]:
+        """`[3, items]`: segments, and the first of the queries below them and one past the last."""
         runs = _runs(segments, counts)
         depths = self.depth[runs[:, _OWNER]]
         deepest_first = np.argsort(-depths, kind="stable")
@@ -166,16 +214,7 @@ class SegmentTable:
             if depth:
                 below = below.copy()
                 below[:, _OWNER] = self.parent[below[:, _OWNER]]
-        owners, first, stop = np.concatenate(found[::-1]).T
-        columns = Item(
-            query_start=first,
-            query_count=stop - first,
-            slot_start=self.slot[owners],
-            slot_count=self.n_tokens[owners],
-            causal=np.zeros_like(first),
-            level=self.depth[owners],
-        )
-        return table_of_columns(columns)
+        return np.concatenate(found[::-1]).T
 
 
 _OWNER, _FIRST, _STOP = range(3)  # columns of runs: a segment, and the queries that hang from it

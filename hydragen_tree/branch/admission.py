@@ -327,7 +327,7 @@ class Admission:
         if self._cache.free_pages < now or spare < max(now, 1):
             self._is_short = True
             return False
-        room = self._cache.n_pages - residency.pages - path
+        room = self._cache.n_pages - self._cache.segment_pages - path
         rows = self._rows_of(branch.samples.size, 1)
         if (among.rows + rows) * (pages_for(self._stepper.max_tokens) + 1) <= room:
             return True
@@ -388,7 +388,7 @@ class Admission:
         leaf, drawn = self._stepper.live()
         cache, stepper = self._cache, self._stepper
         free = stepper.spare_pages + stepper.n_rows
-        in_use = cache.n_pages - self._residency.pages - free
+        in_use = cache.n_pages - cache.segment_pages - free
         return PageForecast(
             self.lengths, leaf, drawn, in_use, cache.page_tokens, stepper.max_tokens
         )

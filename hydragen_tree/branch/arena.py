@@ -1,6 +1,9 @@
 """The arena of a run: pages of keys and values, and places for running states, within a budget."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
 
 from hydragen_tree.branch.budget import state_places
 from hydragen_tree.errors import CapacityError
@@ -40,49 +43,89 @@ def make_arena(
     Raises:
         CapacityError: less than one page fits, or not the states of one path.
     """
-    runs = sum(-(-segment.tokens.size // page) for segment in trie) + -(-joined_tokens // page)
-    tails = (rows + 1) * (-(-max_tokens // page) + 1)
+    shape, size, tail = source.shape, source.shape.state_bytes, -(-max_tokens // page) + 1
     segments = sum(1 for _ in trie) + (rows if joined_tokens else 0)
-    shape, size = source.shape, source.shape.state_bytes
     places = state_places(size, budget, rows, segments, deepest(trie), captured)
-    run_pages, n_pages = _pages(shape, trie, budget - places.total * size, page, runs, tails)
+    if joined_tokens:  # a prompt that comes late may part a segment where windows have no keys left
+        shape = replace(shape, windowed=frozenset())
+    given = page, -(-joined_tokens // page), tail, (rows + 1) * tail
+    run_pages, n_pages = arena_pages(shape, trie, budget - places.total * size, *given)
     if n_pages < 1:
         raise CapacityError(
             f"less than one page of {page} tokens ({page * shape.token_bytes} bytes)",
             setting="memory_bytes",
             value=f"{budget} bytes",
         )
+    if run_pages == n_pages:  # nothing to gain from two
+        shape = replace(shape, windowed=frozenset())
     states = States(kinds, places, source.device)
     sizes = n_pages, page, source.kv_dtype, source.device
     return KVCache(shape, *sizes, fused, states, run_pages)
 
 
-def _pages(
-    shape: KVShape, trie: Trie, budget: int, page: int, runs: int, tails: int
+def arena_pages(
+    shape: KVShape, trie: Trie, budget: int, page: int, joined: int, tail: int, tails: int
 ) -> tuple[int, int]:
-    """Pages of the arena that segments may take, and all of them.
-
-    Where tails hold latent vectors, keys and values of segments have pages of their own: as many as
-    are of use, if tails find room beside them; else half of the budget, and what any path needs.
+    """Pages that segments may take, and pages that tails may take; see `KVCache`.
 
     Args:
         shape: the model's sizes.
         trie: the prompts.
         budget: bytes.
         page: tokens of a page.
-        runs: pages that segments can use at the most.
-        tails: pages that tails can use at the most.
+        joined: pages of prompts that come later.
+        tail: pages of a tail at the most.
+        tails: pages of all tails at the most.
+    """
+    sizes = np.array([-(-segment.tokens.size // page) for segment in trie])
+    runs = int(sizes.sum()) + joined
+    path = max(-(-(one.start + one.tokens.size) // page) + one.depth for one in trie)
+    if shape.latent_dim:
+        return _beside_latents(shape, budget, page, runs, path, tails)
+    most = runs + tails
+    seen = np.minimum(sizes, -(-shape.window_tokens // page) + 1)
+    wanted = min(most, max(int(seen.sum()) + tails, path + tail)) if shape.windowed else most
+    return _beside_windows(shape, budget, page, most, wanted, path + tail)
+
+
+def _beside_latents(
+    shape: KVShape, budget: int, page: int, runs: int, path: int, tails: int
+) -> tuple[int, int]:
+    """`arena_pages` where tails hold latent vectors: keys and values are those of segments alone.
+
+    As many as are of use, if tails find room beside them; else half of the budget, and what any
+    path needs.
     """
     run_bytes, tail_bytes = page * shape.token_bytes, page * shape.tail_token_bytes
-    if not shape.latent_dim:
-        n_pages = min(runs + tails, budget // run_bytes)
-        return n_pages, n_pages
-    path = max(-(-(one.start + one.tokens.size) // page) + one.depth for one in trie)
     both = run_bytes + tail_bytes  # a page of a segment has room for a tail's, too
     beside = (budget - tails * tail_bytes) // both
     run_pages = min(runs, max(beside, budget // 2 // both, path), budget // both)
     left = budget - run_pages * both
     return run_pages, run_pages + min(tails, left // tail_bytes)
+
+
+def _beside_windows(
+    shape: KVShape, budget: int, page: int, most: int, wanted: int, least: int
+) -> tuple[int, int]:
+    """`arena_pages` where windowed layers have what tails may take, and others more for segments.
+
+    Args:
+        shape: see `arena_pages`.
+        budget: likewise.
+        page: likewise.
+        most: pages that are of use to layers that see all.
+        wanted: to windowed layers.
+        least: that these need for any path, which is whole while it is computed, and its tail.
+    """
+    own_bytes = page * len(shape.windowed) * shape.layer_token_bytes
+    rest_bytes = page * shape.token_bytes - own_bytes
+    share = min(1.0, budget / (most * rest_bytes + wanted * own_bytes))
+    n_pages = max(int(wanted * share), min(wanted, least))
+    left = budget - n_pages * own_bytes
+    run_pages = min(most, left // rest_bytes) if rest_bytes else most
+    if wanted == most or left < 0 or run_pages < n_pages:  # one size for all
+        run_pages = n_pages = min(most, budget // (own_bytes + rest_bytes))
+    return run_pages, n_pages
 
 
 def deepest(trie: Trie) -> int:

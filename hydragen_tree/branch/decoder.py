@@ -13,7 +13,7 @@ Without CUDA the same steps run uncaptured, under Triton's interpreter: so they 
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
@@ -29,28 +29,26 @@ from hydragen_kernels.copy import copy_pages
 from hydragen_kernels.drafts import Proposals, Queries, draws
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
-from hydragen_kernels.items import item_table, widened
-from hydragen_kernels.ordered_states import States
-from hydragen_kernels.segment_tiles import SegmentTiles
 from hydragen_kernels.settle import learn, settle
 from hydragen_kernels.step import begin_step, end_step
-from hydragen_tree.attention.fused import DeviceTails, FusedPlan, OrderedPlan
+from hydragen_tree.attention.fused import DeviceTails
 from hydragen_tree.attention.heads import Heads
-from hydragen_tree.branch.budget import SPARE_SLOTS, most_queries, padded_rows
+from hydragen_tree.branch.budget import most_queries, padded_rows
 from hydragen_tree.branch.chunk import Chunk
 from hydragen_tree.branch.device_batch import DeviceBatch
 from hydragen_tree.branch.device_drafts import DeviceDrafts
 from hydragen_tree.branch.device_states import DeviceStates
 from hydragen_tree.branch.graphs import Choice, Graph, Graphs
+from hydragen_tree.branch.step_plans import StepPlans
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
+from hydragen_tree.model.step import Memory
 from hydragen_tree.settings import SamplingSettings
 
 CHUNK_STEPS = 8
 IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
 _RING_STEPS = CHUNK_STEPS + 1  # with the one that draws from prompts' logits
 _SCARCE = 16  # of all memory, one part of so many that is free
-_SPLIT_BYTES = 64 << 20  # more such slots where rows are few: as many as these bytes hold
 
 
 class Decoder:
@@ -99,21 +97,17 @@ class Decoder:
         self.drafts = DeviceDrafts(max_rows, _RING_STEPS, device) if has_drafts else None
         self._queries = most_queries(max_rows, has_drafts)  # room for them
         self._width = 1  # of the plan
-        nothing = heads.schedule(item_table(), self._queries, None)
-        self._tables = SegmentTiles(nothing, device, 1 << 14, self._queries)
-        partials = (max_levels + SPARE_SLOTS) * self._queries * heads.partial_bytes
-        partials = max(partials, _SPLIT_BYTES)
-        self._partials = torch.empty(partials // 4, dtype=torch.float32, device=device)
+        self._plans = StepPlans(heads, self._queries, max_levels, len(cache.arenas))
         self._graphs = Graphs(self._capture, self._splits)
         self._captured = device.type == "cuda"
         if self._captured:
             self._pool = torch.cuda.graph_pool_handle()
 
-    def plan(self, items: Int32, edges: Int32, rows: int, width: int = 1) -> int:
+    def plan(self, items: Sequence[Int32], edges: Int32, rows: int, width: int = 1) -> int:
         """Replaces what is attended to.
 
         Args:
-            items: as `SegmentTable.path_items` gives them for as many rows as each group may have.
+            items: as `SegmentTable.items_in_arenas` has them, of the rows each group may have.
             edges: `[ranks + 1]` where groups begin among these rows, and the last one's end.
             rows: rows that there may be.
             width: queries of a row.
@@ -123,15 +117,10 @@ class Decoder:
         """
         n, self._width = int(edges[-1]), width
         most = padded_rows(max(n, rows))
-        items, edges = (items, edges) if width == 1 else (widened(items, width), edges * width)
-        schedule = self.heads.schedule(items, n * width, self._partial_slots(most * width))
-        if not self._tables.has_room(schedule):
+        if not self._plans.load(items, edges, most, width):
             self._graphs.clear()  # they know the old tables' place
             if self._captured:  # a pool that no graph uses any more cannot be used again
                 self._pool = torch.cuda.graph_pool_handle()
-            capacity = 2 * max(len(schedule.tiles), len(self._tables.tiles))
-            self._tables = SegmentTiles(schedule, self.heads.device, capacity, self._queries)
-        self._tables.load(schedule, edges)
         return most
 
     def choose(self, rows: int, longest: int, forks: bool, width: int = 1) -> Choice:
@@ -256,17 +245,12 @@ class Decoder:
             limits = size, self.settings.max_tokens
             inputs, proposals, asked = self.drafts.begin(batch, graph.width, *limits)
         tails, n = DeviceTails(asked.pages, asked.lengths, size, graph.splits), len(asked.slots)
-        plan: FusedPlan | OrderedPlan
-        if self.heads.is_ordered:
-            plan = OrderedPlan(self._tables, self._state_views(n), tails)
-        else:
-            plan = FusedPlan(self._tables, self._partial_views(n), tails)
         slots, runs = asked.slots, None
         if self.batch.states is not None:
             runs, slots = self.batch.states.step(slots, keeps)
-        rest = self.cache, plan.attend, runs
+        memories = [Memory(slots, attend) for attend in self._plans.attends(n, tails)]
         logits = self.model.forward(
-            asked.tokens, asked.positions, slots, None, *rest, are_tails=True
+            asked.tokens, asked.positions, memories, None, self.cache, runs, are_tails=True
         )
         return inputs, proposals, logits
 
@@ -306,7 +290,7 @@ class Decoder:
         starts = self.batch.groups.starts
         if graph.width > 1:
             starts = starts * graph.width
-        self._tables.place(starts, graph.rows * graph.width)
+        self._plans.place(starts, graph.rows * graph.width)
 
     def _choose(
         self, logits: Tensor, rows: Tensor, keys: Tensor, counters: Tensor
@@ -346,27 +330,12 @@ class Decoder:
             self.batch.groups,
             self._ring,
         )
-        copy_pages(*cache.of_tails, *copies, cache.page_tokens)
+        for arena in cache.arenas:
+            copy_pages(*arena.of_tails, *copies, cache.page_tokens)
         if self.batch.states is not None:
             self.batch.states.fork(origins, computed)
 
     # -- buffers -----------------------------------------------------------------------------
-
-    def _partial_slots(self, rows: int) -> int:
-        return self._partials.numel() * 4 // (rows * self.heads.partial_bytes)
-
-    def _partial_views(self, rows: int) -> tuple[Tensor, Tensor]:
-        """The partials' buffer, cut for `rows` rows; the same place whatever the plan."""
-        heads, slots = self.heads, self._partial_slots(rows)
-        size = slots * rows * heads.q_heads
-        out = self._partials[: size * heads.head_dim].view(slots, rows, -1, heads.head_dim)
-        lse = self._partials[size * heads.head_dim :][:size].view(slots, rows, -1)
-        return out, lse
-
-    def _state_views(self, rows: int) -> States:
-        """The same buffer, cut for the states of `rows` rows."""
-        heads, slots = self.heads, self._partial_slots(rows)
-        return States.cut(self._partials, slots, rows, heads.q_heads, heads.head_dim)
 
     def _now(self) -> torch.cuda.Event | None:
         """When the device will have come to what follows."""

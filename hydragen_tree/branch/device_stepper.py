@@ -75,7 +75,7 @@ class DeviceStepper:
         self._max_tokens = settings.max_tokens
         self._slots = SlotBook(decoder.samples, settings.max_tokens)
         self._rows = RowBook(decoder.samples)
-        self._groups = RowGroups(table, decoder.samples, 2 * decoder.room)
+        self._groups = RowGroups(table, decoder.samples, 2 * decoder.room, len(cache.arenas))
         self._pages = PageQueue(cache, decoder.batch)
         self._flights = Flights()
         self._launched = 0

@@ -18,13 +18,13 @@ class GroupPlan:
     Attributes:
         rank: `[groups]` of each group by its number, depth-first.
         room: `[ranks]` rows that each may have.
-        items: what these rows attend to, as of `SegmentTable.path_items`.
+        items: what these rows attend to, as of `SegmentTable.items_in_arenas`.
         edges: `[ranks + 1]` int32, where ranks begin among them.
     """
 
     rank: NDArray[np.int64]
     room: NDArray[np.int64]
-    items: Int32
+    items: list[Int32]
     edges: Int32
 
 
@@ -35,10 +35,11 @@ class RowGroups:
         table: where segments are.
         slots: of samples.
         most: groups at a time.
+        arenas: in which keys and values are.
     """
 
-    def __init__(self, table: SegmentTable, slots: int, most: int) -> None:
-        self._table = table
+    def __init__(self, table: SegmentTable, slots: int, most: int, arenas: int = 1) -> None:
+        self._table, self._arenas = table, arenas
         self._of_slot = np.zeros(slots, np.int64)
         self._segment = np.full(most, -1, np.int64)
         self._rows = np.zeros(most, np.int64)  # as last seen; of new groups: unknown, -1
@@ -112,7 +113,8 @@ class RowGroups:
         room = self._wanted(samples, forks, generous)[live]
         self._room[:] = 0
         self._room[live] = room
-        items = self._table.path_items(self._segment[live].astype(np.int32), room.astype(np.int32))
+        hung = self._segment[live].astype(np.int32), room.astype(np.int32)
+        items = self._table.items_in_arenas(*hung, self._arenas)
         edges = np.concatenate([[0], np.cumsum(room)]).astype(np.int32)
         return GroupPlan(rank, room, items, edges)
 

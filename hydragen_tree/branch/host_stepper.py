@@ -321,8 +321,9 @@ def decode_tokens(
     """
     size, rows = cache.page_tokens, np.arange(tokens.size)
     slots = pages[rows, tails // size].astype(np.int64) * size + tails % size
-    items = table.path_items(segments, np.ones_like(tokens))
-    plan = Plan(tokens.size, items, Tails(pages, tails + 1, size))
+    own = Tails(pages, tails + 1, size)  # with the same pages in all arenas
+    above = table.items_in_arenas(segments, np.ones_like(tokens), len(cache.arenas))
+    met = [(slots, Plan(tokens.size, items, own)) for items in above]
     places = np.full(tokens.size, NO_STATE, np.int32) if states is None else states
     runs = np.ones_like(tokens), places, places
-    return forward(model, cache, tokens, positions, slots, rows, plan, runs, backend)
+    return forward(model, cache, tokens, positions, met, rows, runs, backend)

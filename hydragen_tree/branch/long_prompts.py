@@ -133,6 +133,6 @@ class LongSegments:
         count, first = found.kept.numel(), int(table.slot[segment])
         slots = torch.arange(first, first + count, device=found.keys.device)
         for layer, (keys, values) in enumerate(zip(found.keys, found.values, strict=True)):
-            cache.write(layer, slots, keys, values)
+            cache.arenas[0].write(layer, slots, keys, values)
         table.n_computed[segment] = count
         return found.logits

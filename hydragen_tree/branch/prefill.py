@@ -23,9 +23,11 @@ from hydragen_tree.branch.long_prompts import LongSegments
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.states import NO_STATE, Runs
+from hydragen_tree.model.step import Memory
 from hydragen_tree.trie.trie import Trie
 
 _Piece = tuple[int, int, int]  # of a segment, its tokens start .. stop - 1
+_Met = tuple[list[NDArray[np.int64]], list[Int32]]  # tokens' slots in an arena, and items there
 
 TAIL_LEVELS = 8  # pages of tails that a full prefill pass may have; longer ones take more passes
 
@@ -124,19 +126,13 @@ class Prefill:
         """One pass; logits after segments that end a prompt and come to their end in it."""
         index = np.array([segment for segment, _, _ in pack], np.int32)
         counts = np.array([stop - start for _, start, stop in pack], np.int32)
-        items = [self._table.path_items(self._table.parent[index], counts)]
-        first, tokens, positions, slots = 0, [], [], []
-        for (number, start, stop), count in zip(pack, counts.tolist(), strict=True):
-            segment, slot = self._trie.segments[number], int(self._table.slot[number])
-            depth = int(self._table.depth[number])
-            own = [Item(first, count, slot, start, causal=0, level=depth)] if start else []
-            own.append(Item(first, count, slot + start, count, causal=1, level=depth + 1))
-            items.append(item_table(own))
+        tokens, positions = [], []
+        for number, start, stop in pack:
+            segment = self._trie.segments[number]
             tokens.append(segment.tokens[start:stop])
             positions.append(segment.start + np.arange(start, stop))
-            slots.append(slot + np.arange(start, stop))
-            first += count
             self._table.n_computed[number] = stop
+        met = self._met(pack, index, counts)
         ends = [
             (number, int(last) - 1)
             for (number, _, _), last in zip(pack, np.cumsum(counts), strict=True)
@@ -147,8 +143,65 @@ class Prefill:
         begins = np.array([start == 0 for _, start, _ in pack])
         runs = counts, np.where(begins, before, states).astype(np.int32), states
         keep = [last for _, last in ends]
-        out = self._forward(tokens, positions, slots, keep, items, runs)
+        out = self._forward(tokens, positions, met, keep, runs)
+        for number, _, stop in pack:
+            self._drop_unseen(number, stop)
         return {number: row for (number, _), row in zip(ends, out, strict=True)}
+
+    def _met(self, pack: list[_Piece], segments: Int32, counts: Int32) -> list[_Met]:
+        """Of each arena, slots of pieces' tokens, and items: what is above them, and themselves.
+
+        Args:
+            pack: the pieces.
+            segments: `[pieces]` their segments.
+            counts: `[pieces]` their tokens.
+        """
+        table = self._table
+        above, firsts = self._above(table.parent[segments], counts), np.cumsum(counts) - counts
+        met = []
+        for items, (slots, gone) in zip(above, table.begins(segments), strict=False):
+            own, at = [items], []
+            columns = firsts.tolist(), slots.tolist(), gone.tolist()
+            for (number, start, stop), first, slot, gap in zip(pack, *columns, strict=True):
+                own.append(self._own_items(number, start, stop, first, slot, gap))
+                at.append(slot - gap + np.arange(start, stop))
+            met.append((at, own))
+        return met
+
+    def _above(self, segments: Int32, counts: Int32) -> list[Int32]:
+        """Of each arena, items for groups of tokens that hang from segments."""
+        return self._table.items_in_arenas(segments, counts, len(self._cache.arenas))
+
+    def _own_items(
+        self, number: int, start: int, stop: int, first: int, slot: int, gap: int
+    ) -> Int32:
+        """What a piece meets of its own segment.
+
+        Args:
+            number: of the segment.
+            start: the piece's first token in it.
+            stop: one past its last.
+            first: its first query.
+            slot: the segment's first slot.
+            gap: tokens of the segment before that.
+        """
+        level, count = int(self._table.depth[number]), stop - start
+        items = [Item(first, count, slot - gap + start, count, causal=1, level=level + 1)]
+        if start:
+            items.insert(0, Item(first, count, slot, start - gap, 0, level, gap))
+        return item_table(items)
+
+    def _drop_unseen(self, segment: int, stop: int) -> None:
+        """Gives up keys of windowed layers that nobody sees behind the first `stop` tokens."""
+        arena, table = self._cache.windowed, self._table
+        if arena is None:
+            return
+        slot, gone = (int(x) for x in table.begins(segment)[1])
+        size = self._cache.page_tokens
+        unseen = max(stop - self._cache.window_tokens, 0) // size * size
+        if unseen > gone:
+            arena.release_run(slot, unseen - gone)
+            table.n_dropped[segment] = unseen
 
     def tails(
         self,
@@ -172,7 +225,8 @@ class Prefill:
             return
         for pack in self._tail_packs([tail.size for tail in tails]):
             counts = np.array([stop - start for _, start, stop in pack], np.int32)
-            items = [self._table.path_items(segments[[row for row, _, _ in pack]], counts)]
+            hung = segments[[row for row, _, _ in pack]], counts
+            items: list[Int32] = []
             tokens, positions, slots, first = [], [], [], 0
             for row, start, stop in pack:
                 level = int(self._table.depth[segments[row]]) + 1
@@ -183,7 +237,9 @@ class Prefill:
                 slots.append(self._tail_slots(pages[row], offsets))
                 first += stop - start
             own = states[[row for row, _, _ in pack]]
-            self._forward(tokens, positions, slots, [], items, (counts, own, own))
+            # a tail's pages have the same numbers in all arenas
+            met = [(slots, [above, *items]) for above in self._above(*hung)]
+            self._forward(tokens, positions, met, [], (counts, own, own))
 
     def _tails_as_rows(
         self,
@@ -203,16 +259,15 @@ class Prefill:
         for at in range(0, row.size, self.max_tokens):
             own = slice(at, at + self.max_tokens)
             of = row[own]
-            items = self._table.path_items(segments[of], np.ones_like(segments[of]))
+            above = self._above(segments[of], np.ones_like(segments[of]))
             lengths = (offset[own] + 1).astype(np.int32)
             sequences, counts = np.unique(of, return_counts=True)
             places = states[sequences]
             self._forward(
                 [tokens[own]],
                 [starts[of] + offset[own]],
-                [slots[own]],
+                [([slots[own]], [items]) for items in above],
                 [],
-                [items],
                 (counts.astype(np.int32), places, places),
                 Tails(pages[of], lengths, size),
             )
@@ -267,28 +322,25 @@ class Prefill:
         self,
         tokens: list[Int32],
         positions: list[NDArray[np.int64]],
-        slots: list[NDArray[np.int64]],
+        met: Sequence[_Met],
         keep: list[int],
-        items: list[Int32],
         runs: tuple[Int32, Int32, Int32],
         tails: Tails | None = None,
     ) -> Tensor:
-        table = np.concatenate(items)
-        table = table[np.argsort(item_columns(table).level, kind="stable")]
         packed = np.concatenate(tokens)
         self.computed_tokens += packed.size
-        kept = np.array(keep, np.int64)
-        plan = Plan(packed.size, table, tails)
-        return forward(
-            self._model,
-            self._cache,
-            packed,
-            np.concatenate(positions),
-            np.concatenate(slots),
-            kept,
-            plan,
-            runs,
-        )
+        plans = [
+            (np.concatenate(slots), Plan(packed.size, _by_level(items), tails))
+            for slots, items in met
+        ]
+        kept, places = np.array(keep, np.int64), np.concatenate(positions)
+        return forward(self._model, self._cache, packed, places, plans, kept, runs)
+
+
+def _by_level(items: list[Int32]) -> Int32:
+    """One table of several, levels ascending."""
+    table = np.concatenate(items)
+    return table[np.argsort(item_columns(table).level, kind="stable")]
 
 
 def forward(
@@ -296,9 +348,8 @@ def forward(
     cache: KVCache,
     tokens: Int32,
     positions: NDArray[np.int64] | Int32,
-    slots: NDArray[np.int64],
+    met: Sequence[tuple[NDArray[np.int64], Plan]],
     keep: NDArray[np.int64],
-    plan: Plan,
     runs: tuple[Int32, Int32, Int32],
     backend: str | None = None,
 ) -> Tensor:
@@ -309,9 +360,8 @@ def forward(
         cache: where keys, values and states are.
         tokens: `[tokens]`, those of one run behind those of another.
         positions: `[tokens]` of each in its own sequence.
-        slots: `[tokens]` of each.
+        met: of each arena, slots `[tokens]`, and which queries meet which slots.
         keep: `[kept]` tokens whose logits are wanted.
-        plan: which queries meet which slots.
         runs: of every run, its tokens, and the places of the states before and behind it.
         backend: of attention, where it is to be another than the model's.
 
@@ -325,10 +375,9 @@ def forward(
     return model.forward(
         move(tokens),
         move(positions),
-        move(slots),
+        [Memory(move(slots), model.attend(plan, backend)) for slots, plan in met],
         move(keep),
         cache,
-        model.attend(plan, backend),
-        runs=Runs(*runs, model.device),
-        are_tails=plan.tails is not None,
+        Runs(*runs, model.device),
+        are_tails=met[0][1].tails is not None,
     )

@@ -32,13 +32,11 @@ class Residency:
     Attributes:
         trie: grows as prompts join it.
         table: where each segment hangs and lies; plans are made from it.
-        pages: that segments take up.
     """
 
     def __init__(self, trie: Trie, cache: KVCache, sharing: Sharing = ALL_KNOWN) -> None:
         self.trie, self._cache = LiveTrie(trie, sharing), cache
         self.table = self.trie.table
-        self.pages = 0
         self._most_pages, _ = self._deepest_leaf()  # of any leaf's path, at the most
         self._idle: set[int] = set()  # segments with nothing below them that no leaf needs
 
@@ -60,7 +58,7 @@ class Residency:
             self._most_pages = max(most, self._pages_of_path(leaf))
             slot = -1 if parted is None else int(self.table.slot[parted])
             if slot >= 0 and slot % size:
-                self._cache.share(np.array([slot // size], np.int32))
+                self._cache.arenas[0].share_run(np.array([slot // size], np.int32))
         return leaves
 
     def missing(self, leaf: int) -> list[int]:
@@ -81,13 +79,6 @@ class Residency:
             segment = int(table.parent[segment])  # above a computed one all are
         return found[::-1]
 
-    def _pages_of(self, segment: int) -> int:
-        """Pages that a segment takes up; the one in which another ends above it is that one's."""
-        table, size = self.table, self._cache.page_tokens
-        slot = int(table.slot[segment])
-        stop = self._cache.pages_for(slot + int(table.n_tokens[segment]))
-        return stop - slot // size - (slot % size > 0)
-
     def pages_missing(self, leaf: int) -> int:
         """Pages that `place` would take for a leaf's path."""
         sizes = self.table.n_tokens[self.missing(leaf)].tolist()
@@ -97,10 +88,9 @@ class Residency:
         """Reserves what segments need; False, and nothing reserved, if they do not fit."""
         placed: list[int] = []
         for index in segments:
-            slot = self._cache.take_run(int(self.table.n_tokens[index]))
-            if slot is not None:
-                self.table.slot[index] = slot
-                self.pages += self._pages_of(index)
+            found = self._cache.take_run(int(self.table.n_tokens[index]))
+            if found is not None:
+                self.table.put(index, *found)
                 placed.append(index)
                 state = self._cache.states.take_segment()
                 if state is not None:
@@ -126,21 +116,22 @@ class Residency:
 
     def freeze(self, segment: int, pages: Int32, n_tokens: int) -> int | None:
         """Copies a tail into a new segment below `segment`; None if no run is free for it."""
-        slot = self._cache.take_run(n_tokens)
-        if slot is None:
+        found = self._cache.take_run(n_tokens)
+        if found is None:
             return None
-        self._cache.copy_to_run(pages, n_tokens, slot)
-        tail = self.table.add(segment, n_tokens, slot)
-        self.pages += self._pages_of(tail)
-        return tail
+        self._cache.copy_to_run(pages, n_tokens, found)
+        return self.table.add(segment, n_tokens, *found)
 
     def evict(self, segment: int) -> None:
         """Gives up a segment's slots, and the state at its end."""
-        self.pages -= self._pages_of(segment)
-        self._cache.release_run(int(self.table.slot[segment]), int(self.table.n_tokens[segment]))
-        self._cache.states.release(self.table.state[[segment]])
-        self.table.slot[segment] = self.table.state[segment] = -1
-        self.table.n_computed[segment] = 0
+        table, arenas = self.table, self._cache.arenas
+        n_tokens = int(table.n_tokens[segment])
+        for arena, (slot, gone) in zip(arenas, table.begins(segment), strict=False):
+            arena.release_run(int(slot), n_tokens - int(gone))
+        self._cache.states.release(table.state[[segment]])
+        table.put(segment, -1)
+        table.state[segment] = -1
+        table.n_computed[segment] = table.n_dropped[segment] = 0
 
     def evict_unused(self, segments: Int32) -> None:
         """Gives up every resident segment that is not on the path of one of these.
@@ -217,7 +208,8 @@ class Residency:
         self._most_pages, last = self._deepest_leaf()  # it may have been less
         longest = self.trie.end(last)
         if not self._has_room(own):
-            paths = (self._most_pages, own), (cache.run_pages, cache.n_pages - cache.run_pages)
+            runs = min(cache.run_pages, cache.n_pages)
+            paths = (self._most_pages, own), (runs, cache.n_pages - runs)
             needed, there_is = (
                 (runs * cache.page_bytes + tails * cache.tail_page_bytes) / 2**20
                 for runs, tails in paths

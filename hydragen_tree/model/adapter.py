@@ -6,7 +6,7 @@ the plan says who sees whom.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,13 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from hydragen_tree.attention.backend import Attend
-from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.tree_attention import TreeAttention
 from hydragen_tree.attention.triton_backend import is_interpreting
-from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import compile_layers
-from hydragen_tree.model.latent import Expansion, LatentLayers
+from hydragen_tree.model.latent import LatentLayers
 from hydragen_tree.model.ordered_experts import CPU_FORMS, order_experts
 from hydragen_tree.model.ordered_functions import order_functions
 from hydragen_tree.model.ordered_layers import forget_tables, order_layers
@@ -33,161 +31,10 @@ from hydragen_tree.model.ranks import ALONE, Ranks
 from hydragen_tree.model.recurrence import Recurrence
 from hydragen_tree.model.rotary import fix_frequencies
 from hydragen_tree.model.states import LayerKinds, RowRuns, Runs
-from hydragen_tree.model.support import LayerHeads, attention_layers, layer_heads, layer_windows
+from hydragen_tree.model.step import Memory, Step, attention
+from hydragen_tree.model.support import attention_layers, layer_heads, layer_windows
 
 IMPLEMENTATION = "hydragen_tree"
-
-# Arguments of attention that change nothing here: nothing is dropped when a model is evaluated, and
-# positions, caches and outputs are not for attention itself.
-_HARMLESS = {
-    *("dropout", "is_causal", "position_ids", "position_embeddings", "logits_to_keep"),
-    *("cache", "cache_position", "past_key_values", "use_cache", "return_dict"),
-    *("output_attentions", "output_hidden_states", "output_router_logits"),
-}
-
-
-class Step:
-    """What attention needs to know of the tokens going through the model.
-
-    An ordinary class: torch.compile looks into frozen dataclasses, and would compile anew for each.
-
-    Args:
-        cache: where new keys and values go.
-        positions: `[tokens]` int64, position of each in its own sequence.
-        slots: `[tokens]` int32 or int64, the slot of each token.
-        attend: attention over what the tokens see, those just written included.
-        windows: which earlier tokens each layer sees; None: all.
-        heads: those of each layer.
-        places: where each layer that attends is in the arena.
-        has_latents: the tokens are of tails, which hold latent vectors.
-    """
-
-    def __init__(
-        self,
-        cache: KVCache,
-        positions: Tensor,
-        slots: Tensor,
-        attend: Attend,
-        windows: Sequence[Window | None],
-        heads: Sequence[LayerHeads],
-        places: Mapping[int, int],
-        has_latents: bool = False,
-    ) -> None:
-        self.cache, self.slots, self.attend, self.windows = cache, slots, attend, windows
-        self.places, self.has_latents = places, has_latents
-        self._positions, self._heads = positions, heads
-        self._views: dict[Window, WindowView] = {}
-        self._missing = set(places)
-
-    def view(self, layer: int) -> WindowView | None:
-        """What the tokens see in a layer; made once for all layers of one window."""
-        window = self.windows[layer]
-        if window is None:
-            return None
-        if window not in self._views:
-            self._views[window] = window.view(self._positions)
-        return self._views[window]
-
-    def layer(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> int:
-        """The layer that calls, for the first time in this pass, with what the arena can hold."""
-        layer = getattr(module, "layer_idx", None)
-        if layer not in self._missing:
-            _refuse(module, f"it is called for layer {layer} twice, or there is no such layer")
-        self._missing.remove(layer)
-        kv_heads, *dims = self._heads[layer]
-        for name, given, dim in zip(("keys", "values"), (key, value), dims, strict=True):
-            held = (1, kv_heads, query.shape[2], dim)
-            if given.shape != held:
-                _refuse(module, f"{name} of layer {layer}: {tuple(given.shape)} for {held}")
-        return int(layer)
-
-    def check_complete(self) -> None:
-        """Refuses a pass in which a layer has not called attention."""
-        if self._missing:
-            layers = ", ".join(map(str, sorted(self._missing)))
-            raise ModelError(f"layers {layers} have not called attention; choose another model")
-
-
-def _refuse(module: nn.Module, why: str) -> NoReturn:
-    raise ModelError(
-        f"{type(module).__name__} asks for attention that a shared tree does not give: {why}; "
-        "choose another model"
-    )
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    tree_step: Step | None = None,
-    scaling: float | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    sliding_window: int | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """transformers' attention signature: query `[1, q_heads, tokens, head_dim]`.
-
-    Nothing that is asked for is passed over: what the tree does not do is refused.
-    """
-    if tree_step is None:
-        _refuse(module, "the model passes no arguments on to it")
-    if attention_mask is not None and attention_mask.numel() > 1:  # one number masks nobody
-        _refuse(module, f"a mask {tuple(attention_mask.shape)} of its own")
-    if not getattr(module, "is_causal", True) or not others.get("is_causal", True):
-        _refuse(module, "attention to later tokens")
-    for name, asked in others.items():
-        if name not in _HARMLESS and asked is not None:
-            _refuse(module, f"`{name}`")
-    layer = tree_step.layer(module, query, key, value)
-    known = tree_step.windows[layer]
-    if sliding_window is not None and sliding_window != (known and known.tokens):
-        _refuse(module, f"a sliding window of {sliding_window} tokens in layer {layer}")
-    cache, tokens = tree_step.cache, tree_step.slots.shape[0]  # behind these there is padding
-    extra, value_dim = query.shape[2] - tokens, value.shape[-1]
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    place, latent = tree_step.places[layer], None
-    if tree_step.has_latents:
-        latent = _latent_tails(module, query[0, :, :tokens], key[0, 0, :tokens], tree_step, place)
-    kv_heads, _, width = cache.keys.shape[1:]
-    # Zeros behind keys and queries leave scores as they are.
-    query, key, value = (_widened(x[:, :, :tokens], width) for x in (query, key, value))
-    if key.shape[1] != kv_heads:  # a layer with fewer than others: several hold the same
-        key, value = (x.repeat_interleave(kv_heads // x.shape[1], 1) for x in (key, value))
-    if latent is None:
-        cache.write(place, tree_step.slots, key[0], value[0])
-    out = tree_step.attend(
-        place,
-        query[0].transpose(0, 1),
-        cache.keys[place],
-        cache.values[place],
-        scale=scale,
-        softcap=softcap,
-        sinks=s_aux,
-        view=tree_step.view(layer),
-        latent=latent,
-    )[..., :value_dim]
-    return (functional.pad(out, (0, 0, 0, 0, 0, extra)) if extra else out)[None], None
-
-
-def _latent_tails(
-    module: nn.Module, query: Tensor, key: Tensor, step: Step, place: int
-) -> LatentTails:
-    """Stores the latent vectors of new tokens of tails; and what meets those of all tails."""
-    assert isinstance(module.kv_b_proj, Expansion) and step.cache.latents is not None  # noqa: PT018
-    absorbed = module.kv_b_proj.absorbed(query, key)
-    step.cache.write_latents(place, step.slots, absorbed.vectors)
-    return LatentTails(absorbed.queries, step.cache.latents[place], absorbed.up)
-
-
-def _widened(x: Tensor, width: int) -> Tensor:
-    """With zeros behind the numbers of a head."""
-    missing = width - x.shape[-1]
-    return functional.pad(x, (0, missing)) if missing else x
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -241,7 +88,7 @@ class TreeModel:
         has_latent_tails: bool = False,
         batch_invariant: bool = False,
     ) -> None:
-        AttentionInterface.register(IMPLEMENTATION, _attention)
+        AttentionInterface.register(IMPLEMENTATION, attention)
         AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
         model.set_attn_implementation(IMPLEMENTATION)
         model.eval()
@@ -308,10 +155,9 @@ class TreeModel:
         self,
         tokens: Tensor,
         positions: Tensor,
-        slots: Tensor,
+        memories: Sequence[Memory],
         keep: Tensor | None,
         cache: KVCache,
-        attend: Attend,
         runs: Runs | RowRuns | None = None,
         *,
         are_tails: bool = False,
@@ -321,10 +167,9 @@ class TreeModel:
         Args:
             tokens: `[tokens]` int64.
             positions: `[tokens]` int64, position of each in its own sequence.
-            slots: `[tokens]` slot of each: int64, or int32 on a GPU, where -1 stores nothing.
+            memories: where each arena has them, and what they see there.
             keep: `[kept]` int64, the tokens whose logits are wanted; None: all.
-            cache: the arena.
-            attend: attention over what the tokens see, those just written included.
+            cache: the arenas.
             runs: which tokens follow each other; a model that keeps no states needs none.
             are_tails: the tokens are of tails, each a row; else of segments.
 
@@ -333,7 +178,7 @@ class TreeModel:
         """
         given = self._windows, self._heads, self._places
         with self._recurrence.over(runs, cache.states), self._latents.given(are_tails) as latents:
-            step = Step(cache, positions, slots, attend, *given, latents)
+            step = Step(cache, positions, memories, *given, latents)
             output = self.model(
                 input_ids=self._padded(tokens)[None],
                 position_ids=self._padded(positions)[None],
@@ -352,9 +197,8 @@ class TreeModel:
         layers: range,
         states: Tensor,
         positions: Tensor,
-        slots: Tensor,
+        memories: Sequence[Memory],
         cache: KVCache,
-        attend: Attend,
     ) -> Tensor:
         """Runs some of the layers over packed tokens, and stores their keys and values.
 
@@ -362,9 +206,8 @@ class TreeModel:
             layers: numbers of the layers.
             states: `[tokens, width]` what the first of them reads, see `embed`.
             positions: `[tokens]` int64, position of each in its own sequence.
-            slots: `[tokens]` int64, the slot of each.
-            cache: an arena.
-            attend: attention over what the tokens see, those just written included.
+            memories: where each arena has them, and what they see there.
+            cache: the arenas.
 
         Returns:
             `[tokens, width]` what the layer behind reads.
@@ -374,7 +217,7 @@ class TreeModel:
         """
         owner, stack = self._stack()
         given = self._windows, self._heads, self._places
-        step = Step(cache, positions, slots, attend, *given)
+        step = Step(cache, positions, memories, *given)
         out, places = self._padded(states)[None], self._padded(positions)[None]
         angles = owner.rotary_emb(out, position_ids=places)
         for number in layers:

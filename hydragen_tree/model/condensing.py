@@ -45,6 +45,7 @@ from hydragen_tree.errors import ModelError
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.chunk_sizes import ChunkSizes
+from hydragen_tree.model.step import Memory
 from hydragen_tree.shape import KVShape
 
 # Of the layers come before the first merge, if there are enough for all merges. In the paper it is
@@ -140,8 +141,8 @@ class Condenser:
         found = self._model.head(self._run(chunk, 0, self._shape.layers).states).float()
         plan = Plan(_PROBES, item_table([Item(0, _PROBES, 0, _PROBES, causal=1, level=0)]))
         cache = self._cache(chunk, self._shape.layers)
-        given = tokens, tokens, tokens, None, cache, self._model.attend(plan)
-        expected = self._model.forward(*given).float()
+        memories = [Memory(tokens, self._model.attend(plan))]
+        expected = self._model.forward(tokens, tokens, memories, None, cache).float()
         if not (found - expected).norm() <= _TOLERANCE * expected.norm():
             kind = type(self._model.model).__name__
             raise ModelError(f"{kind} does more than its layers one by one; choose another model")
@@ -159,9 +160,8 @@ class Condenser:
             range(self._shape.layers),
             self._model.embed(end),
             chunk.positions[rest:],
-            slots,
+            [Memory(slots, self._model.attend(Plan(count, item_table(items))))],
             cache,
-            self._model.attend(Plan(count, item_table(items))),
         )
         keys, values = (x[:, :, : rest + count] for x in (cache.keys, cache.values))
         return Condensed(keys, values, self._model.head(states[-1:])[0], chunk.places)
@@ -220,7 +220,7 @@ class Condenser:
         plan = Plan(n_tokens, item_table([Item(0, n_tokens, 0, n_tokens, causal=1, level=0)]))
         attend = _Watched(self._model.attend(plan), stop - 1, n_tokens)
         states = self._model.run_layers(
-            range(start, stop), chunk.states, chunk.positions, slots, cache, attend
+            range(start, stop), chunk.states, chunk.positions, [Memory(slots, attend)], cache
         )
         keys, values = (x[:, :, :n_tokens] for x in (cache.keys, cache.values))
         done = chunk._replace(states=states, keys=keys, values=values, worth=attend.worth)

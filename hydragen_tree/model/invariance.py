@@ -25,6 +25,7 @@ from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import ModelSource
 from hydragen_tree.model.ranks import MOST_ORDERED_RANKS, Ranks
+from hydragen_tree.model.step import Memory
 from hydragen_tree.shape import KVShape
 
 # Operations that make each number of numbers at its own place, rounded once, or that only move
@@ -263,7 +264,8 @@ class _Probe:
             torch.tensor(x, device=model.device) for x in (tokens, positions, slots)
         )
         with _outputs(model.model, len(tokens), begin, count) as digests:
-            logits = model.forward(ids, places, into, None, self._cache, model.attend(plan))
+            memories = [Memory(into, model.attend(plan))]
+            logits = model.forward(ids, places, memories, None, self._cache)
         for at, own in enumerate(digests):
             own.append(("the head", _digest(logits[begin + at])))
         return digests

@@ -20,7 +20,7 @@ from hydragen_kernels.inputs import FP8, dtype_name
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.table import backend
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
-from hydragen_tree.model.chunk_sizes import refuse_to_condense
+from hydragen_tree.model.chunk_sizes import HOMER, refuse_to_condense
 from hydragen_tree.model.device import find_device
 from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, linear_dtype, refuse_fp8_heads
 from hydragen_tree.model.eos import stated_eos
@@ -38,10 +38,14 @@ from hydragen_tree.model.support import (
     kv_shape,
     layer_windows,
     refuse_unsupported,
+    with_windows,
 )
 from hydragen_tree.model.tensor_parallel import load_part, rank_config, refuse_to_split
 from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
 from hydragen_tree.shape import KVShape
+
+# Where windowed layers have an arena of their own, which gives up what no row sees any more.
+_DROPS_UNSEEN = {"cpu"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,8 @@ def find_model(
     shape = kv_shape(model, config, kv_kind)
     if keeps_states(config):
         shape = with_states(shape, kinds_of(config, kind))
+    elif place.type in _DROPS_UNSEEN and long_prompt != HOMER and not batch_invariant:
+        shape = with_windows(shape, config)
     if kv_kind == FP8:
         refuse_fp8_heads(place, shape)
     if weights_memory is not None and not stored.is_stack:

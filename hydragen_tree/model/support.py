@@ -9,6 +9,7 @@ model does is its own.
 import inspect
 import sys
 from collections import Counter
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -217,6 +218,13 @@ def layer_windows(config: PreTrainedConfig) -> tuple[Window | None, ...]:
     }
     unnamed = [_SLIDING] * config.num_hidden_layers  # as Mistral's, where there is a window
     return tuple(of_kind.get(kind) for kind in getattr(config, "layer_types", None) or unnamed)
+
+
+def with_windows(shape: KVShape, config: PreTrainedConfig) -> KVShape:
+    """The sizes of a model whose layers keep no tokens of a prompt that they do not see."""
+    windows, layers = layer_windows(config), enumerate(attention_layers(config))
+    seen = {place: window.tokens for place, layer in layers if (window := windows[layer])}
+    return replace(shape, windowed=frozenset(seen), window_tokens=max(seen.values(), default=0))
 
 
 def _unsupported(config: PreTrainedConfig) -> str | None:

@@ -124,7 +124,7 @@ class Outline:
                     "depth": segment.depth,
                     "start": segment.start,
                     "tokens": int(segment.tokens.size),
-                    "kv_bytes": int(segment.tokens.size) * self.shape.token_bytes,
+                    "kv_bytes": int(self.shape.held_bytes(segment.tokens.size)),
                     "leaves": len(segment.leaves),
                     "rows": int(self.rows_below[segment.index]),
                     "prompts": tasks.get(segment.index, []),
@@ -144,13 +144,18 @@ def _rows_below(trie: Trie, rows: int) -> NDArray[np.int64]:
 
 def _savings(trie: Trie, shape: KVShape, below: NDArray[np.int64]) -> Savings:
     sizes = np.array([segment.tokens.size for segment in trie])
-    tokens, unshared = int(sizes[below > 0].sum()), int((sizes * below).sum())
+    ends = np.array([segment.start + segment.tokens.size for segment in trie])
+    own = below.copy()  # rows that hang from each segment itself
+    for segment in trie:
+        if segment.parent >= 0:
+            own[segment.parent] -= below[segment.index]
+    held, alone = (int(shape.held_bytes(of).sum()) for of in (sizes[below > 0], ends.repeat(own)))
     partials = int(below.sum()) * shape.layers * shape.merge_bytes
     return Savings(
-        tokens=tokens,
-        tokens_unshared=unshared,
-        kv_bytes=tokens * shape.token_bytes,
-        kv_bytes_unshared=unshared * shape.token_bytes,
-        step_bytes=tokens * shape.token_bytes + partials,
-        step_bytes_unshared=unshared * shape.token_bytes,
+        tokens=int(sizes[below > 0].sum()),
+        tokens_unshared=int((sizes * below).sum()),
+        kv_bytes=held,
+        kv_bytes_unshared=alone,
+        step_bytes=held + partials,
+        step_bytes_unshared=alone,
     )

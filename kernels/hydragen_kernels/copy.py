@@ -116,6 +116,8 @@ def copy_pages(
     check_int32("target", target, (source.numel(),))
     check_contiguous("count", count, torch.int64, (1,))
     layers, kv_heads, _, head_dim = keys.shape
+    if layers == 0:
+        return
     _page_kernel[(min(_PROGRAMS, max(1, source.numel()) * layers * kv_heads),)](
         keys.view(bits),
         values.view(bits),
@@ -153,7 +155,7 @@ def copy_tokens(
     check_int32("source", source, (tokens,))
     check_int32("target", target, (tokens,))
     layers, kv_heads, _, head_dim = keys.shape
-    if tokens == 0:
+    if tokens == 0 or layers == 0:
         return
     _copy_kernel[(triton.cdiv(tokens, _BLOCK_T), layers * kv_heads)](
         keys.view(bits),

@@ -27,6 +27,8 @@ class Item(NamedTuple, Generic[Field]):
         slot_count: slots.
         causal: 1 where the i-th query sees the first i + 1 slots; 0 where all see all.
         level: items of the tree above; queries of one level are disjoint.
+        gap: tokens between those met in the levels above and the first slot that have no slots:
+            no query sees them.
     """
 
     query_start: Field
@@ -35,6 +37,7 @@ class Item(NamedTuple, Generic[Field]):
     slot_count: Field
     causal: Field
     level: Field
+    gap: Field = 0  # type: ignore[assignment]
 
     @property
     def query_stop(self) -> Field:
@@ -84,7 +87,7 @@ def item_positions(table: NDArray[Any], queries: int) -> Int32:
     """`[items]` where each item's first slot stands in the sequences of its queries.
 
     Levels follow each other as the tokens of a sequence do: it is the number of slots that the
-    item's queries meet in the levels above it.
+    item's queries meet in the levels above it, and of tokens in the gaps there and before it.
 
     Args:
         table: items.
@@ -94,10 +97,10 @@ def item_positions(table: NDArray[Any], queries: int) -> Int32:
     met, positions = np.zeros(queries + 1, np.int64), np.zeros(len(table), np.int32)
     for level in np.unique(of.level):
         own = np.flatnonzero(of.level == level)
-        positions[own] = met[of.query_start[own]]
-        steps = np.zeros_like(met)
-        np.add.at(steps, of.query_start[own], of.slot_count[own])
-        np.subtract.at(steps, of.query_stop[own], of.slot_count[own])
+        positions[own] = met[of.query_start[own]] + of.gap[own]
+        steps, tokens = np.zeros_like(met), of.gap[own] + of.slot_count[own]
+        np.add.at(steps, of.query_start[own], tokens)
+        np.subtract.at(steps, of.query_stop[own], tokens)
         met += np.cumsum(steps)
     return positions
 

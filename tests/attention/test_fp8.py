@@ -49,7 +49,7 @@ def test_the_arena_rounds_what_is_written_and_moves_it_unchanged() -> None:
     assert cache.keys.nbytes == 12 * 4 * shape.token_bytes // 2
     keys, values = torch.randn(2, 2, 10, 16) * 300
     slots = torch.arange(10) + 16
-    cache.write(1, slots, keys, values)
+    cache.arenas[0].write(1, slots, keys, values)
     written = slice(16, 26)
     stored = cache.keys[1, :, written].float()
     assert torch.equal(stored, narrow(keys, FP8).float())
@@ -60,7 +60,7 @@ def test_the_arena_rounds_what_is_written_and_moves_it_unchanged() -> None:
     cache.copy_pages(*np.array([[4, 5], [9, 8], [4, 4]], np.int32))
     assert torch.equal(cache.keys[1, :, 36:40].float(), stored[:, :4])
     assert torch.equal(cache.keys[1, :, 32:36].float(), stored[:, 4:8])
-    cache.copy_to_run(np.array([4, 5, 6], np.int32), 10, 0)
+    cache.copy_to_run(np.array([4, 5, 6], np.int32), 10, [0])
     assert torch.equal(cache.keys[1, :, :10].float(), stored)
 
 

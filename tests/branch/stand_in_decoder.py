@@ -211,9 +211,11 @@ class Ahead:
         self.graphs = Graphs(lambda graph: lambda: graph, lambda rows, longest: 1)
         self.flying = 0
 
-    def plan(self, items: np.ndarray, edges: np.ndarray, rows: int, width: int = 1) -> int:
+    def plan(
+        self, items: Sequence[np.ndarray], edges: np.ndarray, rows: int, width: int = 1
+    ) -> int:
         self.width = width
-        self.items, self.edges = item_rows(items), edges.tolist()
+        self.items, self.edges = item_rows(items[0]), edges.tolist()
         self.planned = max(padded_rows(self.edges[-1]), rows)
         return self.planned
 
@@ -415,7 +417,7 @@ def pages_balance(stepper: DeviceStepper, cache: KVCache, residency: Residency) 
     users += queue._in_tables
     for _, pages in queue._admitted:
         np.add.at(users, pages, 1)
-    assert users.tolist() == cache._users.tolist(), "pages lost, or shared by mistake"
+    assert users.tolist() == cache.arenas[0].users.tolist(), "pages lost, or shared by mistake"
     if cache.states.is_kept:
         held = [one.state for one, _ in stepper._new] + table.state[: table.size].tolist()
         used = np.flatnonzero(cache.states._is_used).tolist()

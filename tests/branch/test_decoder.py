@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hydragen_kernels.batch_state import RowState
 from hydragen_kernels.segment_tiles import SegmentTiles
-from hydragen_tree.branch import decoder
+from hydragen_tree.branch import decoder, step_plans
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.host_stepper import decode_tokens
 from hydragen_tree.branch.prefill import Prefill
@@ -164,7 +164,7 @@ def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.Monk
         def __init__(self, plan: Any, device: Any, capacity: int = 0, rows: int = 0) -> None:
             super().__init__(plan, device, 0, rows)
 
-    monkeypatch.setattr(decoder, "SegmentTiles", Tight)
+    monkeypatch.setattr(step_plans, "SegmentTiles", Tight)
     sampler = Sampler.from_pretrained(
         str(small_model), device=DEVICE, dtype="float32", attention="triton", compiled=False
     )
@@ -195,8 +195,8 @@ def test_tables_grow_after_a_capture(small_model: Path, monkeypatch: pytest.Monk
         states = np.full(n, -1, np.int32)
         steps.batch.rearrange(NewRows(row_fields(fields), pages, rows, rows, keys, states), left)
         edges = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
-        steps.plan(tree.table.path_items(own, count.astype(np.int32)), edges, n)
-        room.append(len(steps._tables.tiles))
+        steps.plan([tree.table.path_items(own, count.astype(np.int32))], edges, n)
+        room.append(len(steps._plans._tables[0].tiles))
         found, left = steps.logits(n).clone(), rows
         expected = decode_tokens(
             model,

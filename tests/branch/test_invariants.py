@@ -152,7 +152,9 @@ class Books:
             run = slice(first, first + self.cache.pages_for(int(table.n_tokens[segment])))
             assert not users[run].any(), "a segment lies where something else does"
             users[run] += 1
-        assert users.tolist() == self.cache._users.tolist(), "pages lost, or shared by mistake"
+        assert users.tolist() == self.cache.arenas[0].users.tolist(), (
+            "pages lost, or shared by mistake"
+        )
 
         last = batch.tail // PAGE
         part_full = np.flatnonzero(batch.tail % PAGE)

@@ -55,7 +55,10 @@ def check(tree: Residency, alive: dict[int, np.ndarray]) -> None:
         assert trie.segments[segment].start == (trie.end(above) if above >= 0 else 0)
     resident = np.flatnonzero(table.slot[: table.size] >= 0)
     slots = [np.arange(table.slot[s], table.slot[s] + table.n_tokens[s]) for s in resident.tolist()]
-    assert tree.pages == np.unique(np.concatenate([np.empty(0, int), *slots]) // PAGE).size
+    assert (
+        tree._cache.segment_pages
+        == np.unique(np.concatenate([np.empty(0, int), *slots]) // PAGE).size
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -93,7 +96,7 @@ def test_prompts_join_and_leave(seed: int, group: int, may_part: bool) -> None:
     tree.evict_unused(np.empty(0, np.int32))
     assert not tree.trie.segments
     assert not tree.trie.n_tokens
-    assert not tree.pages
+    assert not tree._cache.segment_pages
     assert tree._cache.free_pages == PAGES
 
 
@@ -176,7 +179,7 @@ def test_what_hangs_from_a_greater_number_leaves_with_it() -> None:
     tree.finish(longer)
     tree.evict_unused(np.empty(0, np.int32))
     assert not tree.trie.segments
-    assert not tree.pages
+    assert not tree._cache.segment_pages
 
 
 def test_a_frozen_tail_leaves_with_the_one_below_it() -> None:
@@ -195,6 +198,6 @@ def test_a_frozen_tail_leaves_with_the_one_below_it() -> None:
     tree.evict_unused(np.array([upper], np.int32))
     assert frozen(upper) < upper  # the number of the first
     tree.evict_unused(np.array([0], np.int32))
-    assert tree.pages == 1
+    assert tree._cache.segment_pages == 1
     assert not tree.table.is_tail[: tree.table.size].any()
     assert not tree.table.has_below(0)

@@ -49,7 +49,7 @@ def test_the_queue_goes_round() -> None:
         queue.fill(3)
         assert queue.waiting == 3
         expected = [batch.state.queue[(taken + at) % 4].item() for at in range(3)]
-        assert sorted(np.flatnonzero(cache._users).tolist()) == sorted(expected)
+        assert sorted(np.flatnonzero(cache.arenas[0].users).tolist()) == sorted(expected)
         assert batch.control.given.item() == taken + 3
         taken += 2
         queue.seen(tables([-1]), taken, chunk)

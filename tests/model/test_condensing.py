@@ -16,6 +16,7 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.chunk_sizes import ChunkSizes
 from hydragen_tree.model.condensing import Condenser
 from hydragen_tree.model.loading import ModelSource, find_model, load_weights
+from hydragen_tree.model.step import Memory
 
 SIZES = ChunkSizes(chunk=40, prefix=3, suffix=5)
 
@@ -52,8 +53,10 @@ def plain(model: TreeModel, source: ModelSource, ids: Int32) -> tuple[KVCache, t
     cache = KVCache(source.shape, -(-n // 16), 16, torch.float32, torch.device("cpu"))
     plan = Plan(n, item_table([Item(0, n, 0, n, causal=1, level=0)]))
     at = torch.arange(n)
-    given = torch.from_numpy(ids.astype(np.int64)), at, at, None, cache, model.attend(plan)
-    return cache, model.forward(*given)[-1]
+    memories = [Memory(at, model.attend(plan))]
+    return cache, model.forward(torch.from_numpy(ids.astype(np.int64)), at, memories, None, cache)[
+        -1
+    ]
 
 
 def test_one_chunk_is_the_prompt_itself(model: TreeModel, source: ModelSource) -> None:

@@ -23,6 +23,7 @@ from hydragen_tree.model.architectures import architecture
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.loading import ModelSource, find_model
 from hydragen_tree.model.states import StatePlaces, States
+from hydragen_tree.model.step import Memory
 from hydragen_tree.model.support import keeps_states, layer_windows
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.trie import Trie
@@ -320,7 +321,7 @@ def test_attention_that_a_tree_does_not_give_is_refused(kind: str, why: str) -> 
     cache = KVCache(KVShape(2, 4, heads, 16, 4), 2, 4, torch.float32, torch.device("cpu"))
     tokens = torch.arange(8)
     with pytest.raises(ModelError, match=why):
-        adapted.forward(tokens, tokens, tokens, None, cache, attend)
+        adapted.forward(tokens, tokens, [Memory(tokens, attend)], None, cache)
 
 
 def attend(*_: Any, **__: Any) -> torch.Tensor:

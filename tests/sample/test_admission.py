@@ -92,7 +92,7 @@ def count_pages(loop: Loop) -> None:
     for segment in np.flatnonzero(table.slot[: table.size] >= 0).tolist():
         first = int(table.slot[segment]) // PAGE
         users[first : first + cache.pages_for(int(table.n_tokens[segment]))] += 1
-    assert users.tolist() == cache._users.tolist(), "pages lost, or shared by mistake"
+    assert users.tolist() == cache.arenas[0].users.tolist(), "pages lost, or shared by mistake"
 
 
 def drawn(

@@ -93,9 +93,9 @@ def count_pages(loop: Loop) -> None:
         pages = slice(slots.start // PAGE, -(-slots.stop // PAGE))
         assert not of_rows[pages].any(), "a segment lies where a tail does"
         users[pages] += 1
-    assert users.tolist() == cache._users.tolist(), "pages lost, or shared by mistake"
+    assert users.tolist() == cache.arenas[0].users.tolist(), "pages lost, or shared by mistake"
     in_segments = np.unique(np.flatnonzero(owner >= 0) // PAGE)
-    assert loop.residency.pages == in_segments.size
+    assert loop.cache.segment_pages == in_segments.size
 
 
 def texts(samples: Iterator[Sample]) -> Texts:
