@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.items import WIDTH, item_columns
+from hydragen_kernels.items import WIDTH, Item, item_columns, item_table
 from hydragen_tree.attention.plan import Plan, Tails
 from hydragen_tree.attention.tree_attention import tree_attention
 from hydragen_tree.errors import InputError
@@ -23,7 +23,11 @@ def table(*rows: list[int]) -> Int32:
     return np.array(rows, np.int32).reshape(len(rows), -1)
 
 
-ITEMS = table([0, 3, 0, 10, 0, 0], [0, 1, 12, 4, 0, 1], [1, 2, 16, 4, 0, 1])
+def items(*rows: list[int]) -> Int32:
+    return item_table([Item(*row) for row in rows])
+
+
+ITEMS = items([0, 3, 0, 10, 0, 0], [0, 1, 12, 4, 0, 1], [1, 2, 16, 4, 0, 1])
 TAILS = Tails(table([6, 7], [8, -1], [9, 10]), np.array([5, 4, 8], np.int32), PAGE)
 PLAN = Plan(3, ITEMS, TAILS)
 
@@ -59,6 +63,7 @@ WRONG = {
     "causal neither 0 nor 1": (with_item(0, "causal", 7), "items: causal 7 of item 0"),
     "levels not ascending": (replace(PLAN, items=ITEMS[::-1]), "items: level 0 of item 2"),
     "a level below 0": (with_item(0, "level", -1), "items: level -1 of item 0"),
+    "a gap below 0": (with_item(1, "gap", -2), "items: gap -2 of item 1"),
     "overlapping queries": (with_item(2, "query_start", 0), "of the same level"),
     "a column too few": (
         replace(PLAN, items=ITEMS[:, :-1]),
@@ -151,7 +156,7 @@ def strided(x: torch.Tensor, *order: int) -> torch.Tensor:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (2, 1, 0)], ids=str)
 @pytest.mark.parametrize("which", ["queries", "keys", "values"])
-@pytest.mark.parametrize("plan", [PLAN, Plan(3, table([0, 3, 0, 3, 1, 0]))], ids=["decode", "own"])
+@pytest.mark.parametrize("plan", [PLAN, Plan(3, items([0, 3, 0, 3, 1, 0]))], ids=["decode", "own"])
 def test_memory_may_be_in_any_order(
     plan: Plan, which: str, order: tuple[int, int, int], backend: str
 ) -> None:
@@ -164,13 +169,13 @@ def test_memory_may_be_in_any_order(
 
 
 UNUSUAL = {
-    "an item without queries": replace(PLAN, items=table(*ITEMS[:1].tolist(), [1, 0, 12, 4, 0, 1])),
-    "items without keys": replace(PLAN, items=table([0, 3, 5, 0, 0, 0], [0, 1, 0, 0, 0, 1])),
-    "a causal item of nothing": Plan(3, table([0, 0, 0, 0, 1, 0], [0, 3, 0, 9, 0, 1])),
-    "nothing": Plan(3, table([0, 0, 0, 0, 0, 0])),
+    "an item without queries": replace(PLAN, items=items(*ITEMS[:1].tolist(), [1, 0, 12, 4, 0, 1])),
+    "items without keys": replace(PLAN, items=items([0, 3, 5, 0, 0, 0], [0, 1, 0, 0, 0, 1])),
+    "a causal item of nothing": Plan(3, items([0, 0, 0, 0, 1, 0], [0, 3, 0, 9, 0, 1])),
+    "nothing": Plan(3, items([0, 0, 0, 0, 0, 0])),
     "tails alone": replace(PLAN, items=ITEMS[:0]),
-    "a root for some": Plan(3, table([1, 1, 0, 10, 0, 0], [0, 1, 12, 4, 0, 1])),
-    "levels far apart": Plan(3, table([0, 3, 0, 10, 0, 7], [0, 1, 12, 4, 0, 900])),
+    "a root for some": Plan(3, items([1, 1, 0, 10, 0, 0], [0, 1, 12, 4, 0, 1])),
+    "levels far apart": Plan(3, items([0, 3, 0, 10, 0, 7], [0, 1, 12, 4, 0, 900])),
     "no pages": replace(PLAN, tails=Tails(ITEMS[:, :0], np.zeros(3, np.int32), PAGE)),
     "numbers of numpy": with_tails(page_tokens=np.int32(PAGE)),
 }
@@ -223,9 +228,9 @@ def test_any_depth_and_any_width_become_a_forest() -> None:
 def test_attention_takes_any_depth(backend: str) -> None:
     """One query below thousands of nested segments of one slot each: dense attention over all."""
     n = 5_000
-    items = np.zeros((n, WIDTH), np.int32)
-    of = item_columns(items)
+    deep = np.zeros((n, WIDTH), np.int32)
+    of = item_columns(deep)
     of.query_count[:], of.slot_start[:], of.slot_count[:], of.level[:] = 1, range(n), 1, range(n)
-    flat = table([0, 1, 0, n, 0, 0])
-    found, dense = (attend(Plan(1, rows), backend, slots=n) for rows in (items, flat))
+    flat = items([0, 1, 0, n, 0, 0])
+    found, dense = (attend(Plan(1, rows), backend, slots=n) for rows in (deep, flat))
     torch.testing.assert_close(found, dense, atol=1e-5, rtol=1e-5)

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from hydragen_kernels import native
+from hydragen_kernels.items import Item, item_table
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.table import BACKENDS, TABLE, backend, choose, passed_over
@@ -74,7 +74,7 @@ def test_a_plan_is_prepared_once_for_all_layers(monkeypatch: pytest.MonkeyPatch)
         return prepare(self, plan, kind)
 
     monkeypatch.setattr(TorchBackend, "prepare", counted)
-    plan = Plan(3, np.array([[0, 3, 2, 5, 0, 0]], np.int32))
+    plan = Plan(3, item_table([Item(0, 3, 2, 5, 0, 0)]))
     attend = TreeAttention(plan, "torch")
     for layer, head_dim in enumerate((16, 16, 32, 16, 32)):
         x = torch.randn(3, 4, head_dim), *torch.randn(2, 2, 8, head_dim)

@@ -38,7 +38,8 @@ def test_ranks_are_depth_first_whatever_the_numbers() -> None:
     assert groups.segments_of(np.array(in_order)).tolist() == [1, late, late + 1, 2]
     assert plan.room.tolist() == [2, 1, 1, 1]
     assert plan.edges.tolist() == [0, 2, 3, 4, 5]
-    met = {(item.slot_start, item.query_start, item.query_stop) for item in item_rows(plan.items)}
+    [items] = plan.items
+    met = {(item.slot_start, item.query_start, item.query_stop) for item in item_rows(items)}
     assert met == {(0, 0, 5), (8, 0, 4), (12, 4, 5), (16, 2, 4), (20, 3, 4)}
     assert sorted(groups.segments(used(5)).tolist()) == [1, 2, late, late + 1]
 

@@ -26,7 +26,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ON_DEVICE = INTERPRETED or torch.cuda.is_available()
 DEVICE = "cpu" if INTERPRETED or not ON_DEVICE else "cuda"
 pytestmark = [] if INTERPRETED or not ON_DEVICE else [pytest.mark.gpu]
-BACKEND = "triton" if ON_DEVICE else "torch"
+BACKEND = "triton" if ON_DEVICE else "auto"
 # kinds whose small form sees 24 tokens in some layers, or in all, or those of a chunk of 24
 KINDS = ["gemma3_text", "gpt_oss", "mistral", "llama4_text"]
 END = 256

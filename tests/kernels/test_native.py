@@ -285,7 +285,7 @@ def test_gradients_and_prefill_go_to_torch() -> None:
     whole.queries.requires_grad_()
     out = tree_attention(whole.queries, whole.keys, whole.values, whole.plan, backend="native")
     assert out.requires_grad
-    causal = Plan(4, np.array([[0, 4, 0, 4, 1, 0]], np.int32))
+    causal = Plan(4, item_table([Item(0, 4, 0, 4, 1, 0)]))
     x = torch.randn(4, 2, 32), torch.randn(2, 4, 32), torch.randn(2, 4, 32)
     found = tree_attention(*x, causal, backend="native")
     torch.testing.assert_close(found, tree_attention(*x, causal, backend="reference"))
