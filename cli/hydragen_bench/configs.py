@@ -230,12 +230,12 @@ def random_model(
     Args:
         name: of the architecture.
         weights: its weights; None: random ones.
-        has_latent_tails: tails hold latent vectors, where a run's on the device would.
+        has_latent_tails: tails hold latent vectors, if there are any.
         batch_invariant: as of `TreeModel`.
     """
     weights = random_weights(name) if weights is None else weights
     config = config_of(name)
-    width = tail_latent_dim(config, weights.device) if has_latent_tails else 0
+    width = tail_latent_dim(config) if has_latent_tails else 0
     model = TreeModel(weights, has_latent_tails=width > 0, batch_invariant=batch_invariant)
     shape = replace(kv_shape(name, config, bench_dtype()), latent_dim=width)
     return model, with_states(shape, model.state_kinds)

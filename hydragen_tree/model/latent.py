@@ -24,7 +24,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.loading import ModelSource
 
-ON_GPU = False  # whether tails hold latent vectors on a GPU, too
 _NAME = "kv_b_proj"  # what makes keys and values, in all of transformers' models
 
 
@@ -39,18 +38,15 @@ def with_latent_tails(source: ModelSource, backend: str) -> ModelSource:
     """
     if backend == "ordered" or source.kv_dtype != source.dtype:
         return source
-    width = tail_latent_dim(source.config, source.device)
+    width = tail_latent_dim(source.config)
     return replace(source, shape=replace(source.shape, latent_dim=width))
 
 
-def tail_latent_dim(config: PreTrainedConfig, device: torch.device) -> int:
-    """Numbers of a token's latent vector and rotated key together, where tails on a device hold
-    those; 0: they do not, or there are none."""
+def tail_latent_dim(config: PreTrainedConfig) -> int:
+    """Numbers of a token's latent vector and rotated key together; 0: there are none."""
     text = config.get_text_config(decoder=True)
     rank = getattr(text, "kv_lora_rank", None)
-    if not rank or (device.type == "cuda" and not ON_GPU):
-        return 0
-    return int(rank) + int(text.qk_rope_head_dim)
+    return int(rank) + int(text.qk_rope_head_dim) if rank else 0
 
 
 @dataclass

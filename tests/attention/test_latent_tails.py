@@ -15,6 +15,7 @@ from hydragen_tree.attention.tree_attention import TreeAttention
 
 KERNELS_RUN = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+pytestmark = [pytest.mark.gpu] if DEVICE.type == "cuda" else []
 RANK, ROTATED, NOPE, VALUE, PAGE = 40, 8, 24, 12, 4
 HEAD_DIM = NOPE + ROTATED
 # a tail that is empty, one in a page, whole pages, and several of them; the last two share a page

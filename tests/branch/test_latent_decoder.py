@@ -29,6 +29,7 @@ SETTINGS = SamplingSettings(
 )
 SAMPLES = 2 if INTERPRETED else 8
 KERNELS_RUN = INTERPRETED or DEVICE == "cuda"
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def drawn(
 def expanded(model: Path) -> tuple[dict[tuple[str, int], Sample], Sampler]:
     """Samples drawn with keys and values in tails."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "tail_latent_dim", lambda config, device: 0)
+        patch.setattr(latent, "tail_latent_dim", lambda config: 0)
         samples, sampler = drawn(model, "torch", SETTINGS, SAMPLES)
     assert sampler.source.shape.latent_dim == 0
     return samples, sampler
@@ -92,13 +93,12 @@ def test_the_same_samples_in_less_memory(
         pytest.skip("as auto")
     if INTERPRETED and (backend != "triton" or memory == "little"):
         pytest.skip("without the interpreter, and with a GPU")
-    monkeypatch.setattr(latent, "ON_GPU", True)
     monkeypatch.setattr(forecast, "LEAST_ROWS", 1)
     monkeypatch.setattr(groups, "_LEAST_ROOM", 1)
     samples, other = expanded
     options: dict[str, Any] = {"drafts": drafts}
     if memory == "little":  # so that rows leave and come back
-        width = latent.tail_latent_dim(other.source.config, other.source.device)
+        width = latent.tail_latent_dim(other.source.config)
         shape = replace(other.source.shape, latent_dim=width)
         runs, tails = (2, 6) if other.page_tokens == 64 else (5, 8)
         both = runs * shape.token_bytes + (runs + tails) * shape.tail_token_bytes
@@ -109,7 +109,7 @@ def test_the_same_samples_in_less_memory(
         assert sample.token_ids == samples[key].token_ids
         assert sample.token_logprobs == pytest.approx(samples[key].token_logprobs, abs=1e-3)
     shape, stats = sampler.source.shape, sampler.stats
-    assert shape.latent_dim == latent.tail_latent_dim(other.source.config, other.source.device)
+    assert shape.latent_dim == latent.tail_latent_dim(other.source.config)
     assert shape.tail_token_bytes < shape.token_bytes / 2
     assert stats.kv_bytes_peak < other.stats.kv_bytes_peak
     is_captured = backend == "triton" or (backend == "auto" and DEVICE == "cuda")
