@@ -2,4 +2,5 @@
 
 from hydragen_cli.main import run
 
-run()
+if __name__ == "__main__":  # not in a process that one of the commands starts
+    run()

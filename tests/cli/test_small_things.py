@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,6 +34,10 @@ def test_the_package_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "hydragen_cli", "--version"]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, f"hydragen-tree {version('hydragen-tree')}\n")
+
+
+def test_a_process_that_a_command_spawns_is_not_the_command_again() -> None:
+    import_module("hydragen_cli.__main__")  # as multiprocessing does there, by another name
 
 
 def test_a_checkout_that_is_not_installed_has_no_version(
