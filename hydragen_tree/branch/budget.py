@@ -35,14 +35,21 @@ def path_levels(depth: int, max_tokens: int, page_tokens: int) -> int:
 
 
 def padded_rows(rows: int) -> int:
-    """The number of rows of the graph that serves `rows`.
+    """The number of rows of the graph that serves `rows`."""
+    apart = _rows_apart(rows)
+    return -(-rows // apart) * apart
 
-    Few, since each size is captured: powers of two up to 64 rows, which all take as long, then two
-    sizes an octave, and four from 512 rows on, where a step takes longer with every row.
+
+def _rows_apart(rows: int) -> int:
+    """By how many rows the sizes of graphs differ around `rows`.
+
+    Few sizes, since each is captured: powers of two up to 64 rows, which all take as long, then two
+    an octave, and more where a step takes longer with every row: four from 512 rows on, eight from
+    1,024, which are still 128 rows apart, a tile of the products.
     """
     bits = (rows - 1).bit_length()
-    step = 1 << max(3, bits if rows <= 64 else bits - 2 if rows <= 512 else bits - 3)
-    return -(-rows // step) * step
+    octave = 0 if rows <= 64 else 2 if rows <= 512 else 3 if rows <= 1024 else 4
+    return 1 << max(3, bits - octave)
 
 
 def most_queries(rows: int, has_drafts: bool) -> int:
@@ -93,13 +100,13 @@ def batch_rows(source: ModelSource, memory_bytes: int) -> int:
         memory_bytes: of the card, or what a run may use of it.
 
     Returns:
-        A power of two, 1,024 to 16,384: a small model's steps take long enough with those.
+        What a graph has, 1,024 to 16,384: a small model's steps take long enough with those.
     """
     logits = 3 * int(source.config.vocab_size) * source.dtype.itemsize
     shape = source.shape
     row = USUAL_TOKENS * shape.tail_token_bytes + 2 * shape.state_bytes + logits
     fits = int((1 - _KEPT_SHARE) * (memory_bytes - stored_bytes(source) // source.ranks)) // row
-    return min(max(1 << max(fits.bit_length() - 1, 0), _FEWEST_ROWS), _MOST_ROWS)
+    return min(max(fits - fits % _rows_apart(fits), _FEWEST_ROWS), _MOST_ROWS)
 
 
 def state_places(

@@ -15,7 +15,7 @@ Without CUDA the same steps run uncaptured, under Triton's interpreter: so they 
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -168,7 +168,8 @@ class Decoder:
             self._place(choice.graph)
             for _ in range(steps):
                 step()
-        return self._receive(steps + (fresh is not None), choice, started)
+        note = partial(self._graphs.took, choice, steps)
+        return self._receive(steps + (fresh is not None), choice.graph.width, started, note)
 
     @torch.inference_mode()
     def logits(self, rows: int) -> Tensor:
@@ -346,10 +347,21 @@ class Decoder:
         return event
 
     def _receive(
-        self, steps: int, choice: Choice, started: torch.cuda.Event | None
+        self,
+        steps: int,
+        width: int,
+        started: torch.cuda.Event | None,
+        note: Callable[[float], None],
     ) -> Callable[[], Chunk]:
-        """Fetches the ring and the batch; the returned call waits until they are there."""
-        state, width = self.batch.state, choice.graph.width
+        """Fetches the ring and the batch; the returned call waits until they are there.
+
+        Args:
+            steps: lines of the ring.
+            width: queries of a row.
+            started: before the first captured step; None: there was none.
+            note: told the seconds since then.
+        """
+        state = self.batch.state
         parts = [
             self._ring.tokens[:steps],
             self._ring.logprobs[:, :steps],
@@ -372,7 +384,7 @@ class Decoder:
             if done is not None:
                 done.synchronize()
                 if started is not None:
-                    self._graphs.took(choice, started.elapsed_time(done) / 1000.0)
+                    note(started.elapsed_time(done) / 1000.0)
             return Chunk.of([x.numpy() for x in here], width)
 
         return wait

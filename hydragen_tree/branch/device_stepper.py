@@ -40,6 +40,7 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.states import NO_STATE
 from hydragen_tree.settings import SamplingSettings
 
+_CHUNK_S = 0.1  # that a chunk should take: the host does its part in less
 _PARKED_SHARE = 8  # of the rows, one of so many leaves when pages run out
 
 
@@ -199,10 +200,10 @@ class DeviceStepper:
             steps = self._forecast.steps(steps) if openings.may_ride else 0
         rows = min(max(rows, 1), used.size)
         lengths = self._rows.lengths
-        ahead += steps * width
-        longest = min(int(lengths.max(initial=0)) + ahead, self._max_tokens)
+        longest = min(int(lengths.max(initial=0)) + ahead + steps * width, self._max_tokens)
         choice = self._decoder.choose(rows, longest, forks, width)
-        rows = choice.graph.rows
+        steps, rows = _worthwhile(steps, choice.step_s), choice.graph.rows
+        ahead += steps * width
         self._arrange(rows, forks, width)
         # as if each row forked once; who finds too few pages is given enough for a row a sample
         most = used.size if self._lacked_pages else rows
@@ -389,3 +390,12 @@ class DeviceStepper:
         self._pages.drain()
         self._rows.clear()
         self._lacked_pages = False
+
+
+def _worthwhile(steps: int, step_s: float) -> int:
+    """How many of these steps a chunk should have, where each takes so long.
+
+    Rows that have ended are computed until the host has seen it, and others come in their place: so
+    no more than it takes for the device never to wait for the host.
+    """
+    return min(steps, math.ceil(_CHUNK_S / step_s)) if step_s else steps

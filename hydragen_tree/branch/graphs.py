@@ -41,10 +41,12 @@ class Choice:
     Attributes:
         graph: to take.
         tight: made for just this.
+        step_s: seconds of the last step that was timed, of whichever graph; 0.0: of none.
     """
 
     graph: Graph
     tight: Graph
+    step_s: float
 
     @property
     def wasted_share(self) -> float:
@@ -70,6 +72,7 @@ class Graphs:
         self._made: dict[Graph, Callable[[], object]] = {}
         self._capture_s = math.inf  # the fastest so far: the first ones compile kernels too
         self._wasted_s: defaultdict[Graph, float] = defaultdict(float)  # for want of each
+        self._step_s = 0.0  # of the last chunk
 
     def clear(self) -> None:
         """Forgets all graphs: what they read has moved."""
@@ -84,14 +87,15 @@ class Graphs:
         """The graph to take: a tight one, or a larger one that is there."""
         tight = self.tight(rows, longest, forks, width)
         if self._wasted_s[tight] >= self._capture_s:
-            return Choice(tight, tight)
+            return Choice(tight, tight, self._step_s)
         sizes = sorted({g.rows for g in self._made if tight.rows <= g.rows <= _LOOSE * tight.rows})
         fitting = (
             Graph(size, self._splits(size * width, longest), kind, width)
             for size in sizes
             for kind in sorted({forks, True})
         )
-        return Choice(next((graph for graph in fitting if graph in self._made), tight), tight)
+        graph = next((graph for graph in fitting if graph in self._made), tight)
+        return Choice(graph, tight, self._step_s)
 
     def get(self, graph: Graph) -> Callable[[], object]:
         """What runs a graph; captured on first use."""
@@ -101,6 +105,7 @@ class Graphs:
             self._capture_s = min(self._capture_s, time.perf_counter() - started)
         return self._made[graph]
 
-    def took(self, choice: Choice, seconds: float) -> None:
-        """Notes how long a choice's steps took."""
+    def took(self, choice: Choice, steps: int, seconds: float) -> None:
+        """Notes how long a choice's steps took, at least one."""
+        self._step_s = seconds / steps
         self._wasted_s[choice.tight] += seconds * choice.wasted_share

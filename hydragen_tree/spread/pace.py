@@ -10,6 +10,7 @@ earlier run is estimated as it was.
 """
 
 import heapq
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -39,7 +40,9 @@ class DeviceConstants:
         reached: share of both that whole steps reach.
         layer_s: seconds that a layer takes besides.
         logit_s: seconds of a logit in drawing, with top-p.
-        chunk: steps that are captured and launched at a time; 0: the host takes each by itself.
+        chunk: steps that are launched at a time at the most, captured ones; 0: the host takes each
+            by itself.
+        chunk_s: seconds from which on they are fewer.
         sum_s: seconds of one sum over the ranks of a model, but for its bytes.
         sum_bandwidth: bytes of sums a second.
         start_s: seconds from the command to the first token, but for reading weights.
@@ -53,6 +56,7 @@ class DeviceConstants:
     layer_s: float
     logit_s: float
     chunk: int
+    chunk_s: float
     sum_s: float
     sum_bandwidth: float
     start_s: float
@@ -70,6 +74,7 @@ CUDA = DeviceConstants(
     layer_s=50e-6,
     logit_s=7e-12,
     chunk=8,
+    chunk_s=0.1,
     sum_s=5e-6,
     sum_bandwidth=300e9,
     start_s=14.0,
@@ -84,6 +89,7 @@ CPU = DeviceConstants(
     layer_s=1.2e-3,
     logit_s=0.0,  # hidden in the layers' share
     chunk=0,
+    chunk_s=0.0,
     sum_s=0.3e-3,
     sum_bandwidth=4e9,
     start_s=8.0,
@@ -240,12 +246,13 @@ class Pace:
         lengths = _lengths(share.samples, share.max_tokens, self.lengths)
         mean = float(lengths.mean())
         own = share.held, share.prompt, mean / 2
+        full_s = float(self.step_s(self._rows(np.array([share.max_rows])), *own)[0])
+        full_rate = share.max_rows / full_s
         # In the mean a sample ends in the middle of a chunk, and one more is on its way.
-        held = lengths + self.device.chunk * 3 // 2
+        chunk = min(float(self.device.chunk), self.device.chunk_s / full_s)
+        held = lengths + math.ceil(chunk) * 3 // 2
         samples = _samples_by_step(held[-_FOLLOWED:], share.max_rows)
         seconds = self.step_s(self._rows(samples), *own)
-        full = self._rows(np.array([share.max_rows]))
-        full_rate = share.max_rows / float(self.step_s(full, *own)[0])
         before_s = float(held[:-_FOLLOWED].sum()) / full_rate + self.prefill_s(share.prefill)
         is_full = samples == share.max_rows
         last_full = int(np.flatnonzero(is_full)[-1]) if is_full.any() else -1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hydragen_tree.branch.budget import available_bytes, batch_rows
+from hydragen_tree.branch.budget import available_bytes, batch_rows, padded_rows
 from hydragen_tree.model.fingerprint import stored_bytes
 from hydragen_tree.model.loading import find_model
 from hydragen_tree.shape import KVShape
@@ -19,7 +19,7 @@ GIB = 1 << 30
     [
         pytest.param(141 * GIB, 30, 3, 16384, id="135M-H200"),
         pytest.param(24 * GIB, 30, 3, 4096, id="135M-24GiB"),
-        pytest.param(125 * GIB, 32, 8, 2048, id="8B-H200"),
+        pytest.param(125 * GIB, 32, 8, 3584, id="8B-H200"),
         pytest.param(8 * GIB, 32, 8, 1024, id="8B-little"),
         pytest.param(0, 32, 8, 1024, id="none"),
     ],
@@ -27,7 +27,18 @@ GIB = 1 << 30
 def test_rows_that_memory_holds(memory: int, layers: int, kv_heads: int, expected: int) -> None:
     source = find_model("tiny", device="cpu")
     shape = KVShape(layers, 4 * kv_heads, kv_heads, 64 if layers == 30 else 128, 2)
-    assert batch_rows(replace(source, shape=shape), memory) == expected
+    rows = batch_rows(replace(source, shape=shape), memory)
+    assert rows == expected
+    assert padded_rows(rows) == rows
+
+
+def test_a_graph_has_few_rows_too_many() -> None:
+    sizes = {rows: padded_rows(rows) for rows in range(1, 16385)}
+    assert len(set(sizes.values())) < 50
+    assert all(sizes[size] == size for size in sizes.values())
+    assert all(rows <= size < rows + max(8, rows) for rows, size in sizes.items() if rows <= 64)
+    assert all(size <= rows * 5 / 4 for rows, size in sizes.items() if 512 < rows <= 1024)
+    assert all(size <= rows * 9 / 8 for rows, size in sizes.items() if rows > 1024)
 
 
 def test_the_size_of_the_shipped_model() -> None:

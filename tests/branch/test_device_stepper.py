@@ -298,6 +298,36 @@ def test_others_go_on_while_first_tokens_are_drawn(
     assert any(stuck == TOO_MANY_ROWS for *_, stuck in rides) == is_guess_low
 
 
+@pytest.mark.parametrize(("step_s", "most"), [(1e-4, 8), (0.03, 4), (0.2, 1)])
+def test_a_chunk_has_fewer_steps_where_they_take_long(
+    step_s: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps_of: list[int] = []  # of each chunk after the first that was timed
+    timed: list[int] = []
+    launch = Ahead.launch
+
+    def recorded(self: Ahead, choice: Any, steps: int, fresh: Any = None) -> Any:
+        receive = launch(self, choice, steps, fresh)
+        if timed:
+            steps_of.append(steps)
+
+        def wait() -> Any:
+            if steps:
+                timed.append(steps)
+                self.graphs.took(choice, steps, steps * step_s)
+            return receive()
+
+        return wait
+
+    monkeypatch.setattr(Ahead, "launch", recorded)
+    run(
+        **{"prompts": 4, "n": 20, "n_pages": 900, "max_rows": 40, "max_tokens": 22},
+        **{"vocabulary": 30, "together": 1, "p_end": 0.02, "greedy": False, "chunk": 8},
+        **{"pass_tokens": 100, "least_rows": 8, "seed": 1},
+    )
+    assert max(steps_of) == most
+
+
 def test_rows_that_take_no_step_say_nothing_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     steps_of: list[int] = []  # of each chunk
     growths: list[tuple[float, float]] = []  # before and after those with first tokens only
