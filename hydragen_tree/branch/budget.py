@@ -45,10 +45,10 @@ def _rows_apart(rows: int) -> int:
 
     Few sizes, since each is captured: powers of two up to 64 rows, which all take as long, then two
     an octave, and more where a step takes longer with every row: four from 512 rows on, eight from
-    1,024, which are still 128 rows apart, a tile of the products.
+    2,048. Between 1,024 and 4,096 they are 256 rows apart: a step of 128 more took as long as that.
     """
     bits = (rows - 1).bit_length()
-    octave = 0 if rows <= 64 else 2 if rows <= 512 else 3 if rows <= 1024 else 4
+    octave = 0 if rows <= 64 else 2 if rows <= 512 else 3 if rows <= 2048 else 4
     return 1 << max(3, bits - octave)
 
 

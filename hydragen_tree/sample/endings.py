@@ -98,30 +98,29 @@ class Endings:
         elif last in self._stop_tokens[stop_set]:
             reason = "stop"
         shown = tokens[:-1] if reason else tokens
-        if self._stops[stop_set]:
-            cut = self._cut(stop_set, prompt, shown)
-            if cut is not None:
-                return "stop", cut
-        return reason, self._detokenizer.text(prompt, shown)
+        if not self._stops[stop_set]:
+            return reason, self._detokenizer.text(prompt, shown)
+        text, is_cut = self._cut(stop_set, prompt, shown)
+        return "stop" if is_cut else reason, text
 
-    def _cut(self, stop_set: int, prompt: Int32, tokens: Int32) -> str | None:
-        """The text before the first of the stop strings; None if there is none."""
+    def _cut(self, stop_set: int, prompt: Int32, tokens: Int32) -> tuple[str, bool]:
+        """The text before the first of the stop strings, or all of it; whether there is one."""
         if self._bytes is None or self.table is None:
             text = self._detokenizer.text(prompt, tokens)
             found = [at for at in map(text.find, self._texts[stop_set]) if at >= 0]
-            return text[: min(found)] if found else None
+            return text[: min(found)] if found else text, bool(found)
         read = self.table.read[stop_set]
         seen = self._bytes.pieces(tokens, self._bytes.is_open(prompt))
         if read:
             seen = [read.get(t, p) for t, p in zip(tokens.tolist(), seen, strict=True)]
         data = b"".join(seen)
         found = [at for at in map(data.find, self._stops[stop_set]) if at >= 0]
-        if not found:
-            return None
-        left, kept = min(found), b""
+        if read and not found:
+            return self._detokenizer.text(prompt, tokens), False
+        left, kept = min(found, default=len(data)), b""
         if not read:
-            return data[:left].decode("utf-8", "replace")
+            return data[:left].decode("utf-8", "replace"), bool(found)
         for token, piece in zip(tokens.tolist(), seen, strict=True):
             kept += b"" if token in read else piece[:left]
             left = max(0, left - len(piece))
-        return kept.decode("utf-8", "replace")
+        return kept.decode("utf-8", "replace"), True

@@ -2,9 +2,9 @@
 
 To find one takes some 100 us of a core, as long as a GPU may take to draw the answer. Workers are
 plain processes that import no more than `solution`, not multiprocessing's, which would run the
-user's script again. They are given what comes at once in a round of the loop, so that every sample
-is whole, and written, before the next round begins. A worker that is lost costs nothing but time:
-its part is done here, as all is from then on.
+user's script again. They are given what comes at once in a round of the loop, portion by portion,
+so that every sample is whole, and written, before the next round begins. A worker that is lost
+costs nothing but time: its part is done here, as all is from then on.
 """
 
 import os
@@ -13,11 +13,14 @@ import signal
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from hydragen_tree.sample.solution import extract_solution
+
+T = TypeVar("T")
 
 _MOST_WORKERS = 8
 _FEWEST_CORES = 4  # the loop and the rest of the machine want some as well
@@ -58,6 +61,7 @@ class Programs:
     def __init__(self, n_workers: int = 0) -> None:
         self._known: OrderedDict[Answer, str] = OrderedDict()
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._is_asked = False  # they have been sent what nobody has fetched yet
         try:
             for _ in range(n_workers):
                 self._workers.append(_start())
@@ -69,16 +73,28 @@ class Programs:
         """Processes that help."""
         return len(self._workers)
 
-    def find(self, answers: Sequence[Answer]) -> list[str]:
-        """The program in each answer, in their order."""
+    def ask(self, answers: Sequence[Answer]) -> Callable[[], list[str]]:
+        """Has the workers look for the program in each answer.
+
+        Returns:
+            What waits for the programs, in the answers' order: to be called before more is asked.
+        """
+        if self._is_asked:  # what they still say would answer another question
+            self.close()
         new = [answer for answer in dict.fromkeys(answers) if answer not in self._known]
-        programs = self._ask(new) if self._workers and len(new) >= _MANY else None
-        if programs is None:
-            programs = [answer.program for answer in new]
-        self._known.update(zip(new, programs, strict=True))
-        found = [self._known[answer] for answer in answers]
-        while len(self._known) > _KEPT:
-            self._known.popitem(last=False)
+        if self._workers and len(new) >= _MANY:
+            self._is_asked = self._talk(partial(self._send, new)) is not None
+
+        def found() -> list[str]:
+            programs = self._talk(self._receive) if self._is_asked else None
+            if programs is None:
+                programs = [answer.program for answer in new]
+            self._known.update(zip(new, programs, strict=True))
+            ordered = [self._known[answer] for answer in answers]
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+            return ordered
+
         return found
 
     def close(self) -> None:
@@ -86,7 +102,7 @@ class Programs:
         for worker in self._workers:
             worker.kill()
             worker.communicate()
-        self._workers = []
+        self._workers, self._is_asked = [], False
 
     def __enter__(self) -> "Programs":
         return self
@@ -99,33 +115,42 @@ class Programs:
     ) -> None:
         self.close()
 
-    def _ask(self, answers: Sequence[Answer]) -> list[str] | None:
-        """The workers' programs, a run of the answers each; None if one of them is lost."""
+    def _send(self, answers: Sequence[Answer]) -> bool:
+        """Gives each worker a run of the answers."""
         share = -(-len(answers) // len(self._workers))
+        for number, worker in enumerate(self._workers):
+            assert worker.stdin is not None
+            pickle.dump(answers[number * share : (number + 1) * share], worker.stdin)
+            worker.stdin.flush()
+        return True
+
+    def _receive(self) -> list[str]:
+        """Their programs."""
         programs: list[str] = []
+        for worker in self._workers:
+            assert worker.stdout is not None
+            programs += pickle.load(worker.stdout)
+        self._is_asked = False
+        return programs
+
+    def _talk(self, talk: Callable[[], T]) -> T | None:
+        """What it says; None where a worker is lost: then all end."""
         try:
-            for number, worker in enumerate(self._workers):
-                assert worker.stdin is not None
-                pickle.dump(answers[number * share : (number + 1) * share], worker.stdin)
-                worker.stdin.flush()
-            for worker in self._workers:
-                assert worker.stdout is not None
-                programs += pickle.load(worker.stdout)
+            return talk()
         except (OSError, EOFError, pickle.UnpicklingError):
             self.close()
             return None
         except BaseException:  # interrupted: what they still say would answer another question
             self.close()
             raise
-        return programs
 
 
 class NoPrograms(Programs):
     """Finds none: for a rank whose samples nobody reads."""
 
-    def find(self, answers: Sequence[Answer]) -> list[str]:
+    def ask(self, answers: Sequence[Answer]) -> Callable[[], list[str]]:
         """Nothing for each answer."""
-        return [""] * len(answers)
+        return lambda: [""] * len(answers)
 
 
 def workers_for(device: str, n_samples: int) -> int:

@@ -1,7 +1,7 @@
 """What is known of every sample of a run: its random numbers, its probabilities, how it ended."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from hydragen_tree.sample.text import Detokenizer
 from hydragen_tree.sample.thought_tokens import ThoughtTokens
 from hydragen_tree.sample.thoughts import split_reasoning
 from hydragen_tree.settings import SamplingSettings
+
+_PORTION = 512  # rows' samples whose programs are looked for at a time
 
 
 @dataclass(slots=True)
@@ -255,16 +257,28 @@ class SampleRecords:
         return self._stop_set[prompt]
 
     def finished(self, all_ended: Sequence[Ended]) -> Iterator[Sample]:
-        """One record for each of the samples that have ended."""
-        endings = [self._ending(int(ended.samples[0]), ended.tokens) for ended in all_ended]
-        answers = [
-            self._answer(number, text)
-            for ended, (_, text) in zip(all_ended, endings, strict=True)
-            for number in ended.samples.tolist()
-        ]
-        programs = iter(self._programs.find(answers))
-        for ended, (reason, text) in zip(all_ended, endings, strict=True):
-            yield from self._records(ended, reason or "length", text, programs)
+        """One record for each of the samples that have ended.
+
+        In portions: programs of one are looked for by other processes, if there are any, while
+        texts of the next and records of the last are made here.
+        """
+        before: list[tuple[Ended, FinishReason | None, str]] = []
+        found: Callable[[], list[str]] = list
+        for first in range(0, len(all_ended) + _PORTION, _PORTION):  # the last one is empty
+            texts = [
+                (ended, *self._ending(int(ended.samples[0]), ended.tokens))
+                for ended in all_ended[first : first + _PORTION]
+            ]
+            programs = iter(found())
+            answers = [
+                self._answer(number, text)
+                for ended, _, text in texts
+                for number in ended.samples.tolist()
+            ]
+            found = self._programs.ask(answers)
+            for ended, reason, text in before:
+                yield from self._records(ended, reason or "length", text, programs)
+            before = texts
 
     def _answer(self, sample: int, text: str) -> Answer:
         prompt = self._prompts[self.prompt[sample]]

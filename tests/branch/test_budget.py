@@ -37,8 +37,8 @@ def test_a_graph_has_few_rows_too_many() -> None:
     assert len(set(sizes.values())) < 50
     assert all(sizes[size] == size for size in sizes.values())
     assert all(rows <= size < rows + max(8, rows) for rows, size in sizes.items() if rows <= 64)
-    assert all(size <= rows * 5 / 4 for rows, size in sizes.items() if 512 < rows <= 1024)
-    assert all(size <= rows * 9 / 8 for rows, size in sizes.items() if rows > 1024)
+    assert all(size <= rows * 5 / 4 for rows, size in sizes.items() if 512 < rows <= 2048)
+    assert all(size <= rows * 9 / 8 for rows, size in sizes.items() if rows > 2048)
 
 
 def test_the_size_of_the_shipped_model() -> None:

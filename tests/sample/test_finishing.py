@@ -26,9 +26,9 @@ FOUND = [answer.program for answer in ANSWERS]
 def test_programs_come_in_order(n_workers: int) -> None:
     with Programs(n_workers) as programs:
         assert programs.n_workers == n_workers
-        assert programs.find([*ANSWERS, *reversed(ANSWERS)]) == [*FOUND, *reversed(FOUND)]
-        assert programs.find(ANSWERS[:3]) == FOUND[:3]
-        assert programs.find([]) == []
+        assert programs.ask([*ANSWERS, *reversed(ANSWERS)])() == [*FOUND, *reversed(FOUND)]
+        assert programs.ask(ANSWERS[:3])() == FOUND[:3]
+        assert programs.ask([])() == []
     assert programs.n_workers == 0
 
 
@@ -36,15 +36,21 @@ def test_more_answers_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(finishing, "_KEPT", 10)
     with Programs(2) as programs:
         for _ in range(2):
-            assert programs.find(ANSWERS) == FOUND
+            assert programs.ask(ANSWERS)() == FOUND
+
+
+def test_what_nobody_fetched_answers_no_other_question() -> None:
+    with Programs(2) as programs:
+        programs.ask(ANSWERS)
+        assert programs.ask(ANSWERS[::-1])() == FOUND[::-1]
 
 
 def test_a_lost_worker_costs_nothing(children: list[int]) -> None:
     with Programs(2) as programs:
         os.kill(children_of(os.getpid(), children)[-1], signal.SIGKILL)
-        assert programs.find(ANSWERS) == FOUND
+        assert programs.ask(ANSWERS)() == FOUND
         assert programs.n_workers == 0
-        assert programs.find(ANSWERS[::-1]) == FOUND[::-1]
+        assert programs.ask(ANSWERS[::-1])() == FOUND[::-1]
     assert children_of(os.getpid(), children) == []
 
 
@@ -57,7 +63,7 @@ def test_an_interrupt_ends_the_workers(
     with Programs(2) as programs:
         monkeypatch.setattr(pickle, "load", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            programs.find(ANSWERS)
+            programs.ask(ANSWERS)()
         assert children_of(os.getpid(), children) == []
 
 

@@ -13,6 +13,7 @@ from hydragen_tree.branch.drawing import filtered, stream_key
 from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.errors import CapacityError, InputError
 from hydragen_tree.prompt.prompts import Prompt
+from hydragen_tree.sample import records
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
@@ -105,6 +106,15 @@ def test_done_samples_are_not_drawn_again(
     for sample in rest:
         assert sample.sample_index not in done.get(sample.task_id, ())
         assert sample.token_ids == samples[sample.task_id, sample.sample_index].token_ids
+
+
+def test_many_that_end_together_are_finished_in_portions(
+    random_model: Path, samples: dict[tuple[str, int], Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_PORTION", 2)
+    found = run(random_model, 24)
+    assert found == samples
+    assert list(found) == list(samples)
 
 
 def test_greedy_is_one_row_a_prompt(random_model: Path) -> None:
