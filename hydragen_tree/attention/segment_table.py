@@ -9,7 +9,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.items import Item, table_of_columns
 
 _FIELDS = (
-    *("parent", "depth", "n_tokens", "slot", "n_computed", "state", "is_tail", "order"),
+    *("parent", "depth", "n_tokens", "slot", "n_computed", "state", "is_tail", "lead", "order"),
     *("windowed_slot", "n_dropped"),
 )
 
@@ -33,6 +33,8 @@ class SegmentTable:
             one: where its first token would be.
         n_dropped: `[capacity]` int32, tokens from the first on that are not kept there any more.
         is_tail: `[capacity]` bool, a frozen tail.
+        lead: `[capacity]` int32, of a frozen tail: tokens that it begins with and the segment above
+            ends with, both. Who hangs from the tail meets them there.
         order: `[capacity]` int64, of segments of prompts: numbers that grow in depth-first order.
     """
 
@@ -47,6 +49,7 @@ class SegmentTable:
         self.windowed_slot = np.full(parent.size, -1, np.int64)
         self.n_dropped = np.zeros(parent.size, np.int32)
         self.is_tail = np.zeros(parent.size, np.bool_)
+        self.lead = np.zeros(parent.size, np.int32)
         self.order = np.arange(parent.size)
         self._below: list[set[int]] = [set() for _ in range(parent.size)]  # next to each
         for segment, above in enumerate(parent.tolist()):
@@ -54,11 +57,19 @@ class SegmentTable:
                 self._below[above].add(segment)
         self._unused: list[int] = []  # numbers of those that were removed
 
-    def add(self, parent: int, n_tokens: int, *slots: int) -> int:
-        """Appends a frozen tail below `parent`, computed; returns its number."""
+    def add(self, parent: int, n_tokens: int, *slots: int, lead: int = 0) -> int:
+        """Appends a frozen tail below `parent`, computed; returns its number.
+
+        Args:
+            parent: what it hangs from.
+            n_tokens: `lead` included.
+            slots: the first in each arena.
+            lead: see there.
+        """
         index = self.add_prompt(parent, n_tokens)
         self.put(index, *slots)
-        self.n_computed[index], self.is_tail[index] = n_tokens, True
+        self.n_computed[index] = n_tokens
+        self.is_tail[index], self.lead[index] = True, lead
         return index
 
     def put(self, segment: int, slot: int, windowed_slot: int = -1) -> None:
@@ -71,6 +82,11 @@ class SegmentTable:
         whole = self.slot[segments], np.zeros_like(gone)
         return [whole, (self.windowed_slot[segments] + gone, gone)]
 
+    def stops(self, segment: int) -> list[int]:
+        """One past the last slot of a segment, in each arena."""
+        n_tokens = self.n_tokens[segment]
+        return [int(slot[segment] + n_tokens) for slot in (self.slot, self.windowed_slot)]
+
     def add_prompt(self, parent: int, n_tokens: int) -> int:
         """Appends a segment of a prompt below `parent`, -1 for a root; returns its number."""
         index = self._unused.pop() if self._unused else self._number()
@@ -81,7 +97,7 @@ class SegmentTable:
         self.n_tokens[index], self.n_computed[index] = n_tokens, 0
         self.slot[index] = self.state[index] = self.windowed_slot[index] = -1
         self.n_dropped[index] = 0
-        self.is_tail[index], self.order[index] = False, index
+        self.is_tail[index], self.lead[index], self.order[index] = False, 0, index
         return index
 
     def _number(self) -> int:
@@ -181,14 +197,14 @@ class SegmentTable:
             counts: likewise.
             arenas: how many there are.
         """
-        owners, first, stop = self._met(segments, counts)
+        owners, first, stop, cut = self._met(segments, counts)
         items = []
         for slot, gone in self.begins(owners)[:arenas]:
             columns = Item(
                 query_start=first,
                 query_count=stop - first,
                 slot_start=slot,
-                slot_count=self.n_tokens[owners] - gone,
+                slot_count=self.n_tokens[owners] - gone - cut,
                 causal=np.zeros_like(first),
                 level=self.depth[owners],
                 gap=gone,
@@ -197,13 +213,13 @@ class SegmentTable:
         return items
 
     def _met(self, segments: Int32, counts: Int32) -> NDArray[np.int64]:
-        """`[3, items]`: segments, and the first of the queries below them and one past the last."""
+        """`[4, items]`: runs of queries, and of the segments that they meet, see below."""
         runs = _runs(segments, counts)
         depths = self.depth[runs[:, _OWNER]]
         deepest_first = np.argsort(-depths, kind="stable")
         levels = range(int(depths.max(initial=-1)), -1, -1)
         bounds = np.searchsorted(-depths[deepest_first], -np.arange(levels.start, -2, -1))
-        found = [np.empty((0, 3), np.int64)]
+        found = [np.empty((0, 4), np.int64)]
         below = found[0]  # runs of the level under way, which have come up from deeper ones
         for depth, start, stop in zip(levels, bounds[:-1], bounds[1:], strict=True):
             if start < stop:
@@ -213,26 +229,30 @@ class SegmentTable:
             found.append(below)
             if depth:
                 below = below.copy()
+                below[:, _CUT] = self.lead[below[:, _OWNER]]
                 below[:, _OWNER] = self.parent[below[:, _OWNER]]
         return np.concatenate(found[::-1]).T
 
 
-_OWNER, _FIRST, _STOP = range(3)  # columns of runs: a segment, and the queries that hang from it
+# columns of runs: a segment, the queries that hang from it, and tokens at its end that they meet
+# in a frozen tail below
+_OWNER, _FIRST, _STOP, _CUT = range(4)
 
 
 def _runs(segments: Int32, counts: Int32) -> NDArray[np.int64]:
-    """`[groups, 3]`: the queries of each group that hangs from a segment."""
+    """`[groups, 4]`: the queries of each group that hangs from a segment."""
     stops = np.cumsum(counts, dtype=np.int64)
-    runs = np.stack([segments.astype(np.int64), stops - counts, stops], axis=1)
+    runs = np.stack([segments, stops - counts, stops, np.zeros_like(stops)], axis=1)
     return _joined(runs[segments >= 0])
 
 
 def _joined(runs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Makes one run of neighbours below the same segment; runs are in the order of queries."""
+    """Makes one run of neighbours that meet the same of a segment; runs are in queries' order."""
     if len(runs) < 2:
         return runs
     before, after = runs[:-1], runs[1:]
-    parted = (before[:, _OWNER] != after[:, _OWNER]) | (before[:, _STOP] != after[:, _FIRST])
+    parted = (before[:, [_OWNER, _CUT]] != after[:, [_OWNER, _CUT]]).any(1)
+    parted |= before[:, _STOP] != after[:, _FIRST]
     last = np.append(parted, True)
     joined = runs[np.roll(last, 1)]  # the first of each
     joined[:, _STOP] = runs[last, _STOP]

@@ -25,8 +25,9 @@ SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can b
 WIDTHS = (1, 2, 4, 8)  # queries of a row in a step: its last token, and drafts
 MOST_QUERIES = 512  # of a step whose rows take drafts along
 
-# Frozen tails one below the other; each costs every row below one more partial.
-FROZEN_LEVELS = 16
+# Frozen tails one below the other; each costs every row below one more partial, for which a
+# device keeps room.
+FROZEN_LEVELS, DEVICE_FROZEN_LEVELS = 16, 4
 
 
 def path_levels(depth: int, max_tokens: int, page_tokens: int) -> int:

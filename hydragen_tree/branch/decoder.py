@@ -62,7 +62,7 @@ class Decoder:
         stops: `[states, vocabulary]` int16 or int32, what each token does to each state of the stop
             strings; negative: it ends its sample.
         max_rows: rows, and samples, of the batch at the most.
-        max_levels: segments on a row's path at the most; tails are not frozen on a device.
+        max_levels: segments on a row's path at the most, frozen tails included.
         has_drafts: steps may take drafts along, and a table learns what has followed what.
 
     Attributes:

@@ -6,6 +6,7 @@ many rows there are by now, so that the host can order them while steps are stil
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +42,52 @@ class NewRows:
     rows: NDArray[np.int64]
     keys: NDArray[np.uint64]
     states: Int32
+
+
+class Frozen(NamedTuple):
+    """Beginnings of tails that have become segments, `[frozen]` each; none is above another.
+
+    Attributes:
+        last: int32, ascending: the last page of each.
+        pages: int64, how many each has.
+        groups: int64, the group of those that hang from it.
+    """
+
+    last: Tensor
+    pages: Tensor
+    groups: Tensor
+
+    @classmethod
+    def of(cls, frozen: list[tuple[int, int, int]]) -> "Frozen":
+        """Those given one by one."""
+        last, pages, groups = torch.tensor(sorted(frozen)).T
+        return cls(last.int().contiguous(), pages.contiguous(), groups.contiguous())
+
+
+def hung_below(
+    rows: Tensor, pages: Tensor, frozen: Frozen, page_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Rows, and their pages, with segments above them in the place of their tails' beginnings.
+
+    Args:
+        rows: `[fields, rows]` int64, as `RowState` names them.
+        pages: `[rows, max_pages]` int32, -1 where there is none.
+        frozen: the segments; rows that name the last page of one hang from it.
+        page_tokens: tokens of a page.
+    """
+    named, column = RowState(*rows), torch.arange(pages.shape[1], device=pages.device)
+    which = torch.searchsorted(frozen.last, pages).clamp(max=len(frozen.last) - 1)
+    is_last = (frozen.last[which] == pages) & (named.stops >= 0)[:, None]
+    count = torch.where(is_last, frozen.pages[which], 0).amax(1)
+    group = torch.where(is_last, frozen.groups[which], 0).amax(1)
+    named = named._replace(
+        lengths=named.lengths - count * page_tokens,
+        groups=torch.where(count > 0, group, named.groups),
+    )
+    source = column + count[:, None]
+    is_there = source < pages.shape[1]
+    left = pages.gather(1, source.clamp(max=pages.shape[1] - 1))
+    return torch.stack(named), torch.where(is_there, left, -1)
 
 
 def row_fields(rows: Sequence[RowState[int]]) -> NDArray[np.int64]:
@@ -129,6 +176,17 @@ class DeviceBatch:
         self.groups.rank[: rank.size].copy_(self._sent(rank))
         self.groups.room.zero_()
         self.groups.room[: room.size].copy_(self._sent(room))
+
+    def freeze(self, frozen: Frozen, page_tokens: int) -> None:
+        """Hangs rows below segments that were made of their tails' beginnings.
+
+        They have no rank before `set_groups` and `rearrange` have followed.
+        """
+        device = self.state.rows.device
+        there = Frozen(*(to_device(part.numpy(), device) for part in frozen))
+        rows, pages = hung_below(self.state.rows, self.state.pages, there, page_tokens)
+        self.state.rows.copy_(rows)
+        self.state.pages.copy_(pages)
 
     def rearrange(self, new: NewRows, left: NDArray[np.int64]) -> None:
         """Drops dead rows, lets rows in, and puts all in the order of their groups' ranks.

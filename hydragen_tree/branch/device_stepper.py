@@ -28,6 +28,7 @@ from hydragen_tree.branch.chunk import Chunk
 from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Decoder
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.device_books import RowBook, SlotBook, together
+from hydragen_tree.branch.device_freezing import DeviceFreezing
 from hydragen_tree.branch.draft_table import contexts_of
 from hydragen_tree.branch.draft_widths import DraftWidths
 from hydragen_tree.branch.drawing import check_logprobs
@@ -40,7 +41,6 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.states import NO_STATE
 from hydragen_tree.settings import SamplingSettings
 
-_CHUNK_S = 0.1  # that a chunk should take: the host does its part in less
 _PARKED_SHARE = 8  # of the rows, one of so many leaves when pages run out
 
 
@@ -54,6 +54,7 @@ class DeviceStepper:
         settings: how to draw.
         ends: decides when samples end, by the table that the decoder has.
         widths: chooses how many drafts steps take along; None: none ever.
+        freezing: makes segments of tails that are shared; None: nobody does.
     """
 
     is_ahead = True
@@ -66,11 +67,12 @@ class DeviceStepper:
         settings: SamplingSettings,
         ends: Ends,
         widths: DraftWidths | None = None,
+        freezing: DeviceFreezing | None = None,
     ) -> None:
         decoder.batch.clear()
         if decoder.drafts is not None:
             decoder.drafts.clear()
-        self._widths = widths
+        self._widths, self._freezing = widths, freezing
         self._decoder, self._cache, self._ends = decoder, cache, ends
         self._greedy = settings.temperature == 0.0
         self._max_tokens = settings.max_tokens
@@ -202,7 +204,7 @@ class DeviceStepper:
         lengths = self._rows.lengths
         longest = min(int(lengths.max(initial=0)) + ahead + steps * width, self._max_tokens)
         choice = self._decoder.choose(rows, longest, forks, width)
-        steps, rows = _worthwhile(steps, choice.step_s), choice.graph.rows
+        steps, rows = choice.worthwhile(steps), choice.graph.rows
         ahead += steps * width
         self._arrange(rows, forks, width)
         # as if each row forked once; who finds too few pages is given enough for a row a sample
@@ -340,6 +342,8 @@ class DeviceStepper:
 
     def _follow_rows(self, flight: Flight, chunk: Chunk, slots: NDArray[np.int64]) -> None:
         """Notes where rows stood after a chunk, and takes back the pages of those that are gone."""
+        if self._freezing is not None:
+            chunk = self._freezing.follow(chunk, flight.number, self._launched, self._groups)
         alive = np.flatnonzero(chunk.row("stops") >= 0)
         groups = chunk.row("groups")
         self._groups.seen(slots, groups[chunk.sample_rows[slots]], groups[alive], flight.number)
@@ -390,12 +394,3 @@ class DeviceStepper:
         self._pages.drain()
         self._rows.clear()
         self._lacked_pages = False
-
-
-def _worthwhile(steps: int, step_s: float) -> int:
-    """How many of these steps a chunk should have, where each takes so long.
-
-    Rows that have ended are computed until the host has seen it, and others come in their place: so
-    no more than it takes for the device never to wait for the host.
-    """
-    return min(steps, math.ceil(_CHUNK_S / step_s)) if step_s else steps

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from hydragen_tree.branch.budget import padded_rows
 
 _LOOSE = 4  # most rows of a graph for one row that is wanted
+_CHUNK_S = 0.1  # of steps that are launched at a time: the host does its part in less
 _FORK_SHARE = 0.1  # of a step, what looking for forks costs where there can be none
 
 
@@ -53,6 +54,14 @@ class Choice:
         """The part of a step that a tight graph would save, roughly."""
         more = self.graph.forks and not self.tight.forks
         return 1.0 - (1.0 - _FORK_SHARE * more) * self.tight.rows / self.graph.rows
+
+    def worthwhile(self, steps: int) -> int:
+        """How many of so many steps should be launched at a time.
+
+        Rows that have ended are computed until the host has seen it, and others come in their
+        place: so no more than it takes for the device never to wait for the host.
+        """
+        return min(steps, math.ceil(_CHUNK_S / self.step_s)) if self.step_s else steps
 
 
 class Graphs:

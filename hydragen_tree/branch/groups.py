@@ -48,20 +48,25 @@ class RowGroups:
 
     def hang(self, slots: NDArray[np.int64], segment: int, chunk: int) -> None:
         """Samples come that hang from a segment; they are there from a chunk on."""
+        self._of_slot[slots] = self.open(segment, chunk)
+
+    def open(self, segment: int, chunk: int) -> int:
+        """The group of a segment below which rows come, all of which are there from a chunk on."""
         known = np.flatnonzero(self._segment == segment)
         group = int(known[0]) if known.size else int(np.flatnonzero(self._segment < 0)[0])
         self._segment[group] = segment
         self._since[group] = chunk
         self._rows[group], self._room[group] = -1, 0  # more rows than before, or the first
-        self._of_slot[slots] = group
+        return group
 
     def number(self, slot: int) -> int:
         """The group of a sample."""
         return int(self._of_slot[slot])
 
-    def segments_of(self, groups: Int32) -> Int32:
+    def segments_of(self, groups: NDArray[np.integer]) -> Int32:
         """The segments of groups, `[rows]` each."""
-        return self._segment[groups].astype(np.int32)
+        segments: Int32 = self._segment[groups].astype(np.int32)
+        return segments
 
     def segments(self, is_used: NDArray[np.bool_]) -> Int32:
         """The segments that samples in use hang from."""

@@ -114,13 +114,25 @@ class Residency:
                 return
         raise CapacityError("a path that fits into the cache found no room in it")
 
-    def freeze(self, segment: int, pages: Int32, n_tokens: int) -> int | None:
-        """Copies a tail into a new segment below `segment`; None if no run is free for it."""
-        found = self._cache.take_run(n_tokens)
+    def freeze(self, segment: int, pages: Int32, n_tokens: int, lead: int = 0) -> int | None:
+        """Copies a tail into a new segment below `segment`.
+
+        Args:
+            segment: what it hangs from.
+            pages: of the tail.
+            n_tokens: of the tail, so many from its first on.
+            lead: tokens at the end of `segment` that are copied in front of it; none of them may
+                have been dropped.
+
+        Returns:
+            The new segment; None if no run is free for it.
+        """
+        found = self._cache.take_run(lead + n_tokens)
         if found is None:
             return None
-        self._cache.copy_to_run(pages, n_tokens, found)
-        return self.table.add(segment, n_tokens, *found)
+        leads = [np.arange(stop - lead, stop) for stop in self.table.stops(segment)]
+        self._cache.copy_to_run(leads, pages, n_tokens, found)
+        return self.table.add(segment, lead + n_tokens, *found, lead=lead)
 
     def evict(self, segment: int) -> None:
         """Gives up a segment's slots, and the state at its end."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.inputs import movable
+from hydragen_kernels.inputs import movable, to_device
 from hydragen_kernels.reference import narrow
 from hydragen_tree.model.reserving import zeros
 from hydragen_tree.shape import KVShape
@@ -159,20 +159,24 @@ class Arena:
             paged = layer.unflatten(1, (-1, self._page_tokens))
             paged[:, at[1]] = paged[:, at[0]]
 
-    def copy_to_run(self, pages: Int32, n_tokens: int, slot: int) -> None:
-        """Copies the first `n_tokens` tokens of a tail into a run that starts at `slot`."""
-        offsets, size = np.arange(n_tokens), self._page_tokens
-        source = pages[offsets // size].astype(np.int64) * size + offsets % size
+    def slots_of(self, pages: Int32, n_tokens: int) -> NDArray[np.int64]:
+        """`[n_tokens]` where the first tokens of a tail are."""
+        page, offset = np.divmod(np.arange(n_tokens), self._page_tokens)
+        slots: NDArray[np.int64] = pages[page].astype(np.int64) * self._page_tokens + offset
+        return slots
+
+    def copy_to_run(self, source: NDArray[np.int64], slot: int) -> None:
+        """Copies the tokens at `source` into a run that starts at `slot`."""
         if self._fused:
-            self._copy(source, slot + offsets)
+            self._copy(source, slot + np.arange(source.size))
             return
         at = torch.from_numpy(source).to(self.keys.device)
         for layer in (*movable(self.keys), *movable(self.values)):
-            layer[:, slot : slot + n_tokens] = layer[:, at]
+            layer[:, slot : slot + source.size] = layer[:, at]
 
     def _copy(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
         """Copies tokens from slots to others, in one launch."""
         from hydragen_kernels.copy import copy_tokens
 
-        at = torch.from_numpy(np.stack([source, target]).astype(np.int32)).to(self.keys.device)
+        at = to_device(np.stack([source, target]).astype(np.int32), self.keys.device)
         copy_tokens(*self.of_tails, *at)

@@ -162,7 +162,16 @@ class KVCache:
         for arena in self.arenas:
             arena.copy_pages(source, target, used)
 
-    def copy_to_run(self, pages: Int32, n_tokens: int, slots: list[int]) -> None:
-        """Copies the first `n_tokens` tokens of a tail into runs that `take_run` took."""
-        for arena, slot in zip(self.arenas, slots, strict=True):
-            arena.copy_to_run(pages, n_tokens, slot)
+    def copy_to_run(
+        self, leads: list[NDArray[np.int64]], pages: Int32, n_tokens: int, slots: list[int]
+    ) -> None:
+        """Copies tokens into runs that `take_run` took.
+
+        Args:
+            leads: slots of those that come first, in each arena.
+            pages: of a tail, which follows.
+            n_tokens: of the tail, from its first on.
+            slots: where the runs begin.
+        """
+        for arena, lead, slot in zip(self.arenas, leads, slots, strict=False):
+            arena.copy_to_run(np.concatenate([lead, arena.slots_of(pages, n_tokens)]), slot)

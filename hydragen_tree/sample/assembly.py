@@ -98,13 +98,18 @@ def assemble(
         rest = freezing, settings, max_rows, records, drafting
         stepper = HostStepper(batch, model, cache, table, *rest)
     else:
-        from hydragen_tree.branch.device_stepper import DeviceStepper  # imports Triton
+        from hydragen_tree.branch import device_freezing  # these import Triton
+        from hydragen_tree.branch.device_stepper import DeviceStepper
         from hydragen_tree.branch.draft_widths import DraftWidths as Widths
 
         if drafts and decoder.drafts is not None:
             texts = problems, residency.trie.leaf_tokens
             widths = Widths(*texts, free, decoder.samples, decoder.drafts)
-        stepper = DeviceStepper(decoder, cache, table, settings, records, widths)
+        shared: device_freezing.DeviceFreezing | None = None
+        if device_freezing.FREEZES and cache.latents is None:
+            sizes = cost, shape, settings.max_tokens, key_group
+            shared = device_freezing.DeviceFreezing(decoder.batch, residency, cache, *sizes)
+        stepper = DeviceStepper(decoder, cache, table, settings, records, widths, shared)
     admission = Admission(
         roots(trie, records) if waiting is None else waiting,
         stepper,

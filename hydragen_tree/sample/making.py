@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hydragen_tree.branch.arena import deepest, make_arena
-from hydragen_tree.branch.budget import kv_budget_bytes, path_levels
+from hydragen_tree.branch.budget import DEVICE_FROZEN_LEVELS, kv_budget_bytes, path_levels
 from hydragen_tree.branch.live_trie import ALL_KNOWN, Sharing
 from hydragen_tree.branch.long_prompts import LongSegments
 from hydragen_tree.model.adapter import TreeModel
@@ -142,10 +142,12 @@ def _decoder(
     stops = records.stop_table if _captures(means, records) and not lacks_places else None
     if stops is None:
         return None
-    from hydragen_tree.branch.decoder import Decoder  # imports Triton
+    from hydragen_tree.branch import device_freezing  # these import Triton
+    from hydragen_tree.branch.decoder import Decoder
 
     heads = replace(source.heads, is_ordered=means.backend == "ordered")
-    sizes = records.settings, stops, states.most_rows(rows), depth
+    levels = depth + DEVICE_FROZEN_LEVELS * device_freezing.FREEZES
+    sizes = records.settings, stops, states.most_rows(rows), levels
     return Decoder(means.model, cache, heads, *sizes, has_drafts=_has_drafts(means, records))
 
 

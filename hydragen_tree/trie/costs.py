@@ -3,11 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from platformdirs import user_config_path
 
 from hydragen_tree.errors import InputError
+
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +29,11 @@ class CostModel:
     bandwidth: float
     item_s: float
 
-    def saved_s(self, n_tokens: int, branches: int, token_bytes: int) -> float:
+    def saved_s(self, n_tokens: Number, branches: Number, token_bytes: int) -> Number:
         """Seconds a layer and step saved by reading `n_tokens` once, not `branches` times."""
         return (branches - 1) * n_tokens * token_bytes / self.bandwidth
 
-    def spent_s(self, rows: int, merge_bytes: int) -> float:
+    def spent_s(self, rows: Number, merge_bytes: int) -> Number:
         """Seconds a layer and step spent on one more partial of `rows` rows."""
         return rows * merge_bytes / self.bandwidth + self.item_s
 

@@ -60,7 +60,8 @@ def test_the_arena_rounds_what_is_written_and_moves_it_unchanged() -> None:
     cache.copy_pages(*np.array([[4, 5], [9, 8], [4, 4]], np.int32))
     assert torch.equal(cache.keys[1, :, 36:40].float(), stored[:, :4])
     assert torch.equal(cache.keys[1, :, 32:36].float(), stored[:, 4:8])
-    cache.copy_to_run(np.array([4, 5, 6], np.int32), 10, [0])
+    nothing = np.empty(0, np.int64)
+    cache.copy_to_run([nothing], np.array([4, 5, 6], np.int32), 10, [0])
     assert torch.equal(cache.keys[1, :, :10].float(), stored)
 
 

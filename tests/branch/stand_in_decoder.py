@@ -33,6 +33,7 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.states import States
 
 PAGE, RING_STEPS = 4, 9
+PROMPT = -(1 << 20)  # places of prompts' tokens count from here, of drawn ones from 0
 STATE_WORDS = 4
 
 
@@ -138,6 +139,10 @@ class Memory(Prefill):
             assert self._table.slot[segment] >= 0
             assert self._table.n_computed[segment] == start
             self._table.n_computed[segment] = stop
+            first, place = int(self._table.slot[segment]), self.trie.segments[segment].start
+            tokens = self.trie.segments[segment].tokens[start:stop].tolist()
+            for offset, token in enumerate(tokens, start):
+                self.slots[first + offset] = PROMPT + place + offset, token
             if stop < self._table.n_tokens[segment]:
                 continue
             if self.states.is_kept:
@@ -162,11 +167,15 @@ class Memory(Prefill):
                 assert held.tolist() == state_after(segment, []), "not the prompt's state"
                 held.copy_(torch.tensor(state_after(segment, history.tolist())))
             for place, token in enumerate(history.tolist()):
-                self.write(row, place, token)
+                self.write(row, place, token, place)
 
-    def write(self, pages: list[int], place: int, token: int) -> None:
+    def write(self, pages: list[int], place: int, token: int, drawn: int) -> None:
         assert pages[place // PAGE] >= 0
-        self.slots[pages[place // PAGE] * PAGE + place % PAGE] = place, token
+        self.slots[pages[place // PAGE] * PAGE + place % PAGE] = drawn, token
+
+    def copy_to_run(self, source: np.ndarray, slot: int) -> None:
+        for offset, one in enumerate(source.tolist()):
+            self.slots[slot + offset] = self.slots[one]
 
     def read(self, pages: list[int], length: int) -> list[tuple[int, int]]:
         return [self.slots[pages[place // PAGE] * PAGE + place % PAGE] for place in range(length)]
@@ -208,6 +217,7 @@ class Ahead:
         )
         self.table = torch.from_numpy(texts.table)
         self.leaf_of: Callable[[int], int] = int  # of a sample
+        self.segment_of: Callable[[int], int] = int  # of a group
         self.graphs = Graphs(lambda graph: lambda: graph, lambda rows, longest: 1)
         self.flying = 0
 
@@ -291,7 +301,8 @@ class Ahead:
                 if proposals is not None and behind is not None:
                     tokens += proposals.tokens[row, : int(behind[row])].tolist()
                 for place, token in enumerate(tokens, int(old[row])):
-                    self.memory.write(batch.pages[row].tolist(), place, token)
+                    drawn = int(batch.named.drawn[row]) - 1 + place - int(old[row])
+                    self.memory.write(batch.pages[row].tolist(), place, token, drawn)
                     assert place < longest
             fits = self.check(batch, lengths, longest)
             self.compute_states(batch, slots)
@@ -370,7 +381,7 @@ class Ahead:
         counts = starts.diff()[: len(self.edges) - 1].tolist()
         room = np.diff(self.edges).tolist()
         fits = all(count <= most for count, most in zip(counts, room, strict=True))
-        table, trie = self.residency.table, self.memory.trie
+        trie = self.memory.trie
         numbers = self.texts.sample_of(state.keys)
         for slot, row in enumerate(state.sample_rows.tolist()):
             if row < 0:
@@ -381,8 +392,12 @@ class Ahead:
             assert named.fresh < 0, "a row steps before it has drawn its first token"
             leaf = self.leaf_of(sample)
             assert named.positions == trie.end(int(trie.leaf_segments[leaf])) + n - 1
-            past = self.memory.read(batch.pages[row].tolist(), n)
-            assert past == list(enumerate(self.texts.tokens[sample, :n].tolist())), "another's past"
+            start, path = trie.end(int(trie.leaf_segments[leaf])), self.path(named.groups)
+            past = [self.memory.slots[one] for one in path]
+            past += self.memory.read(batch.pages[row].tolist(), int(lengths[row]))
+            places = [*range(PROMPT, PROMPT + start), *range(n)]
+            tokens = [*trie.leaf_tokens(leaf).tolist(), *self.texts.tokens[sample, :n].tolist()]
+            assert past == list(zip(places, tokens, strict=True)), "another's past"
             if (
                 not fits
             ):  # nothing is drawn where a group has outgrown its room: `fork_step` sees to it
@@ -395,15 +410,19 @@ class Ahead:
                 if item.query_start <= place < item.query_stop
                 for slot in range(item.slot_start, item.slot_stop)
             ]
-            path: list[int] = []  # a segment may have been parted since
-            segment = int(trie.leaf_segments[leaf])
-            while segment >= 0:
-                first = int(table.slot[segment])
-                path += range(first, first + int(table.n_tokens[segment]))
-                assert table.n_computed[segment] == table.n_tokens[segment], "not computed yet"
-                segment = int(table.parent[segment])
-            assert sorted(met) == sorted(path), "a row meets other segments than its prompt's"
+            assert sorted(met) == sorted(path), "a row meets other segments than its own"
         return fits
+
+    def path(self, group: int) -> list[int]:
+        """Slots of all that is above a group's rows, in order."""
+        table, path, cut = self.residency.table, [], 0
+        segment = self.segment_of(group)
+        while segment >= 0:
+            first, size = int(table.slot[segment]), int(table.n_tokens[segment])
+            assert table.n_computed[segment] == size, "not computed yet"
+            path = [*range(first, first + size - cut), *path]
+            segment, cut = int(table.parent[segment]), int(table.lead[segment])
+        return path
 
 
 def pages_balance(stepper: DeviceStepper, cache: KVCache, residency: Residency) -> None:

@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 pytest.importorskip("triton")
 
 from hydragen_kernels.batch_state import TOO_MANY_ROWS
+from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch import device_states, device_stepper, draft_widths, forecast, groups
 from hydragen_tree.branch.admission import Admission
 from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.decoder import IN_FLIGHT
+from hydragen_tree.branch.device_batch import DeviceBatch, Frozen
+from hydragen_tree.branch.device_freezing import DeviceFreezing
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.draft_widths import DraftWidths
 from hydragen_tree.branch.live_trie import Sharing
@@ -31,6 +34,7 @@ from hydragen_tree.sample.loop import Loop
 from hydragen_tree.sample.records import RunStats
 from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.shape import KVShape
+from hydragen_tree.trie.costs import CostModel
 from hydragen_tree.trie.trie import Trie
 from tests.branch.stand_in_decoder import (
     PAGE,
@@ -43,6 +47,7 @@ from tests.branch.stand_in_decoder import (
 )
 
 SHAPE = KVShape(layers=1, q_heads=1, kv_heads=1, head_dim=2, itemsize=4)
+EAGER = CostModel("eager", bandwidth=1.0, item_s=0.0)  # sharing a page pays already
 PROMPTS = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 6, 7], [1, 2, 3], [9] * 9]
 
 
@@ -65,21 +70,23 @@ def run(
     every: int = 1,
     entering: int = 0,
     widths: tuple[int, ...] = (1,),
+    key_group: int = 0,
 ) -> int | None:
     """Draws all samples; None where the run would be refused, else drafts that were drawn.
 
     So many of the prompts come late, one after so many rounds each, or when nothing is left to do.
-    Rows have running states if so many of them may be on their way into the batch.
+    Rows have running states if so many of them may be on their way into the batch. Shared tails are
+    frozen if attention takes in a number of keys together.
     """
     arrays = [np.array(p, np.int32) for p in PROMPTS[:prompts]]
     late = min(late, prompts - 1)
-    trie = Trie.build(arrays[: prompts - late])
+    trie = Trie.build(arrays[: prompts - late], max(key_group, 1))
     coming = arrays[prompts - late :]
     cpu = torch.device("cpu")
     kinds = {0: LayerKinds(None, StateKind((STATE_WORDS,), torch.int32))} if entering else {}
     states = States(kinds, StatePlaces(90, entering, padded_rows(max_rows)), cpu)
     cache = KVCache(SHAPE, n_pages, PAGE, torch.float32, cpu, states=states)
-    residency = Residency(trie, cache, Sharing(2, 9, may_part=not entering))
+    residency = Residency(trie, cache, Sharing(2, 9, max(key_group, 1), not entering))
     try:
         residency.check_capacity(max_tokens)
     except CapacityError:
@@ -108,7 +115,13 @@ def run(
         patch.setattr(groups, "_LEAST_ROOM", least_rows)
         patch.setattr(draft_widths, "WIDTHS", widths)
         given = decoder, cache, residency.table, options, ends
-        stepper = DeviceStepper(*given, chooser if has_drafts else None)
+        freezing = None
+        if key_group:
+            patch.setattr(cache.arenas[0], "copy_to_run", memory.copy_to_run)
+            sizes = EAGER, SHAPE, max_tokens, key_group
+            freezing = DeviceFreezing(decoder.batch, residency, cache, *sizes)
+        stepper = DeviceStepper(*given, chooser if has_drafts else None, freezing)
+        decoder.segment_of = lambda group: int(stepper._groups.segments_of(np.array([group]))[0])
         waiting = [
             Waiting(leaf, np.empty(0, np.int32), np.arange(leaf * n, (leaf + 1) * n))
             for leaf in reversed(range(leaves - late))
@@ -160,6 +173,7 @@ def run(
     every=st.integers(1, 9),
     entering=st.sampled_from([0, 0, 1, 2, 5]),
     widths=st.sampled_from([(1,), (2,), (4,), (1, 4)]),
+    key_group=st.sampled_from([0, 1, 1, 4]),
 )
 @example(  # one row becomes six, for which the queue must hold more than for two rows of a graph
     prompts=4,
@@ -179,6 +193,7 @@ def run(
     every=1,
     entering=2,
     widths=(1,),
+    key_group=0,
 )
 @example(  # a single row grows into pages that prompts of waiting branches have
     prompts=4,
@@ -198,6 +213,7 @@ def run(
     every=1,
     entering=2,
     widths=(1,),
+    key_group=0,
 )
 @example(  # samples come to a group, of whose rows a chunk tells that was launched before
     prompts=3,
@@ -217,6 +233,7 @@ def run(
     every=1,
     entering=2,
     widths=(1,),
+    key_group=0,
 )
 @example(  # rows that were parked for others to fork would fit, were it not for the others
     prompts=4,
@@ -236,6 +253,7 @@ def run(
     every=1,
     entering=2,
     widths=(1,),
+    key_group=0,
 )
 def test_every_sample_gets_its_own_tokens(**options: Any) -> None:
     run(**options)
@@ -256,6 +274,47 @@ def test_rows_go_on_by_drafts(widths: tuple[int, ...], together: int) -> None:
     ]
     assert drawn[0]
     assert drawn[1] is not None
+
+
+@pytest.mark.parametrize("key_group", [1, 4])
+@pytest.mark.parametrize("widths", [(1,), (1, 4)])
+def test_pages_that_rows_share_become_segments(
+    key_group: int, widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Levels of them, while chunks are on their way that know nothing of it yet."""
+    found: list[tuple[bool, int]] = []  # whether another is above, and tokens of that in front
+    told: list[bool] = []  # of chunks that may not know of one: whether they have rows below it
+    frozen: list[int] = []  # at the end of a chunk, so many
+    add, below, freeze = SegmentTable.add, DeviceFreezing._below, DeviceBatch.freeze
+
+    def added(self: SegmentTable, parent: int, n_tokens: int, *slots: int, lead: int = 0) -> int:
+        assert (n_tokens - lead) % PAGE == 0
+        found.append((bool(self.is_tail[parent]), lead))
+        return add(self, parent, n_tokens, *slots, lead=lead)
+
+    def read(self: DeviceFreezing, chunk: Any, of: Frozen) -> Any:
+        after = below(self, chunk, of)
+        told.append(bool((after.row("groups") != chunk.row("groups")).any()))
+        return after
+
+    def done(self: DeviceBatch, of: Frozen, page_tokens: int) -> None:
+        frozen.append(len(of.last))
+        freeze(self, of, page_tokens)
+
+    monkeypatch.setattr(SegmentTable, "add", added)
+    monkeypatch.setattr(DeviceFreezing, "_below", read)
+    monkeypatch.setattr(DeviceBatch, "freeze", done)
+    run(
+        **{"prompts": 4, "n": 12, "n_pages": 900, "max_rows": 48, "max_tokens": 40},
+        **{"vocabulary": 3, "together": 9, "p_end": 0.0, "greedy": False, "chunk": 2},
+        **{"pass_tokens": 100, "least_rows": 1, "seed": 2, "late": 1, "every": 3},
+        widths=widths,
+        key_group=key_group,
+    )
+    assert len(found) == sum(frozen) > len(frozen) > 4
+    assert any(is_deep for is_deep, _ in found)
+    assert any(lead for _, lead in found) == (key_group > 1)
+    assert sum(told) > len(frozen), "no chunk was on its way"
 
 
 @pytest.mark.parametrize("is_guess_low", [False, True])
