@@ -29,7 +29,7 @@ from hydragen_tree.model.quantising import (
     quantise_layers,
 )
 from hydragen_tree.model.states import with_states
-from hydragen_tree.model.support import kv_shape, refuse_unsupported
+from hydragen_tree.model.support import kv_shape, refuse_unsupported, with_windows
 from hydragen_tree.shape import KVShape
 
 
@@ -238,4 +238,5 @@ def random_model(
     width = tail_latent_dim(config) if has_latent_tails else 0
     model = TreeModel(weights, has_latent_tails=width > 0, batch_invariant=batch_invariant)
     shape = replace(kv_shape(name, config, bench_dtype()), latent_dim=width)
-    return model, with_states(shape, model.state_kinds)
+    shape = with_states(shape, model.state_kinds)
+    return model, shape if batch_invariant else with_windows(shape, config, weights.device)

@@ -126,15 +126,22 @@ class Rig:
         Args:
             n_tokens: those of the prompt and of all tails.
             rows: of the batch.
-            prefix: tokens of the prompt, where tails may hold less of theirs; None: not known.
+            prefix: tokens of the prompt, where tails, or layers with windows, may hold less of
+                theirs; None: not known.
         """
         pages, device = pages_for(n_tokens), self.model.device
-        runs = None if prefix is None else min(pages, pages_for(prefix) + 1)
-        if not self.shape.latent_dim:
-            runs = None
+        own, runs, shape = pages, pages, self.shape
+        if prefix is not None and shape.latent_dim:
+            runs = min(pages, pages_for(prefix) + 1)
+        elif prefix is not None and shape.windowed:  # a prompt is there whole while it is computed
+            tails = pages - pages_for(prefix)
+            seen, path = pages_for(shape.window_tokens) + 1, pages_for(prefix) + 2
+            own = min(pages, max(tails + seen, path + -(-tails // rows)))
+        if own == runs:
+            shape = replace(shape, windowed=frozenset())
         states = States(self.model.state_kinds, _places(rows), device)
-        sizes = self.shape, pages, PAGE_TOKENS, self.kv_dtype, device
-        return KVCache(*sizes, True, states, runs)
+        sizes = own, PAGE_TOKENS, self.kv_dtype, device
+        return KVCache(shape, *sizes, True, states, runs)
 
     def tokens_that_fit(self, rows: int, prefix: int | None = None) -> int:
         """Tokens whose keys and values fit beside the weights and the running states of rows.

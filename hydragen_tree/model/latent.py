@@ -30,13 +30,14 @@ _NAME = "kv_b_proj"  # what makes keys and values, in all of transformers' model
 def with_latent_tails(source: ModelSource, backend: str) -> ModelSource:
     """A model whose tails hold latent vectors, if it has some and attention takes them.
 
-    Not in one order of summation, where a tail goes on with its segments' sums, nor in 8 bits.
+    Not in one order of summation, where a tail goes on with its segments' sums, nor in 8 bits, nor
+    where windowed layers have an arena of their own, whose tails take other pages.
 
     Args:
         source: the model.
         backend: of attention, by name.
     """
-    if backend == "ordered" or source.kv_dtype != source.dtype:
+    if backend == "ordered" or source.kv_dtype != source.dtype or source.shape.windowed:
         return source
     width = tail_latent_dim(source.config)
     return replace(source, shape=replace(source.shape, latent_dim=width))

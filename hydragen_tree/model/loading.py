@@ -44,9 +44,6 @@ from hydragen_tree.model.tensor_parallel import load_part, rank_config, refuse_t
 from hydragen_tree.model.weights import check_loaded, refuse_broken_files, without_reports
 from hydragen_tree.shape import KVShape
 
-# Where windowed layers have an arena of their own, which gives up what no row sees any more.
-_DROPS_UNSEEN = {"cpu"}
-
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
@@ -197,8 +194,8 @@ def find_model(
     shape = kv_shape(model, config, kv_kind)
     if keeps_states(config):
         shape = with_states(shape, kinds_of(config, kind))
-    elif place.type in _DROPS_UNSEEN and long_prompt != HOMER and not batch_invariant:
-        shape = with_windows(shape, config)
+    if long_prompt != HOMER and not batch_invariant:
+        shape = with_windows(shape, config, place)
     if kv_kind == FP8:
         refuse_fp8_heads(place, shape)
     if weights_memory is not None and not stored.is_stack:
