@@ -1,52 +1,128 @@
-"""Puts off what torch and transformers import and no run needs, until somebody asks for it.
+"""Spares a process of our own what torch and transformers import and no run needs.
 
-No model's class can be imported without `transformers.modeling_utils`, and with that comes scipy,
-for the losses of object detection (NOTES.md). Torch's compiler comes too, and is left to: to put it
-off broke compiling on a GPU with torch 2.11.
+No model's class can be imported without `transformers.modeling_utils`, and with that come torch's
+compiler, distributed tensors with sympy, and scipy for the losses of object detection: half the
+processor time of all imports (NOTES.md).
 """
 
+import atexit
 import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeVar
 
 _SHARED = ("transformers.modeling_utils", "transformers.generation.utils")
 _PACKAGES = ("scipy", "sklearn")
 # Questions of transformers; it keeps the answers.
-_QUESTIONS = ("is_scipy_available", "is_sklearn_available")
+_QUESTIONS = ("is_torch_distributed_available", "is_scipy_available", "is_sklearn_available")
+_COMPILER = "torch._dynamo"
+_MASKS = "torch._dynamo._trace_wrapped_higher_order_op"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_spared: set[str] = set()  # modules that this process does without
 
 
-def spare_imports() -> None:
+def spare_imports(*, compiles: bool = False) -> None:
     """Imports transformers without what drawing samples does not need.
 
     For a process of our own only, before anything else imports transformers: there transformers
-    holds from now on that there is no scipy and no scikit-learn; no number depends on that. What
-    is loaded already stays as it is.
+    holds from now on that there is no scipy, no scikit-learn and no distributed torch (no number
+    depends on that), and what is imported here is not searched for garbage again. What is loaded
+    already stays as it is.
+
+    Args:
+        compiles: layers are to be compiled: torch's compiler is not spared.
     """
     if any(name in sys.modules for name in _SHARED):
         return
     with _uncollected():
-        with _hidden(_PACKAGES):
+        import torch.distributed
+
+        with _hidden(_PACKAGES), _undistributed(torch.distributed):
             asked = import_module("transformers.utils.import_utils")
             for question in _QUESTIONS:
                 getattr(asked, question, bool)()
-        for name in _SHARED:
-            import_module(name)
+        if not compiles and _COMPILER not in sys.modules:
+            # A version that asks the compiler for more gets it below.
+            with suppress(ImportError, AttributeError), _without_compiler():
+                _import_shared()
+            _spared.add(_COMPILER)
+        _import_shared()
+
+
+def hidden_from_compiler(function: _Function) -> _Function:
+    """A function that torch's compiler does not look into; itself where the process has none."""
+    if _COMPILER in _spared:
+        return function
+    import torch
+
+    hidden: _Function = torch.compiler.disable(function)
+    return hidden
+
+
+def _import_shared() -> None:
+    for name in _SHARED:
+        import_module(name)
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Inside, torch's compiler is what transformers needs of it to be imported.
+
+    Marks on functions, which only the compiler reads; and a context for masks that are made under
+    `vmap`, which gets the compiler when it is entered. Outside, it can be imported as ever.
+    """
+    compiler, masks = ModuleType(_COMPILER), ModuleType(_MASKS)
+    marks = ("allow_in_graph", "assume_constant_result", "disable")
+    vars(compiler).update(dict.fromkeys(marks, _as_it_is))
+    vars(masks).update(TransformGetItemToIndex=_index_by_tensors)
+    stand_ins = {_COMPILER: compiler, _MASKS: masks}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+
+
+def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
+    """A mark, given at once or after its options."""
+    return _as_it_is if function is None else function
+
+
+def _index_by_tensors() -> Any:
+    return import_module(_MASKS).TransformGetItemToIndex()
+
+
+@contextmanager
+def _undistributed(distributed: ModuleType) -> Iterator[None]:
+    """Inside, torch says that it was built without distributed tensors."""
+    answer = vars(distributed)["is_available"]
+    vars(distributed)["is_available"] = lambda: False
+    try:
+        yield
+    finally:
+        vars(distributed)["is_available"] = answer
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Inside, nothing is searched for garbage: imports make a million objects and hardly any.
+    """Inside, nothing is searched for garbage, and what is there at the end only at exit.
 
-    What is there at the end is searched again: Triton's bindings complain on stderr of objects that
-    are still there when the process ends.
+    Imports make a million objects and hardly any garbage. When the process ends they are searched
+    after all: Triton's bindings complain on stderr of objects that are still there.
     """
     is_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)
         if is_on:
             gc.enable()
 

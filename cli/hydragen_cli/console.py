@@ -39,7 +39,7 @@ def prints_on_stderr(ray: str | None) -> AbstractContextManager[object]:
     return nullcontext() if ray is None else redirect_stdout(sys.stderr)
 
 
-def prepare_libraries(model: str, *, quiet: bool) -> None:
+def prepare_libraries(model: str, *, quiet: bool, compiles: bool = False) -> None:
     """Has transformers import no more than a run needs, and not write over our own messages.
 
     Downloads keep their bars. Comes before anything imports transformers.
@@ -48,13 +48,14 @@ def prepare_libraries(model: str, *, quiet: bool) -> None:
         model: what is about to be loaded; where it has to come from the hub, that is said, since
             without a network the hub's client tries for half a minute.
         quiet: say nothing, and show no bars either.
+        compiles: layers are to be compiled.
     """
     import logging
     from pathlib import Path
 
     from hydragen_tree.imports import spare_imports
 
-    spare_imports()
+    spare_imports(compiles=compiles)
 
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar

@@ -107,7 +107,7 @@ def prepare(
     Raises:
         InputError: the model cannot be used, or a prompt does not fit.
     """
-    prepare_libraries(choice.model, quiet=quiet)
+    prepare_libraries(choice.model, quiet=quiet, compiles=choice.compiled)
 
     from hydragen_tree.branch.long_prompts import is_long
 

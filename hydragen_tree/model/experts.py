@@ -22,6 +22,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from hydragen_kernels.experts import combine, expert_product, expert_tiles, sort_by_expert
 from hydragen_kernels.inputs import FLOATS
 from hydragen_kernels.layers import Activation, gated, gated_clamped
+from hydragen_tree.imports import hidden_from_compiler
 from hydragen_tree.model.alike import is_near, is_same, numbers
 from hydragen_tree.model.expert_layers import activated, expert_layers, has_gate, name_of_up
 
@@ -110,7 +111,7 @@ def _activation_like(layer: Any) -> Callable[[Tensor], Tensor] | None:
     return next((form for form in alike if is_near(form(large), own(large))), None)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@hidden_from_compiler
 def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
     """transformers' signature of experts: `[tokens, width]`, chosen and shares `[tokens, k]`.
 

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hydragen_kernels.inputs import FP8
-from hydragen_kernels.quantise import quantise_groups
 from hydragen_kernels.reference import narrow
 from hydragen_tree.model.rounded_linear import RoundedLinear, constant, joined_bias
 
@@ -212,8 +211,12 @@ def _is_right_by_blocks(device: torch.device) -> bool:
 @torch.library.custom_op("hydragen::fp8_quantise", mutates_args=())
 def _quantise(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """As of `quantise`, on a GPU in one launch."""
-    numbers, scale = quantise_groups(x, group) if x.is_cuda else quantise(x, group)
-    return numbers, scale
+    if not x.is_cuda:
+        numbers, scale = quantise(x, group)
+        return numbers, scale
+    from hydragen_kernels.quantise import quantise_groups  # imports Triton
+
+    return quantise_groups(x, group)
 
 
 @_quantise.register_fake

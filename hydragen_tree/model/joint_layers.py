@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from hydragen_tree.imports import hidden_from_compiler
 from hydragen_tree.model.alike import is_near, numbers
 from hydragen_tree.model.fused_layers import FusedNorm
 from hydragen_tree.model.ranks import Ranks
@@ -31,7 +32,7 @@ class _PartLinear(nn.Module):
         super().__init__()
         self.summed = summed
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @hidden_from_compiler
     def forward(self, x: Tensor) -> Tensor:
         """`[..., inputs of this rank]` to `[..., outputs]`."""
         part: Tensor = self.summed.linear(x)
@@ -87,7 +88,7 @@ class _Forward:
         self._following.known = out, normed
         return out
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @hidden_from_compiler
     def _add(self, turn: int, x: Tensor, more: Tensor, norm: FusedNorm) -> tuple[Tensor, Tensor]:
         if _joins(self._ranks, more):
             assert self._ranks.joint is not None

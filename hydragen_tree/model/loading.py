@@ -21,6 +21,7 @@ from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.table import backend
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
 from hydragen_tree.model.chunk_sizes import HOMER, refuse_to_condense
+from hydragen_tree.model.creation import Undrawn
 from hydragen_tree.model.device import find_device
 from hydragen_tree.model.dtypes import asked_dtype, auto_or_fp8, linear_dtype, refuse_fp8_heads
 from hydragen_tree.model.eos import stated_eos
@@ -297,7 +298,7 @@ def load_weights(source: ModelSource, ranks: Ranks = ALONE) -> PreTrainedModel:
     if source.gguf is None and Path(source.path).is_dir():
         refuse_broken_files(source.name, Path(source.path))
     try:
-        with without_reports():
+        with without_reports(), Undrawn():
             model, found = _load(source, ranks)
     except (ModelError, torch.OutOfMemoryError):
         raise

@@ -18,6 +18,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from hydragen_kernels import ordered_layers
 from hydragen_kernels.ordered_layers import Form
+from hydragen_tree.imports import hidden_from_compiler
 from hydragen_tree.model.expert_layers import activated, expert_layers, name_of_up
 from hydragen_tree.model.ordered_functions import RowForms
 
@@ -76,7 +77,7 @@ def order_experts(model: PreTrainedModel) -> int:
     return len(layers)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@hidden_from_compiler
 def _experts(layer: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
     """transformers' signature of experts: `[tokens, width]`, chosen and shares `[tokens, k]`.
 

@@ -16,6 +16,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from hydragen_tree.imports import hidden_from_compiler
+
 
 class RowForms(NamedTuple):
     """What a device offers.
@@ -77,12 +79,12 @@ def _order_end(model: PreTrainedModel, mode: "_InOrder") -> None:
 def _in_order(own: Callable[..., Any], mode: "_InOrder") -> Callable[..., Any]:
     """A module's code with functions of one order in the place of torch's."""
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @hidden_from_compiler
     def forward(*given: Any, **named: Any) -> Any:
         with mode:
             return own(*given, **named)
 
-    return forward  # type: ignore[no-any-return]
+    return forward
 
 
 class _InOrder(TorchFunctionMode):

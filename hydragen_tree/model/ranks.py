@@ -25,6 +25,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from hydragen_tree.errors import HydragenError
+from hydragen_tree.imports import hidden_from_compiler
 from hydragen_tree.model.joint_sums import JointSums, find_joint_sums
 from hydragen_tree.model.peer_sums import PeerSums, find_peer_sums
 
@@ -89,7 +90,7 @@ class Ranks:
             self._peers = find_peer_sums(self, device)
             self.joint = find_joint_sums(self, device)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @hidden_from_compiler
     def sum_up(self, x: Tensor) -> Tensor:
         """The sum of all ranks' tensors, equal to the last bit on all of them; maybe in place."""
         if self.size == 1:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Cache, PreTrainedConfig, PreTrainedModel
 
 from hydragen_tree.errors import ModelError
+from hydragen_tree.imports import hidden_from_compiler
 from hydragen_tree.model.alike import numbers
+from hydragen_tree.model.creation import Undrawn
 from hydragen_tree.model.states import (
     LayerKinds,
     RowRuns,
@@ -81,7 +83,7 @@ class Recurrence:
         finally:
             self._runs = self._states = None
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @hidden_from_compiler
     def _call(
         self, layer: Any, own: Callable[..., Any], hidden_states: Tensor, *_: Any, **__: Any
     ) -> Tensor:
@@ -171,7 +173,7 @@ def kinds_of(config: PreTrainedConfig, dtype: torch.dtype) -> dict[int, LayerKin
         config: of the text model.
         dtype: of weights and activations.
     """
-    with torch.device("meta"):
+    with Undrawn(), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return layer_kinds(model.eval())
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hydragen_kernels.stack import stack_product, stack_weight
 from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.model.sign_blocks import SignBlock, unpack_signs
 
@@ -69,6 +68,8 @@ class StackLinear(nn.Module):
 # The compiler sees opaque operations; layers may be compiled.
 @torch.library.custom_op("hydragen::stack_product", mutates_args=())
 def _product(x: Tensor, signs: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    from hydragen_kernels.stack import stack_product  # imports Triton
+
     return stack_product(x, signs, left, right, bias)
 
 
@@ -79,6 +80,8 @@ def _(x: Tensor, signs: Tensor, left: Tensor, right: Tensor, bias: Tensor | None
 
 @torch.library.custom_op("hydragen::stack_weight", mutates_args=())
 def _weight(signs: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    from hydragen_kernels.stack import stack_weight
+
     return stack_weight(signs, left, right, dtype)
 
 

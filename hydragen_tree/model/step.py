@@ -6,7 +6,6 @@ Nothing that a layer asks for is passed over: what the tree does not do is refus
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,6 +13,7 @@ from hydragen_tree.attention.backend import Attend
 from hydragen_tree.attention.latent_tails import LatentTails
 from hydragen_tree.attention.windows import Window, WindowView
 from hydragen_tree.errors import ModelError
+from hydragen_tree.imports import hidden_from_compiler
 from hydragen_tree.model.arena import Arena
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.latent import Expansion
@@ -107,7 +107,7 @@ def _refuse(module: nn.Module, why: str) -> NoReturn:
     )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@hidden_from_compiler
 def attention(
     module: nn.Module,
     query: Tensor,

@@ -135,9 +135,10 @@ def _report(line: _Line, worker: "Worker") -> None:
 def quieten() -> None:
     """No bars and no messages of libraries: they would stand among those of other workers.
 
-    Comes before anything else imports transformers, which is spared what no worker needs.
+    Comes before anything else imports transformers, which is spared what no worker needs; whether
+    layers are to be compiled is not known yet.
     """
-    spare_imports()
+    spare_imports(compiles=True)
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

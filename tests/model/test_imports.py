@@ -4,37 +4,68 @@ import os
 import subprocess
 import sys
 
-HEAVY = ("scipy.optimize", "sklearn")
+import pytest
 
-REPORT = f"""
-import sys
+# Half of the time that all imports of a run would take.
+SPARED = (
+    *("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy", "triton"),
+    *("scipy.optimize", "sklearn"),
+)
+
+PREPARED = """
 from hydragen_cli.console import prepare_libraries
 prepare_libraries("tiny", quiet=True)
-from hydragen_tree.sample.sampler import Sampler
-loaded = [name for name in {HEAVY} if name in sys.modules]
-assert not loaded, loaded
 """
 
 SAMPLES = """
 from hydragen_tree import SamplingSettings
+from hydragen_tree.sample.sampler import Sampler
 sampler = Sampler.from_pretrained("tiny", device="cpu")
 drawn = sampler.sample(["def add(a, b):"], 4, SamplingSettings(max_tokens=12, seed=5))
 print([sample.completion for sample in drawn])
 """
 
-# What this process hid or denied while it imported transformers is as it was.
-RESTORED = """
-import gc, torch.distributed, scipy.optimize
-assert gc.isenabled()
-assert torch.distributed.is_available()
+CHECK = f"""
+import sys
+loaded = [name for name in {SPARED} if name in sys.modules]
+assert not loaded, loaded
 """
 
+# What this process hid or denied while it imported transformers is as it was.
+RESTORED = """
+import gc, torch, torch.distributed, scipy.optimize
+from torch.distributed.tensor import DTensor
+assert gc.isenabled()
+assert torch.distributed.is_available()
+double = torch.compile(lambda x: x * 2, backend="eager", fullgraph=True)
+assert double(torch.ones(3)).tolist() == [2, 2, 2]
+"""
 
 # What is left out is no part of any model that can be asked for.
 CLASSES = """
 from transformers import AutoModelForCausalLM
 classes = AutoModelForCausalLM._model_mapping
 assert len([classes[config] for config in classes.keys()]) > 100
+"""
+
+# Of the compiler transformers' masks need a context, where a model makes them under `vmap`.
+MASKS = """
+import torch
+from transformers import LlamaConfig
+from transformers.masking_utils import create_causal_mask
+
+block = torch.arange(12) // 4
+def same_block(batch, head, query, key):
+    return block[query] == block[key]
+
+config = LlamaConfig()
+config._attn_implementation = "sdpa"
+x = torch.zeros(1, 12, 8)
+mask = create_causal_mask(
+    config=config, inputs_embeds=x, attention_mask=None, past_key_values=None,
+    position_ids=None, and_mask_function=same_block,
+)
+assert torch.equal(mask[0, 0], (block[:, None] == block) & torch.ones(12, 12).tril().bool())
 """
 
 
@@ -46,21 +77,30 @@ def python(code: str) -> str:
     return done.stdout
 
 
-def test_a_run_imports_neither_scipy_nor_scikit_learn() -> None:
-    python(REPORT)
+def test_a_run_on_a_cpu_imports_no_compiler_and_nothing_of_mathematics() -> None:
+    python(PREPARED + SAMPLES + CHECK)
 
 
 def test_every_causal_model_can_be_imported_without_them() -> None:
-    python(REPORT + CLASSES)
+    python(PREPARED + CLASSES)
 
 
 def test_samples_are_those_of_a_process_that_imports_everything() -> None:
-    whole = "from hydragen_tree.sample.sampler import Sampler\n" + SAMPLES
-    assert python(REPORT + SAMPLES) == python(whole)
+    assert python(PREPARED + SAMPLES) == python(SAMPLES)
 
 
-def test_other_packages_are_found_again_afterwards() -> None:
-    python(REPORT + RESTORED)
+@pytest.mark.parametrize("later", [RESTORED, MASKS], ids=["packages", "masks"])
+def test_what_was_left_out_is_there_when_it_is_asked_for(later: str) -> None:
+    python(PREPARED + later)
+
+
+def test_what_is_compiled_has_a_compiler_that_knows_what_to_leave_alone() -> None:
+    python(
+        PREPARED.replace("quiet=True", "quiet=True, compiles=True") + "import sys\n"
+        "assert 'torch._dynamo' in sys.modules\n"
+        "from hydragen_tree.model.step import _attention\n"
+        "assert _attention._torchdynamo_disable\n"
+    )
 
 
 def test_modules_that_are_loaded_already_stay_as_they_are() -> None:
