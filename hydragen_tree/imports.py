@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 _SHARED = ("transformers.modeling_utils", "transformers.generation.utils")
 _PACKAGES = ("scipy", "sklearn")
-# Questions of transformers; it keeps the answers.
-_QUESTIONS = ("is_torch_distributed_available", "is_scipy_available", "is_sklearn_available")
+_GPU = Path("/dev/nvidiactl")  # with one, a run without the compiler has not been tried yet
 _COMPILER = "torch._dynamo"
 _MASKS = "torch._dynamo._trace_wrapped_higher_order_op"
 
@@ -31,22 +31,23 @@ def spare_imports(*, compiles: bool = False) -> None:
 
     For a process of our own only, before anything else imports transformers: there transformers
     holds from now on that there is no scipy, no scikit-learn and no distributed torch (no number
-    depends on that), and what is imported here is not searched for garbage again. What is loaded
-    already stays as it is.
+    depends on that), and what is imported here is searched for garbage at the end only. What is
+    loaded already stays as it is.
 
     Args:
-        compiles: layers are to be compiled: torch's compiler is not spared.
+        compiles: layers are to be compiled: torch's compiler is not spared, nor are distributed
+            tensors, which come with it.
     """
     if any(name in sys.modules for name in _SHARED):
         return
     with _uncollected():
-        import torch.distributed
+        with _hidden(_PACKAGES):
+            _ask("is_scipy_available", "is_sklearn_available")
+        if not compiles and _COMPILER not in sys.modules and not _GPU.exists():
+            import torch.distributed
 
-        with _hidden(_PACKAGES), _undistributed(torch.distributed):
-            asked = import_module("transformers.utils.import_utils")
-            for question in _QUESTIONS:
-                getattr(asked, question, bool)()
-        if not compiles and _COMPILER not in sys.modules:
+            with _undistributed(torch.distributed):
+                _ask("is_torch_distributed_available")
             # A version that asks the compiler for more gets it below.
             with suppress(ImportError, AttributeError), _without_compiler():
                 _import_shared()
@@ -62,6 +63,13 @@ def hidden_from_compiler(function: _Function) -> _Function:
 
     hidden: _Function = torch.compiler.disable(function)
     return hidden
+
+
+def _ask(*questions: str) -> None:
+    """Asks transformers what there is; it keeps the answers."""
+    asked = import_module("transformers.utils.import_utils")
+    for question in questions:
+        getattr(asked, question, bool)()
 
 
 def _import_shared() -> None:

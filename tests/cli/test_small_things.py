@@ -125,3 +125,33 @@ def test_messages_without_a_reader_do_not_end_the_work(own_home: Path) -> None:
         os.close(writing)
         assert ran.returncode == expected
     assert Path("out.jsonl").read_bytes().count(b"\n") == 3
+
+
+ENDS = """
+import atexit, sys
+from hydragen_cli import main, program
+
+def start(name):
+    atexit.register(print, "tidied up")
+    sys.exit(3)
+
+program.start = start
+"""
+
+
+def python(code: str) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-c", ENDS + code], capture_output=True, text=True)
+    assert not done.stderr
+    return done.returncode, done.stdout
+
+
+def test_a_command_ends_its_process_after_all_exit_handlers() -> None:
+    """Without what comes after them: there an object would say so."""
+    late = "class Late:\n    def __del__(self):\n        print('taken apart')\nlate = Late()\n"
+    assert python(late + "main.run()") == (3, "tidied up\n")
+
+
+def test_a_command_leaves_a_process_alone_that_calls_it_from_elsewhere() -> None:
+    elsewhere = "exec('main.run()', {'main': main, '__name__': 'elsewhere'})"
+    caught = f"try:\n    {elsewhere}\nexcept SystemExit:\n    print('going on')\n"
+    assert python(caught) == (0, "going on\ntidied up\n")

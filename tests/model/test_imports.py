@@ -13,6 +13,9 @@ SPARED = (
 )
 
 PREPARED = """
+from pathlib import Path
+from hydragen_tree import imports
+imports._GPU = Path("nowhere")
 from hydragen_cli.console import prepare_libraries
 prepare_libraries("tiny", quiet=True)
 """
@@ -98,8 +101,8 @@ def test_what_is_compiled_has_a_compiler_that_knows_what_to_leave_alone() -> Non
     python(
         PREPARED.replace("quiet=True", "quiet=True, compiles=True") + "import sys\n"
         "assert 'torch._dynamo' in sys.modules\n"
-        "from hydragen_tree.model.step import _attention\n"
-        "assert _attention._torchdynamo_disable\n"
+        "from hydragen_tree.model.step import attention\n"
+        "assert attention._torchdynamo_disable\n"
     )
 
 
