@@ -13,6 +13,7 @@ from hydragen_cli import main
 from hydragen_cli.options import unescape
 from hydragen_tree.errors import InputError
 from hydragen_tree.settings import SamplingSettings
+from tests.forked import run_command
 
 
 def run(entry: str, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -66,8 +67,8 @@ def test_problems_without_tests_are_said(own_home: Path) -> None:
         (own_home / f"{name}.yaml").write_text(f"statement: Print 1.\n{tests}\n")
     given = ("a.yaml", "b.yaml", "c.yaml", "-n", "1", "--max-tokens", "1", "-o", "/dev/null")
     said = "a.yaml, b.yaml: no tests; the samples cannot be judged"
-    assert said in run("run_sample", *given).stderr.splitlines()
-    assert run("run_sample", *given, "-q").stderr == ""
+    assert said in run_command("run_sample", *given).stderr.splitlines()
+    assert run_command("run_sample", *given, "-q").stderr == ""
 
 
 @pytest.mark.parametrize("command", ["sample", "plan", "schema"])
