@@ -26,7 +26,7 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
 
-FREEZES = False  # a run's device does: not before it has been measured
+FREEZES = False  # a run's device does: not before samples are known to be the same, see NOTES.md
 _PLAN_S = 2e-3  # of a device's time, for copies, a new plan and rows in a new order
 _REST_SHARE = 0.5  # of the tokens that rows may still draw, those that they will
 
