@@ -2,9 +2,8 @@
 
 Samples of one problem say much the same, and each of them repeats itself and its prompt. So what
 followed a row's last tokens before is likely to follow them again. A table of fixed size, indexed
-by a hash of up to three tokens, holds one next token for each such context:
-
-    three tokens of this problem, else two, else three of any problem, else one
+by a hash of up to seven tokens, holds one next token for each such context. The longest one that is
+known says what is proposed; `draft_hash.SOURCES` has their order.
 
 What came last stays: so an entry follows the samples, and what is never met again gives way. What
 is proposed changes nothing but speed, so hashes may collide.

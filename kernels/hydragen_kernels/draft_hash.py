@@ -1,8 +1,9 @@
 """Where a table of drafts keeps what has followed which tokens: for the host and for devices alike.
 
-A context is the last three tokens in one number, 21 bits each, the last one lowest; zeros before
-the first. Each of the sources below has an entry of its own for what has followed: a tag that tells
-contexts apart, and the token.
+A context is the last seven tokens in one number: the last one in the lowest 21 bits, and above it
+7 bits of each one before, so that some that differ count as the same; zeros before the first. Each
+of the sources below has an entry of its own for what has followed: a tag that tells contexts apart,
+and the token.
 
     key    context, cut to the source's tokens, + problem (or -1: any) x A + source x B
     hash   (key ^ key >> 31) x C, in 64 bits that wrap; the shift keeps the sign
@@ -14,12 +15,16 @@ contexts apart, and the token.
 A device's entry begins with the number of its step: many write at a time, and the greatest stays.
 """
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-CONTEXT_TOKENS = 3
-TOKEN_BITS = 21
-CONTEXT_MASK = (1 << CONTEXT_TOKENS * TOKEN_BITS) - 1
+CONTEXT_TOKENS = 7
+TOKEN_BITS, OLDER_BITS = 21, 7
+OLDER_MASK = (1 << OLDER_BITS) - 1
+CONTEXT_MASK = (1 << TOKEN_BITS + (CONTEXT_TOKENS - 1) * OLDER_BITS) - 1
 ENTRY_BITS = 20
 TAG_SHIFT, TAG_MASK = 64 - ENTRY_BITS - 32, (1 << 31) - 1
 SHORT_MASK = (1 << TOKEN_BITS) - 1  # of a device's tag, and of a token
@@ -28,8 +33,11 @@ MOST_STEPS = 1 << (63 - STEP_SHIFT)  # that a device's entries can tell apart
 ANY_PROBLEM = -1
 
 # The surest first: tokens of context, and whether of this problem only.
-SOURCES = ((3, True), (2, True), (3, False), (1, True))
-MASKS = tuple((1 << TOKEN_BITS * tokens) - 1 for tokens, _ in SOURCES)
+SOURCES = (
+    *((7, True), (5, True), (4, True), (3, True)),
+    *((5, False), (2, True), (3, False), (1, True)),
+)
+MASKS = tuple((1 << TOKEN_BITS + (tokens - 1) * OLDER_BITS) - 1 for tokens, _ in SOURCES)
 IS_OWN = tuple(is_own for _, is_own in SOURCES)
 
 # Odd numbers of 64 bits, as signed ones.
@@ -37,12 +45,15 @@ PROBLEM_FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)
 SOURCE_FACTOR = 0xC2B2AE3D27D4EB4F - (1 << 64)
 HASH_FACTOR = 0xD6E8FEB86659FD93 - (1 << 64)
 
+Number = TypeVar("Number", int, NDArray[np.int64], Tensor)
+
 _OF_SOURCES = np.arange(len(SOURCES)) * np.array([SOURCE_FACTOR])
 
 
-def after(contexts: NDArray[np.int64], tokens: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The contexts that tokens make of contexts, `[n]` each."""
-    return ((contexts << TOKEN_BITS) | tokens.astype(np.int64)) & CONTEXT_MASK
+def after(context: Number, token: Number) -> Number:
+    """The context that a token makes of one: numbers, or int64 arrays or tensors of them."""
+    older = context >> TOKEN_BITS << OLDER_BITS | context & OLDER_MASK
+    return (older << TOKEN_BITS | token) & CONTEXT_MASK
 
 
 def find(

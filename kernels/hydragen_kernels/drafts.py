@@ -16,28 +16,24 @@ import triton.language as tl
 from torch import Tensor
 
 from hydragen_kernels import draft_hash
-from hydragen_kernels.batch_state import BatchState, Control, RowState, StepInputs
+from hydragen_kernels.batch_state import BatchState, StepInputs
+from hydragen_kernels.context import SOURCES, after, find
 from hydragen_kernels.inputs import to_device
+from hydragen_kernels.row_fields import (
+    CONTEXTS,
+    DRAWN,
+    LENGTHS,
+    POSITIONS,
+    PROBLEMS,
+    ROWS,
+    STOPS,
+    TOKENS,
+)
 
 _ROW_BLOCK, _BLOCK = 32, 128  # rows, and samples or queries, of a program
 
-_TOKENS = tl.constexpr(RowState._fields.index("tokens"))
-_POSITIONS = tl.constexpr(RowState._fields.index("positions"))
-_LENGTHS = tl.constexpr(RowState._fields.index("lengths"))
-_DRAWN = tl.constexpr(RowState._fields.index("drawn"))
-_STOPS = tl.constexpr(RowState._fields.index("stops"))
-_CONTEXTS = tl.constexpr(RowState._fields.index("contexts"))
-_PROBLEMS = tl.constexpr(RowState._fields.index("problems"))
-_ROWS = tl.constexpr(Control._fields.index("rows"))
-
-_SOURCES = tl.constexpr(len(draft_hash.SOURCES))
 _TOKEN_BITS = tl.constexpr(draft_hash.TOKEN_BITS)
-_CONTEXT_MASK = tl.constexpr(draft_hash.CONTEXT_MASK)
-_ENTRY_SHIFT = tl.constexpr(64 - draft_hash.ENTRY_BITS)
-_ENTRY_MASK = tl.constexpr((1 << draft_hash.ENTRY_BITS) - 1)
-_TAG_SHIFT = tl.constexpr(draft_hash.TAG_SHIFT)
 _SHORT_MASK = tl.constexpr(draft_hash.SHORT_MASK)
-_HASH_FACTOR = tl.constexpr(draft_hash.HASH_FACTOR)
 
 
 class DraftState(NamedTuple):
@@ -113,18 +109,6 @@ class Queries(NamedTuple):
 
 
 @triton.jit
-def find(sources, problem, context, there):
-    """`[rows, sources]` places of entries, and the tags they must have."""
-    source = tl.arange(0, _SOURCES)
-    mask = tl.load(sources + source)
-    factor = tl.load(sources + _SOURCES + source)
-    term = tl.load(sources + 2 * _SOURCES + source)
-    key = (context[:, None] & mask[None, :]) + problem[:, None] * factor[None, :] + term[None, :]
-    key = (key ^ (key >> 31)) * _HASH_FACTOR
-    return (key >> _ENTRY_SHIFT) & _ENTRY_MASK, (key >> _TAG_SHIFT) & _SHORT_MASK
-
-
-@triton.jit
 def _propose_kernel(
     state,
     stride_s,
@@ -143,26 +127,26 @@ def _propose_kernel(
 ):
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = row < rows
-    there = inside & (row < tl.load(control + _ROWS))
+    there = inside & (row < tl.load(control + ROWS))
     state += row
-    live = there & (tl.load(state + _STOPS * stride_s, mask=there, other=-1) >= 0)
-    context = tl.load(state + _CONTEXTS * stride_s, mask=live, other=0)
-    problem = tl.load(state + _PROBLEMS * stride_s, mask=live, other=0)
-    room = max_tokens - 1 - tl.load(state + _DRAWN * stride_s, mask=live, other=0)
+    live = there & (tl.load(state + STOPS * stride_s, mask=there, other=-1) >= 0)
+    context = tl.load(state + CONTEXTS * stride_s, mask=live, other=0)
+    problem = tl.load(state + PROBLEMS * stride_s, mask=live, other=0)
+    room = max_tokens - 1 - tl.load(state + DRAWN * stride_s, mask=live, other=0)
     count = tl.zeros([BLOCK], tl.int32)
-    source = tl.arange(0, _SOURCES)[None, :]
+    source = tl.arange(0, SOURCES)[None, :]
     for place in tl.static_range(MOST):
-        at, tag = find(sources, problem, context, live)
+        at, tag = find(sources, problem, context)
         entry = tl.load(entries + at, mask=live[:, None], other=-1)
         is_known = (entry >= 0) & (((entry >> _TOKEN_BITS) & _SHORT_MASK) == tag)
-        first = tl.min(tl.where(is_known, source, _SOURCES), 1)
+        first = tl.min(tl.where(is_known, source, SOURCES), 1)
         named = tl.where(source == first[:, None], entry & _SHORT_MASK, 0)
         token = tl.sum(named, 1)
-        live = live & (first < _SOURCES)
+        live = live & (first < SOURCES)
         tl.store(tokens + row * MOST + place, tl.where(live, token, -1).to(tl.int32), mask=inside)
         if WIDTH > 1:
             count += (live & (place < room)).to(tl.int32)
-        context = ((context << _TOKEN_BITS) | token) & _CONTEXT_MASK
+        context = after(context, token)
     tl.store(counts + row, count, mask=inside)
     tl.store(leads + row, count, mask=inside)
     if tl.program_id(0) == 0:
@@ -192,12 +176,12 @@ def _queries_kernel(
     row, place = query // WIDTH, query % WIDTH
     goes = inside & (tl.load(row_slots + row, mask=inside, other=-1) >= 0)
     there = goes & (place <= tl.load(counts + row, mask=goes, other=0))
-    last = tl.load(state + _TOKENS * stride_s + row, mask=inside, other=0)
+    last = tl.load(state + TOKENS * stride_s + row, mask=inside, other=0)
     draft = tl.load(drafts + row * (WIDTH - 1) + place - 1, mask=there & (place > 0), other=0)
     tl.store(tokens + query, tl.where(there & (place > 0), draft.to(tl.int64), last), mask=inside)
-    position = tl.load(state + _POSITIONS * stride_s + row, mask=inside, other=0)
+    position = tl.load(state + POSITIONS * stride_s + row, mask=inside, other=0)
     tl.store(positions + query, position + tl.where(there, place, 0), mask=inside)
-    length = tl.load(state + _LENGTHS * stride_s + row, mask=there, other=0) + place
+    length = tl.load(state + LENGTHS * stride_s + row, mask=there, other=0) + place
     page = tl.load(pages + row.to(tl.int64) * stride_p + length // page_tokens, mask=there, other=0)
     slot = page.to(tl.int64) * page_tokens + length % page_tokens
     tl.store(slots + query, tl.where(there, slot, -1).to(tl.int32), mask=inside)
@@ -227,7 +211,7 @@ def _draws_kernel(
     there = there & (place <= tl.load(counts + row, mask=there, other=0))
     tl.store(draw_rows + draw, tl.where(there, row * WIDTH + place, -1), mask=inside)
     tl.store(draw_keys + draw, tl.load(keys + sample, mask=inside, other=0), mask=inside)
-    drawn = tl.load(state + _DRAWN * stride_s + row, mask=there, other=0)
+    drawn = tl.load(state + DRAWN * stride_s + row, mask=there, other=0)
     tl.store(draw_counters + draw, (drawn + place).to(tl.int32), mask=inside)
 
 

@@ -23,7 +23,7 @@ from hydragen_kernels.batch_state import (
     Ring,
     RowState,
 )
-from hydragen_kernels.draft_hash import CONTEXT_MASK, TOKEN_BITS
+from hydragen_kernels.draft_hash import after
 from hydragen_kernels.drawn import Drawn
 
 _NOBODY = 1 << 62  # sorts behind every (row, token)
@@ -168,7 +168,7 @@ def fork_step(
         groups=old.groups[parent],
         stops=torch.where(is_row, stops[of_row], -1),
         fresh=torch.where(moved, -1, old.fresh[parent]),
-        contexts=torch.where(moved, ((context << TOKEN_BITS) | token) & CONTEXT_MASK, context),
+        contexts=torch.where(moved, after(context, token), context),
         problems=old.problems[parent],
     )
     sample_rows = torch.where(alive[children.of_sample], new_row[children.of_sample], -1)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hydragen_kernels import draft_hash
 from hydragen_kernels.batch_state import BatchState, Control, Ring, RowState, StepInputs
-from hydragen_kernels.draft_hash import SHORT_MASK, STEP_SHIFT, TOKEN_BITS
+from hydragen_kernels.draft_hash import SHORT_MASK, STEP_SHIFT, TOKEN_BITS, after
 from hydragen_kernels.drafts import DraftState, Proposals, Queries
 from hydragen_kernels.drawn import Drawn
 
@@ -32,7 +32,7 @@ def propose(batch: BatchState, state: DraftState, width: int, max_tokens: int) -
                 break
             tokens[number, place] = known[0]
             counts[number] += width > 1 and place < max_tokens - 1 - row.drawn
-            context = _after(context, known[0])
+            context = after(context, known[0])
     return Proposals(tokens, counts, counts.clone())
 
 
@@ -98,7 +98,7 @@ def settle(
         for token in proposals.tokens[number, :lead].tolist():
             row.tokens.fill_(token)
             row.stops.copy_(table[row.stops, token])
-            row.contexts.fill_(_after(int(row.contexts), token))
+            row.contexts.fill_(after(int(row.contexts), token))
         for field in (row.positions, row.lengths, row.drawn):
             field += lead
         lengths[number] += lead
@@ -145,13 +145,9 @@ def _learn(
             for at, tag in zip(*_find(row.problems, context), strict=True):
                 entry = int(state.counts[0]) << STEP_SHIFT | tag << TOKEN_BITS | token
                 state.entries[at] = max(int(state.entries[at]), entry)
-            context = _after(context, token)
+            context = after(context, token)
 
 
 def _find(problem: int, context: int) -> tuple[list[int], list[int]]:
     places, tags = draft_hash.find(np.array([problem]), np.array([context]))
     return places[0].tolist(), (tags[0] & SHORT_MASK).tolist()
-
-
-def _after(context: int, token: int) -> int:
-    return int(draft_hash.after(np.array([context]), np.array([token]))[0])

@@ -11,7 +11,7 @@ from hydragen_kernels.batch_state import (
     Ring,
     StepInputs,
 )
-from hydragen_kernels.draft_hash import CONTEXT_MASK, TOKEN_BITS
+from hydragen_kernels.draft_hash import after
 from hydragen_kernels.drawn import Drawn
 
 
@@ -69,7 +69,7 @@ def end_step(
     for field in (state.positions, state.lengths, state.drawn):
         field[moved] += 1
     state.tokens[moved] = token
-    state.contexts[moved] = ((state.contexts[moved] << TOKEN_BITS) | token) & CONTEXT_MASK
+    state.contexts[moved] = after(state.contexts[moved], token)
     stop = table[state.stops[moved], token].long()
     has_ended = (stop < 0) | (state.drawn[moved] >= max_tokens)
     state.stops[moved] = torch.where(has_ended, -1, stop)

@@ -18,23 +18,25 @@ import triton.language as tl
 from torch import Tensor
 
 from hydragen_kernels import draft_hash
-from hydragen_kernels.batch_state import BatchState, Control, Ring, RowState, StepInputs
-from hydragen_kernels.drafts import DraftState, Proposals, find
+from hydragen_kernels.batch_state import BatchState, Ring, StepInputs
+from hydragen_kernels.context import after, find
+from hydragen_kernels.drafts import DraftState, Proposals
 from hydragen_kernels.drawn import Drawn
+from hydragen_kernels.row_fields import (
+    BEGUN,
+    COMPUTED,
+    CONTEXTS,
+    DRAWN,
+    LENGTHS,
+    POSITIONS,
+    PROBLEMS,
+    STOPS,
+    TOKENS,
+)
 
 _BLOCK = 128  # rows or samples of a program
 
-_TOKENS = tl.constexpr(RowState._fields.index("tokens"))
-_POSITIONS = tl.constexpr(RowState._fields.index("positions"))
-_LENGTHS = tl.constexpr(RowState._fields.index("lengths"))
-_DRAWN = tl.constexpr(RowState._fields.index("drawn"))
-_STOPS = tl.constexpr(RowState._fields.index("stops"))
-_CONTEXTS = tl.constexpr(RowState._fields.index("contexts"))
-_PROBLEMS = tl.constexpr(RowState._fields.index("problems"))
-_BEGUN = tl.constexpr(Control._fields.index("begun"))
-_COMPUTED = tl.constexpr(Control._fields.index("computed"))
 _TOKEN_BITS = tl.constexpr(draft_hash.TOKEN_BITS)
-_CONTEXT_MASK = tl.constexpr(draft_hash.CONTEXT_MASK)
 _STEP_SHIFT = tl.constexpr(draft_hash.STEP_SHIFT)
 
 
@@ -60,7 +62,7 @@ def _lead_kernel(
     live = (row >= 0) & (row < rows)
     live = live & (tl.load(row_slots + row, mask=live, other=-1) >= 0)
     count = tl.load(counts + row, mask=live, other=0)
-    stop = tl.load(state + _STOPS * stride_s + row, mask=live, other=0)
+    stop = tl.load(state + STOPS * stride_s + row, mask=live, other=0)
     lead = tl.zeros([BLOCK], tl.int32)
     goes = live
     for place in tl.static_range(WIDTH - 1):
@@ -110,10 +112,10 @@ def _learn_kernel(
     live = (row >= 0) & (row < rows)
     live = live & (tl.load(row_slots + row, mask=live, other=-1) >= 0)
     lead = tl.load(leads + row, mask=live, other=-1)
-    context = tl.load(state + _CONTEXTS * stride_s + row, mask=live, other=0)
-    problem = tl.load(state + _PROBLEMS * stride_s + row, mask=live, other=0)
+    context = tl.load(state + CONTEXTS * stride_s + row, mask=live, other=0)
+    problem = tl.load(state + PROBLEMS * stride_s + row, mask=live, other=0)
     stamp = tl.load(step_counts) << _STEP_SHIFT
-    at_step = sample * 0 + tl.load(control + _BEGUN) - 1
+    at_step = sample * 0 + tl.load(control + BEGUN) - 1
     kept = inside & (at_step >= 0) & (at_step < steps)
     tries = tl.zeros([BLOCK], tl.int64)
     hits = tl.zeros([BLOCK], tl.int64)
@@ -125,10 +127,10 @@ def _learn_kernel(
             draft = tl.load(drafts + row * MOST + place, mask=goes, other=-1)
             tries += goes.to(tl.int64)
             hits += (goes & (token == draft)).to(tl.int64)
-        at, tag = find(sources, problem, context, goes)
+        at, tag = find(sources, problem, context)
         entry = stamp + (tag << _TOKEN_BITS) + token.to(tl.int64)[:, None]
         tl.atomic_max(entries + at, entry, mask=goes[:, None] & (at >= 0))
-        context = ((context << _TOKEN_BITS) | token.to(tl.int64)) & _CONTEXT_MASK
+        context = after(context, token.to(tl.int64))
         if WIDTH > 1:
             raw = tl.load(raw_logprobs + draw, mask=goes, other=0.0)
             sampled = tl.load(sampled_logprobs + draw, mask=goes, other=0.0)
@@ -180,32 +182,32 @@ def _advance_kernel(
     live = inside & (tl.load(row_slots + row, mask=inside, other=-1) >= 0)
     lead = tl.load(leads + row, mask=live, other=0)
     state += row
-    stop = tl.load(state + _STOPS * stride_s, mask=live, other=0)
-    context = tl.load(state + _CONTEXTS * stride_s, mask=live, other=0)
-    last = tl.load(state + _TOKENS * stride_s, mask=live, other=0)
+    stop = tl.load(state + STOPS * stride_s, mask=live, other=0)
+    context = tl.load(state + CONTEXTS * stride_s, mask=live, other=0)
+    last = tl.load(state + TOKENS * stride_s, mask=live, other=0)
     for place in tl.static_range(WIDTH - 1):
         goes = live & (place < lead)
         token = tl.load(drafts + row * (WIDTH - 1) + place, mask=goes, other=0).to(tl.int64)
         last = tl.where(goes, token, last)
         following = tl.load(table + stop * vocab + token, mask=goes, other=0).to(tl.int64)
         stop = tl.where(goes, following, stop)
-        context = tl.where(goes, ((context << _TOKEN_BITS) | token) & _CONTEXT_MASK, context)
-    tl.store(state + _STOPS * stride_s, stop, mask=live)
-    tl.store(state + _CONTEXTS * stride_s, context, mask=live)
-    tl.store(state + _TOKENS * stride_s, last, mask=live)
-    position = tl.load(state + _POSITIONS * stride_s, mask=live, other=0)
-    tl.store(state + _POSITIONS * stride_s, position + lead, mask=live)
-    length = tl.load(state + _LENGTHS * stride_s, mask=live, other=0)
-    tl.store(state + _LENGTHS * stride_s, length + lead, mask=live)
-    drawn = tl.load(state + _DRAWN * stride_s, mask=live, other=0)
-    tl.store(state + _DRAWN * stride_s, drawn + lead, mask=live)
+        context = tl.where(goes, after(context, token), context)
+    tl.store(state + STOPS * stride_s, stop, mask=live)
+    tl.store(state + CONTEXTS * stride_s, context, mask=live)
+    tl.store(state + TOKENS * stride_s, last, mask=live)
+    position = tl.load(state + POSITIONS * stride_s, mask=live, other=0)
+    tl.store(state + POSITIONS * stride_s, position + lead, mask=live)
+    length = tl.load(state + LENGTHS * stride_s, mask=live, other=0)
+    tl.store(state + LENGTHS * stride_s, length + lead, mask=live)
+    drawn = tl.load(state + DRAWN * stride_s, mask=live, other=0)
+    tl.store(state + DRAWN * stride_s, drawn + lead, mask=live)
     stored = tl.load(row_lengths + row, mask=inside, other=0)
     tl.store(lengths + row, stored + lead, mask=inside)
     count = tl.load(counts + row, mask=live, other=0)
     accepted = tl.sum(lead.to(tl.int64), 0)
     tl.atomic_add(step_counts + 1, tl.sum(count.to(tl.int64), 0))
     tl.atomic_add(step_counts + 2, accepted)
-    tl.atomic_add(control + _COMPUTED, accepted)
+    tl.atomic_add(control + COMPUTED, accepted)
 
 
 def learn(

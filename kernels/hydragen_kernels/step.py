@@ -17,43 +17,42 @@ from hydragen_kernels.batch_state import (
     TOO_FEW_PAGES,
     TOO_MANY_ROWS,
     BatchState,
-    Control,
     Ring,
-    RowState,
     StepInputs,
     check_batch,
     check_drawn,
     check_ring,
 )
-from hydragen_kernels.draft_hash import CONTEXT_MASK, TOKEN_BITS
+from hydragen_kernels.context import after
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.inputs import check_int32
+from hydragen_kernels.row_fields import (
+    BEGUN,
+    COMPUTED,
+    CONTEXTS,
+    DRAWN,
+    GIVEN,
+    LENGTHS,
+    POSITIONS,
+    ROWS,
+    STOPS,
+    STUCK,
+    TAKEN,
+    TOKENS,
+)
 
 _BLOCK = 128  # samples of a program
 _ROW_BLOCK = 1024  # rows that the one program before the model takes at a time
 
-_LENGTHS = tl.constexpr(RowState._fields.index("lengths"))
-_DRAWN = tl.constexpr(RowState._fields.index("drawn"))
-_TOKENS = tl.constexpr(RowState._fields.index("tokens"))
-_POSITIONS = tl.constexpr(RowState._fields.index("positions"))
-_STOPS = tl.constexpr(RowState._fields.index("stops"))
-_CONTEXTS = tl.constexpr(RowState._fields.index("contexts"))
-_BEGUN = tl.constexpr(Control._fields.index("begun"))
-_ROWS = tl.constexpr(Control._fields.index("rows"))
-_STUCK = tl.constexpr(Control._fields.index("stuck"))
-_TAKEN = tl.constexpr(Control._fields.index("taken"))
-_GIVEN = tl.constexpr(Control._fields.index("given"))
-_COMPUTED = tl.constexpr(Control._fields.index("computed"))
-_TOKEN_BITS, _CONTEXT_MASK = tl.constexpr(TOKEN_BITS), tl.constexpr(CONTEXT_MASK)
 _TOO_MANY_ROWS, _TOO_FEW_PAGES = tl.constexpr(TOO_MANY_ROWS), tl.constexpr(TOO_FEW_PAGES)
 
 
 @triton.jit
 def _next_page(state, stride_s, pages, stride_p, max_pages, page_tokens, row, there):
     """Of rows: their tail's length, whether they live, their next token's page and its place."""
-    stops = tl.load(state + _STOPS * stride_s + row, mask=there, other=-1)
+    stops = tl.load(state + STOPS * stride_s + row, mask=there, other=-1)
     live = there & (stops >= 0)
-    length = tl.load(state + _LENGTHS * stride_s + row, mask=live, other=0)
+    length = tl.load(state + LENGTHS * stride_s + row, mask=live, other=0)
     place = pages + row.to(tl.int64) * stride_p + tl.minimum(length // page_tokens, max_pages - 1)
     return length, live, tl.load(place, mask=live, other=0), place
 
@@ -84,9 +83,9 @@ def _begin_kernel(
     rows,
     BLOCK: tl.constexpr,
 ):
-    n_rows = tl.load(control + _ROWS)
-    stuck = tl.load(control + _STUCK)
-    taken = tl.load(control + _TAKEN)
+    n_rows = tl.load(control + ROWS)
+    stuck = tl.load(control + STUCK)
+    taken = tl.load(control + TAKEN)
     due = tl.zeros([1], tl.int64)
     computed = tl.zeros([1], tl.int64)
     for start in range(0, rows, BLOCK):
@@ -100,7 +99,7 @@ def _begin_kernel(
             reaches, page, _ = _last_page(drafts, length, live, place, page_tokens, row)
             due += tl.sum((reaches & (page < 0)).to(tl.int64), 0)
         computed += tl.sum(live.to(tl.int64), 0)
-    lacks = tl.sum(due, 0) > tl.load(control + _GIVEN) - taken
+    lacks = tl.sum(due, 0) > tl.load(control + GIVEN) - taken
     stuck = tl.where((stuck == 0) & lacks, _TOO_FEW_PAGES, stuck)
     stuck = tl.where(n_rows > rows, _TOO_MANY_ROWS, stuck)
     for start in range(0, rows, BLOCK):
@@ -126,13 +125,13 @@ def _begin_kernel(
         slot = tl.where(goes, page * page_tokens + length % page_tokens, -1)
         tl.store(slots + row, slot.to(tl.int32), mask=inside)
         tl.store(new_lengths + row, (length + goes).to(tl.int32), mask=inside)
-        drawn = tl.load(state + _DRAWN * stride_s + row, mask=live, other=0)
+        drawn = tl.load(state + DRAWN * stride_s + row, mask=live, other=0)
         tl.store(counters + row, drawn.to(tl.int32), mask=inside)
-    tl.store(control + _BEGUN, tl.load(control + _BEGUN) + 1)
-    tl.store(control + _STUCK, stuck)
+    tl.store(control + BEGUN, tl.load(control + BEGUN) + 1)
+    tl.store(control + STUCK, stuck)
     computed = tl.where(stuck == 0, tl.sum(computed, 0), 0)
-    tl.store(control + _COMPUTED, tl.load(control + _COMPUTED) + computed)
-    tl.store(control + _TAKEN, taken)
+    tl.store(control + COMPUTED, tl.load(control + COMPUTED) + computed)
+    tl.store(control + TAKEN, taken)
 
 
 @triton.jit
@@ -164,7 +163,7 @@ def _end_kernel(
     live = (row >= 0) & (row < rows)  # beyond them only where the step is stuck
     live = live & (tl.load(slots + row, mask=live, other=-1) >= 0)
     token = tl.load(chosen + sample, mask=live, other=-1)
-    at = sample * 0 + tl.load(control + _BEGUN) - 1
+    at = sample * 0 + tl.load(control + BEGUN) - 1
     kept = inside & (at >= 0) & (at < steps)
     raw = tl.load(raw_logprobs + sample, mask=live, other=0.0)
     sampled = tl.load(sampled_logprobs + sample, mask=live, other=0.0)
@@ -173,21 +172,21 @@ def _end_kernel(
     tl.store(ring_sampled + at * stride_l + sample, sampled, mask=kept)
 
     state += row
-    stop = tl.load(state + _STOPS * stride_s, mask=live, other=0)
+    stop = tl.load(state + STOPS * stride_s, mask=live, other=0)
     stop = tl.load(table + stop * vocab + token, mask=live, other=0).to(tl.int64)
-    drawn = tl.load(state + _DRAWN * stride_s, mask=live, other=0) + 1
+    drawn = tl.load(state + DRAWN * stride_s, mask=live, other=0) + 1
     ended = (stop < 0) | (drawn >= max_tokens)
     tl.store(sample_rows + sample, -1, mask=live & ended)
-    tl.store(state + _STOPS * stride_s, tl.where(ended, -1, stop), mask=live)
-    tl.store(state + _TOKENS * stride_s, token.to(tl.int64), mask=live)
-    tl.store(state + _DRAWN * stride_s, drawn, mask=live)
-    context = tl.load(state + _CONTEXTS * stride_s, mask=live, other=0)
-    context = ((context << _TOKEN_BITS) | token.to(tl.int64)) & _CONTEXT_MASK
-    tl.store(state + _CONTEXTS * stride_s, context, mask=live)
-    position = tl.load(state + _POSITIONS * stride_s, mask=live, other=0)
-    tl.store(state + _POSITIONS * stride_s, position + 1, mask=live)
-    length = tl.load(state + _LENGTHS * stride_s, mask=live, other=0)
-    tl.store(state + _LENGTHS * stride_s, length + 1, mask=live)
+    tl.store(state + STOPS * stride_s, tl.where(ended, -1, stop), mask=live)
+    tl.store(state + TOKENS * stride_s, token.to(tl.int64), mask=live)
+    tl.store(state + DRAWN * stride_s, drawn, mask=live)
+    context = tl.load(state + CONTEXTS * stride_s, mask=live, other=0)
+    context = after(context, token.to(tl.int64))
+    tl.store(state + CONTEXTS * stride_s, context, mask=live)
+    position = tl.load(state + POSITIONS * stride_s, mask=live, other=0)
+    tl.store(state + POSITIONS * stride_s, position + 1, mask=live)
+    length = tl.load(state + LENGTHS * stride_s, mask=live, other=0)
+    tl.store(state + LENGTHS * stride_s, length + 1, mask=live)
 
 
 def begin_step(

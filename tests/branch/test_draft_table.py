@@ -17,9 +17,10 @@ class PlainSearch:
         self.entries: dict[tuple[int, int, tuple[int, ...]], int] = {}
 
     def keys(self, problem: int, past: list[int]) -> list[tuple[int, int, tuple[int, ...]]]:
-        past = [0, 0, 0, *past]
+        *older, last = [0] * 7 + past
+        seen = [*(token % 128 for token in older), last]
         return [
-            (number, problem if is_own else -1, tuple(past[-tokens:]))
+            (number, problem if is_own else -1, tuple(seen[-tokens:]))
             for number, (tokens, is_own) in enumerate(SOURCES)
         ]
 
@@ -39,8 +40,8 @@ class PlainSearch:
 
 
 @given(
-    texts=st.lists(st.tuples(st.integers(0, 2), st.lists(TOKENS, max_size=14)), max_size=5),
-    past=st.lists(TOKENS, max_size=5),
+    texts=st.lists(st.tuples(st.integers(0, 2), st.lists(TOKENS, max_size=18)), max_size=5),
+    past=st.lists(TOKENS, max_size=9),
     problem=st.integers(0, 3),
 )
 def test_proposals_are_those_of_a_plain_search(
@@ -68,11 +69,11 @@ def test_a_prompt_is_what_follows_its_own_tokens() -> None:
     contexts = contexts_of(drawn, np.array([3, 2], np.int32))
     tokens, sources = table.propose(np.zeros(2, np.int64), contexts, 4)
     assert tokens.tolist() == [[10, 11, 12, 13], [31, 32, 33, 34]]
-    assert sources[0].tolist() == [0, 0, 0, 0]
-    assert sources[1].tolist() == [3, 1, 0, 0]
+    assert sources[0].tolist() == [3, 2, 1, 1]
+    assert sources[1].tolist() == [7, 5, 3, 2]
     elsewhere, source = table.propose(np.ones(2, np.int64), contexts, 4)
     assert elsewhere.tolist() == [[10, 11, 12, 13], [-1, -1, -1, -1]]
-    assert source[0].tolist() == [2, 2, 2, 2]
+    assert source[0].tolist() == [6, 6, 4, 4]
 
 
 def test_what_came_last_is_proposed() -> None:

@@ -31,9 +31,11 @@ class Row:
 
 
 def context_of(history: list[int]) -> int:
-    """The last three tokens in one number."""
-    last = [0, 0, 0, *history][-3:]
-    return sum(token << 21 * (2 - place) for place, token in enumerate(last))
+    """The last seven tokens in one number: the last one whole, 7 bits of each other one."""
+    *older, last = [0] * 7 + history
+    return last + sum(
+        token % 128 << 21 + 7 * back for back, token in enumerate(reversed(older[-6:]))
+    )
 
 
 class Simulated:
