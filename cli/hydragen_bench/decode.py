@@ -50,7 +50,7 @@ from hydragen_bench.timing import Ceilings, measure_ceilings, median_us, seconds
 from hydragen_kernels.batch_state import RowState
 from hydragen_kernels.inputs import FP8, dtype_name
 from hydragen_kernels.items import item_table
-from hydragen_tree.branch.decoder import CHUNK_STEPS
+from hydragen_tree.branch.chunk import CHUNK_STEPS
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.projections import products_of

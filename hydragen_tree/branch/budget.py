@@ -22,7 +22,7 @@ USUAL_TOKENS = 256  # of a sample that is a program
 _FEWEST_ROWS, _MOST_ROWS = 1024, 16384
 SPARE_SLOTS = 2  # partials of a row beyond one a level, so that long keys can be split
 
-WIDTHS = (1, 2, 4, 8)  # queries of a row in a step: its last token, and drafts
+WIDTHS = (1, 2, 4, 8)  # queries of a step for each row it may have; beyond one: drafts
 MOST_QUERIES = 512  # of a step whose rows take drafts along
 
 # Frozen tails one below the other; each costs every row below one more partial, for which a

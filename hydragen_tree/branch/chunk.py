@@ -11,18 +11,20 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import Control, RowState
 from hydragen_kernels.drawn import Drawn
 
+CHUNK_STEPS = 8  # at the most
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Chunk:
     """What some steps have drawn, and what the batch is after them.
 
     Attributes:
-        drawn: `[steps * width, samples]` each; the token -1 where a sample has drawn nothing.
+        drawn: `[steps * most, samples]` each; the token -1 where a sample has drawn nothing.
         sample_rows: `[samples]` int32, -1 for samples that have ended or are none.
         fields: `[fields, rows]` int64, as `RowState` names them.
         pages: `[rows, max_pages]` int32.
         control: `[fields]` int64, as `Control` names them.
-        width: tokens that a sample draws in a step at the most.
+        most: tokens that a sample draws in a step at the most.
         tallies: `[2, samples]` int64, as of `DraftState`; None: no table learns.
         draft_counts: `[3]` int64, its `counts`.
     """
@@ -32,19 +34,19 @@ class Chunk:
     fields: NDArray[np.int64]
     pages: Int32
     control: NDArray[np.int64]
-    width: int = 1
+    most: int = 1
     tallies: NDArray[np.int64] | None = None
     draft_counts: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, parts: Sequence[NDArray[Any]], width: int) -> "Chunk":
+    def of(cls, parts: Sequence[NDArray[Any]], most: int) -> "Chunk":
         """A chunk of what was fetched.
 
         Args:
             parts: tokens of the ring, its log-probabilities, `sample_rows`, `fields`, `pages` and
                 `control`; where a table learns also its tallies and counts, and tokens and
-                log-probabilities of drafts, `width - 1` lines for each of the ring's.
-            width: see `width`.
+                log-probabilities of drafts, `most - 1` lines for each of the ring's.
+            most: see `most`.
         """
         tokens, logprobs, sample_rows, fields, pages, control = parts[:6]
         state = sample_rows, fields, pages, control
@@ -52,12 +54,12 @@ class Chunk:
             return cls(Drawn(tokens, *logprobs), *state)
         tallies, counts, drafts, draft_logprobs = parts[6:]
         steps, samples = tokens.shape
-        lines = steps, width - 1, samples
+        lines = steps, most - 1, samples
         tokens = np.concatenate([drafts.reshape(lines), tokens[:, None]], 1)
         halves = draft_logprobs.reshape(2, *lines), logprobs[:, :, None]
         logprobs = np.concatenate(halves, 2).reshape(2, -1, samples)
         drawn = Drawn(tokens.reshape(-1, samples), *logprobs)
-        return cls(drawn, *state, width, tallies, counts)
+        return cls(drawn, *state, most, tallies, counts)
 
     def row(self, name: str) -> NDArray[np.int64]:
         """`[rows]` a field of `RowState`."""

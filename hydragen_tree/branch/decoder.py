@@ -26,7 +26,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import BatchState, Ring, StepInputs
 from hydragen_kernels.choose import choose
 from hydragen_kernels.copy import copy_pages
-from hydragen_kernels.drafts import Proposals, Queries, draws
+from hydragen_kernels.drafts import MOST_ROWS, ROW_QUERIES, Proposals, Queries, draws
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.settle import learn, settle
@@ -34,7 +34,7 @@ from hydragen_kernels.step import begin_step, end_step
 from hydragen_tree.attention.fused import DeviceTails
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.branch.budget import most_queries, padded_rows
-from hydragen_tree.branch.chunk import Chunk
+from hydragen_tree.branch.chunk import CHUNK_STEPS, Chunk
 from hydragen_tree.branch.device_batch import DeviceBatch
 from hydragen_tree.branch.device_drafts import DeviceDrafts
 from hydragen_tree.branch.device_states import DeviceStates
@@ -45,7 +45,6 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.step import Memory
 from hydragen_tree.settings import SamplingSettings
 
-CHUNK_STEPS = 8
 IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
 _RING_STEPS = CHUNK_STEPS + 1  # with the one that draws from prompts' logits
 _SCARCE = 16  # of all memory, one part of so many that is free
@@ -97,7 +96,10 @@ class Decoder:
         self.drafts = DeviceDrafts(max_rows, _RING_STEPS, device) if has_drafts else None
         self._queries = most_queries(max_rows, has_drafts)  # room for them
         self._width = 1  # of the plan
-        self._plans = StepPlans(heads, self._queries, max_levels, len(cache.arenas))
+        # ranks of rows may have more drafts each than all of them together
+        planned = ROW_QUERIES * min(self.room, MOST_ROWS) if has_drafts else 0
+        sizes = self._queries, max(self._queries, planned), max_levels
+        self._plans = StepPlans(heads, *sizes, len(cache.arenas))
         self._graphs = Graphs(self._capture, self._splits)
         self._captured = device.type == "cuda"
         if self._captured:
@@ -110,7 +112,7 @@ class Decoder:
             items: as `SegmentTable.items_in_arenas` has them, of the rows each group may have.
             edges: `[ranks + 1]` where groups begin among these rows, and the last one's end.
             rows: rows that there may be.
-            width: queries of a row.
+            width: queries for each row that there may be.
 
         Returns:
             Rows that steps may now be for at the most.
@@ -130,7 +132,7 @@ class Decoder:
             rows: that there may be.
             longest: tokens that any tail may have after the chunk.
             forks: rows may carry several samples.
-            width: queries of a row.
+            width: queries for each row.
         """
         # by measured times, which are each rank's own
         return self.model.ranks.agree(lambda: self._graphs.choose(rows, longest, forks, width))
@@ -178,8 +180,10 @@ class Decoder:
         longest = int(self.batch.state.named.lengths.max()) + 1
         graph = self._graphs.tight(rows, longest, forks=False, width=self._width)
         self._place(graph)
-        logits = self._forward(graph, keeps=False)[-1]
-        return logits[:: graph.width][:rows]
+        _, proposals, logits = self._forward(graph, keeps=False)
+        if graph.width == 1 or proposals is None:
+            return logits[:rows]
+        return logits[proposals.firsts[:rows].long()]
 
     def prepare(self, rows: int, longest: int, forks: bool = False) -> None:
         """Captures ahead what steps of so many rows take until tails hold so many tokens."""
@@ -245,6 +249,9 @@ class Decoder:
         else:
             limits = size, self.settings.max_tokens
             inputs, proposals, asked = self.drafts.begin(batch, graph.width, *limits)
+            if graph.width > 1:
+                firsts = proposals.firsts[self.batch.groups.starts.clamp(max=graph.rows)]
+                self._plans.place(firsts, graph.rows * graph.width)
         tails, n = DeviceTails(asked.pages, asked.lengths, size, graph.splits), len(asked.slots)
         slots, runs = asked.slots, None
         if self.batch.states is not None:
@@ -287,11 +294,9 @@ class Decoder:
         self._fork(batch, moves, batch.named.lengths, drawn, computed=nobody)
 
     def _place(self, graph: Graph) -> None:
-        """Moves the plan to where the first rows are now."""
-        starts = self.batch.groups.starts
-        if graph.width > 1:
-            starts = starts * graph.width
-        self._plans.place(starts, graph.rows * graph.width)
+        """Moves the plan to where the first rows are now; a step with drafts does so itself."""
+        if graph.width == 1:
+            self._plans.place(self.batch.groups.starts, graph.rows)
 
     def _choose(
         self, logits: Tensor, rows: Tensor, keys: Tensor, counters: Tensor
@@ -357,11 +362,11 @@ class Decoder:
 
         Args:
             steps: lines of the ring.
-            width: queries of a row.
+            width: of the steps.
             started: before the first captured step; None: there was none.
             note: told the seconds since then.
         """
-        state = self.batch.state
+        state, most = self.batch.state, ROW_QUERIES if width > 1 else 1
         parts = [
             self._ring.tokens[:steps],
             self._ring.logprobs[:, :steps],
@@ -385,7 +390,7 @@ class Decoder:
                 done.synchronize()
                 if started is not None:
                     note(started.elapsed_time(done) / 1000.0)
-            return Chunk.of([x.numpy() for x in here], width)
+            return Chunk.of([x.numpy() for x in here], most)
 
         return wait
 

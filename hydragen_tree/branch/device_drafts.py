@@ -7,10 +7,16 @@ from torch import Tensor
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import BatchState, Ring, StepInputs
 from hydragen_kernels.draft_hash import MOST_STEPS, SHORT_MASK, STEP_SHIFT, TOKEN_BITS, find
-from hydragen_kernels.drafts import DraftState, Proposals, Queries, propose, queries
+from hydragen_kernels.drafts import (
+    ROW_QUERIES,
+    DraftState,
+    Proposals,
+    Queries,
+    make_queries,
+    propose,
+)
 from hydragen_kernels.inputs import to_device
 from hydragen_kernels.step import begin_step
-from hydragen_tree.branch.budget import WIDTHS
 from hydragen_tree.branch.draft_table import text_contexts
 
 
@@ -24,12 +30,13 @@ class DeviceDrafts:
 
     Attributes:
         state: what has followed what.
-        ring: where steps leave the drafts that were drawn, `width - 1` lines a step.
+        ring: where steps leave the drafts that were drawn, `ROW_QUERIES - 1` lines a step.
     """
 
     def __init__(self, samples: int, steps: int, device: torch.device) -> None:
         self.state = DraftState.empty(samples, device)
-        lines = steps * (WIDTHS[-1] - 1)
+        self._first_held = self.state.held.clone()
+        lines = steps * (ROW_QUERIES - 1)
         self.ring = Ring(
             torch.zeros(lines, samples, dtype=torch.int32, device=device),
             torch.zeros(2, lines, samples, device=device),
@@ -39,6 +46,7 @@ class DeviceDrafts:
     def clear(self) -> None:
         """Forgets all that was drawn."""
         self.state.entries.fill_(-1)
+        self.state.held.copy_(self._first_held)
         self.state.tallies.zero_()
         self.state.counts.zero_()
         self._steps = 0
@@ -66,7 +74,7 @@ class DeviceDrafts:
     def begin(
         self, batch: BatchState, width: int, page_tokens: int, max_tokens: int
     ) -> tuple[StepInputs, Proposals, Queries]:
-        """Begins a step of so many queries a row.
+        """Begins a step of so many queries for each row that it may have.
 
         Args:
             batch: cut to the rows of the step.
@@ -74,15 +82,16 @@ class DeviceDrafts:
             page_tokens: tokens of a page.
             max_tokens: that end a sample.
         """
-        proposals = propose(batch, self.state, width, max_tokens)
+        n = width * batch.rows.shape[1]
+        proposals = propose(batch, self.state, n, max_tokens, page_tokens)
         if width == 1:
             inputs = begin_step(batch, page_tokens)
             return inputs, proposals, Queries.without_drafts(batch, inputs)
         inputs = begin_step(batch, page_tokens, proposals.counts)
-        return inputs, proposals, queries(batch, inputs, proposals, page_tokens)
+        return inputs, proposals, make_queries(batch, inputs, proposals, page_tokens, n)
 
     def fetched(self, steps: int, width: int) -> list[Tensor]:
         """What the host is told of so many steps, see `Chunk.of`."""
-        lines = steps * (width - 1)
+        lines = steps * (ROW_QUERIES - 1 if width > 1 else 0)
         ring = self.ring.tokens[:lines], self.ring.logprobs[:, :lines]
         return [self.state.tallies, self.state.counts, *ring]

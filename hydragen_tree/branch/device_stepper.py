@@ -22,10 +22,11 @@ from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import TOO_FEW_PAGES, TOO_MANY_ROWS, RowState
+from hydragen_kernels.drafts import ROW_QUERIES
 from hydragen_kernels.drawn import Drawn
 from hydragen_tree.attention.segment_table import SegmentTable
-from hydragen_tree.branch.chunk import Chunk
-from hydragen_tree.branch.decoder import CHUNK_STEPS, IN_FLIGHT, Decoder
+from hydragen_tree.branch.chunk import CHUNK_STEPS, Chunk
+from hydragen_tree.branch.decoder import IN_FLIGHT, Decoder
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.device_books import RowBook, SlotBook, together
 from hydragen_tree.branch.device_freezing import DeviceFreezing
@@ -202,16 +203,17 @@ class DeviceStepper:
             steps = self._forecast.steps(steps) if openings.may_ride else 0
         rows = min(max(rows, 1), used.size)
         lengths = self._rows.lengths
-        longest = min(int(lengths.max(initial=0)) + ahead + steps * width, self._max_tokens)
+        most = ROW_QUERIES if width > 1 else 1  # tokens of a row in a step
+        longest = min(int(lengths.max(initial=0)) + ahead + steps * most, self._max_tokens)
         choice = self._decoder.choose(rows, longest, forks, width)
         steps, rows = choice.worthwhile(steps), choice.graph.rows
-        ahead += steps * width
+        ahead += steps * most
         self._arrange(rows, forks, width)
         # as if each row forked once; who finds too few pages is given enough for a row a sample
-        most = used.size if self._lacked_pages else rows
-        self._pages.fill(self._pages.need(most, lengths, ahead, self._max_tokens))
+        paged = used.size if self._lacked_pages else rows
+        self._pages.fill(self._pages.need(paged, lengths, ahead, self._max_tokens))
         wait = self._decoder.launch(choice, steps, torch.stack(logits) if fresh else None)
-        most, likely = steps * width + bool(fresh), steps * pace + bool(fresh)
+        most, likely = steps * most + bool(fresh), steps * pace + bool(fresh)
         known = openings.known_rows if steps else 0
         rest = fresh, hidden, known, book.is_used.copy(), wait
         self._flights.append(Flight(self._launched, most, likely, *rest))
@@ -219,7 +221,7 @@ class DeviceStepper:
         return True
 
     def _width(self, rows: int, ahead: int) -> tuple[int, float]:
-        """Queries of a row in the next steps, and tokens that it should draw in each.
+        """Queries for each row of the next steps, and tokens that one should draw in each.
 
         Args:
             rows: that are known of.
@@ -228,7 +230,7 @@ class DeviceStepper:
         if self._widths is None or self._lacked_pages:
             return 1, 1.0
         width = self._widths.choose(self._slots.live()[0], rows)
-        tokens = ahead + CHUNK_STEPS * width
+        tokens = ahead + CHUNK_STEPS * ROW_QUERIES
         need = self._pages.need(rows, self._rows.lengths, tokens, self._max_tokens)
         if width == 1 or need > self._cache.free_pages + self._pages.waiting:
             return 1, 1.0
@@ -334,7 +336,7 @@ class DeviceStepper:
         return Progress(
             together(samples),
             Drawn(*(part[:, columns] for part in drawn)),
-            int(np.count_nonzero(has_drawn.any(axis=1).reshape(-1, chunk.width).any(axis=1))),
+            int(np.count_nonzero(has_drawn.any(axis=1).reshape(-1, chunk.most).any(axis=1))),
             len(flight.fresh) + computed,
             ended,
             drafts=drafts,

@@ -1,9 +1,10 @@
 """How many drafts the steps of a chunk take along on a device: as many as should pay.
 
-On a device each row of a step has the same number of queries, its *width*: the last token and
-drafts. How often the table names what is drawn is counted in every step, with or without drafts, so
-that it is known before any are taken along. What a width costs is a constant of the device, and
-nothing here asks a clock, as in `drafting.py`.
+On a device a step has a number of queries for each row that it may have, its *width*. Beyond each
+row's last token these are drafts, and rows share them as the surest ones fall. How often the table
+names what is drawn is counted in every step, with or without drafts, so that it is known before any
+are taken along. What queries cost is a constant of the device, and nothing here asks a clock, as in
+`drafting.py`.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,19 @@ from numpy.typing import NDArray
 
 from hydragen_kernels.arrays import Int32
 from hydragen_tree.branch.budget import MOST_QUERIES, WIDTHS, padded_rows
-from hydragen_tree.branch.chunk import Chunk
+from hydragen_tree.branch.chunk import CHUNK_STEPS, Chunk
 from hydragen_tree.branch.draft_chances import Chances, DraftProblems
 
 _FIRST_CHANCE = 0.5
+# What steps of so many queries take beside one of a few: an 8B model on an H200.
+_QUERIES = 1, 32, 64, 128, 256, 512
+_COSTS = 1.0, 1.02, 1.07, 1.14, 1.53, 2.59
 _BETTER = 1.05  # times as fast, from which on another width is taken
+
+
+def step_cost(queries: int) -> float:
+    """What a step of so many queries takes beside one of a few."""
+    return float(np.interp(queries, _QUERIES, _COSTS))
 
 
 class DraftSource(Protocol):
@@ -35,9 +44,10 @@ class DraftWidths:
     Args:
         problems: `[leaves]` number of the problem that each leaf of the trie belongs to.
         text: the prompt's tokens of a leaf.
-        free_rows: that add as much to a step as it takes whatever they are.
         slots: of samples.
         source: of drafts, which learns the prompts.
+        patience: steps for which drafts would have paid before any are taken along: graphs of wider
+            steps have to be captured, which takes as long as dozens of steps.
 
     Attributes:
         pace: tokens that a row has drawn in a step, in the mean of the last chunk.
@@ -47,11 +57,11 @@ class DraftWidths:
         self,
         problems: NDArray[np.int64],
         text: Callable[[int], Int32],
-        free_rows: float,
         slots: int,
         source: DraftSource,
+        patience: int = 0,
     ) -> None:
-        self._problems, self._free_rows = DraftProblems(problems, text), free_rows
+        self._problems, self._patience = DraftProblems(problems, text), patience
         self._chances = Chances((_FIRST_CHANCE,))
         self._tallies = np.zeros((2, slots), np.int64)  # when last seen
         self._counts = np.zeros(3, np.int64)
@@ -84,10 +94,13 @@ class DraftWidths:
             if width > 1 and padded_rows(leaves.size) * width > MOST_QUERIES:
                 break
             tokens = (together[:, None] ** np.arange(width)).sum()
-            rates[width] = float(tokens) / (self._free_rows + padded_rows(rows) * width)
+            rates[width] = float(tokens) / step_cost(padded_rows(rows) * width)
         best = max(rates, key=lambda width: rates[width])
         if rates[best] > _BETTER * rates.get(self._width, 0.0):
             self._width = best
+        if self._width > 1 and self._patience > 0:
+            self._patience -= CHUNK_STEPS
+            return 1
         return self._width
 
     def seen(

@@ -19,7 +19,16 @@ from hydragen_tree.branch.draft_table import DraftTable
 
 MOST_DRAFTS = 8  # of a row in a step
 _MOST_ADDED = 128  # rows of a step that the table learns from: where there are more, a part of them
-_FIRST_CHANCES = (0.9, 0.8, 0.7, 0.6, 0.6, 0.5, 0.5, 0.3)  # of each source, before anything is known
+_FIRST_CHANCES = (
+    0.9,
+    0.8,
+    0.7,
+    0.6,
+    0.6,
+    0.5,
+    0.5,
+    0.3,
+)  # of each source, before anything is known
 _SUREST = 0.95  # chance of a draft, than which hardly any has more
 # Rows that a device computes while it reads the weights, of 4 bytes on a CPU and 2 on a GPU; and
 # parameters that a CPU multiplies by while it gets a layer started. NOTES.md has the measurements.

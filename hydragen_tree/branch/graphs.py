@@ -26,7 +26,7 @@ class Graph(NamedTuple):
         rows: padded.
         splits: programs that share a tail.
         forks: rows may carry several samples, and part.
-        width: queries of a row: its last token, and drafts.
+        width: queries for each row; where they are several, rows share them as drafts need them.
     """
 
     rows: int

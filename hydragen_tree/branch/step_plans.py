@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
+from hydragen_kernels.drafts import ROW_QUERIES
 from hydragen_kernels.items import item_table, widened
 from hydragen_kernels.ordered_states import States
 from hydragen_kernels.segment_tiles import SegmentTiles
@@ -31,16 +32,19 @@ class StepPlans:
     Args:
         heads: the model's attention.
         queries: room for them.
+        planned: queries that ranks of rows may have, each by itself, at the most.
         levels: segments on a row's path at the most.
         arenas: in which keys and values are; two: that of layers that see all, then that of others.
     """
 
-    def __init__(self, heads: Heads, queries: int, levels: int, arenas: int) -> None:
-        self._heads, self._queries = [heads], queries
+    def __init__(
+        self, heads: Heads, queries: int, planned: int, levels: int, arenas: int
+    ) -> None:
+        self._heads, self._planned = [heads], planned
         if arenas > 1:
             self._heads = [replace(heads, is_windowed=False), replace(heads, is_windowed=True)]
         self._tables = [
-            SegmentTiles(one.schedule(item_table(), queries, None), heads.device, _TILES, queries)
+            SegmentTiles(one.schedule(item_table(), queries, None), heads.device, _TILES, planned)
             for one in self._heads
         ]
         n_bytes = max((levels + SPARE_SLOTS) * queries * heads.partial_bytes, _SPLIT_BYTES)
@@ -53,21 +57,23 @@ class StepPlans:
             items: of rows; see `Decoder.plan`.
             edges: where groups begin among rows, and the last one's end.
             most: rows of a step.
-            width: queries of a row.
+            width: queries for each row.
 
         Returns:
             Whether the tables stayed where they are; else graphs that read them are of no use.
         """
         stayed, slots = True, self._slots(most * width)
         for at, one in enumerate(items):
-            wide = one if width == 1 else widened(one, width)
-            schedule = self._heads[at].schedule(wide, int(edges[-1]) * width, slots)
+            wide, ends = one, edges
+            if width > 1:
+                wide, ends = widened(one, edges, ROW_QUERIES, most * width)
+            schedule = self._heads[at].schedule(wide, int(ends[-1]), slots)
             if not self._tables[at].has_room(schedule):
                 stayed = False
                 capacity = 2 * max(len(schedule.tiles), len(self._tables[at].tiles))
                 device = self._heads[at].device
-                self._tables[at] = SegmentTiles(schedule, device, capacity, self._queries)
-            self._tables[at].load(schedule, edges * width)
+                self._tables[at] = SegmentTiles(schedule, device, capacity, self._planned)
+            self._tables[at].load(schedule, ends)
         return stayed
 
     def place(self, starts: Tensor, rows: int) -> None:

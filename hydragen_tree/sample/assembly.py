@@ -52,6 +52,7 @@ def assemble(
     key_group: int = 1,
     long_segments: LongSegments | None = None,
     drafts: bool = False,
+    draft_patience: int = 0,
     sharing: Sharing = ALL_KNOWN,
 ) -> Loop:
     """A run that is ready to start.
@@ -74,6 +75,7 @@ def assemble(
         long_segments: those of prompts beyond the model's context; None: there are none.
         drafts: steps take along what samples have drawn before, where it is worth it; a decoder's
             if it is made for that.
+        draft_patience: see `DraftWidths`.
         sharing: what prompts that come late share.
     """
     residency = Residency(trie, cache, sharing)
@@ -87,13 +89,12 @@ def assemble(
     widths: DraftWidths | None = None
     problems = np.zeros(trie.leaf_segments.size, np.int64)
     problems[trie.prompt_leaves] = records.tasks
-    free = free_rows(
-        model.device.type, shape.layers, _parameters(model), ordered=model.batch_invariant
-    )
     if decoder is None:
         batch = Batch(settings.max_tokens, cache.pages_for(settings.max_tokens))
         freezing = Freezing(batch, residency, cache, cost, shape, key_group)
         if drafts and not cache.states.is_kept:
+            sizes = shape.layers, _parameters(model)
+            free = free_rows(model.device.type, *sizes, ordered=model.batch_invariant)
             drafting = Drafting(problems, residency.trie.leaf_tokens, free)
         rest = freezing, settings, max_rows, records, drafting
         stepper = HostStepper(batch, model, cache, table, *rest)
@@ -104,7 +105,7 @@ def assemble(
 
         if drafts and decoder.drafts is not None:
             texts = problems, residency.trie.leaf_tokens
-            widths = Widths(*texts, free, decoder.samples, decoder.drafts)
+            widths = Widths(*texts, decoder.samples, decoder.drafts, draft_patience)
         shared: device_freezing.DeviceFreezing | None = None
         if device_freezing.FREEZES and cache.latents is None:
             sizes = cost, shape, settings.max_tokens, key_group

@@ -21,6 +21,8 @@ from hydragen_tree.trie.outline import Outline
 if TYPE_CHECKING:
     from hydragen_tree.branch.decoder import Decoder
 
+_DRAFTED_BY_DEVICES = False  # without being asked for
+_DRAFT_PATIENCE = 64  # steps, see `DraftWidths`
 _JOINED_LEVELS = 4  # segments on a path, beyond those of the first prompts
 _JOINED_TOKENS = 512  # of a prompt, for each row of the batch: as many may be there at a time
 
@@ -102,6 +104,7 @@ def make_loop(
         key_group=means.key_group,
         long_segments=LongSegments(source, model, trie, outline.prompts),
         drafts=means.drafts != "off",
+        draft_patience=0 if means.drafts == "on" else _DRAFT_PATIENCE,
         sharing=sharing,
     )
 
@@ -153,5 +156,5 @@ def _decoder(
 
 def _has_drafts(means: Means, records: SampleRecords) -> bool:
     """Whether a device's steps may take drafts along; running states could not go back."""
-    is_wanted = means.drafts == "on" and not means.source.shape.state_bytes
-    return is_wanted and _captures(means, records)
+    is_wanted = means.drafts == "on" or (means.drafts == "auto" and _DRAFTED_BY_DEVICES)
+    return is_wanted and not means.source.shape.state_bytes and _captures(means, records)

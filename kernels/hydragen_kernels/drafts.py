@@ -1,8 +1,13 @@
 """Drafts of a step on the device: several tokens of a row, tried at once.
 
     propose   a row's next tokens, from a table of what has followed its last ones (`draft_hash.py`)
-    queries   the row's last token and its drafts, `width` queries a row, behind each other
+    share     the surest ones of all rows, as many as the step has queries for
+    queries   the row's last token and its drafts, row behind row
     draws     which of them each sample draws from, with the number of each place
+
+How sure a draft is: the product of how often its source has been right, for it and those before it,
+once for each sample of the row, since all have to draw it. In whole numbers, so that the order of
+drafts is the same on any device.
 
 `settle.py` has what becomes of them. Bound: launches; each is one, of a few microseconds.
 """
@@ -30,10 +35,24 @@ from hydragen_kernels.row_fields import (
     TOKENS,
 )
 
+ROW_QUERIES = 8  # of a row in a step with drafts, at the most: its last token, and drafts
+SURE = (1 << 12) - 1  # a draft that is as good as right
+_PLACE_BITS, _ROW_BITS = 3, 8  # of a draft's key: earlier places and rows come first
+MOST_ROWS = 1 << _ROW_BITS  # of a step with drafts
+
 _ROW_BLOCK, _BLOCK = 32, 128  # rows, and samples or queries, of a program
+_POWERS = tl.constexpr(4)  # samples of a row that count at the most
+_KEY_BITS = tl.constexpr(SURE.bit_length() + _ROW_BITS + _PLACE_BITS)
+_HIGHEST_BIT = tl.constexpr(1 << SURE.bit_length() + _ROW_BITS + _PLACE_BITS - 1)
+_SURE = tl.constexpr(SURE)
 
 _TOKEN_BITS = tl.constexpr(draft_hash.TOKEN_BITS)
 _SHORT_MASK = tl.constexpr(draft_hash.SHORT_MASK)
+
+
+# Drafts of each source, and those that held, before anything is known.
+_FIRST_MET = [32] * len(draft_hash.SOURCES)
+_FIRST_DRAWN = [28, 25, 22, 19, 19, 16, 16, 8]
 
 
 class DraftState(NamedTuple):
@@ -43,6 +62,8 @@ class DraftState(NamedTuple):
         entries: `[2 ** ENTRY_BITS]` int64, see `draft_hash`.
         sources: `[3, sources]` int64: each one's mask of contexts, and the key's factor of the
             problem and its constant term.
+        held: `[2, sources]` int64: drafts of each source that samples have met, and those that they
+            drew; both with some in advance.
         tallies: `[2, samples]` int64: tokens that were drawn in each sample's place where there
             could be a draft, and those of them that the table named.
         counts: `[3]` int64: steps, drafts proposed, and drafts that rows went on by.
@@ -50,6 +71,7 @@ class DraftState(NamedTuple):
 
     entries: Tensor
     sources: Tensor
+    held: Tensor
     tallies: Tensor
     counts: Tensor
 
@@ -64,6 +86,7 @@ class DraftState(NamedTuple):
         return cls(
             torch.full((1 << draft_hash.ENTRY_BITS,), -1, device=device),
             to_device(sources, device),
+            to_device(np.array([_FIRST_MET, _FIRST_DRAWN]), device),
             torch.zeros(2, samples, dtype=torch.int64, device=device),
             torch.zeros(3, dtype=torch.int64, device=device),
         )
@@ -73,26 +96,34 @@ class Proposals(NamedTuple):
     """Drafts of rows.
 
     Attributes:
-        tokens: `[rows, most]` int32; -1 from where on nothing is known. At least one is looked up,
-            to learn whether it is right.
+        tokens: `[rows, most]` int32; -1 from where on nothing is known. `most` is
+            `ROW_QUERIES - 1`, or 1 in a step without drafts, which looks one up to learn whether it
+            is right.
+        sources: `[rows, most]` int32, of each.
+        chances: `[rows, most]` int32, how sure each is, up to `SURE`; 0: it cannot be taken along.
         counts: `[rows]` int32, those that a row takes along.
         leads: `[rows]` int32, those that it goes on by; `counts` until `settle` knows.
+        firsts: `[rows + 1]` int32, the first query of each row, and where the last one's end; dead
+            rows have none. Without drafts of no meaning.
     """
 
     tokens: Tensor
+    sources: Tensor
+    chances: Tensor
     counts: Tensor
     leads: Tensor
+    firsts: Tensor
 
 
 class Queries(NamedTuple):
-    """The queries of a step, `width` a row; every field `[rows * width]`, or with columns behind.
+    """The queries of a step; every field `[queries]`, or with columns behind.
 
     Attributes:
         tokens: int64.
         positions: int64.
         slots: int32, where the token is stored; -1: nowhere.
         lengths: int32, tokens of the query's tail, its own among them; 0 where there is none.
-        pages: `[rows * width, max_pages]` int32, of the query's tail.
+        pages: `[queries, max_pages]` int32, of the query's tail.
     """
 
     tokens: Tensor
@@ -109,19 +140,28 @@ class Queries(NamedTuple):
 
 
 @triton.jit
+def _sharers_kernel(sample_rows, sharers, rows, samples, BLOCK: tl.constexpr):
+    sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.load(sample_rows + sample, mask=sample < samples, other=-1)
+    tl.atomic_add(sharers + row, 1, mask=(row >= 0) & (row < rows))
+
+
+@triton.jit
 def _propose_kernel(
     state,
     stride_s,
     control,
     entries,
     sources,
+    held,
+    sharers,
     step_counts,
     max_tokens,
+    page_tokens,
     tokens,
-    counts,
-    leads,
+    token_sources,
+    chances,
     rows,
-    WIDTH: tl.constexpr,
     MOST: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -133,8 +173,10 @@ def _propose_kernel(
     context = tl.load(state + CONTEXTS * stride_s, mask=live, other=0)
     problem = tl.load(state + PROBLEMS * stride_s, mask=live, other=0)
     room = max_tokens - 1 - tl.load(state + DRAWN * stride_s, mask=live, other=0)
-    count = tl.zeros([BLOCK], tl.int32)
     source = tl.arange(0, SOURCES)[None, :]
+    if sharers is not None:
+        shared = tl.load(sharers + row, mask=live, other=0)
+    chance = tl.full([BLOCK], _SURE, tl.int64)
     for place in tl.static_range(MOST):
         at, tag = find(sources, problem, context)
         entry = tl.load(entries + at, mask=live[:, None], other=-1)
@@ -143,14 +185,58 @@ def _propose_kernel(
         named = tl.where(source == first[:, None], entry & _SHORT_MASK, 0)
         token = tl.sum(named, 1)
         live = live & (first < SOURCES)
-        tl.store(tokens + row * MOST + place, tl.where(live, token, -1).to(tl.int32), mask=inside)
-        if WIDTH > 1:
-            count += (live & (place < room)).to(tl.int32)
+        draft = row * MOST + place
+        tl.store(tokens + draft, tl.where(live, token, -1).to(tl.int32), mask=inside)
+        tl.store(token_sources + draft, tl.where(live, first, 0), mask=inside)
+        if sharers is not None:
+            met = tl.load(held + first, mask=live, other=1)
+            drawn = tl.load(held + SOURCES + first, mask=live, other=0)
+            for power in tl.static_range(_POWERS):
+                chance = tl.where(shared > power, chance * drawn // met, chance)
+            can_go = live & (place < room) & (place < page_tokens)
+            tl.store(chances + draft, tl.where(can_go, chance, 0).to(tl.int32), mask=inside)
         context = after(context, token)
-    tl.store(counts + row, count, mask=inside)
-    tl.store(leads + row, count, mask=inside)
     if tl.program_id(0) == 0:
         tl.store(step_counts, tl.load(step_counts) + 1)
+
+
+@triton.jit
+def _share_kernel(
+    state,
+    stride_s,
+    control,
+    chances,
+    queries,
+    counts,
+    leads,
+    firsts,
+    rows,
+    ROW_QUERIES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The surest drafts: all whose keys are above a bound, found bit by bit. One program."""
+    row = tl.arange(0, BLOCK)
+    there = (row < rows) & (row < tl.load(control + ROWS))
+    live = there & (tl.load(state + STOPS * stride_s + row, mask=there, other=-1) >= 0)
+    place = tl.arange(0, ROW_QUERIES)
+    is_draft = live[:, None] & (place < ROW_QUERIES - 1)[None, :]
+    draft = row[:, None] * (ROW_QUERIES - 1) + place[None, :]
+    chance = tl.load(chances + draft, mask=is_draft, other=0)
+    order = (BLOCK - 1 - row[:, None]) * ROW_QUERIES + ROW_QUERIES - 1 - place[None, :]
+    key = tl.where(chance > 0, chance * (BLOCK * ROW_QUERIES) + order, -1)
+    room = queries - tl.sum(live.to(tl.int32), 0)
+    bound = room * 0  # the least one that no more than these reach
+    step = bound + _HIGHEST_BIT
+    for _ in range(_KEY_BITS):
+        reach = tl.sum(tl.sum((key >= bound + step - 1).to(tl.int32), 1), 0)
+        bound = tl.where(reach > room, bound + step, bound)
+        step = step >> 1
+    count = tl.sum((key >= bound).to(tl.int32), 1)
+    tl.store(counts + row, count, mask=row < rows)
+    tl.store(leads + row, count, mask=row < rows)
+    ends = tl.cumsum(tl.where(live, count + 1, 0), 0)
+    tl.store(firsts + row + 1, ends, mask=row < rows)
+    tl.store(firsts, 0)
 
 
 @triton.jit
@@ -163,29 +249,42 @@ def _queries_kernel(
     row_slots,
     drafts,
     counts,
+    firsts,
     tokens,
     positions,
     slots,
     lengths,
+    query_rows,
+    rows,
     queries,
-    WIDTH: tl.constexpr,
+    ROW_QUERIES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = query < queries
-    row, place = query // WIDTH, query % WIDTH
-    goes = inside & (tl.load(row_slots + row, mask=inside, other=-1) >= 0)
-    there = goes & (place <= tl.load(counts + row, mask=goes, other=0))
-    last = tl.load(state + TOKENS * stride_s + row, mask=inside, other=0)
-    draft = tl.load(drafts + row * (WIDTH - 1) + place - 1, mask=there & (place > 0), other=0)
-    tl.store(tokens + query, tl.where(there & (place > 0), draft.to(tl.int64), last), mask=inside)
-    position = tl.load(state + POSITIONS * stride_s + row, mask=inside, other=0)
-    tl.store(positions + query, position + tl.where(there, place, 0), mask=inside)
-    length = tl.load(state + LENGTHS * stride_s + row, mask=there, other=0) + place
-    page = tl.load(pages + row.to(tl.int64) * stride_p + length // page_tokens, mask=there, other=0)
+    number = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    nobody = (number < queries) & (number >= tl.load(firsts + rows))
+    tl.store(tokens + number, 0, mask=nobody)
+    tl.store(positions + number, 0, mask=nobody)
+    tl.store(slots + number, -1, mask=nobody)
+    tl.store(lengths + number, 0, mask=nobody)
+    tl.store(query_rows + number, 0, mask=nobody)
+    row, place = number // ROW_QUERIES, number % ROW_QUERIES
+    inside = row < rows
+    first = tl.load(firsts + row, mask=inside, other=0)
+    there = inside & (first + place < tl.load(firsts + row + 1, mask=inside, other=0))
+    goes = there & (tl.load(row_slots + row, mask=there, other=-1) >= 0)
+    query = first + place
+    last = tl.load(state + TOKENS * stride_s + row, mask=there, other=0)
+    draft = drafts + row * (ROW_QUERIES - 1) + place - 1
+    draft = tl.load(draft, mask=there & (place > 0), other=0)
+    tl.store(tokens + query, tl.where(place > 0, draft.to(tl.int64), last), mask=there)
+    position = tl.load(state + POSITIONS * stride_s + row, mask=there, other=0)
+    tl.store(positions + query, position + place, mask=there)
+    length = tl.load(state + LENGTHS * stride_s + row, mask=goes, other=0) + place
+    page = tl.load(pages + row.to(tl.int64) * stride_p + length // page_tokens, mask=goes, other=0)
     slot = page.to(tl.int64) * page_tokens + length % page_tokens
-    tl.store(slots + query, tl.where(there, slot, -1).to(tl.int32), mask=inside)
-    tl.store(lengths + query, tl.where(there, length + 1, 0).to(tl.int32), mask=inside)
+    tl.store(slots + query, tl.where(goes, slot, -1).to(tl.int32), mask=there)
+    tl.store(lengths + query, tl.where(goes, length + 1, 0).to(tl.int32), mask=there)
+    tl.store(query_rows + query, row, mask=there)
 
 
 @triton.jit
@@ -195,74 +294,110 @@ def _draws_kernel(
     sample_rows,
     keys,
     counts,
+    firsts,
     draw_rows,
     draw_keys,
     draw_counters,
     rows,
     draws,
-    WIDTH: tl.constexpr,
+    ROW_QUERIES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     draw = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = draw < draws
-    sample, place = draw // WIDTH, draw % WIDTH
+    sample, place = draw // ROW_QUERIES, draw % ROW_QUERIES
     row = tl.load(sample_rows + sample, mask=inside, other=-1)
     there = (row >= 0) & (row < rows)
     there = there & (place <= tl.load(counts + row, mask=there, other=0))
-    tl.store(draw_rows + draw, tl.where(there, row * WIDTH + place, -1), mask=inside)
+    query = tl.load(firsts + row, mask=there, other=0) + place
+    tl.store(draw_rows + draw, tl.where(there, query, -1), mask=inside)
     tl.store(draw_keys + draw, tl.load(keys + sample, mask=inside, other=0), mask=inside)
     drawn = tl.load(state + DRAWN * stride_s + row, mask=there, other=0)
     tl.store(draw_counters + draw, (drawn + place).to(tl.int32), mask=inside)
 
 
-def propose(batch: BatchState, state: DraftState, width: int, max_tokens: int) -> Proposals:
+def propose(
+    batch: BatchState, state: DraftState, queries: int, max_tokens: int, page_tokens: int
+) -> Proposals:
     """Look up what may follow each row's last tokens, and count the step.
 
     Args:
         batch: cut to the rows of the step.
         state: what has followed what; `counts` is written.
-        width: queries of a row; 1: it takes no drafts along.
+        queries: of the step; as many as rows: it takes no drafts along.
         max_tokens: that end a sample: drafts are no later ones.
+        page_tokens: of a page: a row has no more drafts, see `begin_step`.
+
+    Raises:
+        ValueError: more rows than there may be drafts for.
     """
-    rows, most = batch.rows.shape[1], max(width - 1, 1)
-    tokens = torch.empty(rows, most, dtype=torch.int32, device=batch.rows.device)
-    counts, leads = torch.empty(2, rows, dtype=torch.int32, device=batch.rows.device)
+    rows, samples, device = batch.rows.shape[1], len(batch.sample_rows), batch.rows.device
+    has_drafts = queries > rows
+    if has_drafts and rows > MOST_ROWS:
+        raise ValueError(f"queries: expected one a row beyond {MOST_ROWS} rows, got {queries}")
+    most = ROW_QUERIES - 1 if has_drafts else 1
+    tokens, sources, chances = torch.empty(3, rows, most, dtype=torch.int32, device=device)
+    counts, leads = torch.zeros(2, rows, dtype=torch.int32, device=device)
+    firsts = torch.empty(rows + 1, dtype=torch.int32, device=device)
+    sharers = None
+    if has_drafts:
+        sharers = torch.zeros(rows, dtype=torch.int32, device=device)
+        _sharers_kernel[(triton.cdiv(samples, _BLOCK),)](
+            batch.sample_rows, sharers, rows, samples, BLOCK=_BLOCK, num_warps=4
+        )
     _propose_kernel[(triton.cdiv(rows, _ROW_BLOCK),)](
         batch.rows,
         batch.rows.stride(0),
         batch.control,
         state.entries,
         state.sources,
+        state.held,
+        sharers,
         state.counts,
         max_tokens,
+        page_tokens,
         tokens,
-        counts,
-        leads,
+        sources,
+        chances,
         rows,
-        WIDTH=width,
         MOST=most,
         BLOCK=_ROW_BLOCK,
         num_warps=4,
     )
-    return Proposals(tokens, counts, leads)
+    if has_drafts:
+        _share_kernel[(1,)](
+            batch.rows,
+            batch.rows.stride(0),
+            batch.control,
+            chances,
+            queries,
+            counts,
+            leads,
+            firsts,
+            rows,
+            ROW_QUERIES=ROW_QUERIES,
+            BLOCK=MOST_ROWS,
+            num_warps=4,
+        )
+    return Proposals(tokens, sources, chances, counts, leads, firsts)
 
 
-def queries(
-    batch: BatchState, inputs: StepInputs, proposals: Proposals, page_tokens: int
+def make_queries(
+    batch: BatchState, inputs: StepInputs, proposals: Proposals, page_tokens: int, queries: int
 ) -> Queries:
-    """Put each row's drafts behind its last token.
+    """Put each row's drafts behind its last token, and rows behind each other.
 
     Args:
         batch: cut to the rows of the step, with pages for all of it.
         inputs: of the step.
         proposals: of its rows.
         page_tokens: tokens of a page.
+        queries: of the step; the last ones may be nobody's.
     """
-    rows, width = len(proposals.counts), proposals.tokens.shape[1] + 1
-    n, device = rows * width, batch.rows.device
-    tokens, positions = torch.empty(2, n, dtype=torch.int64, device=device)
-    slots, lengths = torch.empty(2, n, dtype=torch.int32, device=device)
-    _queries_kernel[(triton.cdiv(n, _BLOCK),)](
+    rows, device = len(proposals.counts), batch.rows.device
+    tokens, positions = torch.empty(2, queries, dtype=torch.int64, device=device)
+    slots, lengths, owners = torch.empty(3, queries, dtype=torch.int32, device=device)
+    _queries_kernel[(triton.cdiv(rows * ROW_QUERIES, _BLOCK),)](
         batch.rows,
         batch.rows.stride(0),
         batch.pages,
@@ -271,21 +406,23 @@ def queries(
         inputs.slots,
         proposals.tokens,
         proposals.counts,
+        proposals.firsts,
         tokens,
         positions,
         slots,
         lengths,
-        n,
-        WIDTH=width,
+        owners,
+        rows,
+        queries,
+        ROW_QUERIES=ROW_QUERIES,
         BLOCK=_BLOCK,
         num_warps=4,
     )
-    pages = batch.pages[:, None].expand(-1, width, -1).reshape(n, -1)
-    return Queries(tokens, positions, slots, lengths, pages)
+    return Queries(tokens, positions, slots, lengths, batch.pages.index_select(0, owners))
 
 
 def draws(batch: BatchState, proposals: Proposals) -> tuple[Tensor, Tensor, Tensor]:
-    """Say what is drawn from queries, `[samples * width]` each, as `choose` takes it.
+    """Say what is drawn from queries, `[samples * ROW_QUERIES]` each, as `choose` takes it.
 
     Args:
         batch: cut to the rows of the step.
@@ -294,8 +431,8 @@ def draws(batch: BatchState, proposals: Proposals) -> tuple[Tensor, Tensor, Tens
     Returns:
         The query of each draw, int32, -1 for none; the stream's key; and the counter, int32.
     """
-    samples, width = len(batch.sample_rows), proposals.tokens.shape[1] + 1
-    n, device = samples * width, batch.rows.device
+    samples, device = len(batch.sample_rows), batch.rows.device
+    n = samples * ROW_QUERIES
     rows, counters = torch.empty(2, n, dtype=torch.int32, device=device)
     keys = torch.empty(n, dtype=torch.int64, device=device)
     _draws_kernel[(triton.cdiv(n, _BLOCK),)](
@@ -304,12 +441,13 @@ def draws(batch: BatchState, proposals: Proposals) -> tuple[Tensor, Tensor, Tens
         batch.sample_rows,
         batch.keys,
         proposals.counts,
+        proposals.firsts,
         rows,
         keys,
         counters,
         batch.rows.shape[1],
         n,
-        WIDTH=width,
+        ROW_QUERIES=ROW_QUERIES,
         BLOCK=_BLOCK,
         num_warps=4,
     )

@@ -75,12 +75,23 @@ def item_rows(table: Int32) -> list[Item[int]]:
     return [Item(*row) for row in table.tolist()]
 
 
-def widened(table: Int32, times: int) -> Int32:
-    """The same items for so many queries in the place of each, behind each other; none causal."""
+def widened(table: Int32, edges: Int32, times: int, most: int) -> tuple[Int32, Int32]:
+    """The same items for more queries.
+
+    Args:
+        table: items, none causal; they begin and end at edges.
+        edges: `[ranks + 1]` ascending from 0, where ranks of queries begin and end.
+        times: queries that there may be in the place of each.
+        most: queries that there may be in all.
+
+    Returns:
+        The items, with as many queries as each rank may have, and its edges.
+    """
     of = item_columns(table)
-    return table_of_columns(
-        of._replace(query_start=of.query_start * times, query_count=of.query_count * times)
-    )
+    sizes = np.minimum(np.diff(edges) * times, most)
+    wide = np.concatenate([[0], sizes.cumsum()]).astype(np.int32)
+    first, last = (wide[np.searchsorted(edges, at)] for at in (of.query_start, of.query_stop))
+    return table_of_columns(of._replace(query_start=first, query_count=last - first)), wide
 
 
 def item_positions(table: NDArray[Any], queries: int) -> Int32:

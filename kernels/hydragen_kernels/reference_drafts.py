@@ -7,56 +7,81 @@ from torch import Tensor
 from hydragen_kernels import draft_hash
 from hydragen_kernels.batch_state import BatchState, Control, Ring, RowState, StepInputs
 from hydragen_kernels.draft_hash import SHORT_MASK, STEP_SHIFT, TOKEN_BITS, after
-from hydragen_kernels.drafts import DraftState, Proposals, Queries
+from hydragen_kernels.drafts import ROW_QUERIES, SURE, DraftState, Proposals, Queries
 from hydragen_kernels.drawn import Drawn
 
 
-def propose(batch: BatchState, state: DraftState, width: int, max_tokens: int) -> Proposals:
+def propose(
+    batch: BatchState, state: DraftState, queries: int, max_tokens: int, page_tokens: int
+) -> Proposals:
     """See `hydragen_kernels.drafts.propose`."""
-    rows, most = batch.rows.shape[1], max(width - 1, 1)
-    tokens = torch.full((rows, most), -1, dtype=torch.int32)
-    counts = torch.zeros(rows, dtype=torch.int32)
+    rows = batch.rows.shape[1]
+    has_drafts = queries > rows
+    most = ROW_QUERIES - 1 if has_drafts else 1
+    tokens, sources, chances = torch.zeros(3, rows, most, dtype=torch.int32)
+    tokens.fill_(-1)
+    counts, firsts = torch.zeros(rows, dtype=torch.int32), torch.zeros(rows + 1, dtype=torch.int32)
+    met, drawn = state.held.tolist()
+    live = []
     state.counts[0] += 1
     for number in range(min(rows, int(Control(*batch.control).rows))):
         row = RowState(*batch.rows[:, number].tolist())
-        context = row.contexts
-        for place in range(most if row.stops >= 0 else 0):
+        if row.stops < 0:
+            continue
+        live.append(number)
+        context, chance = row.contexts, SURE
+        shared = min(int((batch.sample_rows == number).sum()), 4)
+        for place in range(most):
             places, tags = _find(row.problems, context)
             entries = [(int(state.entries[at]), tag) for at, tag in zip(places, tags, strict=True)]
             known = [
-                entry & SHORT_MASK
-                for entry, tag in entries
+                (entry & SHORT_MASK, source)
+                for source, (entry, tag) in enumerate(entries)
                 if entry >= 0 and entry >> TOKEN_BITS & SHORT_MASK == tag
             ]
             if not known:
                 break
-            tokens[number, place] = known[0]
-            counts[number] += width > 1 and place < max_tokens - 1 - row.drawn
-            context = after(context, known[0])
-    return Proposals(tokens, counts, counts.clone())
+            token, source = known[0]
+            tokens[number, place], sources[number, place] = token, source
+            for _ in range(shared):
+                chance = chance * drawn[source] // met[source]
+            if has_drafts and place < min(max_tokens - 1 - row.drawn, page_tokens):
+                chances[number, place] = chance
+            context = after(context, token)
+    if has_drafts:
+        ranked = sorted((-int(chances[row, place]), row, place) for row, place in _taken(chances))
+        for _, row, _ in ranked[: queries - len(live)]:
+            counts[row] += 1
+        firsts[1:] = sum(counts[row] + 1 for row in live)
+        for row in range(rows):
+            firsts[row] = sum(counts[one] + 1 for one in live if one < row)
+    return Proposals(tokens, sources, chances, counts, counts.clone(), firsts)
 
 
-def queries(
-    batch: BatchState, inputs: StepInputs, proposals: Proposals, page_tokens: int
+def _taken(chances: Tensor) -> list[list[int]]:
+    """Rows and places of drafts that can be taken along."""
+    places: list[list[int]] = chances.nonzero().tolist()
+    return places
+
+
+def make_queries(
+    batch: BatchState, inputs: StepInputs, proposals: Proposals, page_tokens: int, queries: int
 ) -> Queries:
-    """See `hydragen_kernels.drafts.queries`."""
-    rows, width = batch.rows.shape[1], proposals.tokens.shape[1] + 1
-    made: list[tuple[int, int, int, int]] = []
-    for number in range(rows):
+    """See `hydragen_kernels.drafts.make_queries`."""
+    made: list[tuple[int, int, int, int, int]] = []
+    for number in range(batch.rows.shape[1]):
         row = RowState(*batch.rows[:, number].tolist())
-        for place in range(width):
-            goes = inputs.slots[number] >= 0 and place <= proposals.counts[number]
-            if not goes:
-                made.append((row.tokens, row.positions, -1, 0))
-                continue
+        assert len(made) == proposals.firsts[number]
+        for place in range(int(proposals.firsts[number + 1]) - len(made)):
             token = int(proposals.tokens[number, place - 1]) if place else row.tokens
             length = row.lengths + place
             page = int(batch.pages[number, length // page_tokens])
-            slot = page * page_tokens + length % page_tokens
-            made.append((token, row.positions + place, slot, length + 1))
-    tokens, positions, slots, lengths = torch.tensor(made).T
-    pages = batch.pages.repeat_interleave(width, 0)
-    return Queries(tokens, positions, slots.int(), lengths.int(), pages)
+            stored = page * page_tokens + length % page_tokens, length + 1
+            stored = stored if inputs.slots[number] >= 0 else (-1, 0)
+            made.append((token, row.positions + place, *stored, number))
+    made += [(0, 0, -1, 0, 0)] * (queries - len(made))
+    tokens, positions, slots, lengths, owners = torch.tensor(made).T
+    return Queries(tokens, positions, slots.int(), lengths.int(), batch.pages[owners])
 
 
 def settle(
@@ -69,7 +94,7 @@ def settle(
     ring: Ring,
 ) -> tuple[Drawn[Tensor], Tensor]:
     """See `hydragen_kernels.settle.settle`."""
-    width, control = proposals.tokens.shape[1] + 1, Control(*batch.control.split(1))
+    width, control = ROW_QUERIES, Control(*batch.control.split(1))
     owners = _owners(batch, inputs)
     for sample, number in owners.items():
         lead, stop = 0, int(batch.named.stops[number])
@@ -140,8 +165,11 @@ def _learn(
         for place in range(int(proposals.leads[number]) + 1):
             token = int(drawn.tokens[sample * width + place])
             if place < proposals.tokens.shape[1]:
-                state.tallies[0, sample] += 1
-                state.tallies[1, sample] += int(proposals.tokens[number, place]) == token
+                draft = int(proposals.tokens[number, place])
+                state.tallies[:, sample] += torch.tensor([1, draft == token])
+                if draft >= 0:
+                    source = int(proposals.sources[number, place])
+                    state.held[:, source] += torch.tensor([1, draft == token])
             for at, tag in zip(*_find(row.problems, context), strict=True):
                 entry = int(state.counts[0]) << STEP_SHIFT | tag << TOKEN_BITS | token
                 state.entries[at] = max(int(state.entries[at]), entry)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from hydragen_kernels import draft_hash
 from hydragen_kernels.batch_state import BatchState, Ring, StepInputs
-from hydragen_kernels.context import after, find
-from hydragen_kernels.drafts import DraftState, Proposals
+from hydragen_kernels.context import SOURCES, after, find
+from hydragen_kernels.drafts import ROW_QUERIES, DraftState, Proposals
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.row_fields import (
     BEGUN,
@@ -82,6 +82,7 @@ def _learn_kernel(
     sample_rows,
     row_slots,
     drafts,
+    draft_sources,
     leads,
     chosen,
     raw_logprobs,
@@ -92,6 +93,7 @@ def _learn_kernel(
     control,
     entries,
     sources,
+    held,
     tallies,
     step_counts,
     ring_tokens,
@@ -125,8 +127,12 @@ def _learn_kernel(
         token = tl.load(chosen + draw, mask=goes, other=-1)
         if place < MOST:
             draft = tl.load(drafts + row * MOST + place, mask=goes, other=-1)
+            is_right = goes & (token == draft)
             tries += goes.to(tl.int64)
-            hits += (goes & (token == draft)).to(tl.int64)
+            hits += is_right.to(tl.int64)
+            source = tl.load(draft_sources + row * MOST + place, mask=goes, other=0)
+            tl.atomic_add(held + source, 1, mask=goes & (draft >= 0))
+            tl.atomic_add(held + SOURCES + source, 1, mask=is_right)
         at, tag = find(sources, problem, context)
         entry = stamp + (tag << _TOKEN_BITS) + token.to(tl.int64)[:, None]
         tl.atomic_max(entries + at, entry, mask=goes[:, None] & (at >= 0))
@@ -244,16 +250,16 @@ def settle(
         batch: cut to the rows of the step; rows are written.
         inputs: of the step.
         proposals: of its rows; `leads` are written.
-        drawn: `[samples * width]` each.
+        drawn: `[samples * ROW_QUERIES]` each.
         table: `[states, vocabulary]` of the stop table.
         state: written.
-        ring: of drafts: step `begun - 1` of it is written, `width - 1` lines of each step.
+        ring: of drafts: step `begun - 1` of it is written, `ROW_QUERIES - 1` lines of each step.
 
     Returns:
         What samples draw behind, `[samples]`, and `[rows]` int32 tokens of tails before that.
     """
     rows, samples = batch.rows.shape[1], len(batch.sample_rows)
-    width, device = proposals.tokens.shape[1] + 1, batch.rows.device
+    device = batch.rows.device
     last = Drawn(
         torch.empty(samples, dtype=torch.int32, device=device),
         torch.empty(samples, dtype=torch.float32, device=device),
@@ -264,13 +270,15 @@ def settle(
         batch.rows.stride(0),
         batch.sample_rows,
         inputs.slots,
-        *proposals,
+        proposals.tokens,
+        proposals.counts,
+        proposals.leads,
         drawn.tokens,
         table,
         table.shape[1],
         rows,
         samples,
-        WIDTH=width,
+        WIDTH=ROW_QUERIES,
         BLOCK=_BLOCK,
         num_warps=4,
     )
@@ -281,14 +289,16 @@ def settle(
         batch.rows.stride(0),
         inputs.slots,
         inputs.lengths,
-        *proposals,
+        proposals.tokens,
+        proposals.counts,
+        proposals.leads,
         table,
         table.shape[1],
         batch.control,
         state.counts,
         lengths,
         rows,
-        WIDTH=width,
+        WIDTH=ROW_QUERIES,
         BLOCK=_BLOCK,
         num_warps=4,
     )
@@ -305,7 +315,7 @@ def _learn(
     ring: Ring | None,
 ) -> None:
     samples, most = len(batch.sample_rows), proposals.tokens.shape[1]
-    width = 1 if ring is None else most + 1
+    width = 1 if ring is None else ROW_QUERIES
     rings = (drawn.tokens, drawn.logprobs, drawn.sampled_logprobs, 0, 0, 0)  # not written
     if ring is not None:
         strides = ring.tokens.stride(0), ring.logprobs.stride(1)
@@ -316,12 +326,14 @@ def _learn(
         batch.sample_rows,
         inputs.slots,
         proposals.tokens,
+        proposals.sources,
         proposals.leads,
         *drawn,
         *last,
         batch.control,
         state.entries,
         state.sources,
+        state.held,
         state.tallies,
         state.counts,
         *rings,

@@ -13,6 +13,7 @@ import torch
 
 from hydragen_kernels import reference_drafts, reference_step
 from hydragen_kernels.batch_state import BatchState, Ring, RowState
+from hydragen_kernels.drafts import ROW_QUERIES
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_rows
@@ -187,6 +188,11 @@ class Memory(Prefill):
                 self.slots[target * PAGE + offset] = self.slots[source * PAGE + offset]
 
 
+def row_queries(width: int) -> int:
+    """Of a row at the most, in steps of so many for each."""
+    return ROW_QUERIES if width > 1 else 1
+
+
 class Ahead:
     """A decoder that steps when it is told to, and says so when it is waited for."""
 
@@ -257,7 +263,7 @@ class Ahead:
         if self.drafts is not None:
             parts += self.drafts.fetched(count, width)
             self.accepted = int(self.drafts.state.counts[2])
-        chunk = Chunk.of([part.clone().numpy() for part in parts], width)
+        chunk = Chunk.of([part.clone().numpy() for part in parts], row_queries(width))
 
         def wait() -> Chunk:
             self.flying -= 1
@@ -290,7 +296,9 @@ class Ahead:
     def step(self, batch: BatchState, forks: bool, longest: int, width: int) -> None:
         old, behind, proposals = batch.named.lengths.clone(), None, None
         if self.drafts is not None:
-            proposals = reference_drafts.propose(batch, self.drafts.state, width, self.max_tokens)
+            proposals = reference_drafts.propose(
+                batch, self.drafts.state, width * batch.rows.shape[1], self.max_tokens, PAGE
+            )
             behind = proposals.counts if width > 1 else None
         inputs = reference_step.begin_step(batch, PAGE, behind)
         slots, lengths, counters = inputs
@@ -308,7 +316,7 @@ class Ahead:
             self.compute_states(batch, slots)
             assert fits or forks, "a group has more rows than its plan, and nobody would notice"
         places = counters[batch.sample_rows.clamp(0, len(slots) - 1)]
-        drawn = self.recalled(self.drawn(places, width))
+        drawn = self.recalled(self.drawn(places, row_queries(width)))
         if proposals is not None and self.drafts is not None:
             given = batch, inputs, proposals, drawn
             if width == 1:

@@ -8,7 +8,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hydragen_tree.branch import draft_widths
-from hydragen_tree.sample import assembly
 from hydragen_tree.sample.sample import Sample
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
@@ -154,7 +153,7 @@ def test_layers_see_drafts_through_windows(
 
 def test_a_run_is_the_same_each_time(sure_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Widths are chosen by what was drawn, and by no clock."""
-    monkeypatch.setattr(assembly, "free_rows", lambda *_, ordered: 1e4)
+    monkeypatch.setattr(draft_widths, "step_cost", lambda queries: 1.0)
     settings = SamplingSettings(temperature=0.7, max_tokens=16, logprobs=True)
     runs = [draw(sure_model, settings, "triton", 3, drafts="on") for _ in range(2)]
     assert runs[0][0] == runs[1][0]

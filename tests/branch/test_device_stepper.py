@@ -103,7 +103,7 @@ def run(
     parts = texts, memory, cache, residency, max_rows, max_tokens
     decoder: Any = Ahead(*parts, has_drafts=has_drafts)
     texts_of = np.arange(prompts - late), arrays.__getitem__
-    chooser = DraftWidths(*texts_of, 1e4, max_rows, decoder.drafts)
+    chooser = DraftWidths(*texts_of, max_rows, decoder.drafts)
     decoder.leaf_of = leaf_of
     options = SamplingSettings(temperature=0.0 if greedy else 1.0, max_tokens=max_tokens)
     stand_ins: Any = texts, memory
@@ -114,6 +114,7 @@ def run(
         patch.setattr(forecast, "LEAST_ROWS", least_rows)
         patch.setattr(groups, "_LEAST_ROOM", least_rows)
         patch.setattr(draft_widths, "WIDTHS", widths)
+        patch.setattr(draft_widths, "step_cost", lambda queries: 1.0)
         given = decoder, cache, residency.table, options, ends
         freezing = None
         if key_group:

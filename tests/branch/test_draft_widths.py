@@ -6,6 +6,7 @@ import pytest
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import Control
 from hydragen_kernels.drawn import Drawn
+from hydragen_tree.branch import draft_widths
 from hydragen_tree.branch.budget import MOST_QUERIES, padded_rows
 from hydragen_tree.branch.chunk import Chunk
 from hydragen_tree.branch.draft_widths import DraftWidths
@@ -44,9 +45,9 @@ class Device:
         return Chunk(drawn_tokens, *state, 4, self.tallies.copy(), self.counts.copy())
 
 
-def made(told: Told | None = None) -> DraftWidths:
+def made(told: Told | None = None, patience: int = 0) -> DraftWidths:
     texts = [np.array([5, -1, 7], np.int32), np.array([8], np.int32)]
-    return DraftWidths(np.array([0, 1]), texts.__getitem__, 200.0, SLOTS, told or Told())
+    return DraftWidths(np.array([0, 1]), texts.__getitem__, SLOTS, told or Told(), patience)
 
 
 def learned(hits: int, of: int = 100) -> DraftWidths:
@@ -56,20 +57,37 @@ def learned(hits: int, of: int = 100) -> DraftWidths:
 
 
 @pytest.mark.parametrize(
-    ("hits", "rows", "expected"), [(99, 8, 8), (60, 8, 4), (0, 8, 1), (99, 1024, 1), (40, 256, 1)]
+    ("hits", "rows", "expected"),
+    [(99, 8, 8), (60, 32, 4), (60, 64, 2), (0, 8, 1), (99, 1024, 1), (40, 256, 1)],
 )
 def test_surer_drafts_of_fewer_rows_are_more(hits: int, rows: int, expected: int) -> None:
     assert learned(hits).choose(np.zeros(rows, np.int32), rows) == expected
 
 
 @pytest.mark.parametrize("rows", [1, 40, 70, 130, 300, 600])
-def test_a_step_has_no_more_queries_than_there_is_room_for(rows: int) -> None:
+def test_a_step_has_no_more_queries_than_there_is_room_for(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However little they cost, and however many samples share a row."""
     widths = learned(100)
-    widths._free_rows = 1e9
+    monkeypatch.setattr(draft_widths, "step_cost", lambda queries: 1.0)
     for shared in (1, 2):
         width = widths.choose(np.zeros(rows * shared, np.int32), rows)
         assert width == 1 or padded_rows(rows * shared) * width <= MOST_QUERIES
+
+
+def test_wider_steps_cost_more_the_more_queries_they_have() -> None:
+    costs = [draft_widths.step_cost(queries) for queries in (1, 8, 64, 100, 128, 200, 512)]
+    assert costs == sorted(costs)
+    assert costs[0] == 1.0
+
+
+def test_drafts_wait_until_they_would_have_paid_for_a_while() -> None:
+    widths = made(patience=20)
+    widths.seen(Device().chunk(100, 99), np.arange(4), np.zeros(4, np.int32))
+    assert [widths.choose(np.zeros(1024, np.int32), 1024) for _ in range(9)] == [1] * 9
+    chosen = [widths.choose(np.zeros(8, np.int32), 8) for _ in range(5)]
+    assert chosen == [1, 1, 1, 8, 8]
 
 
 def test_all_samples_of_a_row_have_to_draw_a_draft() -> None:

@@ -20,7 +20,14 @@ from triton.experimental.gluon._runtime import GluonASTSource  # noqa: E402
 from hydragen_kernels.append import _append_kernel  # noqa: E402
 from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
 from hydragen_kernels.copy import _copy_kernel  # noqa: E402
-from hydragen_kernels.drafts import _draws_kernel, _propose_kernel, _queries_kernel  # noqa: E402
+from hydragen_kernels.drafts import (  # noqa: E402
+    MOST_ROWS,
+    _draws_kernel,
+    _propose_kernel,
+    _queries_kernel,
+    _share_kernel,
+    _sharers_kernel,
+)
 from hydragen_kernels.latent_tail import _latent_tail_kernel, latent_block  # noqa: E402
 from hydragen_kernels.ordered_matmul import _product_kernel  # noqa: E402
 from hydragen_kernels.schedule import tile_config  # noqa: E402
@@ -334,6 +341,8 @@ def test_a_steps_ends_keep_to_their_registers(
     ("kernel", "block"),
     [
         (_propose_kernel, 32),
+        (_sharers_kernel, 128),
+        (_share_kernel, MOST_ROWS),
         (_queries_kernel, 128),
         (_draws_kernel, 128),
         (_lead_kernel, 128),
@@ -347,14 +356,18 @@ def test_drafts_keep_to_their_registers(
     if width == 1 and kernel not in (_propose_kernel, _learn_kernel):
         pytest.skip("never launched")
     words = ("pages", "row_slots", "row_lengths", "drafts", "leads", "chosen", "last_tokens")
+    words += ("draft_sources", "token_sources", "chances", "firsts", "query_rows", "sample_rows")
     types = dict.fromkeys((*words, "draw_rows", "draw_counters", "ring_tokens"), "*i32")
-    longs = ("state", "control", "entries", "sources", "tallies", "step_counts", "keys")
+    longs = ("state", "control", "entries", "sources", "held", "tallies", "step_counts", "keys")
     types |= dict.fromkeys((*longs, "draw_keys"), "*i64") | {"table": "*i16"}
     floats = ("raw_logprobs", "sampled_logprobs", "last_raw", "last_sampled")
     types |= dict.fromkeys((*floats, "ring_raw", "ring_sampled"), "*fp32")
     if kernel is _queries_kernel:
         types |= dict.fromkeys(("tokens", "positions"), "*i64")
-    constants = {"WIDTH": width, "MOST": max(width - 1, 1), "BLOCK": block}
+    types |= {"sharers": "*i32"}
+    constants = {"WIDTH": width, "ROW_QUERIES": width, "MOST": max(width - 1, 1), "BLOCK": block}
+    if width == 1:
+        constants["sharers"] = None
     constants = {name: constants[name] for name in constants if name in kernel.arg_names}
     report, _ = machine_code(kernel, types, constants, tmp_path, num_warps=4)
     assert_no_spills(report)

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,9 +12,15 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
-from hydragen_kernels import drafts, reference_drafts, reference_step, settle  # noqa: E402
+from hydragen_kernels import (  # noqa: E402
+    draft_hash,
+    drafts,
+    reference_drafts,
+    reference_step,
+    settle,
+)
 from hydragen_kernels.batch_state import BatchState, Control, Ring, RowState  # noqa: E402
-from hydragen_kernels.drafts import DraftState  # noqa: E402
+from hydragen_kernels.drafts import ROW_QUERIES, DraftState  # noqa: E402
 from hydragen_kernels.drawn import Drawn  # noqa: E402
 from hydragen_kernels.step import begin_step  # noqa: E402
 
@@ -77,7 +84,7 @@ def ring_of(lines: int, samples: int, device: str) -> Ring:
 @pytest.mark.parametrize(("rows", "n_rows"), [(8, 0), (8, 8), (8, 9), (140, 135)])
 def test_steps_with_drafts_equal_the_reference(rows: int, n_rows: int, width: int) -> None:
     """Steps on end with one table, of so few tokens that drafts hold often, and rows end."""
-    samples = n_rows + 30
+    samples, most = n_rows + 30, 1 if width == 1 else ROW_QUERIES
     state = DraftState.empty(samples, torch.device(DEVICE))
     right_state = DraftState(*copied(state))
     table = torch.randint(0, 4, (4, VOCABULARY), generator=torch.Generator().manual_seed(1))
@@ -87,26 +94,31 @@ def test_steps_with_drafts_equal_the_reference(rows: int, n_rows: int, width: in
     for step in range(4):
         batch = random_batch(rows, n_rows, 100 * step + rows)
         right = BatchState(*copied(batch))
-        found = drafts.propose(batch, state, width, MAX_TOKENS)
-        expected = reference_drafts.propose(right, right_state, width, MAX_TOKENS)
-        equal(found, expected)
+        found = drafts.propose(batch, state, rows * width, MAX_TOKENS, SIZE)
+        expected = reference_drafts.propose(right, right_state, rows * width, MAX_TOKENS, SIZE)
+        if width == 1:
+            equal(found[:2], expected[:2])
+            equal(found[3:5], expected[3:5])
+        else:
+            equal(found, expected)
         behind = (found.counts, expected.counts) if width > 1 else (None, None)
         inputs = begin_step(batch, SIZE, behind[0])
         right_inputs = reference_step.begin_step(right, SIZE, behind[1])
         equal(inputs, right_inputs)
         equal(batch, right)
         generator = torch.Generator().manual_seed(step)
-        chosen = torch.randint(0, VOCABULARY, (samples * width,), generator=generator).int()
-        logprobs = torch.rand(2, samples * width, generator=generator)
+        chosen = torch.randint(0, VOCABULARY, (samples * most,), generator=generator).int()
+        logprobs = torch.rand(2, samples * most, generator=generator)
         drawn = Drawn(chosen.to(DEVICE), *logprobs.to(DEVICE))
         right_drawn = Drawn(chosen, *logprobs)
         if width == 1:
             settle.learn(batch, inputs, found, drawn, state)
             reference_drafts.learn(right, right_inputs, expected, right_drawn, right_state)
         else:
-            queries = drafts.queries(batch, inputs, found, SIZE)
-            equal(queries, reference_drafts.queries(right, right_inputs, expected, SIZE))
-            ring, other = (ring_of(3 * (width - 1), samples, d) for d in (DEVICE, "cpu"))
+            given = SIZE, rows * width
+            queries = drafts.make_queries(batch, inputs, found, *given)
+            equal(queries, reference_drafts.make_queries(right, right_inputs, expected, *given))
+            ring, other = (ring_of(3 * (most - 1), samples, d) for d in (DEVICE, "cpu"))
             last, lengths = settle.settle(
                 batch, inputs, found, drawn, table.to(DEVICE), state, ring
             )
@@ -126,16 +138,39 @@ def test_steps_with_drafts_equal_the_reference(rows: int, n_rows: int, width: in
         assert 0 < accepted < proposed
 
 
+def test_the_surest_drafts_are_taken_along() -> None:
+    """As many as there are queries for; those of a row of several samples are less sure."""
+    batch = random_batch(8, 8, 5)
+    batch.named.stops.fill_(0)
+    batch.named.drawn.fill_(1)
+    rows = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6, 7], dtype=torch.int32, device=DEVICE)
+    batch = batch._replace(sample_rows=rows, keys=batch.keys[:9])
+    state = DraftState.empty(9, torch.device(DEVICE))
+    batch.named.contexts.fill_(77)
+    batch.named.problems.copy_(torch.arange(8) // 4)
+    both = [draft_hash.find(np.array([owner]), np.array([77])) for owner in (0, 1)]
+    for (places, tags), source in zip(both, (0, 7), strict=True):  # one is sure, one is not
+        entry = (int(tags[0, source]) & draft_hash.SHORT_MASK) << draft_hash.TOKEN_BITS | 9
+        state.entries[int(places[0, source])] = entry
+    for queries, counts in ((16, [1] * 8), (13, [1] * 5 + [0] * 3), (9, [0, 1] + [0] * 6)):
+        found = drafts.propose(batch, state, queries, MAX_TOKENS, SIZE)
+        assert found.counts.tolist() == counts
+        ends = np.cumsum([0, *(count + 1 for count in counts)])
+        assert found.firsts.tolist() == ends.tolist()
+
+
 def test_each_sample_draws_at_every_place_of_its_row() -> None:
     batch = random_batch(8, 8, 5)
     counts = torch.arange(8, dtype=torch.int32, device=DEVICE) % 3
-    found = drafts.Proposals(counts.new_zeros(8, 2), counts, counts)
-    rows, keys, counters = (part.view(-1, 3) for part in drafts.draws(batch, found))
+    nothing = counts.new_zeros(8, ROW_QUERIES - 1)
+    firsts = torch.arange(9, dtype=torch.int32, device=DEVICE) * 11
+    found = drafts.Proposals(nothing, nothing, nothing, counts, counts, firsts)
+    drawn = (part.view(-1, ROW_QUERIES) for part in drafts.draws(batch, found))
+    rows, keys, counters = drawn
     for sample, row in enumerate(batch.sample_rows.tolist()):
-        places = range(3) if row >= 0 else ()
         assert rows[sample].tolist() == [
-            3 * row + place if place in places and place <= counts[row] else -1
-            for place in range(3)
+            11 * row + place if row >= 0 and place <= counts[row] else -1
+            for place in range(ROW_QUERIES)
         ]
         if row >= 0:
             first = int(batch.named.drawn[row])
@@ -156,12 +191,12 @@ def test_of_several_tokens_for_a_context_the_last_step_is_told() -> None:
         keys=batch.keys[:4],
     )
     for tokens in ([9, 2, 3, 4], [5, 7, 6, 8]):
-        found = drafts.propose(batch, state, 1, MAX_TOKENS)
+        found = drafts.propose(batch, state, 8, MAX_TOKENS, SIZE)
         inputs = begin_step(batch, SIZE)
         drawn = Drawn(
             torch.tensor(tokens, dtype=torch.int32, device=DEVICE),
             *torch.zeros(2, 4, device=DEVICE),
         )
         settle.learn(batch, inputs, found, drawn, state)
-    assert drafts.propose(batch, state, 1, MAX_TOKENS).tokens[:2].tolist() == [[7], [7]]
+    assert drafts.propose(batch, state, 8, MAX_TOKENS, SIZE).tokens[:2].tolist() == [[7], [7]]
     assert state.tallies.tolist() == [[2, 2, 2, 0], [0, 0, 0, 0]]
