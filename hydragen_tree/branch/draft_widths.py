@@ -96,7 +96,8 @@ class DraftWidths:
             tokens = (together[:, None] ** np.arange(width)).sum()
             rates[width] = float(tokens) / step_cost(padded_rows(rows) * width)
         best = max(rates, key=lambda width: rates[width])
-        if rates[best] > _BETTER * rates.get(self._width, 0.0):
+        best = best if rates[best] > _BETTER * rates.get(1, 0.0) else 1
+        if best == 1 or rates[best] > _BETTER * rates.get(self._width, 0.0):
             self._width = best
         if self._width > 1 and self._patience > 0:
             self._patience -= CHUNK_STEPS

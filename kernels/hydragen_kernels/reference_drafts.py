@@ -49,12 +49,12 @@ def propose(
                 chances[number, place] = chance
             context = after(context, token)
     if has_drafts:
-        ranked = sorted((-int(chances[row, place]), row, place) for row, place in _taken(chances))
-        for _, row, _ in ranked[: queries - len(live)]:
-            counts[row] += 1
-        firsts[1:] = sum(counts[row] + 1 for row in live)
-        for row in range(rows):
-            firsts[row] = sum(counts[one] + 1 for one in live if one < row)
+        ranked = sorted((-int(chances[number, at]), number, at) for number, at in _taken(chances))
+        for _, number, _ in ranked[: queries - len(live)]:
+            counts[number] += 1
+        sizes = torch.zeros(rows, dtype=torch.int32)
+        sizes[live] = counts[live] + 1
+        firsts[1:] = sizes.cumsum(0)
     return Proposals(tokens, sources, chances, counts, counts.clone(), firsts)
 
 
