@@ -26,7 +26,8 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import BatchState, Ring, StepInputs
 from hydragen_kernels.choose import choose
 from hydragen_kernels.copy import copy_pages
-from hydragen_kernels.drafts import MOST_ROWS, ROW_QUERIES, Proposals, Queries, draws
+from hydragen_kernels.draft_queries import Queries, draws
+from hydragen_kernels.drafts import MOST_ROWS, ROW_QUERIES, Proposals
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.settle import learn, settle

@@ -7,14 +7,8 @@ from torch import Tensor
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.batch_state import BatchState, Ring, StepInputs
 from hydragen_kernels.draft_hash import MOST_STEPS, SHORT_MASK, STEP_SHIFT, TOKEN_BITS, find
-from hydragen_kernels.drafts import (
-    ROW_QUERIES,
-    DraftState,
-    Proposals,
-    Queries,
-    make_queries,
-    propose,
-)
+from hydragen_kernels.draft_queries import Queries, make_queries
+from hydragen_kernels.drafts import ROW_QUERIES, DraftState, Proposals, propose
 from hydragen_kernels.inputs import to_device
 from hydragen_kernels.step import begin_step
 from hydragen_tree.branch.draft_table import text_contexts

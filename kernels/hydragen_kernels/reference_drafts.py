@@ -1,4 +1,4 @@
-"""Drafts of a step row by row: the definition that `drafts.py` and `settle.py` are held to."""
+"""Drafts of a step row by row: what `drafts.py`, `draft_queries.py` and `settle.py` are held to."""
 
 import numpy as np
 import torch
@@ -7,7 +7,8 @@ from torch import Tensor
 from hydragen_kernels import draft_hash
 from hydragen_kernels.batch_state import BatchState, Control, Ring, RowState, StepInputs
 from hydragen_kernels.draft_hash import SHORT_MASK, STEP_SHIFT, TOKEN_BITS, after
-from hydragen_kernels.drafts import ROW_QUERIES, SURE, DraftState, Proposals, Queries
+from hydragen_kernels.draft_queries import Queries
+from hydragen_kernels.drafts import ROW_QUERIES, SURE, DraftState, Proposals
 from hydragen_kernels.drawn import Drawn
 
 
@@ -67,7 +68,7 @@ def _taken(chances: Tensor) -> list[list[int]]:
 def make_queries(
     batch: BatchState, inputs: StepInputs, proposals: Proposals, page_tokens: int, queries: int
 ) -> Queries:
-    """See `hydragen_kernels.drafts.make_queries`."""
+    """See `hydragen_kernels.draft_queries.make_queries`."""
     made: list[tuple[int, int, int, int, int]] = []
     for number in range(batch.rows.shape[1]):
         row = RowState(*batch.rows[:, number].tolist())

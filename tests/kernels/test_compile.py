@@ -20,11 +20,10 @@ from triton.experimental.gluon._runtime import GluonASTSource  # noqa: E402
 from hydragen_kernels.append import _append_kernel  # noqa: E402
 from hydragen_kernels.choose import _row_kernel, _sample_kernel  # noqa: E402
 from hydragen_kernels.copy import _copy_kernel  # noqa: E402
+from hydragen_kernels.draft_queries import _draws_kernel, _queries_kernel  # noqa: E402
 from hydragen_kernels.drafts import (  # noqa: E402
     MOST_ROWS,
-    _draws_kernel,
     _propose_kernel,
-    _queries_kernel,
     _share_kernel,
     _sharers_kernel,
 )

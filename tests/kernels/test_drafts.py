@@ -14,6 +14,7 @@ if not INTERPRETED and not torch.cuda.is_available():
 
 from hydragen_kernels import (  # noqa: E402
     draft_hash,
+    draft_queries,
     drafts,
     reference_drafts,
     reference_step,
@@ -116,7 +117,7 @@ def test_steps_with_drafts_equal_the_reference(rows: int, n_rows: int, width: in
             reference_drafts.learn(right, right_inputs, expected, right_drawn, right_state)
         else:
             given = SIZE, rows * width
-            queries = drafts.make_queries(batch, inputs, found, *given)
+            queries = draft_queries.make_queries(batch, inputs, found, *given)
             equal(queries, reference_drafts.make_queries(right, right_inputs, expected, *given))
             ring, other = (ring_of(3 * (most - 1), samples, d) for d in (DEVICE, "cpu"))
             last, lengths = settle.settle(
@@ -165,7 +166,7 @@ def test_each_sample_draws_at_every_place_of_its_row() -> None:
     nothing = counts.new_zeros(8, ROW_QUERIES - 1)
     firsts = torch.arange(9, dtype=torch.int32, device=DEVICE) * 11
     found = drafts.Proposals(nothing, nothing, nothing, counts, counts, firsts)
-    drawn = (part.view(-1, ROW_QUERIES) for part in drafts.draws(batch, found))
+    drawn = (part.view(-1, ROW_QUERIES) for part in draft_queries.draws(batch, found))
     rows, keys, counters = drawn
     for sample, row in enumerate(batch.sample_rows.tolist()):
         assert rows[sample].tolist() == [
