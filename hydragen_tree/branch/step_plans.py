@@ -37,9 +37,7 @@ class StepPlans:
         arenas: in which keys and values are; two: that of layers that see all, then that of others.
     """
 
-    def __init__(
-        self, heads: Heads, queries: int, planned: int, levels: int, arenas: int
-    ) -> None:
+    def __init__(self, heads: Heads, queries: int, planned: int, levels: int, arenas: int) -> None:
         self._heads, self._planned = [heads], planned
         if arenas > 1:
             self._heads = [replace(heads, is_windowed=False), replace(heads, is_windowed=True)]

@@ -108,8 +108,8 @@ def assemble(
             widths = Widths(*texts, decoder.samples, decoder.drafts, draft_patience)
         shared: device_freezing.DeviceFreezing | None = None
         if device_freezing.FREEZES and cache.latents is None:
-            sizes = cost, shape, settings.max_tokens, key_group
-            shared = device_freezing.DeviceFreezing(decoder.batch, residency, cache, *sizes)
+            rest_of = cost, shape, settings.max_tokens, key_group
+            shared = device_freezing.DeviceFreezing(decoder.batch, residency, cache, *rest_of)
         stepper = DeviceStepper(decoder, cache, table, settings, records, widths, shared)
     admission = Admission(
         roots(trie, records) if waiting is None else waiting,
