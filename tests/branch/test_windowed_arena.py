@@ -82,9 +82,9 @@ def caches(monkeypatch: pytest.MonkeyPatch) -> list[KVCache]:
     made: list[KVCache] = []
     samples = Loop.samples
 
-    def watched(self: Loop) -> Any:
+    def watched(self: Loop, *rest: Any) -> Any:
         made.append(self.cache)
-        yield from samples(self)
+        yield from samples(self, *rest)
 
     monkeypatch.setattr(Loop, "samples", watched)
     return made
@@ -154,6 +154,35 @@ def test_samples_are_those_of_a_run_that_keeps_all(
     for name, sample in found.items():
         assert sample.token_ids == expected[name].token_ids
         assert sample.token_logprobs == pytest.approx(expected[name].token_logprobs, abs=1e-3)
+
+
+@pytest.mark.skipif(ON_DEVICE, reason="of the host")
+@pytest.mark.parametrize("way", ["late", "one order"])
+def test_where_nothing_may_be_dropped_all_is_kept(
+    way: str, random_model: Path, tmp_path: Path, caches: list[KVCache]
+) -> None:
+    """A prompt that comes late parts a segment where windows would have no keys left."""
+    path = saved("gemma3_text", random_model, tmp_path)
+    settings = SamplingSettings(temperature=0.0, max_tokens=20)
+    expected, sampler = drawn(path, settings, 1, "torch")
+    root, stranger, *longer = prompts()
+    if way == "one order":
+        sampler = Sampler.from_pretrained(
+            str(path), device=DEVICE, dtype="float32", compiled=False, batch_invariant=True
+        )
+        samples = list(sampler.sample(prompts(), 1, settings))
+    else:
+        part = Prompt("part", 0, root.token_ids[: ROOT // 2], ())
+        rest = iter([[part, *longer]])
+        come = sampler.sample([root, stranger], 1, settings, late=lambda _: next(rest, None))
+        samples = list(come)
+        assert sampler.stats.prompts_joined == 3
+    assert caches[-1].windowed is None
+    check_nothing_is_lost(caches[-1])
+    found = {one.task_id: one.token_ids for one in samples}
+    assert {name: found[name] for name, _ in expected} == {
+        name: one.token_ids for (name, _), one in expected.items()
+    }
 
 
 def test_less_is_held(random_model: Path, tmp_path: Path, caches: list[KVCache]) -> None:
