@@ -86,6 +86,15 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of crews are forked; how they start by themselves is tested without this."""
+    from hydragen_tree.spread import processes
+    from tests.workers import start_worker
+
+    monkeypatch.setattr(processes, "_started", start_worker)
+
+
 @pytest.fixture(scope="module", params=["bubblewrap", "unshare", "landlock", "rlimits"])
 def judge_of_each_level(request: pytest.FixtureRequest) -> Iterator[Judge]:
     with judge_at(request.param) as judge:

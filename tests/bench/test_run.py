@@ -195,6 +195,7 @@ def test_sets_are_run_to_their_last_line(
     assert out.count(", T 0.2") == 2
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_devices_draw_the_same_set(
     weights: Path, small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -388,6 +389,7 @@ def test_vllm_gets_the_same_prompts_limits_and_stops(
     assert "tensor_parallel_size" not in engine
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_vllm_has_as_many_ranks_and_no_multicast(
     random_model: Path, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

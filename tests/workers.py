@@ -6,19 +6,12 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
-import pytest
-
 from hydragen_tree.spread import child, processes
 from tests.forked import Forked
 
 
-@pytest.fixture
-def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of crews are forked; how they start by themselves is tested without this."""
-    monkeypatch.setattr(processes, "_started", _forked)
-
-
-def _forked(environment: Mapping[str, str] | None) -> processes._Process:
+def start_worker(environment: Mapping[str, str] | None) -> processes._Process:
+    """In the place of `processes._started`."""
     ours, theirs = Pipe()
     with theirs:
         return processes._Process(cast(Any, Forked(_serve, theirs, environment)), ours)
