@@ -17,7 +17,7 @@ def test_an_arena_takes_memory_only_where_it_is_written() -> None:
     assert resident_bytes("VmRSS") - before < 16 << 20
     slots = torch.arange(160)
     for layer in range(4):
-        cache.write(layer, slots, torch.ones(8, 160, 64), torch.ones(8, 160, 64))
+        cache.arenas[0].write(layer, slots, torch.ones(8, 160, 64), torch.ones(8, 160, 64))
     assert not any(arena[:, :, 160:240].any() for arena in arenas)
     assert resident_bytes("VmRSS") - before < 32 << 20
 
