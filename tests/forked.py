@@ -66,7 +66,8 @@ class Forked:
     def send_signal(self, signum: int) -> None:
         """Sends a signal, unless it has ended."""
         if self.returncode is None:
-            os.kill(self.pid, signum)
+            with suppress(ProcessLookupError):  # it is the fork server that learns first of its end
+                os.kill(self.pid, signum)
 
     def kill(self) -> None:
         """Ends it at once."""
