@@ -1,6 +1,5 @@
 """Sums of one order, compiled ahead: whether all their forms take in numbers alike."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("triton")
-if os.environ.get("TRITON_INTERPRET") == "1":
-    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+# this one skips, where nothing can be compiled
+from tests.kernels.ahead import compiled, read_code
+
+# isort: split
 
 from hydragen_kernels.experts import ExpertTile, _product_kernel, expert_tiles
 from hydragen_kernels.inputs import FP8
 from hydragen_kernels.ordered_schedule import ordered_config
 from hydragen_kernels.ordered_segment import _ordered_segment_kernel, ordered_tiles
 from hydragen_kernels.ordered_tail import _ordered_tail_kernel, ordered_splits
-from tests.kernels.test_compile import compiled, read_code
 
 TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", FP8: "fp8e4nv"}
 CASES = [
@@ -27,11 +26,6 @@ CASES = [
     (torch.float16, FP8),
 ]
 HEADS = {"GROUP": 4, "HEAD_DIM": 128, "BLOCK_D": 128, "CAPPED": False, "PRECISION": "tf32"}
-
-
-@pytest.fixture(autouse=True)
-def _fused_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # unset, Triton 3.9 warns
 
 
 def tails(dtype: torch.dtype, kv_dtype: torch.dtype, windowed: bool) -> Any:

@@ -19,6 +19,7 @@ GROUPS = [
     {"branch/test_decoder": "", "branch/test_latent_decoder": "triton"},
     {
         "kernels/test_ordered_triton": "not 16x16",
+        "kernels/test_ordered_products": "not 16x16",
         "kernels/test_ordered_rows": "",
         "model/test_ordered_gpu": "",
     },
