@@ -105,7 +105,7 @@ def test_one_stop_and_several() -> None:
 
 def test_messages_without_room_do_not_end_the_work(own_home: Path) -> None:
     (own_home / "p.yaml").write_text("statement: Print 1.\n")
-    code = "from hydragen_cli.main import run_sample; run_sample()"
+    code = "from hydragen_cli.process import run_sample; run_sample()"
     command = [sys.executable, "-c", code, "p.yaml", "-n", "3", "--max-tokens", "4"]
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False)
@@ -117,7 +117,7 @@ def test_messages_without_room_do_not_end_the_work(own_home: Path) -> None:
 def test_messages_without_a_reader_do_not_end_the_work(own_home: Path) -> None:
     """As of `hydragen-sample ... -o out.jsonl 2>&1 | head -1`."""
     (own_home / "p.yaml").write_text("statement: Print 1.\n")
-    code = "from hydragen_cli.main import run_sample; run_sample()"
+    code = "from hydragen_cli.process import run_sample; run_sample()"
     command = [sys.executable, "-c", code, "p.yaml", "-n", "3", "--max-tokens", "4"]
     for more, expected in (([], 0), (["--top-p", "0"], 2)):
         reading, writing = os.pipe()
@@ -130,7 +130,7 @@ def test_messages_without_a_reader_do_not_end_the_work(own_home: Path) -> None:
 
 ENDS = """
 import atexit, sys
-from hydragen_cli import main, program
+from hydragen_cli import main, process, program
 
 def start(name):
     atexit.register(print, "tidied up")
@@ -149,10 +149,12 @@ def python(code: str) -> tuple[int, str]:
 def test_a_command_ends_its_process_after_all_exit_handlers() -> None:
     """Without what comes after them: there an object would say so."""
     late = "class Late:\n    def __del__(self):\n        print('taken apart')\nlate = Late()\n"
-    assert python(late + "main.run()") == (3, "tidied up\n")
+    assert python(late + "process.run()") == (3, "tidied up\n")
 
 
 def test_a_command_leaves_a_process_alone_that_calls_it_from_elsewhere() -> None:
     elsewhere = "exec('main.run()', {'main': main, '__name__': 'elsewhere'})"
-    caught = f"try:\n    {elsewhere}\nexcept SystemExit:\n    print('going on')\n"
-    assert python(caught) == (0, "going on\ntidied up\n")
+    for call in (elsewhere, "main.run()"):
+        caught = f"try:\n    {call}\nexcept SystemExit:\n    print('going on')\n"
+        assert python(caught) == (0, "going on\ntidied up\n")
+        assert python(caught + "sys.exit(7)") == (7, "going on\ntidied up\n")
