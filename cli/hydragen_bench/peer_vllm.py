@@ -21,7 +21,7 @@ from hydragen_bench.configs import Point, config_of, random_weights
 from hydragen_bench.peers import Peer, run_peer
 from hydragen_bench.rig import random_prompt
 from hydragen_bench.timing import bench_dtype
-from hydragen_tree.model.tensor_parallel import without_weights
+from hydragen_tree.model.creation import without_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,13 +32,14 @@ from hydragen_bench.timing import bench_device, bench_dtype, seconds
 from hydragen_tree.branch.budget import free_memory_bytes, padded_rows
 from hydragen_tree.errors import CapacityError, HydragenError
 from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.creation import without_weights
 from hydragen_tree.model.joint_layers import joined_sums
 from hydragen_tree.model.joint_sums import TURNS
 from hydragen_tree.model.peer_sums import sum_ms
 from hydragen_tree.model.ranks import Ranks
 from hydragen_tree.model.states import with_states
 from hydragen_tree.model.support import kv_shape
-from hydragen_tree.model.tensor_parallel import rank_config, split_dim, sum_rows, without_weights
+from hydragen_tree.model.tensor_parallel import rank_config, split_dim, sum_rows
 
 _ON_CPU_REPEATS = 4
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 _META = torch.device("meta")
 _DRAWN = (init.normal_, init.uniform_, init.kaiming_uniform_)  # by layers when they are made
@@ -44,3 +45,11 @@ class Undrawn(TorchFunctionMode):
                 raise
             args, named = tree_map_only(Tensor, lambda tensor: tensor.to(_META), (args, named))
             return function(*args, **named)
+
+
+def without_weights(config: PreTrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A model of a configuration that takes no memory; its dtype is by default the latter's."""
+    asked = {} if dtype is None else {"dtype": dtype}
+    with Undrawn(), _META:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **asked)
+    return model

@@ -3,11 +3,10 @@
 from collections import Counter
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from hydragen_kernels.inputs import FP8, dtype_name
 from hydragen_tree.attention.table import backend, choose, passed_over
-from hydragen_tree.model.creation import Undrawn
+from hydragen_tree.model.creation import without_weights
 from hydragen_tree.model.fp8_linear import multiplies
 from hydragen_tree.model.loading import ModelSource
 from hydragen_tree.model.quantising import quantisable
@@ -54,8 +53,7 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
 
 def weight_bytes(source: ModelSource) -> dict[torch.dtype, int]:
     """Bytes of a model's weights on its device, by type, from the configuration alone."""
-    with Undrawn(), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(source.config, dtype=source.dtype)
+    model = without_weights(source.config, source.dtype)
     n_bytes: Counter[torch.dtype] = Counter()
     for weight in model.parameters():
         n_bytes[weight.dtype] += weight.nbytes

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Cache, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 from hydragen_tree.errors import ModelError
 from hydragen_tree.imports import hidden_from_compiler
 from hydragen_tree.model.alike import numbers
-from hydragen_tree.model.creation import Undrawn
+from hydragen_tree.model.creation import without_weights
 from hydragen_tree.model.states import (
     LayerKinds,
     RowRuns,
@@ -173,9 +173,7 @@ def kinds_of(config: PreTrainedConfig, dtype: torch.dtype) -> dict[int, LayerKin
         config: of the text model.
         dtype: of weights and activations.
     """
-    with Undrawn(), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return layer_kinds(model.eval())
+    return layer_kinds(without_weights(config, dtype).eval())
 
 
 @torch.inference_mode()

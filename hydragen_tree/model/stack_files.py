@@ -17,10 +17,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hydragen_tree import files
 from hydragen_tree.errors import InputError, ModelError
+from hydragen_tree.model.creation import without_weights
 from hydragen_tree.model.sign_blocks import SignBlock
 from hydragen_tree.model.stack_linear import StackLinear
 from hydragen_tree.model.weights import plain_config, with_tensors
@@ -133,8 +134,7 @@ def load_stack(
         ModelError: blocks that fit no layer.
     """
     config = plain_config(path)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
+    skeleton = without_weights(config)
     modules = dict(skeleton.named_modules())
     stacks: dict[str, list[SignBlock]] = {}
     tensors: dict[str, Tensor] = {}

@@ -20,10 +20,11 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.errors import ModelError, first_of
+from hydragen_tree.model.creation import without_weights
 from hydragen_tree.model.fp8_linear import BLOCK, STEP, Fp8Linear, widen
 from hydragen_tree.model.weights import plain_config, safetensors_files, with_tensors
 
@@ -79,8 +80,7 @@ def load_stored(
     config = plain_config(folder)
     tensors = dict(_tensors(name, Path(folder)))
     layers = _take_layers(name, tensors)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
+    skeleton = without_weights(config)
     modules = dict(skeleton.named_modules())
     kept = {}
     for layer, stored in layers.items():

@@ -20,10 +20,11 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hydragen_kernels.inputs import FP8
 from hydragen_tree.errors import InputError, ModelError, first_of
+from hydragen_tree.model.creation import without_weights
 from hydragen_tree.model.quantised_files import StoredWeights
 from hydragen_tree.model.ranks import Ranks
 from hydragen_tree.model.support import layer_heads
@@ -287,13 +288,6 @@ def _fill(name: str, model: PreTrainedModel, parts: _Parts, device: torch.device
         unread.discard(id(weight))
     if lacking := sorted(key for key, weight in known.items() if id(weight) in unread):
         raise _other_names(name, lacking)
-
-
-def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model of a configuration that takes no memory."""
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    return model
 
 
 def split_dim(model: PreTrainedModel, parameter: str) -> int | None:
