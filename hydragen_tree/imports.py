@@ -51,7 +51,7 @@ def spare_imports(*, compiles: bool = False) -> None:
             # A version that asks the compiler for more gets it below.
             with suppress(ImportError, AttributeError), _without_compiler():
                 _import_shared()
-            _spared.add(_COMPILER)
+                _spared.add(_COMPILER)
         _import_shared()
 
 

@@ -12,6 +12,7 @@ from hydragen_kernels.batch_state import Control, RowState
 from hydragen_kernels.drawn import Drawn
 
 CHUNK_STEPS = 8  # at the most
+CHUNK_S = 0.1  # that they should take, no longer: the host does its part in less
 
 
 @dataclass(frozen=True, eq=False, slots=True)

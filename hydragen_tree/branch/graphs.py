@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hydragen_tree.branch.budget import padded_rows
+from hydragen_tree.branch.chunk import CHUNK_S
 
 _LOOSE = 4  # most rows of a graph for one row that is wanted
-_CHUNK_S = 0.1  # of steps that are launched at a time: the host does its part in less
 _FORK_SHARE = 0.1  # of a step, what looking for forks costs where there can be none
 
 
@@ -61,7 +61,7 @@ class Choice:
         Rows that have ended are computed until the host has seen it, and others come in their
         place: so no more than it takes for the device never to wait for the host.
         """
-        return min(steps, math.ceil(_CHUNK_S / self.step_s)) if self.step_s else steps
+        return min(steps, math.ceil(CHUNK_S / self.step_s)) if self.step_s else steps
 
 
 class Graphs:

@@ -10,7 +10,6 @@ numbers in both.
 """
 
 from dataclasses import replace
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,9 +19,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_tree.errors import CapacityError
 from hydragen_tree.model.arena import Arena
 from hydragen_tree.model.states import StatePlaces, States
-from hydragen_tree.shape import KVShape
-
-Count = TypeVar("Count", int, NDArray[Any])
+from hydragen_tree.shape import Count, KVShape
 
 
 class KVCache:

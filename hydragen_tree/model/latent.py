@@ -31,13 +31,13 @@ def with_latent_tails(source: ModelSource, backend: str) -> ModelSource:
     """A model whose tails hold latent vectors, if it has some and attention takes them.
 
     Not in one order of summation, where a tail goes on with its segments' sums, nor in 8 bits, nor
-    where windowed layers have an arena of their own, whose tails take other pages.
+    where layers see the last tokens only, which their tails do not know.
 
     Args:
         source: the model.
         backend: of attention, by name.
     """
-    if backend == "ordered" or source.kv_dtype != source.dtype or source.shape.windowed:
+    if backend == "ordered" or source.kv_dtype != source.dtype or source.heads.is_windowed:
         return source
     width = tail_latent_dim(source.config)
     return replace(source, shape=replace(source.shape, latent_dim=width))

@@ -83,7 +83,7 @@ class Programs:
             self.close()
         new = [answer for answer in dict.fromkeys(answers) if answer not in self._known]
         if self._workers and len(new) >= _MANY:
-            self._is_asked = self._talk(partial(self._send, new)) is not None
+            self._talk(partial(self._send, new))
 
         def found() -> list[str]:
             programs = self._talk(self._receive) if self._is_asked else None
@@ -115,14 +115,14 @@ class Programs:
     ) -> None:
         self.close()
 
-    def _send(self, answers: Sequence[Answer]) -> bool:
+    def _send(self, answers: Sequence[Answer]) -> None:
         """Gives each worker a run of the answers."""
         share = -(-len(answers) // len(self._workers))
         for number, worker in enumerate(self._workers):
             assert worker.stdin is not None
             pickle.dump(answers[number * share : (number + 1) * share], worker.stdin)
             worker.stdin.flush()
-        return True
+        self._is_asked = True
 
     def _receive(self) -> list[str]:
         """Their programs."""

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from hydragen_tree.branch.budget import padded_rows
+from hydragen_tree.branch.chunk import CHUNK_S, CHUNK_STEPS
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.explain import weight_bytes
 from hydragen_tree.model.loading import ModelSource
@@ -73,8 +74,8 @@ CUDA = DeviceConstants(
     reached=0.92,
     layer_s=50e-6,
     logit_s=7e-12,
-    chunk=8,
-    chunk_s=0.1,
+    chunk=CHUNK_STEPS,
+    chunk_s=CHUNK_S,
     sum_s=5e-6,
     sum_bandwidth=300e9,
     start_s=14.0,
