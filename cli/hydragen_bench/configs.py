@@ -239,4 +239,4 @@ def random_model(
     model = TreeModel(weights, has_latent_tails=width > 0, batch_invariant=batch_invariant)
     shape = replace(kv_shape(name, config, bench_dtype()), latent_dim=width)
     shape = with_states(shape, model.state_kinds)
-    return model, shape if batch_invariant else with_windows(shape, config, weights.device)
+    return model, shape if batch_invariant else with_windows(shape, config)

@@ -196,7 +196,7 @@ def find_model(
     if keeps_states(config):
         shape = with_states(shape, kinds_of(config, kind))
     if long_prompt != HOMER and not batch_invariant:
-        shape = with_windows(shape, config, place)
+        shape = with_windows(shape, config)
     if kv_kind == FP8:
         refuse_fp8_heads(place, shape)
     if weights_memory is not None and not stored.is_stack:

@@ -29,8 +29,6 @@ _ATTENTION = {"full_attention", "attention", _SLIDING, _CHUNKED}
 _HYBRID = {"hybrid", "hybrid_sliding"}
 _STATES = {"linear_attention", "mamba", "mamba2", "recurrent", "conv"} | _HYBRID
 _NEITHER = {"mlp", "moe"}
-# Devices on which windowed layers have an arena of their own, that gives up what no row sees.
-_DROPS_UNSEEN = {"cpu"}
 # Hybrid layers of other kinds share their attention, or have it read what a convolution makes.
 _HYBRID_KINDS = {"falcon_h1"}
 # Their configuration may name no kinds of layers.
@@ -222,10 +220,8 @@ def layer_windows(config: PreTrainedConfig) -> tuple[Window | None, ...]:
     return tuple(of_kind.get(kind) for kind in getattr(config, "layer_types", None) or unnamed)
 
 
-def with_windows(shape: KVShape, config: PreTrainedConfig, device: torch.device) -> KVShape:
+def with_windows(shape: KVShape, config: PreTrainedConfig) -> KVShape:
     """The sizes of a model whose layers keep no tokens of a prompt that no row sees any more."""
-    if device.type not in _DROPS_UNSEEN:
-        return shape
     windows, layers = layer_windows(config), enumerate(attention_layers(config))
     seen = {place: window.tokens for place, layer in layers if (window := windows[layer])}
     return replace(shape, windowed=frozenset(seen), window_tokens=max(seen.values(), default=0))

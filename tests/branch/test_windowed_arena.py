@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hydragen_tree.model import support
+from hydragen_tree.model import loading
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.prompt.prompts import Prompt
 from hydragen_tree.sample.loop import Loop
@@ -31,11 +31,6 @@ BACKEND = "triton" if ON_DEVICE else "auto"
 KINDS = ["gemma3_text", "gpt_oss", "mistral", "llama4_text"]
 END = 256
 ROOT, OWN = (90, 40) if INTERPRETED else (400, 150)
-
-
-@pytest.fixture(autouse=True)
-def unseen_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(support, "_DROPS_UNSEEN", {"cpu", "cuda"})
 
 
 def saved(kind: str, tokenizer: Path, path: Path) -> Path:
@@ -142,7 +137,7 @@ def test_samples_are_those_of_a_run_that_keeps_all(
     }
     if lacking != "nothing":
         found, sampler = drawn(path, settings, n, BACKEND, **limits[lacking])
-    monkeypatch.setattr(support, "_DROPS_UNSEEN", set())
+    monkeypatch.setattr(loading, "with_windows", lambda shape, config: shape)
     expected, whole = drawn(path, settings, n, "torch")
     assert not whole.source.shape.windowed
     assert caches[-1].windowed is None
