@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from hydragen_tree.errors import HydragenError
 
 _TAIL_LINES = 15
+_ERROR = re.compile(r"\b\w*(Error|Exception): ")
 _NO_CHANGE: Mapping[str, str] = {}
 
 
@@ -54,5 +56,11 @@ def run_child(
 
 
 def last_lines(log: Path) -> list[str]:
-    """What a process wrote last, for messages."""
-    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+    """What a process wrote last, for messages.
+
+    An engine whose own process failed ends with a long account of having noticed that. Its cause is
+    the first error that the process named, which stands before the last lines if it is not in them.
+    """
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    before, last = lines[:-_TAIL_LINES], lines[-_TAIL_LINES:]
+    return [*[line for line in before if _ERROR.search(line)][:1], *last]

@@ -320,6 +320,17 @@ def test_vllm_that_fails_says_why(fake_vllm: FakeVllm, tiny_config: None) -> Non
         peer_vllm.measure("tiny", [Point(2, 9, 2)], find_peer("vllm", None))
 
 
+def test_a_cause_far_above_the_last_lines_is_said(fake_vllm: FakeVllm, tiny_config: None) -> None:
+    """As of an engine in a process of its own, which is mourned at length."""
+    fake_vllm.hold(
+        "print('(engine) AttributeError: no topk_softmax')\n"
+        "print('waiting\\n' * 40)\n"
+        "raise RuntimeError('engine did not start')"
+    )
+    with pytest.raises(HydragenError, match=r"code 1:\n\(engine\) .*no topk(.|\n)*did not start"):
+        peer_vllm.measure("tiny", [Point(2, 9, 2)], find_peer("vllm", None))
+
+
 @pytest.mark.parametrize("name", list(peers.KINDS))
 def test_the_child_needs_nothing_of_ours(name: str) -> None:
     """Any Python can run it: it imports the standard library and the peer."""
