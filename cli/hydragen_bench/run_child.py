@@ -12,9 +12,9 @@ JOB is a JSON object:
               "max_tokens", "stop", "seed"}, ...]
     repeats   how often each is run; the first time compiles and captures what it needs
 
-OUT gets a line of JSON for the start-up, {"imported_s", "loaded_s", "device", "workers", "dtype",
-"attention", "rows", "threads"} (processes of devices load in the first run only), then one for each
-run and repeat, see `measure`.
+OUT gets a line of JSON for the start-up, {"imported_s", "loaded_s", "device", "device_name",
+"workers", "dtype", "attention", "rows", "threads"} (processes of devices load in the first run
+only), then one for each run and repeat, see `measure`.
 """
 
 import json
@@ -47,6 +47,7 @@ from hydragen_tree.spread.devices import device_crew, find_devices, usual_device
 from hydragen_tree.spread.estimate import estimate
 from hydragen_tree.spread.pace import Pace
 from hydragen_tree.spread.spread_sampler import SpreadSampler
+from hydragen_tree.trie.costs import device_name
 
 _INTERVAL_S = 0.01
 
@@ -196,6 +197,7 @@ def main(job_path: str, out_path: str) -> None:
             imported_s=imported_s,
             loaded_s=time.time() - job["started"],
             device=str(sampler.source.device),
+            device_name=device_name(sampler.source.device),
             workers=workers,
             dtype=dtype_name(sampler.source.dtype),
             attention=sampler.backend,

@@ -214,6 +214,7 @@ def test_devices_draw_the_same_set(
     alone, spread = (run.run(one) for one in (replace(asked, devices=None), asked))
     assert "on cpu 1, cpu 2" in capsys.readouterr().out
     assert [each["workers"] for each in planned] == [1, 1, 2, 2]
+    assert alone["device"] == spread["device"] == "cpu"
     first, second = (figures["rows"][0]["ours"] for figures in (alone, spread))
     assert second["cpu_s"] is None  # of other processes
     for name in ("samples", "tokens", "ends"):
