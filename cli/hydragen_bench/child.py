@@ -59,7 +59,7 @@ def last_lines(log: Path) -> list[str]:
     """What a process wrote last, for messages.
 
     An engine whose own process failed ends with a long account of having noticed that. Its cause is
-    the first error that the process named, which stands before the last lines if it is not in them.
+    most often the first error that is named: here it precedes the last lines, if they lack it.
     """
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     before, last = lines[:-_TAIL_LINES], lines[-_TAIL_LINES:]
