@@ -1,4 +1,4 @@
-"""`hydragen bench run`: sets, the head that ends samples, both engines' processes, the table."""
+"""`hydragen bench run`: both engines' processes, and the table."""
 
 import json
 import os
@@ -13,45 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoTokenizer, LlamaConfig
 
 from hydragen_bench import configs, peer_child, run, run_child, sharpened
 from hydragen_bench.peers import Peer, find_peer, run_peer
 from hydragen_bench.run import Asked
-from hydragen_bench.sets import POINTS, Point, from_real, made_up
-from hydragen_bench.watch import DeviceWatch
+from hydragen_bench.sets import Point, made_up
 from hydragen_cli import bench_measures
 from hydragen_tree.errors import HydragenError, InputError
-from hydragen_tree.prompt.prompts import Prompt
-from hydragen_tree.sample.sampler import Sampler
-from hydragen_tree.settings import SamplingSettings
 from hydragen_tree.spread.estimate import Estimate, estimate
 from hydragen_tree.trie.outline import Outline
 from tests.bench.fake_vllm import FakeVllm
-from tests.model.shrunken import shrunken
+from tests.bench.sharpened_model import BITS, LENGTH, VOCABULARY
 
-VOCABULARY, BITS, LENGTH = 300, 1.0, 12.0
 SMALL = {"small": Point(3, 4), "rooted": Point(2, 3, 40, 9)}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the weights of the architecture `tiny` are kept."""
-    place = tmp_path_factory.mktemp("weights")
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    with pytest.MonkeyPatch.context() as patch:
-        config = LlamaConfig(vocab_size=VOCABULARY, **sizes, **heads, bos_token_id=None)
-        patch.setitem(configs.CONFIGS, "tiny", config)
-        folder = sharpened.find_folder(place, "tiny", BITS, LENGTH)
-        sharpened.make_folder("tiny", folder, BITS, LENGTH)
-    return place
-
-
-@pytest.fixture
-def folder(weights: Path) -> Path:
-    return sharpened.find_folder(weights, "tiny", BITS, LENGTH)
 
 
 @pytest.fixture
@@ -59,102 +34,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small sets, and an architecture of that name."""
     monkeypatch.setattr(run, "POINTS", SMALL)
     monkeypatch.setitem(configs.CONFIGS, "tiny", LlamaConfig())
-
-
-# -- sets ------------------------------------------------------------------------------------
-
-
-def test_made_up_prompts_have_the_lengths_of_real_ones() -> None:
-    prompts = made_up(POINTS["humaneval"], 1000)
-    lengths = np.array([len(prompt.token_ids) for prompt in prompts])
-    assert len(prompts) == 164
-    assert np.percentile(lengths, [10, 50, 90]) == pytest.approx([75, 122, 231], rel=0.03)
-    assert 42 <= lengths.min() < 60
-    assert 275 < lengths.max() <= 395
-    again = made_up(POINTS["humaneval"], 1000)
-    assert all(
-        np.array_equal(a.token_ids, b.token_ids) for a, b in zip(prompts, again, strict=True)
-    )
-    assert min(prompt.token_ids.min() for prompt in prompts) >= 1  # the end token is in none
-
-
-def test_a_root_is_what_all_prompts_begin_with() -> None:
-    prompts = made_up(POINTS["fewshot12"], 1000)
-    tokens = np.stack([prompt.token_ids for prompt in prompts])
-    assert tokens.shape == (12, 2750)
-    assert (tokens[:, :2400] == tokens[0, :2400]).all()
-    assert len({row[2400:].tobytes() for row in tokens}) == 12
-
-
-def test_real_prompts_come_from_the_front_and_their_root_from_the_back() -> None:
-    real = [Prompt(f"p{i}", 0, np.full(5, i, np.int32), (), f"text {i}") for i in range(4)]
-    assert [prompt.text for prompt in from_real(Point(2, 1), real)] == ["text 0", "text 1"]
-    rooted = from_real(Point(2, 1, 7, 3), real)
-    assert [prompt.token_ids.tolist() for prompt in rooted] == [
-        [3, 3, 3, 3, 3, 2, 2, i, i, i, i, i] for i in (0, 1)
-    ]
-    assert rooted[0].text is None
-    with pytest.raises(InputError, match="4 prompts, expected at least 5"):
-        from_real(Point(5, 1), real)
-
-
-# -- random weights --------------------------------------------------------------------------
-
-
-def test_bisection_finds_a_value_or_the_nearer_end() -> None:
-    assert sharpened.bisect(lambda x: x**3, 8.0, -10.0, 10.0) == pytest.approx(2.0, abs=1e-3)
-    assert sharpened.bisect(lambda x: x, 50.0, -10.0, 10.0) == pytest.approx(10.0, abs=1e-3)
-
-
-@torch.inference_mode()
-def test_no_layer_writes_to_the_constant_channel() -> None:
-    """Nor one with running states: what a head reads there is what embeddings put into it."""
-    model = AutoModelForCausalLM.from_config(shrunken("qwen3_next", mlp_only_layers=[0, 1, 2]))
-    sharpened._make_constant_channel(model)
-    read = []
-    model.model.norm.register_forward_pre_hook(lambda _, given: read.append(given[0]))
-    model(torch.arange(12)[None], use_cache=False)
-    assert (read[0][..., 0] == 1.0).all()
-
-
-def test_a_sharpened_model_is_as_sure_and_ends_as_often_as_asked_for(folder: Path) -> None:
-    figures = sharpened.read_figures(folder)
-    assert figures["entropy_bits"] == pytest.approx(BITS, rel=0.25)
-    assert figures["end_probability"] == pytest.approx(1 / LENGTH, rel=0.25)
-    sampler = Sampler.from_pretrained(str(folder))
-    assert sampler.source.eos_ids == {sharpened.END}
-    settings = SamplingSettings(sharpened.TEMPERATURE, top_p=sharpened.TOP_P, max_tokens=200)
-    prompts = [prompt.token_ids.tolist() for prompt in made_up(Point(40, 1), VOCABULARY)]
-    samples = list(sampler.sample(prompts, 8, settings))
-    lengths = [sample.n_tokens for sample in samples]
-    assert LENGTH / 2 < np.mean(lengths) < LENGTH * 2
-    assert np.std(lengths) > LENGTH / 3  # they are not all alike
-    assert sum(sample.finish_reason == "eos" for sample in samples) > 0.95 * len(samples)
-    bits = -sum(sample.logprob for sample in samples) / sum(lengths) / np.log(2)
-    assert 0.2 * BITS < bits < 2 * BITS
-    assert sampler.stats.rows_computed < 0.9 * sampler.stats.tokens_sampled  # they share rows
-
-
-def test_any_engine_finds_the_same_in_its_folder(folder: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    assert model.config.eos_token_id == sharpened.END
-    with torch.inference_mode():
-        states = model.model(torch.randint(1, VOCABULARY, (4, 9))).last_hidden_state
-    assert (states[..., 0] > 0).all()
-    assert float(states[..., 0].std() / states[..., 0].mean()) < 0.3
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert len(tokenizer) == VOCABULARY
-    texts = [tokenizer.decode([token]) for token in range(VOCABULARY)]
-    assert len(set(texts)) == VOCABULARY
-    assert not any(stop in "".join(texts) for stop in run.STOPS)
-
-
-def test_samples_may_have_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    monkeypatch.setitem(configs.CONFIGS, "less", LlamaConfig(vocab_size=64, **sizes, **heads))
-    sharpened.make_folder("less", tmp_path / "less", 2.0, 0.0)
-    assert Sampler.from_pretrained(str(tmp_path / "less")).source.eos_ids == frozenset()
 
 
 # -- our process -----------------------------------------------------------------------------
@@ -470,27 +349,3 @@ def test_a_row_of_transformers_ends_where_its_sample_did() -> None:
     assert [tuple(one) for one in cut.values()] == [
         (2, "ab", "length"), (2, "a", "stop"), (2, "a\n", "stop"),
     ]  # fmt: skip
-
-
-# -- the device, from outside ----------------------------------------------------------------
-
-
-def test_the_watch_averages_what_the_driver_says(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho ' 30'; echo '[N/A]'; echo 20; exec sleep 60\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with DeviceWatch() as watch:
-        end = time.monotonic() + 10
-        while len(watch._readings) < 2 and time.monotonic() < end:
-            time.sleep(0.01)
-    assert watch.idle(time.time() - 30, 40) == pytest.approx(0.75)
-    assert watch.idle(time.time() - 300, 40) is None
-
-
-def test_without_the_drivers_tool_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    with DeviceWatch() as watch:
-        assert watch.idle(time.time() - 30, 40) is None

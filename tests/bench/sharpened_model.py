@@ -1,0 +1,3 @@
+"""What the model of `conftest.py` is like."""
+
+VOCABULARY, BITS, LENGTH = 300, 1.0, 12.0
