@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 _SHARED = ("transformers.modeling_utils", "transformers.generation.utils")
 _PACKAGES = ("scipy", "sklearn")
+_OF_GPUS = ("causal_conv1d", "fla", "mamba_ssm")
 _GPU = Path("/dev/nvidiactl")  # with one, a run without the compiler has not been tried yet
 _COMPILER = "torch._dynamo"
 _MASKS = "torch._dynamo._trace_wrapped_higher_order_op"
@@ -53,6 +54,20 @@ def spare_imports(*, compiles: bool = False) -> None:
                 _import_shared()
                 _spared.add(_COMPILER)
         _import_shared()
+
+
+@contextmanager
+def without_gpu_libraries(device: str) -> Iterator[None]:
+    """Inside, on a CPU, classes of models are imported without libraries that need a GPU.
+
+    transformers takes these for layers with states wherever they are installed, and their kernels
+    refuse tensors of a CPU. A process that had such a class imported for a CPU keeps it so.
+
+    Args:
+        device: kind of the device, `cpu`, `cuda`, ...
+    """
+    with _hidden(_OF_GPUS if device == "cpu" else ()):
+        yield
 
 
 def hidden_from_compiler(function: _Function) -> _Function:

@@ -21,6 +21,7 @@ from transformers import (
 from hydragen_bench.timing import bench_device, bench_dtype
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.expert_layers import expert_layers
 from hydragen_tree.model.latent import tail_latent_dim
 from hydragen_tree.model.quantising import (
     COMPARED_TOKENS,
@@ -131,6 +132,8 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         n_routed_experts=64,
         n_shared_experts=2,
         num_experts_per_tok=6,
+        n_group=1,  # of experts: vLLM asks for it
+        topk_group=1,
         first_k_dense_replace=1,
         max_position_embeddings=1 << 17,
         bos_token_id=None,
@@ -163,6 +166,7 @@ _POINTS_UNGROUPED = (  # every head has keys of its own: memory holds fewer toke
 )
 
 
+_ROUTED_SCALE = 50.0  # of embeddings: 128 rows of Qwen3-Coder reach 126 of 128 experts, 12 without
 _OF_LAYERS = ("layer_types", "mlp_layer_types")  # lists with an entry a layer
 
 
@@ -199,6 +203,10 @@ def points_of(name: str) -> tuple[Point, ...]:
 def random_weights(name: str) -> PreTrainedModel:
     """An architecture with the same random weights each time: bf16, on the GPU.
 
+    Where there are experts embeddings are larger than random layers make anything else. What these
+    add is much the same for all rows behind one prompt, and routers would send all of them to the
+    same few experts; by their tokens they go to all, as with routers that were trained for it.
+
     Raises:
         ModelError: the installed transformers has layers in it that the tree cannot run.
     """
@@ -207,6 +215,9 @@ def random_weights(name: str) -> PreTrainedModel:
     torch.manual_seed(0)
     with bench_device():
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=bench_dtype())
+    if expert_layers(model):
+        with torch.no_grad():
+            model.get_input_embeddings().weight.mul_(_ROUTED_SCALE)
     return model
 
 

@@ -98,6 +98,8 @@ def measure(
             "tensor_parallel": ranks,
             "batch_invariant": batch_invariant,
         }
+        gc.collect()
+        torch.cuda.empty_cache()  # of what was measured before: vLLM takes nearly all there is
         engine, *answers = run_peer(peer, job, folder)
     speeds = {
         point: point.rows * point.new_tokens / (answer["seconds"] - answer["prefill_s"])
@@ -107,11 +109,7 @@ def measure(
 
 
 def _save_weights(name: str, place: Path) -> None:
-    model = random_weights(name)
-    model.save_pretrained(place)
-    del model
-    gc.collect()
-    torch.cuda.empty_cache()
+    random_weights(name).save_pretrained(place)
 
 
 def _save_config(config: PreTrainedConfig, place: Path) -> None:

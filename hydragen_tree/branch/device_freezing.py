@@ -26,8 +26,8 @@ from hydragen_tree.model.cache import KVCache
 from hydragen_tree.shape import KVShape
 from hydragen_tree.trie.costs import CostModel
 
-FREEZES = False  # a run's device does: not before samples are known to be the same, see NOTES.md
-_PLAN_S = 2e-3  # of a device's time, for copies, a new plan and rows in a new order
+_PLAN_S = 40e-3  # of a device's time, for copies, a new plan and rows in a new order: see NOTES.md
+_READ_SHARE = 0.4  # of what rows that share pages would read, those beside each other from L2
 _REST_SHARE = 0.5  # of the tokens that rows may still draw, those that they will
 
 
@@ -135,7 +135,7 @@ class DeviceFreezing:
         rows, tokens = shared.rows.astype(np.float64), shared.pages * self._cache.page_tokens
         shape, cost = self._shape, self._cost
         saved = cost.saved_s(tokens.astype(np.float64), rows, shape.layer_token_bytes)
-        saved = (saved - cost.spent_s(rows, shape.merge_bytes)) * shape.layers
+        saved = (_READ_SHARE * saved - cost.spent_s(rows, shape.merge_bytes)) * shape.layers
         saved *= _REST_SHARE * left[shared.first]
         ones = np.sort(shared.first[shared.pages == 1])
         cluster = np.searchsorted(ones, shared.first, side="right")

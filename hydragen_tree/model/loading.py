@@ -20,6 +20,7 @@ from hydragen_kernels.inputs import FP8, dtype_name
 from hydragen_tree.attention.heads import Heads
 from hydragen_tree.attention.table import backend
 from hydragen_tree.errors import InputError, ModelError, Setting, first_line, one_line
+from hydragen_tree.imports import without_gpu_libraries
 from hydragen_tree.model.chunk_sizes import HOMER, refuse_to_condense
 from hydragen_tree.model.creation import Undrawn
 from hydragen_tree.model.device import find_device
@@ -185,10 +186,11 @@ def find_model(
         InputError: a device or type there is not, or not for this model, or not with
             `batch_invariant`; or it cannot be split.
     """
-    path, gguf = locate(model, revision)
-    whole, stored = _read_config(model, path, _origin(revision, gguf))
-    config = rank_config(model, whole, tensor_parallel)
     place = find_device(device)
+    path, gguf = locate(model, revision)
+    with without_gpu_libraries(place.type):
+        whole, stored = _read_config(model, path, _origin(revision, gguf))
+    config = rank_config(model, whole, tensor_parallel)
     named = getattr(config, "dtype", None)
     kind = asked_dtype(dtype, named if isinstance(named, torch.dtype) else torch.float32, place)
     kv_kind = auto_or_fp8("kv_dtype", kv_dtype, kind, place)

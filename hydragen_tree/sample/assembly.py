@@ -99,17 +99,17 @@ def assemble(
         rest = freezing, settings, max_rows, records, drafting
         stepper = HostStepper(batch, model, cache, table, *rest)
     else:
-        from hydragen_tree.branch import device_freezing  # these import Triton
+        from hydragen_tree.branch.device_freezing import DeviceFreezing  # these import Triton
         from hydragen_tree.branch.device_stepper import DeviceStepper
         from hydragen_tree.branch.draft_widths import DraftWidths as Widths
 
         if drafts and decoder.drafts is not None:
             texts = problems, residency.trie.leaf_tokens
             widths = Widths(*texts, decoder.samples, decoder.drafts, draft_patience)
-        shared: device_freezing.DeviceFreezing | None = None
-        if device_freezing.FREEZES and cache.latents is None:
+        shared: DeviceFreezing | None = None
+        if cache.latents is None:
             rest_of = cost, shape, settings.max_tokens, key_group
-            shared = device_freezing.DeviceFreezing(decoder.batch, residency, cache, *rest_of)
+            shared = DeviceFreezing(decoder.batch, residency, cache, *rest_of)
         stepper = DeviceStepper(decoder, cache, table, settings, records, widths, shared)
     admission = Admission(
         roots(trie, records) if waiting is None else waiting,

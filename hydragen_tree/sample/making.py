@@ -145,11 +145,10 @@ def _decoder(
     stops = records.stop_table if _captures(means, records) and not lacks_places else None
     if stops is None:
         return None
-    from hydragen_tree.branch import device_freezing  # these import Triton
-    from hydragen_tree.branch.decoder import Decoder
+    from hydragen_tree.branch.decoder import Decoder  # imports Triton
 
     heads = replace(source.heads, is_ordered=means.backend == "ordered")
-    levels = depth + DEVICE_FROZEN_LEVELS * device_freezing.FREEZES
+    levels = depth + DEVICE_FROZEN_LEVELS
     sizes = records.settings, stops, states.most_rows(rows), levels
     return Decoder(means.model, cache, heads, *sizes, has_drafts=_has_drafts(means, records))
 

@@ -160,7 +160,6 @@ def test_tails_that_rows_share_are_frozen_on_the_device(
         rows.append(int((RowState(*after).groups != RowState(*fields).groups).sum()))
         return after, left
 
-    monkeypatch.setattr(device_freezing, "FREEZES", True)
     monkeypatch.setattr(device_freezing, "_PLAN_S", -np.inf)
     monkeypatch.setattr(forecast, "LEAST_ROWS", 4)  # or forks to come would reserve all pages
     monkeypatch.setattr(device_freezing, "hung_below", counted)

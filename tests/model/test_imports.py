@@ -3,8 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
+
+from tests.model.shrunken import shrunken
 
 # Half of the time that all imports of a run would take.
 SPARED = (
@@ -71,10 +75,31 @@ mask = create_causal_mask(
 assert torch.equal(mask[0, 0], (block[:, None] == block) & torch.ones(12, 12).tril().bool())
 """
 
+# a library of kernels, as far as transformers looks at it
+LIBRARY = """
+__version__ = "9.0"
+def __getattr__(name):
+    def refused(*args, **kwargs):
+        raise RuntimeError("no GPU")
+    return refused
+"""
+ON_A_CPU = """
+import torch
+from hydragen_tree.model.loading import find_model, load_weights
 
-def python(code: str) -> str:
+model = load_weights(find_model(FOLDER, device="cpu"))
+model(torch.arange(70)[None] % 90)
+"""
+
+
+def python(code: str, *more_paths: Path) -> str:
+    path = os.pathsep.join((os.environ.get("PYTHONPATH", ""), *map(str, more_paths)))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -113,3 +138,14 @@ def test_modules_that_are_loaded_already_stay_as_they_are() -> None:
         "spare_imports()\n"
         "assert sys.modules['transformers.modeling_utils'] is before\n"
     )
+
+
+@pytest.mark.parametrize("prepared", [PREPARED, ""], ids=["spared", "plain"])
+def test_on_a_cpu_layers_with_states_do_without_libraries_of_gpus(
+    prepared: str, tmp_path: Path
+) -> None:
+    for name in ("fla", "causal_conv1d"):
+        (tmp_path / f"{name}.py").write_text(LIBRARY)
+    model = tmp_path / "model"
+    AutoModelForCausalLM.from_config(shrunken("qwen3_next")).save_pretrained(model)
+    python(f"{prepared}\nFOLDER = {str(model)!r}\n{ON_A_CPU}", tmp_path)
