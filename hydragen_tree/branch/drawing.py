@@ -2,11 +2,11 @@
 
 Several samples may share a row of logits: the row's distribution is computed once, then every
 sample inverts its cumulative sum at its own random number. The number depends only on the
-sample's stream key and the token's position, whatever shares its batch.
+sample's stream key and the token's position, whatever shares its batch. A kernel does it on a GPU,
+C on a CPU, and where neither is there, torch.
 """
 
 import hashlib
-import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hydragen_kernels import ordered_layers
+from hydragen_kernels import native_choose
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.random import uniforms
@@ -56,13 +56,12 @@ def stream_keys(
     return keys
 
 
-def filtered(logits: Tensor, settings: SamplingSettings, *, ordered: bool = False) -> Tensor:
+def filtered(logits: Tensor, settings: SamplingSettings) -> Tensor:
     """The distribution tokens are drawn from: temperature, top-k, top-p, min-p, in this order.
 
     Args:
         logits: `[rows, vocabulary]`, any float dtype.
         settings: `temperature` must be positive.
-        ordered: sums along a row have one order, whatever the number of rows and threads.
 
     Returns:
         `[rows, vocabulary]` probabilities, float32; 0 where a token was filtered out.
@@ -70,20 +69,19 @@ def filtered(logits: Tensor, settings: SamplingSettings, *, ordered: bool = Fals
     Source: the logits processors of transformers, whose order and ties these are, but for top-p:
     it keeps equal probabilities together.
     """
-    softmax = _ordered_softmax if ordered else _softmax
     scores = _scores(logits.float(), settings.temperature)
     if 0 < settings.top_k < scores.shape[-1]:
         kth = torch.topk(scores, settings.top_k).values[:, -1:]
         scores = scores.masked_fill(scores < kth, -torch.inf)
     if settings.top_p < 1.0:
-        shares = softmax(scores)
+        shares = scores.softmax(-1)
         cut = shares < _least_kept(shares, settings.top_p)
         scores = scores.masked_fill(cut, -torch.inf)
-    probabilities = softmax(scores)
+    probabilities = scores.softmax(-1)
     if settings.min_p > 0.0:
         top = probabilities.amax(-1, keepdim=True)
         scores = scores.masked_fill(probabilities < settings.min_p * top, -torch.inf)
-        probabilities = softmax(scores)
+        probabilities = scores.softmax(-1)
     return probabilities
 
 
@@ -115,14 +113,6 @@ def _least_kept(shares: Tensor, top_p: float) -> Tensor:
     return least
 
 
-def _softmax(scores: Tensor) -> Tensor:
-    return scores.softmax(-1)
-
-
-def _ordered_softmax(scores: Tensor) -> Tensor:
-    return ordered_layers.probabilities(scores)[0]
-
-
 def _scores(logits: Tensor, temperature: float) -> Tensor:
     """Logits over the temperature; in rows where that overflows, with their peak at 0."""
     scores = logits / temperature
@@ -139,8 +129,6 @@ def draw(
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
     settings: SamplingSettings,
-    *,
-    ordered: bool = False,
 ) -> Drawn[NDArray[Any]]:
     """Draws one token for every sample from its row's distribution.
 
@@ -153,8 +141,6 @@ def draw(
         keys: `[samples]` uint64 stream keys.
         positions: `[samples]`, index of the token in its sample, from 0.
         settings: temperature 0 takes the most probable token.
-        ordered: on a CPU, sums along a row have one order, whatever the number of rows and threads;
-            a GPU's kernel sums so in any case.
 
     Raises:
         ModelError: a row that is drawn from holds NaN or +inf, or nothing but -inf.
@@ -162,14 +148,15 @@ def draw(
     if logits.is_cuda and find_spec("triton"):
         return _draw_fused(logits, rows, keys, positions, settings)
     at = uniforms(keys, positions)
+    has_c = logits.device.type == "cpu" and native_choose.why_unavailable() is None
+    draw_chunk = _draw_native if has_c else _draw_chunk
     step = max(1, _CHUNK // logits.shape[1])
     parts = []
     for first in range(0, logits.shape[0], step):
         begin, end = np.searchsorted(rows, [first, first + step])
-        own = torch.from_numpy(rows[begin:end].astype(np.int64) - first).to(logits.device)
         if end > begin:
-            chunk = logits[first : first + step]
-            parts.append(_draw_chunk(chunk, own, at[begin:end], settings, ordered=ordered))
+            chunk, own = logits[first : first + step], rows[begin:end].astype(np.int64) - first
+            parts.append(draw_chunk(chunk, own, at[begin:end], settings))
     return Drawn(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -222,35 +209,43 @@ def _draw_fused(
     return Drawn(choice.tokens.long().cpu().numpy(), *probabilities.numpy())
 
 
-def _draw_chunk(
-    logits: Tensor,
-    rows: Tensor,
-    at: NDArray[np.float64],
-    settings: SamplingSettings,
-    *,
-    ordered: bool,
+def _draw_native(
+    logits: Tensor, rows: NDArray[np.int64], at: NDArray[np.float64], settings: SamplingSettings
 ) -> Drawn[NDArray[Any]]:
-    raw = logits.float()
-    raw_lse = ordered_layers.log_sums(raw) if ordered else raw.logsumexp(-1)
-    own_lse = raw_lse[rows].double().cpu()
+    """`draw` in C, where no row's result depends on another or on how many threads there are."""
+    drawn = native_choose.choose(
+        logits,
+        rows,
+        at,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+    )
+    check_logprobs(drawn.logprobs)
+    return drawn
+
+
+def _draw_chunk(
+    logits: Tensor, rows: NDArray[np.int64], at: NDArray[np.float64], settings: SamplingSettings
+) -> Drawn[NDArray[Any]]:
+    """`draw` by torch."""
+    raw, own = logits.float(), torch.from_numpy(rows).to(logits.device)
+    raw_lse = raw.logsumexp(-1)
+    own_lse = raw_lse[own].double().cpu()
     check_logprobs((own_lse - own_lse).numpy())  # NaN where it is not finite
     if settings.temperature == 0.0:
-        tokens = raw.argmax(-1)[rows]
-        sampled = torch.zeros_like(raw_lse[rows])
+        tokens = raw.argmax(-1)[own]
+        sampled = torch.zeros_like(raw_lse[own])
     else:
-        probabilities = filtered(raw, settings, ordered=ordered)
-        found = _search(probabilities.cpu().numpy(), rows.cpu().numpy(), at)
+        probabilities = filtered(raw, settings)
+        found = _search(probabilities.cpu().numpy(), rows, at)
         tokens = torch.from_numpy(found).to(logits.device)
-        sampled = _logs(probabilities[rows, tokens], ordered=ordered)
-    logprobs = raw[rows, tokens] - raw_lse[rows]
+        sampled = probabilities[own, tokens].log()
+    logprobs = raw[own, tokens] - raw_lse[own]
     return Drawn(*(x.cpu().double().numpy() for x in (tokens, logprobs, sampled)))._replace(
         tokens=tokens.cpu().numpy()
     )
-
-
-def _logs(chosen: Tensor, *, ordered: bool) -> Tensor:
-    """Logarithms; in one order number by number, as a vector's last ones may round otherwise."""
-    return torch.tensor([math.log(p) for p in chosen.tolist()]) if ordered else chosen.log()
 
 
 def _search(

@@ -207,7 +207,6 @@ class HostStepper:
             keys[sample],
             batch.n_drawn[batch.row_of][sample] + place,
             self._settings,
-            ordered=self._model.batch_invariant,
         )
         size = int(per_row.max()), keys.size
         parts = Drawn(np.full(size, -1, np.int64), np.zeros(size), np.zeros(size))

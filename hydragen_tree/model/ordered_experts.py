@@ -115,7 +115,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _softmax(x: Tensor) -> Tensor:
-    return ordered_layers.probabilities(x.reshape(-1, x.shape[-1]))[0].view(x.shape)
+    return ordered_layers.probabilities(x.reshape(-1, x.shape[-1])).view(x.shape)
 
 
 def _sums(x: Tensor) -> Tensor:

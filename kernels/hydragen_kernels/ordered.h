@@ -21,7 +21,11 @@ enum { LANES = 4, HELD = 16 };
 #else
 #error this processor has no fused multiply-add
 #endif
-enum { SUMS = 16, PARTS = SUMS / LANES };
+enum {
+    SUMS = 16,
+    PARTS = SUMS / LANES,
+    ROW_RUN = 1024 /* numbers of a row before a sum begins anew */
+};
 enum { FLOAT32, BFLOAT16, FLOAT16 }; /* kinds of numbers in memory */
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
@@ -77,6 +81,62 @@ INLINE float total(const vec *parts) {
     for (int half = SUMS / 2; half; half /= 2)
         for (int i = 0; i < half; i++) x[i] += x[i + half];
     return x[0];
+}
+
+/* SUMS numbers of a row from `at` on; behind its end there is `rest`. */
+INLINE void take(const float *x, int64_t at, int64_t n, float rest, vec *parts) {
+    float some[SUMS];
+    if (at + SUMS <= n) {
+        memcpy(parts, x + at, sizeof some);
+        return;
+    }
+    for (int i = 0; i < SUMS; i++) some[i] = at + i < n ? x[at + i] : rest;
+    memcpy(parts, some, sizeof some);
+}
+
+/* The other way; nothing goes behind the row's end. */
+INLINE void put(const vec *parts, float *x, int64_t at, int64_t n) {
+    float some[SUMS];
+    if (at + SUMS <= n) {
+        memcpy(x + at, parts, sizeof some);
+        return;
+    }
+    memcpy(some, parts, sizeof some);
+    memcpy(x + at, some, (n - at) * sizeof *some);
+}
+
+/* The greatest of a row's numbers, NaN passed over; -inf of none. */
+INLINE float greatest_of(const float *x, int64_t n) {
+    vec most[PARTS], some[PARTS];
+    for (int i = 0; i < PARTS; i++) most[i] = splat(-INFINITY);
+    for (int64_t at = 0; at < n; at += SUMS) {
+        take(x, at, n, -INFINITY, some);
+        for (int i = 0; i < PARTS; i++) most[i] = choose(some[i] > most[i], some[i], most[i]);
+    }
+    float found[SUMS];
+    memcpy(found, most, sizeof found);
+    for (int i = 1; i < SUMS; i++) found[0] = found[i] > found[0] ? found[i] : found[0];
+    return found[0];
+}
+
+/* The sum of 2 ** ((x - most) rate) over a row, and, where they are asked for, each of them. */
+INLINE double weigh_row(const float *x, int64_t n, float most, float rate, float *weights) {
+    double sum = 0.0;
+    for (int64_t run = 0; run < n; run += ROW_RUN) {
+        int64_t end = run + ROW_RUN < n ? run + ROW_RUN : n;
+        vec sums[PARTS], some[PARTS];
+        for (int i = 0; i < PARTS; i++) sums[i] = splat(0.0f);
+        for (int64_t at = run; at < end; at += SUMS) {
+            take(x, at, end, -INFINITY, some);
+            for (int i = 0; i < PARTS; i++) {
+                some[i] = exp2_of((some[i] - splat(most)) * rate);
+                sums[i] += some[i];
+            }
+            if (weights) put(some, weights, at, end);
+        }
+        sum += total(sums);
+    }
+    return sum;
 }
 
 /* Numbers of any kind as floats. */

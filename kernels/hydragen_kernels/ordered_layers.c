@@ -9,8 +9,7 @@ enum {
     WIDE = COLUMNS / LANES,
     DEPTH = 256,                /* inputs before sums begin anew: a panel's part stays in a cache */
     BLOCK = 96,                 /* rows that a panel's part is read for */
-    MOST = LANES == 16 ? 12 : 3, /* rows whose sums are held at a time */
-    RUN = 1024                  /* numbers of a row before a sum begins anew */
+    MOST = LANES == 16 ? 12 : 3 /* rows whose sums are held at a time */
 };
 
 typedef struct {
@@ -85,17 +84,6 @@ void product(const Product *p) {
     }
 }
 
-/* SUMS numbers of a row from `at` on; behind its end there is `rest`. */
-INLINE void take(const float *x, int64_t at, int64_t n, float rest, vec *parts) {
-    float some[SUMS];
-    if (at + SUMS <= n) {
-        memcpy(parts, x + at, sizeof some);
-        return;
-    }
-    for (int i = 0; i < SUMS; i++) some[i] = at + i < n ? x[at + i] : rest;
-    memcpy(parts, some, sizeof some);
-}
-
 /* x / sqrt(mean(x^2) + eps), row by row: `[rows, width]`. */
 void normalise(const float *x, float *out, int64_t rows, int64_t width, float eps,
                int64_t threads) {
@@ -103,8 +91,8 @@ void normalise(const float *x, float *out, int64_t rows, int64_t width, float ep
     for (int64_t row = 0; row < rows; row++) {
         const float *numbers = x + row * width;
         float sum = 0.0f;
-        for (int64_t run = 0; run < width; run += RUN) {
-            int64_t end = run + RUN < width ? run + RUN : width;
+        for (int64_t run = 0; run < width; run += ROW_RUN) {
+            int64_t end = run + ROW_RUN < width ? run + ROW_RUN : width;
             vec sums[PARTS], some[PARTS];
             for (int i = 0; i < PARTS; i++) sums[i] = splat(0.0f);
             for (int64_t at = run; at < end; at += SUMS) {
@@ -163,8 +151,8 @@ INLINE vec active(vec x, int64_t form) {
  * 6 the logarithm. */
 void activate(const float *x, float *out, int64_t n, int64_t form, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t start = 0; start < n; start += RUN) {
-        int64_t end = start + RUN < n ? start + RUN : n;
+    for (int64_t start = 0; start < n; start += ROW_RUN) {
+        int64_t end = start + ROW_RUN < n ? start + ROW_RUN : n;
         for (int64_t at = start; at < end; at += LANES) {
             float some[LANES] = {0};
             int64_t count = end - at < LANES ? end - at : LANES;
@@ -178,38 +166,14 @@ void activate(const float *x, float *out, int64_t n, int64_t form, int64_t threa
     }
 }
 
-/* log(sum(e ** x)) of every row, and, where they are asked for, its probabilities. */
-void distribute(const float *x, float *probabilities, float *log_sums, int64_t rows, int64_t width,
-                int64_t threads) {
+/* The softmax of every row. */
+void distribute(const float *x, float *out, int64_t rows, int64_t width, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t row = 0; row < rows; row++) {
         const float *numbers = x + row * width;
-        float most = -INFINITY;
-        for (int64_t i = 0; i < width; i++) most = numbers[i] > most ? numbers[i] : most;
-        double sum = 0.0;
-        for (int64_t run = 0; run < width; run += RUN) {
-            int64_t end = run + RUN < width ? run + RUN : width;
-            vec sums[PARTS], some[PARTS];
-            for (int i = 0; i < PARTS; i++) sums[i] = splat(0.0f);
-            for (int64_t at = run; at < end; at += SUMS) {
-                take(numbers, at, end, -INFINITY, some);
-                for (int i = 0; i < PARTS; i++)
-                    sums[i] += exp2_of((some[i] - splat(most)) * LOG2_E);
-            }
-            sum += total(sums);
-        }
-        log_sums[row] = most + (float)log(sum);
-        if (!probabilities) continue;
-        float factor = 1.0 / sum;
-        for (int64_t at = 0; at < width; at += SUMS) {
-            vec some[PARTS];
-            float found[SUMS];
-            take(numbers, at, width, -INFINITY, some);
-            for (int i = 0; i < PARTS; i++)
-                some[i] = exp2_of((some[i] - splat(most)) * LOG2_E) * factor;
-            memcpy(found, some, sizeof found);
-            int64_t count = width - at < SUMS ? width - at : SUMS;
-            memcpy(probabilities + row * width + at, found, count * sizeof *found);
-        }
+        float *found = out + row * width;
+        float most = greatest_of(numbers, width);
+        float factor = 1.0 / weigh_row(numbers, width, most, LOG2_E, found);
+        for (int64_t i = 0; i < width; i++) found[i] *= factor;
     }
 }

@@ -132,37 +132,13 @@ def activate(x: Tensor, form: Form) -> Tensor:
     return out.to(x.dtype)
 
 
-def log_sums(x: Tensor) -> Tensor:
-    """log(sum(e^x)) of every row.
-
-    Args:
-        x: `[rows, width]`.
-
-    Returns:
-        `[rows]` float32.
-    """
-    return _distribution(x, None)
-
-
-def probabilities(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The softmax of every row, and log(sum(e^x)).
-
-    Args:
-        x: `[rows, width]`.
-
-    Returns:
-        `[rows, width]` and `[rows]`, float32.
-    """
-    found = torch.empty(x.shape, dtype=torch.float32)
-    return found, _distribution(x, found)
-
-
-def _distribution(x: Tensor, found: Tensor | None) -> Tensor:
+def probabilities(x: Tensor) -> Tensor:
+    """The softmax of every row: `[rows, width]` to the same, float32."""
     rows = x.float().contiguous()
-    sums = rows.new_empty(rows.shape[0])
+    found = torch.empty_like(rows)
     sizes = map(ctypes.c_int64, rows.shape)
-    _library().distribute(*_addresses(rows, found, sums), *sizes, _threads())
-    return sums
+    _library().distribute(*_addresses(rows, found), *sizes, _threads())
+    return found
 
 
 def _addresses(*tensors: Tensor | None) -> list[ctypes.c_void_p]:

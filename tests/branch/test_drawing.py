@@ -15,7 +15,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from hydragen_kernels import reference_choice
+from hydragen_kernels import native_choose, reference_choice
 from hydragen_kernels.random import philox4x32, uniforms
 from hydragen_tree.branch import drawing
 from hydragen_tree.branch.drawing import draw, filtered, stream_key, stream_keys
@@ -40,6 +40,14 @@ def test_philox_known_answers(key: int, counter: list[int], answer: list[int]) -
     assert words[0].tolist() == answer
 
 
+@pytest.fixture(params=["c", "torch"])
+def _form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws by either form."""
+    if request.param == "torch":
+        monkeypatch.setattr(native_choose, "why_unavailable", lambda: "no C compiler")
+
+
+in_both_forms = pytest.mark.usefixtures("_form")
 SETTINGS = [
     SamplingSettings(temperature=0.6),
     SamplingSettings(temperature=1.3, top_k=7),
@@ -68,6 +76,7 @@ def test_filters_are_those_of_transformers(settings: SamplingSettings) -> None:
     torch.testing.assert_close(filtered(logits, settings), by_transformers(logits, settings))
 
 
+@in_both_forms
 @pytest.mark.parametrize("settings", SETTINGS[:5], ids=str)
 def test_frequencies(settings: SamplingSettings) -> None:
     """Chi-square over 40,000 draws of one distribution; a fair generator fails once in 10^6."""
@@ -95,6 +104,7 @@ def test_random_numbers_are_uniform_and_depend_on_each_part() -> None:
         assert stats.kstest(values, "uniform").pvalue > 1e-6
 
 
+@in_both_forms
 def test_samples_of_a_row_do_not_depend_on_each_other() -> None:
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))
     keys = np.arange(30, dtype=np.uint64) * 7919
@@ -109,6 +119,7 @@ def test_samples_of_a_row_do_not_depend_on_each_other() -> None:
         assert alone.logprobs[0] == pytest.approx(together.logprobs[i])
 
 
+@in_both_forms
 def test_logprobs_and_greedy() -> None:
     logits = torch.randn(2, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float32)
     rows, keys = np.array([0, 1], np.int32), np.array([1, 2], np.uint64)
@@ -119,6 +130,7 @@ def test_logprobs_and_greedy() -> None:
     np.testing.assert_allclose(greedy.logprobs, expected.numpy(), rtol=1e-5)
 
 
+@in_both_forms
 @pytest.mark.parametrize("settings", [*SETTINGS, SamplingSettings(temperature=0.0)], ids=str)
 def test_samples_that_crowd_a_row_are_drawn_as_one_by_one(
     settings: SamplingSettings, monkeypatch: pytest.MonkeyPatch
@@ -137,11 +149,11 @@ def test_samples_that_crowd_a_row_are_drawn_as_one_by_one(
         assert drawn.tokens.tolist() == [int(one.tokens[0]) for one in alone]
 
 
-@pytest.mark.parametrize("ordered", [False, True])
+@in_both_forms
 @pytest.mark.parametrize("vocabulary", [512, 513, 3000])
 @pytest.mark.parametrize("top_p", [1.0, 0.95, 0.3])
 def test_large_vocabularies_are_drawn_from_as_by_the_definition(
-    top_p: float, vocabulary: int, ordered: bool
+    top_p: float, vocabulary: int
 ) -> None:
     """Whether few tokens, many or nearly all are left by top-p, wherever in the row they lie."""
     generator = torch.Generator().manual_seed(5)
@@ -152,7 +164,6 @@ def test_large_vocabularies_are_drawn_from_as_by_the_definition(
     keys, positions = np.arange(300, dtype=np.uint64) * 7919, np.full(300, 3)
     drawn = draw(
         *(logits, rows, keys, positions), SamplingSettings(top_p=top_p, temperature=0.8),
-        ordered=ordered,
     )  # fmt: skip
     expected = reference_choice.choose(
         *(logits, *map(torch.from_numpy, (rows, keys.view(np.int64), positions))),
@@ -206,6 +217,7 @@ BROKEN = {
 }
 
 
+@in_both_forms
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 @pytest.mark.parametrize("settings", [*SETTINGS, SamplingSettings(temperature=0.0)], ids=str)
 @pytest.mark.parametrize("kind", BROKEN)
@@ -220,6 +232,7 @@ def test_logits_that_are_not_numbers_are_refused(
     assert np.isfinite(fine.logprobs).all()
 
 
+@in_both_forms
 def test_a_temperature_beyond_float32_is_refused() -> None:
     for temperature in (1e-30, 1e-9, 5e-324):
         with pytest.raises(InputError, match=r"temperature.*0 \(greedy\) or"):
@@ -236,6 +249,7 @@ def test_keys_of_many_samples_are_those_of_each() -> None:
     assert stream_keys(3, "naïve", 2, indices).tolist() == expected
 
 
+@in_both_forms
 @pytest.mark.parametrize("temperature", [1e-6, 0.3, 1.0, 1e30])
 @pytest.mark.parametrize(
     "settings",
