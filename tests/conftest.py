@@ -63,6 +63,22 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def eager_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Layers are traced, but run as they are: a CPU's packed products have no compiled form."""
+    import torch
+
+    from hydragen_tree.model import adapter
+
+    whole = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **_: whole(self, backend="eager", dynamic=True)
+    )
+    monkeypatch.setattr(adapter, "pack_projections", lambda _: 0)
+    yield
+    torch.compiler.reset()
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
     """Ray's module, as the driver of a cluster of this machine with two processors."""

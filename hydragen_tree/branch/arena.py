@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hydragen_tree.branch.budget import state_places
 from hydragen_tree.errors import CapacityError
@@ -83,9 +84,22 @@ def arena_pages(
     if shape.latent_dim:
         return _beside_latents(shape, budget, page, runs, path, tails)
     most = runs + tails
-    seen = np.minimum(sizes, -(-shape.window_tokens // page) + 1)
-    wanted = min(most, max(int(seen.sum()) + tails, path + tail)) if shape.windowed else most
+    wanted = most
+    if shape.windowed:
+        seen = np.minimum(sizes, -(-shape.window_tokens // page) + 1)
+        held, unseen = int(seen.sum()) + tails, _longest(trie, sizes - seen)
+        # a path is whole while it is computed: before there are tails, or beside those of others
+        needed = max(held, path + tail) if trie.leaf_segments.size == 1 else held + unseen
+        wanted = min(most, max(needed, path + tail))
     return _beside_windows(shape, budget, page, most, wanted, path + tail)
+
+
+def _longest(trie: Trie, sizes: NDArray[np.int64]) -> int:
+    """The most that segments of one path have together; `[segments]` of each."""
+    down = np.zeros(sizes.size + 1, np.int64)  # to each segment's end; the last: above roots
+    for segment in trie:
+        down[segment.index] = down[segment.parent] + sizes[segment.index]
+    return int(down.max())
 
 
 def _beside_latents(

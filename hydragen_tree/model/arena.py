@@ -54,8 +54,7 @@ class Arena:
         device: torch.device,
         fused: bool,
     ) -> None:
-        self._run_pages, self._tail_pages = run_pages, tail_pages
-        self._page_tokens, self._fused = page_tokens, fused
+        self._run_pages, self._page_tokens, self._fused = run_pages, page_tokens, fused
         n_pages = max(run_pages, tail_pages)
         slots = (run_pages if shape.latent_dim else n_pages) * page_tokens
         size = (shape.layers, shape.kv_heads, slots, shape.head_dim)
@@ -94,24 +93,20 @@ class Arena:
         first, second = self.latents.chunk(2, -1)
         return first, second
 
-    def take_run(self, count: int) -> int | None:
-        """Takes a contiguous run of pages for a segment, at the lowest place it fits.
-
-        Where tails may not go, if there is room for it.
+    def take_run(self, count: int, highest: bool) -> int | None:
+        """Takes a contiguous run of pages for a segment, at the lowest or highest place it fits.
 
         Returns:
             The first page; None if no run of free pages is long enough.
         """
         used = np.concatenate([[-1], np.flatnonzero(self.users[: self._run_pages])])
-        ends = np.append(used[1:], self._run_pages)
-        for lowest in (self._tail_pages, 0):
-            begins = np.maximum(used + 1, lowest)
-            fits = np.flatnonzero(ends - begins >= count)
-            if fits.size:
-                first = int(begins[fits[0]])
-                self.share_run(np.arange(first, first + count, dtype=np.int32))
-                return first
-        return None
+        begins, ends = used + 1, np.append(used[1:], self._run_pages)
+        fits = np.flatnonzero(ends - begins >= count)
+        if not fits.size:
+            return None
+        first = int(ends[fits[-1]]) - count if highest else int(begins[fits[0]])
+        self.share_run(np.arange(first, first + count, dtype=np.int32))
+        return first
 
     def share_run(self, pages: Int32) -> None:
         """Counts one more segment for every page given."""

@@ -1,12 +1,13 @@
 """Keys and values: the only mutable state on the device.
 
-One arena of slots serves all layers (`arena`): segments take contiguous runs of its pages, from the
-low end, and tails single pages, from the high end, which keeps long runs free. Branches that forked
-share the full pages of their common past.
+One arena of slots serves all layers (`arena`): segments take contiguous runs of its pages, from one
+end, and tails single pages, from the other, which keeps long runs free. Branches that forked share
+the full pages of their common past.
 
 Layers that see the last tokens only may have an arena of their own, with fewer pages. Segments have
 another run there, of which what nobody sees any more is given up. A tail's pages have the same
-numbers in both.
+numbers in both, so that a page is of use to tails only where both have it free: segments begin at
+the high end then, where tails may not go or segments are in both.
 """
 
 from dataclasses import replace
@@ -62,6 +63,7 @@ class KVCache:
     ) -> None:
         self.page_tokens, self.n_pages = page_tokens, n_pages
         self.run_pages = n_pages if run_pages is None else run_pages
+        self._runs_high = self.run_pages > n_pages
         self.window_tokens, own = shape.window_tokens, len(shape.windowed)
         rest, kind = replace(shape, layers=shape.layers - own), (page_tokens, dtype, device, fused)
         self.arenas = [Arena(rest, self.run_pages, n_pages, *kind)]
@@ -111,7 +113,7 @@ class KVCache:
         return -(-n_tokens // self.page_tokens)
 
     def take(self, count: int) -> Int32:
-        """Takes `count` pages, highest free ones first.
+        """Takes `count` pages for tails, the free ones that are furthest from segments.
 
         Raises:
             CapacityError: fewer are free.
@@ -119,7 +121,9 @@ class KVCache:
         free = np.flatnonzero(self._is_free())
         if free.size < count:
             raise CapacityError(f"{count} pages of keys and values needed, {free.size} are free")
-        pages = free[free.size - count :][::-1].astype(np.int32)
+        if not self._runs_high:
+            free = free[::-1]
+        pages = free[:count].astype(np.int32)
         self.share(pages)
         self._note_peak()
         return pages
@@ -132,7 +136,7 @@ class KVCache:
         """
         slots: list[int] = []
         for arena in self.arenas:
-            page = arena.take_run(self.pages_for(n_tokens))
+            page = arena.take_run(self.pages_for(n_tokens), self._runs_high)
             if page is None:
                 for taken, slot in zip(self.arenas, slots, strict=False):
                     taken.release_run(slot, n_tokens)

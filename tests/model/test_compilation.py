@@ -1,26 +1,12 @@
 """A model compiled late is the same."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from hydragen_tree.model import adapter
 from hydragen_tree.sample.sampler import Sampler
 from hydragen_tree.settings import SamplingSettings
-
-
-@pytest.fixture
-def eager_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Layers are traced, but run as they are: a CPU's packed products have no compiled form."""
-    whole = torch.nn.Module.compile
-    monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda self, **_: whole(self, backend="eager", dynamic=True)
-    )
-    monkeypatch.setattr(adapter, "pack_projections", lambda _: 0)
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # by torch.compile's import
