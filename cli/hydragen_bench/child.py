@@ -12,7 +12,8 @@ from typing import Any
 from hydragen_tree.errors import HydragenError
 
 _TAIL_LINES = 15
-_ERROR = re.compile(r"\b\w*(Error|Exception): ")
+# The line that ends a traceback, behind the name of a process or a logger.
+_RAISED = re.compile(r"(\(.*?\) )?(ERROR .*?\] )?[\w.]*(Error|Exception): ")
 _NO_CHANGE: Mapping[str, str] = {}
 
 
@@ -59,8 +60,8 @@ def last_lines(log: Path) -> list[str]:
     """What a process wrote last, for messages.
 
     An engine whose own process failed ends with a long account of having noticed that. Its cause is
-    most often the first error that is named: here it precedes the last lines, if they lack it.
+    the exception that was raised last before that, which here precedes the last lines.
     """
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     before, last = lines[:-_TAIL_LINES], lines[-_TAIL_LINES:]
-    return [*[line for line in before if _ERROR.search(line)][:1], *last]
+    return [*[line for line in before if _RAISED.match(line)][-1:], *last]

@@ -146,6 +146,8 @@ class Rig:
     def tokens_that_fit(self, rows: int, prefix: int | None = None) -> int:
         """Tokens whose keys and values fit beside the weights and the running states of rows.
 
+        All layers are counted with all tokens, those with windows too, which may hold less.
+
         Args:
             rows: of the batch.
             prefix: see `cache`.

@@ -267,7 +267,7 @@ def run(asked: Asked) -> dict[str, Any]:
             )
             _print_table(names, own, peers)
     return {
-        "device": ours[0]["device_name"],
+        "device": ours[0].pop("device_name"),
         "asked": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(asked).items()},
         "stop": STOPS,
         "seed": _SEED,

@@ -94,6 +94,7 @@ def test_devices_draw_the_same_set(
     assert "on cpu 1, cpu 2" in capsys.readouterr().out
     assert [each["workers"] for each in planned] == [1, 1, 2, 2]
     assert alone["device"] == spread["device"] == "cpu"
+    assert "device_name" not in alone["ours"], "said twice"
     first, second = (figures["rows"][0]["ours"] for figures in (alone, spread))
     assert second["cpu_s"] is None  # of other processes
     for name in ("samples", "tokens", "ends"):
