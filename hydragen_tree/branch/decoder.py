@@ -12,10 +12,8 @@ the batch has become, while the next chunk runs.
 Without CUDA the same steps run uncaptured, under Triton's interpreter: so they are tested.
 """
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,6 +38,7 @@ from hydragen_tree.branch.device_batch import DeviceBatch
 from hydragen_tree.branch.device_drafts import DeviceDrafts
 from hydragen_tree.branch.device_states import DeviceStates
 from hydragen_tree.branch.graphs import Choice, Graph, Graphs
+from hydragen_tree.branch.recording import Recorder
 from hydragen_tree.branch.step_plans import StepPlans
 from hydragen_tree.model.adapter import TreeModel
 from hydragen_tree.model.cache import KVCache
@@ -48,7 +47,6 @@ from hydragen_tree.settings import SamplingSettings
 
 IN_FLIGHT = 2  # chunks on the device at a time: one running, one behind it
 _RING_STEPS = CHUNK_STEPS + 1  # with the one that draws from prompts' logits
-_SCARCE = 16  # of all memory, one part of so many that is free
 
 
 class Decoder:
@@ -102,9 +100,7 @@ class Decoder:
         sizes = self._queries, max(self._queries, planned), max_levels
         self._plans = StepPlans(heads, *sizes, len(cache.arenas))
         self._graphs = Graphs(self._capture, self._splits)
-        self._captured = device.type == "cuda"
-        if self._captured:
-            self._pool = torch.cuda.graph_pool_handle()
+        self._recorder = Recorder(device) if device.type == "cuda" else None
 
     def plan(self, items: Sequence[Int32], edges: Int32, rows: int, width: int = 1) -> int:
         """Replaces what is attended to.
@@ -122,8 +118,8 @@ class Decoder:
         most = padded_rows(max(n, rows))
         if not self._plans.load(items, edges, most, width):
             self._graphs.clear()  # they know the old tables' place
-            if self._captured:  # a pool that no graph uses any more cannot be used again
-                self._pool = torch.cuda.graph_pool_handle()
+            if self._recorder is not None:
+                self._recorder.begin_anew()
         return most
 
     def choose(self, rows: int, longest: int, forks: bool, width: int = 1) -> Choice:
@@ -200,7 +196,7 @@ class Decoder:
     @torch.inference_mode()
     def _capture(self, made_for: Graph) -> Callable[[], object]:
         """The captured step."""
-        if not self._captured:
+        if self._recorder is None:
             return torch.inference_mode()(lambda: self._body(made_for))
         self._place(made_for)
         # The run that compiles kernels must change nothing: as if there were too many rows.
@@ -208,18 +204,7 @@ class Decoder:
         self.batch.control.rows.fill_(1 << 40)
         self._body(made_for)
         control.copy_(saved)
-        graph, stream = torch.cuda.CUDAGraph(), _capture_stream(self.heads.device)
-        free, total = torch.cuda.mem_get_info()
-        if free * _SCARCE < total:
-            torch.cuda.empty_cache()  # waits for all that runs, so not as a matter of course
-        stream.wait_stream(torch.cuda.current_stream())
-        with _nothing_let_go(), torch.cuda.stream(stream):
-            graph.capture_begin(self._pool, capture_error_mode="thread_local")
-            try:
-                self._body(made_for)
-            finally:
-                graph.capture_end()
-        return graph.replay
+        return self._recorder.record(lambda: self._body(made_for))
 
     def _body(self, graph: Graph) -> None:
         """One step; what a graph captures."""
@@ -346,7 +331,7 @@ class Decoder:
 
     def _now(self) -> torch.cuda.Event | None:
         """When the device will have come to what follows."""
-        if not self._captured:
+        if self._recorder is None:
             return None
         event = torch.cuda.Event(enable_timing=True)
         event.record()
@@ -368,6 +353,7 @@ class Decoder:
             note: told the seconds since then.
         """
         state, most = self.batch.state, ROW_QUERIES if width > 1 else 1
+        is_pinned = self._recorder is not None
         parts = [
             self._ring.tokens[:steps],
             self._ring.logprobs[:, :steps],
@@ -379,9 +365,7 @@ class Decoder:
         if self.drafts is not None:
             parts += self.drafts.fetched(steps, width)
         here = [
-            torch.empty(x.shape, dtype=x.dtype, pin_memory=self._captured).copy_(
-                x, non_blocking=True
-            )
+            torch.empty(x.shape, dtype=x.dtype, pin_memory=is_pinned).copy_(x, non_blocking=True)
             for x in parts
         ]
         done = self._now()
@@ -394,21 +378,3 @@ class Decoder:
             return Chunk.of([x.numpy() for x in here], most)
 
         return wait
-
-
-@cache
-def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """A device's stream for captures; torch's own is of the device a process first captured on."""
-    return torch.cuda.Stream(device)
-
-
-@contextmanager
-def _nothing_let_go() -> Iterator[None]:
-    """No garbage is collected: a graph of an earlier run that is freed meanwhile ends a capture."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hydragen_kernels.fp8 import readable, widen_as_it_lies
 from hydragen_kernels.inputs import check_attention_inputs, check_int32, check_pages
-from hydragen_kernels.ordered_fold import add_sink, add_states, fold_keys, no_keys, total_mass
+from hydragen_kernels.ordered_fold import add_states, fold_keys, no_keys
+from hydragen_kernels.ordered_parts import KEYS, answer, ordered_parts_kernel, reach
 from hydragen_kernels.ordered_schedule import CHUNK, KEY_GROUP
 from hydragen_kernels.ordered_segment import AS_WRITTEN
 from hydragen_kernels.ordered_states import (
@@ -26,40 +27,6 @@ from hydragen_kernels.ordered_states import (
     load_state,
     store_state,
 )
-
-_KEY_GROUP = tl.constexpr(KEY_GROUP)
-
-
-@triton.jit
-def _reach(lengths, prefixes, firsts, row):
-    """What is read here for a row.
-
-    Returns:
-        how many of these keys are of its prefix, the position of the first, how many there are, and
-        how many lie before its window.
-    """
-    length = tl.load(lengths + row)
-    prefix = tl.load(prefixes + row)
-    # without a tail the prefix's last group has been met with the others
-    lead = tl.where(length > 0, prefix % _KEY_GROUP, 0)
-    hidden = 0
-    if firsts is not None:
-        hidden = tl.maximum(tl.load(firsts + row) - (prefix - lead), 0)
-    return lead, prefix - lead, lead + length, hidden
-
-
-@triton.jit
-def _answer(
-    out, sinks, flat, head, dims, is_member, is_element, peak, mass, acc,
-    HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Write what comes out of the state of all of a row's keys."""
-    if sinks is not None:
-        sink = tl.load(sinks + head, mask=is_member, other=float("-inf"))
-        peak, mass, acc = add_sink(peak, mass, acc, sink, PRECISION)
-    total = total_mass(mass)
-    result = acc / tl.where(total > 0.0, total, 1.0)[:, None]
-    tl.store(out + flat[:, None] * HEAD_DIM + dims[None, :], result, mask=is_element)
 
 
 @triton.jit
@@ -128,7 +95,7 @@ def _ordered_tail_kernel(
     heads = tl.num_programs(1) * GROUP
     flat = row * heads + head
 
-    lead, begin, n, hidden = _reach(lengths, prefixes, firsts, row)
+    lead, begin, n, hidden = reach(lengths, prefixes, firsts, row)
     lead_slot = tl.load(leads + row).to(tl.int64)
     memory = (peaks, masses, accs)
     at_peak = row * stride_t + head
@@ -145,7 +112,7 @@ def _ordered_tail_kernel(
     v_base = values + kv_head * stride_vh
     page_row = page_table + row * stride_pt
     last_page = tl.maximum(n - lead - 1, 0) // PAGE
-    start = hidden // _KEY_GROUP * _KEY_GROUP
+    start = hidden // KEYS * KEYS
     page, next_page = _two_pages(page_row, start - lead, last_page, PAGE)
     chunk = 0
     while start < n:
@@ -201,69 +168,10 @@ def _ordered_tail_kernel(
             is_member, is_element,
         )  # fmt: skip
         peak, mass, acc = add_states(sum_peak, sum_mass, sum_acc, peak, mass, acc)
-        _answer(
+        answer(
             out, sinks, flat, head, dims, is_member, is_element, peak, mass, acc,
             HEAD_DIM, PRECISION,
         )  # fmt: skip
-
-
-@triton.jit
-def _ordered_parts_kernel(
-    lengths,
-    prefixes,
-    counts,
-    peaks,
-    masses,
-    accs,
-    part_peaks,
-    part_masses,
-    part_accs,
-    sinks,
-    firsts,
-    out,
-    stride_s,
-    stride_t,
-    stride_as,
-    stride_at,
-    stride_ah,
-    GROUP: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_G: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    CHUNK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Add up a row's states: those before its tail, then those of its tail's chunks."""
-    row = tl.program_id(0).to(tl.int64)
-    kv_head = tl.program_id(1).to(tl.int64)
-    members = tl.arange(0, BLOCK_G)
-    dims = tl.arange(0, BLOCK_D)
-    head = kv_head * GROUP + members
-    is_member = members < GROUP
-    is_element = is_member[:, None] & (dims < HEAD_DIM)[None, :]
-    _lead, begin, n, hidden = _reach(lengths, prefixes, firsts, row)
-    start = hidden // _KEY_GROUP * _KEY_GROUP
-    chunks = tl.where(start < n, tl.cdiv((begin + start) % CHUNK_K + n - start, CHUNK_K), 0)
-    owned = tl.load(counts + row)
-    if (begin % CHUNK_K != 0) & (owned > 0) & (chunks > 0):
-        owned -= 1  # the tail's first chunk has gone on with it
-    at_peak = row * stride_t + head
-    at_acc = row * stride_at + head[:, None] * stride_ah + dims[None, :]
-    peak, mass, acc = add_stored(
-        *no_keys(BLOCK_G, BLOCK_D), (peaks, masses, accs), at_peak, at_acc, stride_s, stride_as,
-        owned, is_member, is_element,
-    )  # fmt: skip
-    heads = tl.num_programs(1) * GROUP
-    flat = row * heads + head
-    stride = tl.num_programs(0).to(tl.int64) * heads
-    peak, mass, acc = add_stored(
-        peak, mass, acc, (part_peaks, part_masses, part_accs), flat,
-        flat[:, None] * HEAD_DIM + dims[None, :], stride, stride * HEAD_DIM, chunks,
-        is_member, is_element,
-    )  # fmt: skip
-    _answer(
-        out, sinks, flat, head, dims, is_member, is_element, peak, mass, acc, HEAD_DIM, PRECISION
-    )
 
 
 def ordered_tails(
@@ -368,7 +276,7 @@ def ordered_tails(
         **sizes,
     )
     if splits > 1:
-        _ordered_parts_kernel[grid](
+        ordered_parts_kernel[grid](
             lengths,
             prefixes,
             counts,

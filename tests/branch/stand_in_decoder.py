@@ -5,8 +5,7 @@ whose they are, so that a page that is lost, or somebody else's, is seen where i
 states say what they have taken in.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from hydragen_kernels.drafts import ROW_QUERIES
 from hydragen_kernels.drawn import Drawn
 from hydragen_kernels.fork import fork_step
 from hydragen_kernels.items import item_rows
-from hydragen_tree.attention.segment_table import SegmentTable
 from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.chunk import Chunk
 from hydragen_tree.branch.decoder import IN_FLIGHT
@@ -26,166 +24,12 @@ from hydragen_tree.branch.device_drafts import DeviceDrafts
 from hydragen_tree.branch.device_states import DeviceStates
 from hydragen_tree.branch.device_stepper import DeviceStepper
 from hydragen_tree.branch.graphs import Choice, Graphs
-from hydragen_tree.branch.live_trie import LiveTrie
-from hydragen_tree.branch.prefill import Prefill
 from hydragen_tree.branch.residency import Residency
-from hydragen_tree.branch.stepper import Ended
 from hydragen_tree.model.cache import KVCache
-from hydragen_tree.model.states import States
+from tests.branch.stand_in_memory import PAGE, PROMPT, Memory, state_after
+from tests.branch.stand_in_texts import Texts
 
-PAGE, RING_STEPS = 4, 9
-PROMPT = -(1 << 20)  # places of prompts' tokens count from here, of drawn ones from 0
-STATE_WORDS = 4
-
-
-def state_after(segment: int, tokens: list[int]) -> list[int]:
-    """The running state of a sequence: the prompt that it began with, and all tokens since."""
-    mixed = 0
-    for token in tokens:
-        mixed = (31 * mixed + token + 1) % 1_000_003
-    return [segment, len(tokens), mixed, 7]
-
-
-def copy_states(
-    buffer: torch.Tensor, source: torch.Tensor, target: torch.Tensor, count: torch.Tensor
-) -> None:
-    """See `hydragen_kernels.copy_states`."""
-    n = int(count)
-    assert not set(source[:n].tolist()) & set(target[:n].tolist())
-    assert len(set(target[:n].tolist())) == n
-    buffer[target[:n]] = buffer[source[:n]]
-
-
-class Texts:
-    """The tokens that each sample draws, when it ends, and what has been said of it so far."""
-
-    def __init__(
-        self,
-        samples: int,
-        of_text: Callable[[int], int],
-        max_tokens: int,
-        vocabulary: int,
-        together: int,
-        p_end: float,
-        seed: int,
-    ) -> None:
-        rng = np.random.default_rng(seed)
-        own = rng.integers(0, vocabulary, (samples, max_tokens))
-        own[rng.random(own.shape) < together / (together + 1)] = 0
-        self.tokens = own[[of_text(sample) for sample in range(samples)]].astype(np.int32)
-        self.table = rng.integers(0, 3, (3, vocabulary)).astype(np.int16)
-        self.table[rng.random(self.table.shape) < p_end] = -1
-        self.keys = (np.arange(samples, dtype=np.uint64) * np.uint64(7)) ^ np.uint64(1 << 63)
-        self.lengths = [self.length(row.tolist()) for row in self.tokens]
-        self.drawn: list[list[int]] = [[] for _ in range(samples)]
-        self.ended: list[int] = []
-
-    def length(self, tokens: list[int]) -> int:
-        state = 0
-        for place, token in enumerate(tokens):
-            state = int(self.table[state, token])
-            if state < 0:
-                return place + 1
-        return len(tokens)
-
-    def sample_of(self, keys: torch.Tensor) -> np.ndarray:
-        return ((keys.numpy().view(np.uint64) ^ np.uint64(1 << 63)) // np.uint64(7)).astype(int)
-
-    # as of `Ends`
-
-    def state(self, sample: int, tokens: np.ndarray) -> int:
-        state = 0
-        for token in tokens.tolist():
-            state = int(self.table[state, token])
-        assert state >= 0, "a sample that has ended goes on"
-        return state
-
-    def advance(self, states: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
-
-    def has_ended(self, sample: int, tokens: np.ndarray) -> bool:
-        raise NotImplementedError
-
-    # as of `SampleRecords`
-
-    def add(self, samples: np.ndarray, drawn: Drawn[np.ndarray]) -> None:
-        for column, sample in enumerate(samples.tolist()):
-            column_tokens = drawn.tokens[:, column]
-            self.drawn[sample] += column_tokens[column_tokens >= 0].tolist()
-
-    def finished(self, all_ended: Sequence[Ended]) -> Iterator[int]:
-        for ended in all_ended:
-            for sample in ended.samples.tolist():
-                right = self.tokens[sample, : self.lengths[sample]].tolist()
-                assert ended.tokens.tolist() == right
-                assert self.drawn[sample] == right
-                self.ended.append(sample)
-                yield sample
-
-
-class Memory(Prefill):
-    """What pages hold, and a prefill that fills them."""
-
-    def __init__(
-        self, trie: LiveTrie, table: SegmentTable, states: States, max_tokens: int = 8
-    ) -> None:
-        no_model: Any = None
-        super().__init__(no_model, trie, table, no_model, max_tokens)
-        self.trie, self.states = trie, states
-        self.slots: dict[int, tuple[int, int]] = {}  # place in the text, and token
-
-    def _compute(self, pack: list[tuple[int, int, int]]) -> dict[int, torch.Tensor]:
-        logits = {}
-        for segment, start, stop in pack:
-            assert self._table.slot[segment] >= 0
-            assert self._table.n_computed[segment] == start
-            self._table.n_computed[segment] = stop
-            first, place = int(self._table.slot[segment]), self.trie.segments[segment].start
-            tokens = self.trie.segments[segment].tokens[start:stop].tolist()
-            for offset, token in enumerate(tokens, start):
-                self.slots[first + offset] = PROMPT + place + offset, token
-            if stop < self._table.n_tokens[segment]:
-                continue
-            if self.states.is_kept:
-                place = int(self._table.state[segment])
-                self.states.buffer[place] = torch.tensor(state_after(segment, []))
-            if self.trie.segments[segment].ends_prompt:
-                logits[segment] = torch.full((8,), float(segment))
-        return logits
-
-    def tails(
-        self,
-        segments: np.ndarray,
-        tokens: list[np.ndarray],
-        pages: np.ndarray,
-        starts: np.ndarray,
-        states: np.ndarray,
-    ) -> None:
-        given = zip(pages.tolist(), tokens, segments.tolist(), states.tolist(), strict=True)
-        for row, history, segment, state in given:
-            if self.states.is_kept:
-                held = self.states.buffer[state]
-                assert held.tolist() == state_after(segment, []), "not the prompt's state"
-                held.copy_(torch.tensor(state_after(segment, history.tolist())))
-            for place, token in enumerate(history.tolist()):
-                self.write(row, place, token, place)
-
-    def write(self, pages: list[int], place: int, token: int, drawn: int) -> None:
-        assert pages[place // PAGE] >= 0
-        self.slots[pages[place // PAGE] * PAGE + place % PAGE] = drawn, token
-
-    def copy_to_run(self, source: np.ndarray, slot: int) -> None:
-        for offset, one in enumerate(source.tolist()):
-            self.slots[slot + offset] = self.slots[one]
-
-    def read(self, pages: list[int], length: int) -> list[tuple[int, int]]:
-        return [self.slots[pages[place // PAGE] * PAGE + place % PAGE] for place in range(length)]
-
-    def copy(self, source: int, target: int) -> None:
-        for offset in range(PAGE):
-            self.slots.pop(target * PAGE + offset, None)
-            if source * PAGE + offset in self.slots:
-                self.slots[target * PAGE + offset] = self.slots[source * PAGE + offset]
+RING_STEPS = 9
 
 
 def row_queries(width: int) -> int:

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hydragen_kernels.batch_state import RowState
 from hydragen_kernels.segment_tiles import SegmentTiles
-from hydragen_tree.branch import decoder, device_freezing, forecast, step_plans
+from hydragen_tree.branch import decoder, device_freezing, forecast, recording, step_plans
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.branch.host_stepper import decode_tokens
 from hydragen_tree.branch.prefill import Prefill
@@ -175,7 +175,7 @@ def test_tails_that_rows_share_are_frozen_on_the_device(
 
 def test_garbage_is_not_collected_within_a_capture() -> None:
     assert gc.isenabled()
-    with decoder._nothing_let_go():
+    with recording._nothing_let_go():
         assert not gc.isenabled()
     assert gc.isenabled()
 

@@ -11,7 +11,7 @@ from hydragen_kernels.fork import Origins
 from hydragen_tree.branch import device_states
 from hydragen_tree.branch.device_states import DeviceStates
 from hydragen_tree.model.states import LayerKinds, StateKind, StatePlaces, States
-from tests.branch.stand_in_decoder import copy_states
+from tests.branch.stand_in_memory import copy_states
 
 ROWS, FIRST = 8, 3 + 2  # behind those of segments, and of rows on their way
 NOWHERE = FIRST + ROWS

@@ -8,24 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from hydragen_tree.errors import InputError, ModelError
-from hydragen_tree.problem.reading import problem_from_document
-from hydragen_tree.problem.types import Problem
 from hydragen_tree.prompt.few_shot import choose_examples
 from hydragen_tree.prompt.prompts import Prompt, build_prompts, prompts_from_sources
-from hydragen_tree.prompt.template import PLAIN_STOP, render_block
+from hydragen_tree.prompt.template import render_block
+from tests.prompt.summing import problem
 
-CHAT_TEMPLATE = (
-    "{% for m in messages %}"
-    "{% if m['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
-    "<bos>{{ m['role'] }}: {{ m['content'] }}<eos>{% endfor %}"
-    "{% if add_generation_prompt %}<bos>assistant: "
-    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
-    "{{ effort or '' }}{% endif %}"
-)
 POOL = [
     {
         "id": name,
@@ -41,55 +32,10 @@ POOL = [
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE that was trained on the template; it puts a BOS in front."""
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=330,
-        special_tokens=["<bos>", "<eos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator([render_block("Print the sum.", [("1 2", "3")], "print(3)")], trainer)
-    core.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", core.token_to_id("<bos>"))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", name_or_path="bytes"
-    )
-
-
-@pytest.fixture(scope="module")
-def chat_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        chat_template=CHAT_TEMPLATE,
-        name_or_path="chatty",
-    )
-
-
-@pytest.fixture(scope="module")
 def letters() -> PreTrainedTokenizerFast:
     """Knows a few letters, and says <unk> to the rest."""
     core = Tokenizer(models.BPE(vocab={"<unk>": 0, "a": 1, "b": 2}, merges=[], unk_token="<unk>"))
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", name_or_path="letters")
-
-
-def problem(task_id: str = "sum", **keys: Any) -> Problem:
-    document = {
-        "id": task_id,
-        "statement": f"Solve {task_id}.\n",
-        "tests": [
-            {"input": "1 2\n", "output": "3\n", "sample": True},
-            {"input": "5 6\n", "output": "11\n", "sample": True},
-            {"input": "secret\n", "output": "secret\n"},
-        ],
-    }
-    return problem_from_document({**document, **keys}, "")
 
 
 def ids(choices: list[tuple[Any, ...]]) -> list[tuple[str, ...]]:
@@ -342,73 +288,3 @@ def test_a_templates_own_switches_are_passed_to_it(
 def test_a_template_that_refuses_is_named(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ModelError, match=r"^x: the chat template of chatty refuses .*no system"):
         prompts_from_sources([("x", [{"role": "system", "content": "Hi"}])], chat_tokenizer)
-
-
-# --- anything that can be a prompt ---
-
-
-def test_sources_of_all_kinds_in_order(chat_tokenizer: PreTrainedTokenizerFast) -> None:
-    given = Prompt("given", 3, np.array([5], np.int32), ())
-    sources = [
-        problem(),
-        "text",
-        [{"role": "user", "content": "Hi"}],
-        [7, 8],
-        np.array([9]),
-        given,
-        ("named", "text"),
-        ("listed", (1, 2)),
-    ]
-    prompts = prompts_from_sources(iter(sources), chat_tokenizer)
-    names = ["sum", "prompt-1", "prompt-2", "prompt-3", "prompt-4", "given", "named", "listed"]
-    assert [prompt.task_id for prompt in prompts] == names
-    assert prompts[1].token_ids.tolist() == chat_tokenizer("text")["input_ids"]
-    assert [p.token_ids.tolist() for p in (prompts[3], prompts[4], prompts[7])] == [
-        [7, 8],
-        [9],
-        [1, 2],
-    ]
-    assert prompts[3].text is None
-    assert prompts[5] is given
-    assert [prompt.stop for prompt in prompts] == [PLAIN_STOP, *[()] * 7]
-
-
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("", "the prompt is empty"),
-        ([], "the prompt is empty"),
-        (np.array([], np.int32), "the prompt is empty"),
-        ([1, -1], "got a list of other things"),
-        ([True], "got a list of other things"),
-        ([1.5], "got a list of other things"),
-        (["text"], "got a list of other things"),
-        ([{"content": "Hi"}], "got a list of other things"),
-        (b"bytes", "got bytes, expected text, messages"),
-        (None, "got NoneType, expected text, messages"),
-        (3, "got int, expected text, messages"),
-        ([2**70], "token id 1180591620717411303424, expected less than"),
-        (Prompt("prompt-0", 0, np.array([], np.int32), ()), "the prompt has no tokens"),
-    ],
-)
-def test_what_is_no_prompt(tokenizer: PreTrainedTokenizerFast, source: Any, reason: str) -> None:
-    with pytest.raises(InputError, match=f"^prompt-0: {reason}"):
-        prompts_from_sources([source], tokenizer)
-
-
-def test_one_text_is_no_list_of_letters(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(InputError, match=r"^prompts: got one text, expected a list"):
-        prompts_from_sources("text", tokenizer)
-
-
-def test_a_text_without_tokens_is_empty() -> None:
-    core = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words = PreTrainedTokenizerFast(tokenizer_object=core)
-    with pytest.raises(InputError, match="prompt-0: the prompt has no tokens"):
-        prompts_from_sources(["  "], words)
-
-
-def test_task_ids_differ(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(InputError, match="task id 'sum' comes twice"):
-        prompts_from_sources([problem(), ("sum", "text")], tokenizer)
