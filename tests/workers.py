@@ -10,16 +10,16 @@ from hydragen_tree.spread import child, processes
 from tests.forked import Forked
 
 
-def start_worker(environment: Mapping[str, str] | None) -> processes._Process:
+def start_worker(environment: Mapping[str, str] | None, compiles: bool) -> processes._Process:
     """In the place of `processes._started`."""
     ours, theirs = Pipe()
     with theirs:
-        return processes._Process(cast(Any, Forked(_serve, theirs, environment)), ours)
+        return processes._Process(cast(Any, Forked(_serve, theirs, environment, compiles)), ours)
 
 
-def _serve(connection: Connection, environment: Mapping[str, str] | None) -> None:
+def _serve(connection: Connection, environment: Mapping[str, str] | None, compiles: bool) -> None:
     os.setsid()
     if environment is not None:
         os.environ.clear()
         os.environ.update(environment)
-    child.main(connection.fileno())
+    child.main(connection.fileno(), compiles)

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 _FIGURES_S = 0.25
 
 
-def main(number: int) -> None:
+def main(number: int, compiles: bool) -> None:
     """Serves at a socket until the other side closes it.
 
     Args:
         number: the socket's file descriptor.
+        compiles: layers may be compiled.
     """
     limit_spinning()
     line = _Line(Connection(number))
-    quieten()
+    quieten(compiles)
     from hydragen_tree.spread.worker import Lost, as_error
 
     try:
@@ -132,13 +133,15 @@ def _report(line: _Line, worker: "Worker") -> None:
             told = figures
 
 
-def quieten() -> None:
+def quieten(compiles: bool) -> None:
     """No bars and no messages of libraries: they would stand among those of other workers.
 
-    Comes before anything else imports transformers, which is spared what no worker needs; whether
-    layers are to be compiled is not known yet.
+    Comes before anything else imports transformers, which is spared what no worker needs.
+
+    Args:
+        compiles: layers may be compiled.
     """
-    spare_imports(compiles=True)
+    spare_imports(compiles=compiles)
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

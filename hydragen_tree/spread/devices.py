@@ -120,7 +120,7 @@ def device_crew(sampler: Sampler, devices: Sequence[torch.device]) -> ProcessCre
             )
             for device in group
         ]
-    return ProcessCrew(makers, threads)
+    return ProcessCrew(makers, threads, compiles=sampler.compiled)
 
 
 def _is_there(device: torch.device, kind: str, there: int) -> bool:

@@ -30,8 +30,8 @@ from hydragen_tree.spread.work_list import Piece
 from hydragen_tree.spread.worker import Assignment, Lost, Message, Place, SamplerMaker
 
 _START = (
-    "import sys; sys.path[:] = sys.argv[2:]; "
-    "from hydragen_tree.spread.child import main; main(int(sys.argv[1]))"
+    "import sys; sys.path[:] = sys.argv[1:]; "
+    "from hydragen_tree.spread.child import main; main({}, compiles={})"
 )
 _PATIENCE_S = 5.0
 _LAST_WORDS_S = 2.0  # in which ranks say why, once one of them is lost
@@ -99,12 +99,17 @@ class ProcessCrew:
     Args:
         makers: by the worker's name, what makes the sampler of each of its ranks; mostly of one.
         threads: that torch uses in each process; None: as many as it likes.
+        compiles: their layers may be compiled; else they do without torch's compiler if they can.
     """
 
     def __init__(
-        self, makers: Mapping[str, Sequence[SamplerMaker]], threads: int | None = None
+        self,
+        makers: Mapping[str, Sequence[SamplerMaker]],
+        threads: int | None = None,
+        *,
+        compiles: bool = True,
     ) -> None:
-        self._makers, self._threads = makers, threads
+        self._makers, self._threads, self._compiles = makers, threads, compiles
         self._workers: dict[int, list[_Process]] = {}  # those that are not lost
         self._meetings: dict[int, TemporaryDirectory[str]] = {}
         self._heard: deque[tuple[int, int]] = deque()  # workers and ranks with something to say
@@ -173,7 +178,7 @@ class ProcessCrew:
         environment = {**os.environ, **OF_RANKS} if size > 1 else None
         self._workers[worker] = []
         for rank, maker in enumerate(makers):
-            process = _started(environment)
+            process = _started(environment, self._compiles)
             self._workers[worker].append(process)
             process.tell(Place(maker, self._threads, Ranks(rank, size, meeting)))
 
@@ -213,12 +218,12 @@ class ProcessCrew:
             folder.cleanup()
 
 
-def _started(environment: Mapping[str, str] | None) -> _Process:
+def _started(environment: Mapping[str, str] | None, compiles: bool) -> _Process:
     ours, theirs = Pipe()
     with theirs:
         number = theirs.fileno()
         running = subprocess.Popen(
-            [sys.executable, "-c", _START, str(number), *sys.path],
+            [sys.executable, "-c", _START.format(number, compiles), *sys.path],
             stdin=subprocess.DEVNULL,
             stdout=_stderr(),  # stdout belongs to the samples
             pass_fds=[number],

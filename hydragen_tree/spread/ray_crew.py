@@ -174,7 +174,7 @@ class RayWorker:
     def __init__(self, maker: SamplerMaker) -> None:
         from hydragen_tree.spread.child import quieten
 
-        quieten()
+        quieten(compiles=True)  # its maker, unpickled, has imported all of it
         self._maker = maker
         self._worker: Worker | None = None
         self._lock = threading.Lock()

@@ -16,12 +16,19 @@ SPARED = (
     *("scipy.optimize", "sklearn"),
 )
 
-PREPARED = """
+NO_GPU = """
 from pathlib import Path
 from hydragen_tree import imports
 imports._GPU = Path("nowhere")
+"""
+PREPARED = f"""{NO_GPU}
 from hydragen_cli.console import prepare_libraries
 prepare_libraries("tiny", quiet=True)
+"""
+WORKER = f"""{NO_GPU}
+from hydragen_tree.spread.child import quieten
+quieten(compiles=False)
+from hydragen_tree.spread.worker import Worker
 """
 
 SAMPLES = """
@@ -105,8 +112,9 @@ def python(code: str, *more_paths: Path) -> str:
     return done.stdout
 
 
-def test_a_run_on_a_cpu_imports_no_compiler_and_nothing_of_mathematics() -> None:
-    python(PREPARED + SAMPLES + CHECK)
+@pytest.mark.parametrize("prepared", [PREPARED, WORKER], ids=["command", "worker"])
+def test_a_run_on_a_cpu_imports_no_compiler_and_nothing_of_mathematics(prepared: str) -> None:
+    python(prepared + SAMPLES + CHECK)
 
 
 def test_every_causal_model_can_be_imported_without_them() -> None:
