@@ -230,9 +230,11 @@ class SampleRecords:
         """
         has_drawn = drawn.tokens >= 0
         logprobs = np.where(has_drawn, drawn.logprobs, 0.0).astype(np.float64)
-        self._logprob.values[samples] += logprobs.sum(0)
         sampled = np.where(has_drawn, drawn.sampled_logprobs, 0.0).astype(np.float64)
-        self._sampled_logprob.values[samples] += sampled.sum(0)
+        # one by one: how many come at a time depends on the batch, and must not change the sums
+        for own, own_sampled in zip(logprobs, sampled, strict=True):
+            self._logprob.values[samples] += own
+            self._sampled_logprob.values[samples] += own_sampled
         self._stats.tokens_sampled += int(np.count_nonzero(has_drawn))
         if self.settings.logprobs:
             for column, sample in enumerate(samples.tolist()):
