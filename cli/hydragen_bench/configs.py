@@ -21,7 +21,6 @@ from transformers import (
 from hydragen_bench.timing import bench_device, bench_dtype
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
-from hydragen_tree.model.expert_layers import expert_layers
 from hydragen_tree.model.latent import tail_latent_dim
 from hydragen_tree.model.quantising import (
     COMPARED_TOKENS,
@@ -139,12 +138,8 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         bos_token_id=None,
         eos_token_id=None,
     ),
-    # the layers of Qwen3-Next-80B-A3B, 24 of 48, without experts
-    "qwen3-next-24-layers": Qwen3NextConfig(
-        num_hidden_layers=24,
-        mlp_only_layers=list(range(24)),
-        bos_token_id=None,
-        eos_token_id=None,
+    "qwen3-next-80b": Qwen3NextConfig(
+        max_position_embeddings=1 << 17, bos_token_id=None, eos_token_id=None
     ),
 }
 
@@ -203,10 +198,6 @@ def points_of(name: str) -> tuple[Point, ...]:
 def random_weights(name: str) -> PreTrainedModel:
     """An architecture with the same random weights each time: bf16, on the GPU.
 
-    Where there are experts embeddings are larger than random layers make anything else. What these
-    add is much the same for all rows behind one prompt, and routers would send all of them to the
-    same few experts; by their tokens they go to all, as with routers that were trained for it.
-
     Raises:
         ModelError: the installed transformers has layers in it that the tree cannot run.
     """
@@ -215,10 +206,24 @@ def random_weights(name: str) -> PreTrainedModel:
     torch.manual_seed(0)
     with bench_device():
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=bench_dtype())
-    if expert_layers(model):
-        with torch.no_grad():
-            model.get_input_embeddings().weight.mul_(_ROUTED_SCALE)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(embedding_scale(config))
     return model
+
+
+def embedding_scale(config: PreTrainedConfig) -> float:
+    """How many times as large as other random weights embeddings are.
+
+    Where there are experts they are larger than what random layers add, which is much the same for
+    all rows behind one prompt: routers would send all rows to the same few experts. By their tokens
+    they go to all, as with routers that were trained for it.
+    """
+    return _ROUTED_SCALE if experts_chosen(config) else 1.0
+
+
+def experts_chosen(config: PreTrainedConfig) -> int:
+    """Experts that a token goes to in a layer; 0: there are none."""
+    return int(getattr(config, "num_experts_per_tok", None) or 0)
 
 
 def quantise_weights(model: PreTrainedModel) -> LogitError:

@@ -9,7 +9,7 @@
                   device holds under its power limit
     floor         the same with the products' measured time: what a step takes at the least with the
                   products that the libraries have for so few rows
-    vllm          on request: the same weights and samples in vLLM, see `peer_vllm.py`
+    vllm          on request: as many samples, weights drawn alike, in vLLM, see `peer_vllm.py`
 
 Weights are random. Tokens a second are those of decoding in the steady state; prefill and the first
 steps, in which samples still share rows, are given in seconds, and what the host costs a step of
@@ -28,7 +28,7 @@ import torch
 from hydragen_bench import peer_vllm
 from hydragen_bench.configs import (
     Point,
-    config_of,
+    experts_chosen,
     points_of,
     quantise_weights,
     random_model,
@@ -223,7 +223,7 @@ def linear_s(rig: Rig, ceilings: Ceilings, rows: int) -> float:
     """The least time of a step's linear layers; of experts, those that rows choose."""
     model = rig.model.model
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
-    chosen = getattr(model.config, "num_experts_per_tok", None) or 0
+    chosen = experts_chosen(model.config)
     n_bytes, work = 0.0, 0.0
     for weight in model.parameters():
         if weight is embedding and weight is not head:
@@ -326,8 +326,7 @@ def run(
     ceilings = measure_ceilings(weights_in_fp8)
     vllm = None
     if peer is not None:  # first: it needs the memory for itself
-        cut = config_of(name) if "@" in name else None
-        vllm = peer_vllm.measure(name, points, peer, config=cut)
+        vllm = peer_vllm.measure(name, points, peer)
     kept = ", keys and values in fp8" if in_fp8 else ""
     weights = random_weights(name)
     error = quantise_weights(weights) if weights_in_fp8 else None

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hydragen_bench import peer_vllm
-from hydragen_bench.configs import Point, config_of, random_model
+from hydragen_bench.configs import Point, random_model
 from hydragen_bench.decode import check_points, time_tree, tokens_needed
 from hydragen_bench.peers import Peer
 from hydragen_bench.rig import Rig
@@ -83,8 +83,7 @@ def run(
     found: list[peer_vllm.Vllm] = []
     if peer is not None:  # first: it needs the memory for itself
         for mode in (False, True):
-            config = config_of(name)
-            one = peer_vllm.measure(name, points, peer, config=config, batch_invariant=mode)
+            one = peer_vllm.measure(name, points, peer, batch_invariant=mode)
             steps = [f"{'x'.join(map(str, each))} {one.step_ms(each):.3f}" for each in points]
             print(f"{one}; ms a step: {', '.join(steps)}", flush=True)
             found.append(one)

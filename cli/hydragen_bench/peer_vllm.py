@@ -1,10 +1,11 @@
-"""vLLM beside us: the same random weights and prompts, as many samples, on the same cards.
+"""vLLM beside us: weights drawn alike, the same prompts, as many samples, on the same cards.
 
 Prefix caching is on, and cascade attention where its older runner is asked for; all else is vLLM's
 default. It runs in a process of its own, while our model is not there, so that each has the memory
-for itself; that process may use another Python, since vLLM wants a torch of its own. A run of one
-token, its prefix cached, is subtracted from one of 129: tokens a second are those of 128 decode
-steps, as in the other columns.
+for itself; that process may use another Python, since vLLM wants a torch of its own. Its weights
+are drawn where they are, as `configs.random_weights` draws ours: to write tens of gigabytes and to
+read them again takes minutes. A run of one token, its prefix cached, is subtracted from one of 129:
+tokens a second are those of 128 decode steps, as in the other columns.
 """
 
 import gc
@@ -17,7 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import PreTrainedConfig
 
-from hydragen_bench.configs import Point, config_of, random_weights
+from hydragen_bench.configs import Point, config_of, embedding_scale
 from hydragen_bench.peers import Peer, run_peer
 from hydragen_bench.rig import random_prompt
 from hydragen_bench.timing import bench_dtype
@@ -58,7 +59,6 @@ def measure(
     points: Sequence[Point],
     peer: Peer,
     ranks: int = 1,
-    config: PreTrainedConfig | None = None,
     batch_invariant: bool = False,
 ) -> Vllm:
     """Runs all points.
@@ -68,8 +68,6 @@ def measure(
         points: the batches.
         peer: vLLM, by default or with cascade attention.
         ranks: devices that have the model together.
-        config: of the model, if it is too large to be written to files: vLLM makes up weights of
-            its own.
         batch_invariant: in its own such mode.
 
     Raises:
@@ -77,11 +75,9 @@ def measure(
     """
     with TemporaryDirectory(prefix="hydragen-vllm-") as place:
         folder = Path(place)
-        if config is None:
-            _save_weights(name, folder / "model")
-        else:
-            _save_config(config, folder / "model")
-        vocabulary = int(config_of(name).vocab_size)
+        config = config_of(name)
+        _save_config(config, folder / "model")
+        vocabulary, std = int(config.vocab_size), float(config.initializer_range)
         asked = [
             {
                 "rows": point.rows,
@@ -92,7 +88,7 @@ def measure(
         ]
         job = {
             "model": str(folder / "model"),
-            "made_up": config is not None,
+            "made_up": {"std": std, "embeddings": std * embedding_scale(config)},
             "points": asked,
             "cascade": peer.name == "vllm-cascade",
             "tensor_parallel": ranks,
@@ -106,10 +102,6 @@ def measure(
         for point, answer in zip(points, answers, strict=True)
     }
     return Vllm(engine["version"], engine["cascade"], speeds, batch_invariant)
-
-
-def _save_weights(name: str, place: Path) -> None:
-    random_weights(name).save_pretrained(place)
 
 
 def _save_config(config: PreTrainedConfig, place: Path) -> None:

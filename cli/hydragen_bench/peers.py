@@ -41,14 +41,16 @@ _VLLM_RANKS = {
     "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
     "VLLM_ALLREDUCE_USE_FLASHINFER": "0",
 }
+_VLLM_FUNCTIONS = {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # ours, sent to its engine's process
 _VLLM, _OTHERS = Path(vllm_child.__file__), Path(peer_child.__file__)
 KINDS = {
     "vllm": _Kind(
-        "vllm", "vllm", _VLLM, invariant={"VLLM_BATCH_INVARIANT": "1"}, ranks=_VLLM_RANKS
+        "vllm", "vllm", _VLLM, _VLLM_FUNCTIONS, {"VLLM_BATCH_INVARIANT": "1"}, _VLLM_RANKS
     ),
     # the older runner has cascade attention, in versions that have two
     "vllm-cascade": _Kind(
-        "vllm", "vllm", _VLLM, {"VLLM_USE_V2_MODEL_RUNNER": "0"}, {}, _VLLM_RANKS
+        *("vllm", "vllm", _VLLM, {**_VLLM_FUNCTIONS, "VLLM_USE_V2_MODEL_RUNNER": "0"}),
+        ranks=_VLLM_RANKS,
     ),
     "transformers": _Kind("transformers", "transformers", _OTHERS),
     "llama.cpp": _Kind("llama_cpp", "llama-cpp-python", _OTHERS),

@@ -147,7 +147,7 @@ def run(
     vllm = None
     if peer is not None and result:
         held = [Point(row.rows, row.prefix, row.new_tokens) for row in result]
-        vllm = peer_vllm.measure(name, held, peer, ranks, config)
+        vllm = peer_vllm.measure(name, held, peer, ranks)
         result = [
             replace(row, vllm_tokens_s=vllm.tokens_s[point])
             for row, point in zip(result, held, strict=True)

@@ -3,7 +3,8 @@
 Imports nothing of ours, so that any Python that has vLLM can run it. JOB is a JSON object:
 
     model     directory of the weights
-    made_up   whether there are none, and it makes some up; no if unsaid
+    made_up   {"std": of matrices, "embeddings": likewise}: there are no weights, draw some so;
+              unsaid: there are
     started   time.time() when this process was called
     points    of `hydragen bench decode`:
               [{"rows": samples of the prompt, "tokens": new ones a sample, "prompt": ids}, ...]
@@ -24,6 +25,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ def build(
         # FlashInfer's sums, fused with norms, use NVLink's multicast, which we leave off too
         passes = {"fuse_allreduce_rms": False, "enable_sp": False, "fuse_gemm_comms": False}
         more |= {"tensor_parallel_size": ranks, "compilation_config": {"pass_config": passes}}
-    return importlib.import_module("vllm").LLM(
+    llm = importlib.import_module("vllm").LLM(
         model=job["model"],
         dtype="bfloat16",
         generation_config="vllm",  # not the model's own settings
@@ -79,6 +81,33 @@ def build(
         max_num_seqs=rows,
         **more,
     )
+    if made_up := job.get("made_up"):
+        llm.apply_model(drawn(**made_up))
+    return llm
+
+
+def drawn(std: float, embeddings: float) -> Callable[[Any], None]:
+    """What draws a model's weights where they are, the same on each rank, matrices normally.
+
+    vLLM's own made-up numbers are so small that rounding alone would say which experts a token
+    goes to.
+
+    Args:
+        std: standard deviation of matrices.
+        embeddings: likewise.
+    """
+
+    def draw_weights(model: Any) -> None:
+        torch = importlib.import_module("torch")
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            for name, weight in model.named_parameters():
+                if weight.ndim > 1:
+                    weight.normal_(0.0, embeddings if "embed" in name else std)
+                elif name.endswith("norm.weight"):
+                    weight.fill_(1.0)
+
+    return draw_weights
 
 
 def build_for_points(job: dict[str, Any], cascade: bool) -> Any:

@@ -1,6 +1,5 @@
 """Peers beside our benchmarks: stand-ins of them get what they document, and are held to it."""
 
-import copy
 import importlib.util
 import json
 import subprocess
@@ -204,6 +203,19 @@ class LLM:
         told |= {"invariant": os.environ.get("VLLM_BATCH_INVARIANT")}
         ASKED.write_text(json.dumps([told]))
 
+    def apply_model(self, function):
+        assert os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "1"  # or it takes no functions
+        import torch
+        parts = {"embed_tokens": torch.nn.Embedding(50, 64), "norm": torch.nn.LayerNorm(64)}
+        parts |= {"mlp": torch.nn.Linear(64, 64)}
+        model = torch.nn.ModuleDict(parts)
+        for weight in model.parameters():
+            torch.nn.init.constant_(weight, 1e-3)
+        function(model)
+        spread = {n: [p.std().item(), p.mean().item()] for n, p in model.named_parameters()}
+        told, = json.loads(ASKED.read_text())
+        ASKED.write_text(json.dumps([{**told, "spread": spread}]))
+
     def generate(self, prompts, settings, use_tqdm):
         asked = json.loads(ASKED.read_text())
         ASKED.write_text(json.dumps([*asked, {"prompts": prompts, **vars(settings)}]))
@@ -250,7 +262,7 @@ def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeVllm:
 
 
 @pytest.mark.parametrize("queues", [False, True])
-def test_vllm_gets_the_same_weights_prompts_and_samples(
+def test_vllm_gets_the_same_prompts_and_samples(
     queues: bool, fake_vllm: FakeVllm, tiny_config: None
 ) -> None:
     if queues:  # a version that can take all samples before it begins
@@ -261,7 +273,7 @@ def test_vllm_gets_the_same_weights_prompts_and_samples(
     assert sorted(found.tokens_s) == [(3, 20, 12), (5, 9, 11)]
     assert all(speed > 0 for speed in found.tokens_s.values())
     engine, *asked = json.loads(fake_vllm.log.read_text())
-    assert engine["architectures"] == ["LlamaForCausalLM"]
+    assert (engine["layers"], engine["architectures"]) == (1, ["LlamaForCausalLM"])
     assert engine["enable_prefix_caching"] is True
     assert (engine["disable_cascade_attn"], engine["runner"]) == (False, "0")
     assert engine["max_num_seqs"] == 5
@@ -285,21 +297,33 @@ def test_vllm_without_cascade_is_not_asked_for_it(fake_vllm: FakeVllm, tiny_conf
     assert "disable_cascade_attn" not in engine
 
 
-def test_vllm_makes_up_a_large_model_on_several_devices(
-    fake_vllm: FakeVllm, tiny_config: None
-) -> None:
-    config = copy.deepcopy(configs.CONFIGS["tiny"])
-    config.num_hidden_layers = 3
+def test_vllm_on_several_devices(fake_vllm: FakeVllm, tiny_config: None) -> None:
     point = Point(2, 9, 2)
-    found = peer_vllm.measure("tiny", [point], find_peer("vllm", None), ranks=2, config=config)
+    found = peer_vllm.measure("tiny", [point], find_peer("vllm", None), ranks=2)
     assert (found.cascade, [*found.tokens_s]) == (False, [point])
     engine = json.loads(fake_vllm.log.read_text())[0]
-    assert (engine["layers"], engine["architectures"]) == (3, ["LlamaForCausalLM"])
     assert engine["tensor_parallel_size"] == 2
     assert engine["multicast"] == "0"
     assert engine["compilation_config"]["pass_config"]["fuse_allreduce_rms"] is False
     assert "disable_cascade_attn" not in engine
     assert engine["runner"] is None
+
+
+@pytest.mark.parametrize(("chosen", "larger"), [(None, 1), (2, 50)])
+def test_vllm_draws_weights_as_ours_are(
+    chosen: int | None, larger: float, fake_vllm: FakeVllm, tiny_config: None
+) -> None:
+    configs.CONFIGS["tiny"].num_experts_per_tok = chosen
+    peer_vllm.measure("tiny", [Point(2, 9, 2)], find_peer("vllm", None))
+    spread = json.loads(fake_vllm.log.read_text())[0]["spread"]
+    ours = configs.random_weights("tiny")
+    for name in ("embed_tokens", "mlp"):
+        own = [p for n, p in ours.named_parameters() if name in n]
+        assert spread[f"{name}.weight"][0] == pytest.approx(own[0].std().item(), rel=0.15)
+        assert spread[f"{name}.weight"][1] == pytest.approx(0.0, abs=0.01 * larger)
+    assert spread["embed_tokens.weight"][0] == pytest.approx(0.02 * larger, rel=0.1)
+    assert spread["norm.weight"] == [0.0, 1.0]
+    assert spread["mlp.bias"] == [0.0, pytest.approx(1e-3)]
 
 
 @pytest.mark.parametrize("mode", [False, True])

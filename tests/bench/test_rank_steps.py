@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip("triton")
 
-from transformers import PreTrainedConfig
 
 from hydragen_bench import configs, decode, peer_vllm, plot, rank_steps
 from hydragen_bench.peer_vllm import Vllm
@@ -94,10 +93,7 @@ def test_vllm_beside_ranks(
     monkeypatch.setattr(peer_vllm, "measure", measured)
     peer = Peer("vllm-cascade")
     found = rank_steps.run("small@1", 2, [POINT, large], peer)
-    name, points, *others, config = asked
-    assert (name, points, others) == ("small@1", [POINT], [peer, 2])
-    assert isinstance(config, PreTrainedConfig)
-    assert config.num_hidden_layers == 1
+    assert asked == ["small@1", [POINT], peer, 2]
     assert found["vllm"] == {"version": "9.9", "cascade": True}
     assert [row["vllm_tokens_s"] for row in found["rows"]] == [125.0]
     *_, said, heading, row = capsys.readouterr().out.splitlines()
