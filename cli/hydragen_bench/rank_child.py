@@ -137,7 +137,7 @@ def _sums(tree: TreeModel, ranks: Ranks, rows: int) -> dict[str, Any]:
     by, own_ms = ranks.sums_by(x), library_ms
     joint = ranks.joint
     if joint is not None and joined_sums(model) and joint.takes(len(x), x.shape[1], x.dtype):
-        from hydragen_kernels.layers import NormForm
+        from hydragen_kernels.layer_forms import NormForm
 
         weight = torch.ones_like(x[0])
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
+from hydragen_kernels import ordered_layers
 from hydragen_tree.attention.backend import Attend
 from hydragen_tree.attention.plan import Plan
 from hydragen_tree.attention.tree_attention import TreeAttention
@@ -21,6 +22,7 @@ from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import compile_layers
+from hydragen_tree.model.fused_layers import fuse_layers, triton_kernels
 from hydragen_tree.model.latent import LatentLayers
 from hydragen_tree.model.ordered_experts import CPU_FORMS, order_experts
 from hydragen_tree.model.ordered_functions import order_functions
@@ -44,12 +46,11 @@ def _no_mask(*_: Any, **__: Any) -> None:
 def _fuse(model: PreTrainedModel, batch_invariant: bool, ranks: Ranks) -> None:
     """Replaces a model's layers by those that a GPU likes, in one order of summation if asked."""
     from hydragen_tree.model.experts import group_experts  # all import Triton
-    from hydragen_tree.model.fused_layers import fuse_layers
     from hydragen_tree.model.joint_layers import join_sums
     from hydragen_tree.model.ordered_gpu import GPU_FORMS, order_gpu_products
 
     group_experts(model, in_one_order=batch_invariant)
-    fuse_layers(model)
+    fuse_layers(model, triton_kernels())
     fuse_projections(model)
     if batch_invariant:
         order_gpu_products(model)
@@ -58,12 +59,18 @@ def _fuse(model: PreTrainedModel, batch_invariant: bool, ranks: Ranks) -> None:
         join_sums(model, ranks)
 
 
+def _takes_c_layers(model: PreTrainedModel) -> bool:
+    # Interpreted kernels are for the CPU, too, and would share the function that rotates.
+    is_plain = model.dtype == torch.float32 and not is_interpreting()
+    return is_plain and ordered_layers.why_unavailable() is None
+
+
 class TreeModel:
     """A causal language model whose attention walks the tree.
 
     On a GPU products of one input are fused, those of experts are grouped, and what lies between a
-    layer's products is fused, too; on a CPU weights are packed. What quantised layers were before,
-    which is kept to compare with, is let go.
+    layer's products is fused, too; that also on a CPU in float32, where weights are packed. What
+    quantised layers were before, which is kept to compare with, is let go.
 
     Args:
         model: a transformers model; its attention implementation is replaced.
@@ -105,6 +112,8 @@ class TreeModel:
             order_experts(model)
             order_functions(model, CPU_FORMS)
         elif model.device.type == "cpu":
+            if _takes_c_layers(model):
+                fuse_layers(model, ordered_layers)
             if quantised_layers(model):
                 fuse_projections(model)
             self._is_packed = pack_projections(model) > 0

@@ -21,7 +21,8 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from hydragen_kernels.experts import combine, expert_product, expert_tiles, sort_by_expert
 from hydragen_kernels.inputs import FLOATS
-from hydragen_kernels.layers import Activation, gated, gated_clamped
+from hydragen_kernels.layer_forms import Activation
+from hydragen_kernels.layers import gated, gated_clamped
 from hydragen_tree.imports import hidden_from_compiler
 from hydragen_tree.model.alike import is_near, is_same, numbers
 from hydragen_tree.model.expert_layers import activated, expert_layers, has_gate, name_of_up

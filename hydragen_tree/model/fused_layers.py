@@ -1,21 +1,22 @@
-"""What lies between a layer's products, in one launch each instead of five to nine, on a GPU.
+"""What lies between a layer's products, in one launch or call each instead of five to nine.
 
-Models differ in where they round and in what they multiply by. So nothing is taken on trust: a
-norm, a gated activation or a rotation is replaced where the kernel gives on random numbers what the
-model's own code gives, and stays as it is elsewhere.
+On a GPU Triton's kernels do it (`layers`), in float32 on a CPU C (`ordered_layers`). Models differ
+in where they round and in what they multiply by. So nothing is taken on trust: a norm, a gated
+activation or a rotation is replaced where the kernel gives on random numbers what the model's own
+code gives, and stays as it is elsewhere.
 """
 
 import sys
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hydragen_kernels.layers import Activation, NormForm, gated, rms_norm, rotate
+from hydragen_kernels.layer_forms import Activation, NormForm
 from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.model.alike import is_near, is_same, numbers, takes_one
 from hydragen_tree.model.projections import join_projections
@@ -23,6 +24,19 @@ from hydragen_tree.model.rounded_linear import RoundedLinear
 
 _ROTATION = "apply_rotary_pos_emb"
 _PROBES = 4  # rows
+
+
+class LayerKernels(Protocol):
+    """The modules `hydragen_kernels.layers` and `hydragen_kernels.ordered_layers`."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
+        """A norm of rows."""
+
+    def gated(self, x: Tensor, activation: Activation) -> Tensor:
+        """activation(gate) * up."""
+
+    def rotate(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary positions."""
 
 
 class Fused(NamedTuple):
@@ -36,42 +50,58 @@ class Fused(NamedTuple):
 class FusedNorm(nn.Module):
     """An RMS norm in one launch."""
 
-    def __init__(self, weight: nn.Parameter, eps: float, form: NormForm) -> None:
+    def __init__(
+        self, weight: nn.Parameter, eps: float, form: NormForm, kernels: LayerKernels
+    ) -> None:
         super().__init__()
         self.weight, self.eps, self.form = weight, eps, form
+        self._rms_norm = kernels.rms_norm
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., width]` to the same."""
-        return rms_norm(x, self.weight, self.eps, self.form)
+        return self._rms_norm(x, self.weight, self.eps, self.form)
 
 
 class _GatedLayer(nn.Module):
     """down(activation(gate(x)) * up(x)): two products, and one launch between."""
 
     def __init__(
-        self, gate_up: nn.Linear | RoundedLinear, down: nn.Module, activation: Activation
+        self,
+        gate_up: nn.Linear | RoundedLinear,
+        down: nn.Module,
+        activation: Activation,
+        kernels: LayerKernels,
     ) -> None:
         super().__init__()
         self.gate_up, self.down, self.activation = gate_up, down, activation
+        self._gated = kernels.gated
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., width]` to the same."""
-        out: Tensor = self.down(gated(self.gate_up(x), self.activation))
+        out: Tensor = self.down(self._gated(self.gate_up(x), self.activation))
         return out
 
 
+def triton_kernels() -> LayerKernels:
+    """Those of a GPU; imports Triton."""
+    from hydragen_kernels import layers
+
+    return layers
+
+
 @torch.inference_mode()
-def fuse_layers(model: PreTrainedModel) -> Fused:
+def fuse_layers(model: PreTrainedModel, kernels: LayerKernels) -> Fused:
     """Replaces in place what the kernels compute alike.
 
     Args:
-        model: where Triton's kernels run; its products not fused yet.
+        model: where the kernels run; its products not fused yet.
+        kernels: for its device and dtype.
     """
     like: Tensor = model.get_input_embeddings().weight
     return Fused(
-        _replace(model, lambda module: _norm_like(module, like)),
-        _replace(model, lambda module: _gated_like(module, like)),
-        _fuse_rotations(model, like),
+        _replace(model, lambda module: _norm_like(module, like, kernels)),
+        _replace(model, lambda module: _gated_like(module, like, kernels)),
+        _fuse_rotations(model, like, kernels),
     )
 
 
@@ -88,7 +118,7 @@ def _replace(parent: nn.Module, fuse: Callable[[nn.Module], nn.Module | None]) -
     return count
 
 
-def _norm_like(module: nn.Module, like: Tensor) -> nn.Module | None:
+def _norm_like(module: nn.Module, like: Tensor, kernels: LayerKernels) -> nn.Module | None:
     """The same norm in one launch, if it is an RMS norm of one of the known forms."""
     weight = getattr(module, "weight", None)
     if not type(module).__name__.endswith("RMSNorm") or not takes_one(module.forward):
@@ -100,12 +130,11 @@ def _norm_like(module: nn.Module, like: Tensor) -> nn.Module | None:
         return None
     x = numbers(like, _PROBES, weight.shape[0])
     expected = module(x)
-    forms = (form for form in NormForm if is_same(rms_norm(x, weight, eps, form), expected))
-    form = next(forms, None)
-    return None if form is None else FusedNorm(weight, eps, form)
+    norms = (FusedNorm(weight, eps, form, kernels) for form in NormForm)
+    return next((norm for norm in norms if is_same(norm(x), expected)), None)
 
 
-def _gated_like(module: nn.Module, like: Tensor) -> nn.Module | None:
+def _gated_like(module: nn.Module, like: Tensor, kernels: LayerKernels) -> nn.Module | None:
     """The same gated layer with its products joined, if it is one of the known activations."""
     gate, up, down = (getattr(module, f"{name}_proj", None) for name in ("gate", "up", "down"))
     act = getattr(module, "act_fn", None)
@@ -118,26 +147,28 @@ def _gated_like(module: nn.Module, like: Tensor) -> nn.Module | None:
     expected = act(one) * other
     x = numbers(like, _PROBES, joined.in_features)
     for activation in Activation:
-        fused = _GatedLayer(joined, down, activation)
-        is_alike = is_same(gated(torch.cat([one, other], -1), activation), expected)
+        fused = _GatedLayer(joined, down, activation, kernels)
+        is_alike = is_same(kernels.gated(torch.cat([one, other], -1), activation), expected)
         # products of other sizes round otherwise; large numbers show what a layer clamps
         if is_alike and all(is_near(fused(y), module(y)) for y in (x, 16 * x)):
             return fused
     return None
 
 
-def _fuse_rotations(model: nn.Module, like: Tensor) -> int:
+def _fuse_rotations(model: nn.Module, like: Tensor, kernels: LayerKernels) -> int:
     """Replaces the function that rotates, in the modules that the model's code is in.
 
     Other models of the same code get the same numbers from it.
     """
     modules = {sys.modules[type(one).__module__] for one in model.modules()}
-    return sum(_fuse_rotation(code, like) for code in modules if hasattr(code, _ROTATION))
+    known = (code for code in modules if hasattr(code, _ROTATION))
+    return sum(_fuse_rotation(code, like, kernels) for code in known)
 
 
-def _fuse_rotation(code: ModuleType, like: Tensor) -> bool:
-    own = getattr(code, _ROTATION)
+def _fuse_rotation(code: ModuleType, like: Tensor, kernels: LayerKernels) -> bool:
+    own, device = getattr(code, _ROTATION), like.device.type
     if isinstance(own, _Rotation):
+        own.kernels[device] = kernels
         return True
     q, k = numbers(like, 1, 3, _PROBES, 16), numbers(like, 1, 2, _PROBES, 16)
     cos, sin = numbers(like, 2, 1, _PROBES, 16)
@@ -145,32 +176,40 @@ def _fuse_rotation(code: ModuleType, like: Tensor) -> bool:
         expected = own(q, k, cos, sin)
     except (TypeError, ValueError, RuntimeError, IndexError):  # it is called in another way
         return False
-    if not all(map(is_same, rotate(q, k, cos, sin), expected)):
+    if not all(map(is_same, kernels.rotate(q, k, cos, sin), expected)):
         return False
-    setattr(code, _ROTATION, _Rotation(own))
+    setattr(code, _ROTATION, _Rotation(own, {device: kernels}))
     return True
 
 
 class _Rotation:
-    """Rotates queries and keys in one launch where the kernel can, else as the model does."""
+    """Rotates queries and keys in one launch where a kernel can, else as the model does.
 
-    def __init__(self, own: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    Args:
+        own: the model's function.
+        kernels: of each type of devices that has had such a model.
+    """
+
+    def __init__(
+        self, own: Callable[..., tuple[Tensor, Tensor]], kernels: dict[str, LayerKernels]
+    ) -> None:
         wraps(own)(self)
-        self._own = own
+        self._own, self.kernels = own, kernels
 
     def __call__(
         self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *others: Any, **named: Any
     ) -> tuple[Tensor, Tensor]:
-        if others or named or not _rotates(q, k, cos, sin):
+        kernels = self.kernels.get(q.device.type)
+        if kernels is None or others or named or not _rotates(q, k, cos, sin):
             return self._own(q, k, cos, sin, *others, **named)
-        return rotate(q, k, cos, sin)
+        return kernels.rotate(q, k, cos, sin)
 
 
 def _rotates(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
-    """Whether the kernel takes them."""
+    """Whether the device's kernels take them."""
     angles = 1, *q.shape[2:]
     return (
-        (q.is_cuda or is_interpreting())
+        (q.is_cuda or q.dtype == torch.float32 or is_interpreting())
         and q.ndim == k.ndim == 4
         and q.shape[0] == 1
         and q.shape[2:] == k.shape[2:]

@@ -16,7 +16,7 @@ from torch import distributed as dist
 from hydragen_tree.model.peer_sums import Agreement, may_read_peers
 
 if TYPE_CHECKING:
-    from hydragen_kernels.layers import NormForm  # imports Triton
+    from hydragen_kernels.layer_forms import NormForm
 
 TURNS = 2  # sums in turn have places of their own: what attention gives, then what follows it
 # Of a part. With two ranks, each sends what any way has to. With more, each sends all that it has

@@ -9,31 +9,17 @@ A row's result depends on that row alone.
 """
 
 import os
-from enum import IntEnum
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from hydragen_kernels.layer_forms import Activation, NormForm
+
 # A product that is rounded before it is added to must not become part of a fused operation.
 AS_WRITTEN = {} if os.environ.get("TRITON_INTERPRET") == "1" else {"enable_fp_fusion": False}
 _BLOCK = 2048  # numbers that a program works on, of several rows where they are short
-
-
-class NormForm(IntEnum):
-    """What an RMS norm does with its weight, after x / rms(x) in fp32."""
-
-    ROUNDED = 0  # rounds, then multiplies: Llama
-    EXACT = 1  # multiplies in fp32, then rounds: OLMo 2
-    AROUND_ONE = 2  # multiplies by 1 + weight in fp32, then rounds: Gemma
-
-
-class Activation(IntEnum):
-    """What a gate goes through."""
-
-    SILU = 0
-    GELU_TANH = 1
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:

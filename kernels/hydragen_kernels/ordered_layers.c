@@ -9,7 +9,8 @@ enum {
     WIDE = COLUMNS / LANES,
     DEPTH = 256,                /* inputs before sums begin anew: a panel's part stays in a cache */
     BLOCK = 96,                 /* rows that a panel's part is read for */
-    MOST = LANES == 16 ? 12 : 3 /* rows whose sums are held at a time */
+    MOST = LANES == 16 ? 12 : 3, /* rows whose sums are held at a time */
+    FEW = 1 << 15               /* numbers that one thread is done with soon */
 };
 
 typedef struct {
@@ -84,13 +85,16 @@ void product(const Product *p) {
     }
 }
 
-/* x / sqrt(mean(x^2) + eps), row by row: `[rows, width]`. */
-void normalise(const float *x, float *out, int64_t rows, int64_t width, float eps,
-               int64_t threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
+/* For few numbers others would be woken for longer than they help. */
+static int64_t threads_for(int64_t numbers, int64_t threads) { return numbers < FEW ? 1 : threads; }
+
+/* x / sqrt(mean(x^2) + eps) of every row, times added + weight where there are weights. */
+void normalise(const float *x, const float *weight, float *out, int64_t rows, int64_t width,
+               float eps, float added, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads_for(rows * width, threads))
     for (int64_t row = 0; row < rows; row++) {
         const float *numbers = x + row * width;
-        float sum = 0.0f;
+        float sum = 0.0f, *found = out + row * width;
         for (int64_t run = 0; run < width; run += ROW_RUN) {
             int64_t end = run + ROW_RUN < width ? run + ROW_RUN : width;
             vec sums[PARTS], some[PARTS];
@@ -102,7 +106,11 @@ void normalise(const float *x, float *out, int64_t rows, int64_t width, float ep
             sum += total(sums);
         }
         float scale = 1.0f / sqrtf(sum / (float)width + eps);
-        for (int64_t i = 0; i < width; i++) out[row * width + i] = numbers[i] * scale;
+        if (weight)
+            for (int64_t i = 0; i < width; i++)
+                found[i] = numbers[i] * scale * (added + weight[i]);
+        else
+            for (int64_t i = 0; i < width; i++) found[i] = numbers[i] * scale;
     }
 }
 
@@ -164,6 +172,39 @@ void activate(const float *x, float *out, int64_t n, int64_t form, int64_t threa
             memcpy(out + at, some, count * sizeof *some);
         }
     }
+}
+
+/* A function, as of `activate`, of the first half of every row, times the second. */
+void gate(const float *x, float *out, int64_t rows, int64_t width, int64_t form, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads_for(rows * width, threads))
+    for (int64_t row = 0; row < rows; row++) {
+        const float *gates = x + row * 2 * width, *others = gates + width;
+        for (int64_t at = 0; at < width; at += SUMS) {
+            vec some[PARTS], other[PARTS];
+            take(gates, at, width, 0.0f, some), take(others, at, width, 0.0f, other);
+            for (int i = 0; i < PARTS; i++) some[i] = active(some[i], form) * other[i];
+            put(some, out + row * width, at, width);
+        }
+    }
+}
+
+/* Heads of tokens turned by angles: x cos + (-second half of x, first half) sin. Strides of x are in
+ * floats; out is [tokens, heads, dim], angles are [tokens, dim]. */
+void rotate(const float *x, const float *cosines, const float *sines, float *out, int64_t tokens,
+            int64_t heads, int64_t dim, int64_t token_stride, int64_t head_stride,
+            int64_t threads) {
+    int64_t half = dim / 2;
+#pragma omp parallel for schedule(static) num_threads(threads_for(tokens * heads * dim, threads))
+    for (int64_t token = 0; token < tokens; token++)
+        for (int64_t head = 0; head < heads; head++) {
+            const float *from = x + token * token_stride + head * head_stride;
+            const float *c = cosines + token * dim, *s = sines + token * dim;
+            float *to = out + (token * heads + head) * dim;
+            for (int64_t i = 0; i < half; i++) {
+                to[i] = from[i] * c[i] + -from[i + half] * s[i];
+                to[i + half] = from[i + half] * c[i + half] + from[i] * s[i + half];
+            }
+        }
 }
 
 /* The softmax of every row. */

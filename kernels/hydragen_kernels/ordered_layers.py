@@ -14,8 +14,17 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.c_library import c_library
+from hydragen_kernels.layer_forms import Activation, NormForm
 
 _FOLDER = Path(__file__).parent
+_TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float}
+_ARGUMENTS = {  # addresses, whole numbers, float32
+    "normalise": "pppnnffn",
+    "gate": "ppnnnn",
+    "rotate": "ppppnnnnnn",
+    "activate": "ppnnn",
+    "distribute": "ppnnn",
+}
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -115,38 +124,88 @@ def normalise(x: Tensor, eps: float) -> Tensor:
         x: `[..., width]`, any floating dtype.
         eps: added to the mean square.
     """
-    rows = x.float().contiguous()
-    out = torch.empty_like(rows)
-    width = rows.shape[-1]
-    sizes = map(ctypes.c_int64, (rows.numel() // width, width))
-    _library().normalise(*_addresses(rows, out), *sizes, ctypes.c_float(eps), _threads())
+    return _normalised(x.float().contiguous(), None, eps, 0.0)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
+    """x / sqrt(mean(x^2) + eps), weighted; see `layers.rms_norm`.
+
+    Args:
+        x: `[..., width]` float32.
+        weight: `[width]` float32.
+        eps: added to the mean square.
+        form: how the weight is used.
+    """
+    added = 1.0 if form == NormForm.AROUND_ONE else 0.0
+    return _normalised(x.contiguous(), weight, eps, added)
+
+
+def _normalised(x: Tensor, weight: Tensor | None, eps: float, added: float) -> Tensor:
+    out, width = torch.empty_like(x), x.shape[-1]
+    addresses = x.data_ptr(), None if weight is None else weight.data_ptr(), out.data_ptr()
+    _library().normalise(*addresses, x.numel() // width, width, eps, added, _threads())
     return out
+
+
+def gated(x: Tensor, activation: Activation) -> Tensor:
+    """activation(gate) * up, of rows that hold a gate and what goes through it.
+
+    Args:
+        x: `[..., 2 * width]` float32: the gate, then the rest.
+        activation: of the gate.
+
+    Returns:
+        `[..., width]`.
+    """
+    x, width = x.contiguous(), x.shape[-1] // 2
+    out = x.new_empty(*x.shape[:-1], width)
+    rows = out.numel() // max(width, 1)
+    form = Form.SILU if activation == Activation.SILU else Form.GELU_TANH
+    _library().gate(x.data_ptr(), out.data_ptr(), rows, width, form, _threads())
+    return out
+
+
+def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary positions of queries and keys: x cos + rotate_half(x) sin; see `layers.rotate`.
+
+    Args:
+        q: `[1, q_heads, tokens, head_dim]` float32, the last dimension dense.
+        k: `[1, kv_heads, tokens, head_dim]`, likewise.
+        cos: `[1, tokens, head_dim]`, dense.
+        sin: likewise.
+
+    Returns:
+        Both rotated; in memory a token's heads lie side by side, as attention reads them.
+    """
+    angles = cos.data_ptr(), sin.data_ptr()
+    rotated = []
+    for x in (q, k):
+        _, heads, tokens, dim = x.shape
+        out = x.new_empty(1, tokens, heads, dim)
+        sizes = tokens, heads, dim, x.stride(2), x.stride(1)
+        _library().rotate(x.data_ptr(), *angles, out.data_ptr(), *sizes, _threads())
+        rotated.append(out.transpose(1, 2))
+    return rotated[0], rotated[1]
 
 
 def activate(x: Tensor, form: Form) -> Tensor:
     """A function of every number, computed in float32 and rounded once."""
     numbers = x.float().contiguous()
     out = torch.empty_like(numbers)
-    sizes = map(ctypes.c_int64, (numbers.numel(), int(form)))
-    _library().activate(*_addresses(numbers, out), *sizes, _threads())
+    _library().activate(numbers.data_ptr(), out.data_ptr(), numbers.numel(), form, _threads())
     return out.to(x.dtype)
 
 
 def probabilities(x: Tensor) -> Tensor:
     """The softmax of every row: `[rows, width]` to the same, float32."""
     rows = x.float().contiguous()
-    found = torch.empty_like(rows)
-    sizes = map(ctypes.c_int64, rows.shape)
-    _library().distribute(*_addresses(rows, found), *sizes, _threads())
-    return found
+    out = torch.empty_like(rows)
+    _library().distribute(rows.data_ptr(), out.data_ptr(), *rows.shape, _threads())
+    return out
 
 
-def _addresses(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
-
-
-def _threads() -> ctypes.c_int64:
-    return ctypes.c_int64(torch.get_num_threads())
+def _threads() -> int:
+    return torch.get_num_threads()
 
 
 def _library() -> ctypes.CDLL:
@@ -160,4 +219,8 @@ def _library() -> ctypes.CDLL:
 def build(flags: tuple[str, ...] = ()) -> ctypes.CDLL | str:
     """The library, or why there is none; with further flags for the compiler."""
     sources = _FOLDER / "ordered_layers.c", _FOLDER / "ordered.h"
-    return c_library(sources, ("-ffp-contract=off", *flags))
+    built = c_library(sources, ("-ffp-contract=off", *flags))
+    if not isinstance(built, str):
+        for name, arguments in _ARGUMENTS.items():
+            getattr(built, name).argtypes = [_TYPES[kind] for kind in arguments]
+    return built

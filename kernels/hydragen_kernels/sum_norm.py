@@ -19,7 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hydragen_kernels.layers import AS_WRITTEN, NormForm, weighted
+from hydragen_kernels.layer_forms import NormForm
+from hydragen_kernels.layers import AS_WRITTEN, weighted
 
 EMPTY = tl.constexpr(-(1 << 15))  # the bits of a negative zero of 16 bits, as an int16
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from hydragen_kernels import ordered_attention, ordered_layers
 from hydragen_kernels.items import Item, item_table
+from hydragen_kernels.layer_forms import Activation, NormForm
 from hydragen_kernels.ordered_attention import OrderedTables
 from hydragen_kernels.ordered_layers import Form
 
@@ -106,6 +107,46 @@ def test_rows_of_norms_activations_and_distributions(
             threads(count)
             found = all_of(x[:rows].clone())
             assert all(torch.equal(a, b[:rows]) for a, b in zip(found, whole, strict=True))
+
+
+def test_rows_of_weighted_norms_gates_and_rotations(
+    monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]
+) -> None:
+    x, weight = 4 * random(21, 2100), random(2100, seed=1)
+    cos, sin = random(2, 1, 21, 12, seed=2)
+
+    def all_of(rows: int) -> list[Tensor]:
+        own = x[:rows].clone()
+        # heads in the middle of what a product gives
+        q, k = own[:, 36:1260].view(1, rows, -1, 12).transpose(1, 2).split([100, 2], 1)
+        turned = ordered_layers.rotate(q, k, cos[:, :rows], sin[:, :rows])
+        return [
+            *(ordered_layers.rms_norm(own, weight, 1e-5, form) for form in NormForm),
+            *(ordered_layers.gated(own, activation) for activation in Activation),
+            *(heads[0].transpose(0, 1) for heads in turned),
+        ]
+
+    whole = all_of(21)
+    normed = functional.rms_norm(x.double(), x.shape[1:], eps=1e-5)
+    gate, up = x.double().chunk(2, 1)
+    heads = x[:, 36:1260].double().view(21, -1, 12)
+    turned = torch.cat([-heads[..., 6:], heads[..., :6]], -1)
+    rotated = heads * cos[0, :, None].double() + turned * sin[0, :, None].double()
+    expected = [
+        *(normed * weight.double(),) * 2,
+        normed * (1.0 + weight.double()),
+        functional.silu(gate) * up,
+        functional.gelu(gate, approximate="tanh") * up,
+        *rotated.split([100, 2], 1),
+    ]
+    for ours, exact in zip(whole, expected, strict=True):
+        errors = (ours.double() - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+        assert float(errors.max()) < 4 * torch.finfo(torch.float32).eps
+    for flags in WIDTHS:
+        with_width(ordered_layers, flags, monkeypatch)
+        for count, rows in ((1, 1), (4, 3), (16, 21)):
+            threads(count)
+            assert all(map(torch.equal, all_of(rows), (found[:rows] for found in whole)))
 
 
 def test_what_is_no_number_stays_none() -> None:

@@ -12,7 +12,8 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
-from hydragen_kernels.layers import NormForm, rms_norm  # noqa: E402
+from hydragen_kernels.layer_forms import NormForm  # noqa: E402
+from hydragen_kernels.layers import rms_norm  # noqa: E402
 from hydragen_kernels.sum_norm import EMPTY, sum_and_norm  # noqa: E402
 from tests.kernels.test_layers import normed, numbers, worst_row  # noqa: E402
 

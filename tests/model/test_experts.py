@@ -14,7 +14,7 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
-from hydragen_kernels.layers import Activation  # noqa: E402
+from hydragen_kernels.layer_forms import Activation  # noqa: E402
 from hydragen_tree.model import experts  # noqa: E402
 from hydragen_tree.model.experts import _ACTIVATION, group_experts  # noqa: E402
 

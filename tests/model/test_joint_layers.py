@@ -16,9 +16,9 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU, and not under the interpreter", allow_module_level=True)
 
-from hydragen_kernels.layers import NormForm  # noqa: E402
+from hydragen_kernels.layer_forms import NormForm  # noqa: E402
 from hydragen_kernels.sum_norm import EMPTY  # noqa: E402
-from hydragen_tree.model.fused_layers import fuse_layers  # noqa: E402
+from hydragen_tree.model.fused_layers import fuse_layers, triton_kernels  # noqa: E402
 from hydragen_tree.model.joint_layers import join_sums  # noqa: E402
 from hydragen_tree.model.joint_sums import TURNS, JointSums  # noqa: E402
 from hydragen_tree.model.projections import fuse_projections  # noqa: E402
@@ -95,7 +95,7 @@ def test_joined_layers(kind: str, options: dict[str, float], layers: int) -> Non
     ranks = BothAlike(0, 2, "")
     ranks.joint = joint
     sum_rows(model, ranks)
-    fuse_layers(model)
+    fuse_layers(model, triton_kernels())
     fuse_projections(model)
     expected = {n: logits(model, n) for n in (9, 40)}
     assert join_sums(model, ranks) == layers
