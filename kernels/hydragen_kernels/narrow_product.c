@@ -23,6 +23,8 @@ enum {
     WIDE = 2,               /* registers of outputs */
     COLUMNS = WIDE * LANES, /* outputs of a panel */
     MOST = 12,              /* rows whose sums are held at a time */
+    ENOUGH = 5,             /* rows that take longer to multiply than weights to come */
+    LINE = 64,              /* bytes that come at once */
     BAND = 16 * MOST,       /* rows that a panel is read for: theirs stay in the second cache */
     GROUP = 128,            /* numbers of a row that have a scale of their own, in 8 bits */
     GROUP_WORDS = GROUP / 4,
@@ -113,13 +115,17 @@ static void narrow_bf16(const Product *p, int64_t row) {
     }
 }
 
-/* sums[row] += x[row] . weights over some words. */
+/* sums[row] += x[row] . weights over some words. Meanwhile `pace` bytes a word from `ahead` on come
+ * into a cache, for enough rows: for few ones the processor keeps up by itself. */
 INLINE void words_of(const Product *p, int kind, const int32_t *x, const int32_t *weights,
-                     int64_t words, int count, __m512i (*sums)[WIDE]) {
+                     const char *ahead, int64_t pace, int64_t words, int count,
+                     __m512i (*sums)[WIDE]) {
     for (int64_t k = 0; k < words; k++) {
         __m512i weight[WIDE];
-        UNROLLED for (int i = 0; i < WIDE; i++)
+        UNROLLED for (int i = 0; i < WIDE; i++) {
             weight[i] = _mm512_loadu_si512(weights + k * COLUMNS + i * LANES);
+            if (count >= ENOUGH) _mm_prefetch(ahead + k * pace + i * LINE, _MM_HINT_T1);
+        }
         UNROLLED for (int row = 0; row < count; row++) {
             __m512i word = _mm512_set1_epi32(x[row * p->words + k]);
             HELD(word);
@@ -135,18 +141,22 @@ INLINE void words_of(const Product *p, int kind, const int32_t *x, const int32_t
     }
 }
 
-/* Some rows with one panel; `count` is constant where this is put in. */
-INLINE void block(const Product *p, int kind, int64_t panel, int64_t first, int count) {
+/* Some rows with one panel, one of some blocks, each of which asks for a part of the next panel;
+ * `count` is constant where this is put in. */
+INLINE void block(const Product *p, int kind, int64_t panel, int64_t first, int64_t part,
+                  int64_t parts, int count) {
     __m512i sums[MOST][WIDE];
     __m512 whole[MOST][WIDE];
     const int32_t *weights = p->panels + panel * p->words * COLUMNS;
     const int32_t *x = p->narrow + first * p->words;
+    int64_t pace = COLUMNS * sizeof *weights / parts;
+    const char *ahead = (const char *)(weights + p->words * COLUMNS) + part * p->words * pace;
     UNROLLED for (int row = 0; row < count; row++)
         UNROLLED for (int i = 0; i < WIDE; i++) whole[row][i] = _mm512_setzero_ps();
     if (kind == BF16) {
         UNROLLED for (int row = 0; row < count; row++)
             UNROLLED for (int i = 0; i < WIDE; i++) sums[row][i] = _mm512_setzero_si512();
-        words_of(p, BF16, x, weights, p->words, count, sums);
+        words_of(p, BF16, x, weights, ahead, pace, p->words, count, sums);
         UNROLLED for (int row = 0; row < count; row++)
             UNROLLED for (int i = 0; i < WIDE; i++)
                 whole[row][i] = _mm512_castsi512_ps(sums[row][i]);
@@ -157,7 +167,7 @@ INLINE void block(const Product *p, int kind, int64_t panel, int64_t first, int 
                 UNROLLED for (int i = 0; i < WIDE; i++)
                     sums[row][i] =
                         _mm512_set1_epi32(p->row_extra[(first + row) * p->groups + group]);
-            words_of(p, INT8, x + start, weights + start * COLUMNS,
+            words_of(p, INT8, x + start, weights + start * COLUMNS, ahead + start * pace, pace,
                      left < GROUP_WORDS ? left : GROUP_WORDS, count, sums);
             UNROLLED for (int row = 0; row < count; row++) {
                 __m512 scale = _mm512_set1_ps(p->row_scale[(first + row) * p->groups + group]);
@@ -181,9 +191,10 @@ INLINE void block(const Product *p, int kind, int64_t panel, int64_t first, int 
     }
 }
 
-INLINE void some_rows(const Product *p, int kind, int64_t panel, int64_t first, int count) {
+INLINE void some_rows(const Product *p, int kind, int64_t panel, int64_t first, int64_t part,
+                      int64_t parts, int count) {
 #define CASE(n) \
-    case n: block(p, kind, panel, first, n); break;
+    case n: block(p, kind, panel, first, part, parts, n); break;
     switch (count) {
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
         CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
@@ -196,7 +207,7 @@ INLINE void band_of(const Product *p, int kind, int64_t panel, int64_t first, in
     int64_t blocks = (rows + MOST - 1) / MOST;
     for (int64_t b = 0; b < blocks; b++) {
         int64_t from = b * rows / blocks, to = (b + 1) * rows / blocks;
-        some_rows(p, kind, panel, first + from, to - from);
+        some_rows(p, kind, panel, first + from, b, blocks, to - from);
     }
 }
 

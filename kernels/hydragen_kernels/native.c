@@ -28,7 +28,11 @@ enum {
     RUN = 32 * KEYS,        /* keys before sums begin anew */
     STEP = 4,               /* keys, or numbers of a value, that a register tile holds */
     PART = 16,              /* numbers of a head before a sum begins anew */
-    MAX_HEAD_DIM = 256
+    MAX_HEAD_DIM = 256,
+    PADDED = MAX_HEAD_DIM + 16, /* apart: numbers at one place of all queries have sets of the cache each */
+    SUMS = LANES == 16 ? 16 : 8, /* that stay in registers beside what is read */
+    MOST = 4,                    /* queries that meet keys together, one by one */
+    LINE = 16                    /* numbers that come into a cache at once */
 };
 #define LOWEST -3.4028235e38f /* a maximum of nothing: finite, so that no difference is NaN */
 #define LOG2_E 1.44269504f
@@ -37,6 +41,8 @@ typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef vec loose __attribute__((aligned(4))); /* as it comes in memory */
 #define INLINE static inline __attribute__((always_inline))
+
+#define UNROLLED _Pragma("GCC unroll 16")
 
 /* Keeps a vector in a register: as an operand in memory it would be loaded for every product. */
 #if defined(__x86_64__)
@@ -59,8 +65,8 @@ typedef struct {
 /* Running partials of a tile's queries: (out, max, sum) since the run began, for `met` keys, and
  * (all_out, all_max, all_sum) of the runs before. */
 typedef struct {
-    _Alignas(64) float out[TILE][MAX_HEAD_DIM], query[TILE][MAX_HEAD_DIM], max[TILE], sum[TILE];
-    float all_out[TILE][MAX_HEAD_DIM], all_max[TILE], all_sum[TILE], scale;
+    _Alignas(64) float out[TILE][PADDED], query[TILE][PADDED], max[TILE], sum[TILE];
+    float all_out[TILE][PADDED], all_max[TILE], all_sum[TILE], scale;
     int64_t met[TILE];
 } Tile;
 
@@ -218,41 +224,100 @@ INLINE float total(vec x) {
     return (a[0] + a[2]) + (a[1] + a[3]);
 }
 
-/* One query and up to KEYS keys anywhere; here a head's numbers lie in the lanes of nd vectors. */
-INLINE void meet(int nd, Tile *tile, int at, const float *keys, const float *values,
-                 const int64_t *places, int count) {
-    const vec *query = (const vec *)tile->query[at];
-    vec *out = (vec *)tile->out[at], blocks[KEYS / LANES];
-    float *weights = (float *)blocks, top = tile->max[at];
-    for (int k = 0; k < count; k++) {
-        const loose *key = (const loose *)(keys + places[k]);
-        vec sum = query[0] * key[0];
-        for (int i = 1; i < nd; i++) sum += query[i] * key[i];
-        float score = total(sum) * tile->scale;
-        weights[k] = score;
-        top = score > top ? score : top;
-    }
-    for (int k = count; k % LANES; k++) weights[k] = -INFINITY; /* weighs nothing */
-    vec shrink = expv((vec){} + (tile->max[at] - top)), sums = {0}, held[MAX_HEAD_DIM / LANES] = {0};
-    for (int k = 0; k < count; k += LANES) blocks[k / LANES] = expv(blocks[k / LANES] - top);
-    for (int k = 0; k < count; k += LANES) sums += blocks[k / LANES];
-    for (int k = 0; k < count; k++) {
-        const loose *value = (const loose *)(values + places[k]);
-        for (int i = 0; i < nd; i++) held[i] += weights[k] * value[i];
-    }
-    for (int i = 0; i < nd; i++) out[i] = out[i] * shrink + held[i];
-    tile->sum[at] = tile->sum[at] * shrink[0] + total(sums);
-    tile->max[at] = top;
+/* Lane k is the sum of the lanes of x[k], by halves as in `total`; x is used up. Of two vectors that
+ * are folded into one, lanes without the bit `half` hold the first, the others the second. */
+INLINE vec totals(vec *x) {
+#if defined(__clang__)
+    vec found;
+    for (int lane = 0; lane < LANES; lane++) found[lane] = total(x[lane]);
+    return found;
+#else
+#define PLACE(half, lane) ((lane) & (half) ? LANES + (lane) - (half) : (lane))
+#define FOUR(half, lane)                                                                       \
+    PLACE(half, lane), PLACE(half, lane + 1), PLACE(half, lane + 2), PLACE(half, lane + 3)
+#if defined(__AVX512F__)
+#define PLACES(half) {FOUR(half, 0), FOUR(half, 4), FOUR(half, 8), FOUR(half, 12)}
+#elif defined(__AVX__)
+#define PLACES(half) {FOUR(half, 0), FOUR(half, 4)}
+#else
+#define PLACES(half) {FOUR(half, 0)}
+#endif
+    static const ivec places[] = {[1] = PLACES(1), [2] = PLACES(2), [4] = PLACES(4), [8] = PLACES(8)};
+    UNROLLED for (int half = LANES / 2; half; half /= 2)
+        UNROLLED for (int i = 0; i < half; i++)
+            x[i] = __builtin_shuffle(x[i], x[i + half], places[half]) +
+                   __builtin_shuffle(x[i], x[i + half], places[half] + half);
+    return x[0];
+#endif
 }
 
-static void alone(Tile *tile, int at, const float *keys, const float *values,
+/* nq queries and up to KEYS keys anywhere; here a head's numbers lie in the lanes of nd vectors. */
+INLINE void meet(int nd, int nq, Tile *tile, int at, const float *keys, const float *values,
+                 const int64_t *places, int count) {
+    vec blocks[MOST][KEYS / LANES], shrink[MOST];
+    for (int k = 0; k < count; k += LANES) {
+        vec products[MOST][LANES];
+        for (int lane = 0; lane < LANES; lane++) {
+            const loose *key = (const loose *)(keys + places[k + lane < count ? k + lane : k]);
+            for (int q = 0; q < nq; q++) {
+                const vec *query = (const vec *)tile->query[at + q];
+                vec sum = query[0] * key[0];
+                for (int i = 1; i < nd; i++) sum += query[i] * key[i];
+                products[q][lane] = sum;
+            }
+        }
+        for (int q = 0; q < nq; q++) blocks[q][k / LANES] = totals(products[q]) * tile->scale;
+    }
+    for (int q = 0; q < nq; q++) {
+        float *weights = (float *)blocks[q], top = tile->max[at + q];
+        vec sums = {0}, tops = (vec){} + top;
+        for (int k = count; k % LANES; k++) weights[k] = -INFINITY; /* weighs nothing */
+        for (int k = 0; k < count; k += LANES) tops = larger(blocks[q][k / LANES], tops);
+        for (int lane = 0; lane < LANES; lane++) top = tops[lane] > top ? tops[lane] : top;
+        for (int k = 0; k < count; k += LANES) {
+            blocks[q][k / LANES] = expv(blocks[q][k / LANES] - top);
+            sums += blocks[q][k / LANES];
+        }
+        shrink[q] = expv((vec){} + (tile->max[at + q] - top));
+        tile->sum[at + q] = tile->sum[at + q] * shrink[q][0] + total(sums);
+        tile->max[at + q] = top;
+    }
+    vec held[MOST][MAX_HEAD_DIM / LANES] = {0};
+    for (int k = 0; k < count; k++) {
+        const loose *value = (const loose *)(values + places[k]);
+        for (int q = 0; q < nq; q++)
+            for (int i = 0; i < nd; i++) held[q][i] += ((const float *)blocks[q])[k] * value[i];
+    }
+    for (int q = 0; q < nq; q++) {
+        vec *out = (vec *)tile->out[at + q];
+        for (int i = 0; i < nd; i++) out[i] = out[i] * shrink[q] + held[q][i];
+    }
+}
+
+/* As `meet`, for any number of queries. */
+INLINE void meet_all(int nd, Tile *tile, int first, int n, const float *keys, const float *values,
+                     const int64_t *places, int count) {
+    int most = SUMS / nd < MOST ? SUMS / nd : MOST, left;
+    for (int at = first; (left = first + n - at) > 0; at += most)
+        switch (left < most ? left : most) { /* as constants, so that sums stay in registers */
+        case 4: meet(nd, 4, tile, at, keys, values, places, count); break;
+        case 3: meet(nd, 3, tile, at, keys, values, places, count); break;
+        case 2: meet(nd, 2, tile, at, keys, values, places, count); break;
+        default: meet(nd, 1, tile, at, keys, values, places, count);
+        }
+}
+
+/* As `meet`, for queries first .. first + n - 1 of a tile. */
+static void alone(Tile *tile, int first, int n, const float *keys, const float *values,
                   const int64_t *places, int count, int64_t dim) {
-    switch (dim / LANES) { /* as constants, so that sums stay in registers */
-    case 1: meet(1, tile, at, keys, values, places, count); break;
-    case 2: meet(2, tile, at, keys, values, places, count); break;
-    case 4: meet(4, tile, at, keys, values, places, count); break;
-    case 8: meet(8, tile, at, keys, values, places, count); break;
-    default: meet(dim / LANES, tile, at, keys, values, places, count);
+    switch (dim / LANES) {
+    case 1: meet_all(1, tile, first, n, keys, values, places, count); break;
+    case 2: meet_all(2, tile, first, n, keys, values, places, count); break;
+    case 4: meet_all(4, tile, first, n, keys, values, places, count); break;
+    case 8: meet_all(8, tile, first, n, keys, values, places, count); break;
+    default:
+        for (int at = first; at < first + n; at++)
+            meet(dim / LANES, 1, tile, at, keys, values, places, count);
     }
 }
 
@@ -263,8 +328,7 @@ INLINE void run_of(Tile *tile, int first, int count, const float *keys, const fl
         for (int64_t start = 0; start < n; start += KEYS) {
             int64_t places[KEYS], some = n - start < KEYS ? n - start : KEYS;
             for (int64_t k = 0; k < some; k++) places[k] = (start + k) * dim;
-            for (int at = first; at < first + count; at++)
-                alone(tile, at, keys, values, places, some, dim);
+            alone(tile, first, count, keys, values, places, some, dim);
         }
     else if (count <= LANES)
         together(1, tile, first, count, keys, values, n, dim);
@@ -298,19 +362,40 @@ static void segment_from(Tile *tile, int first, int count, const int64_t *from, 
         segment(tile, first, count, keys + common * dim, values + common * dim, n - common, dim);
 }
 
-/* A row's own tail, which lies in pages, for the query at this place of the tile. */
-static void tail(Tile *tile, int at, const Step *s, int64_t row, const float *keys,
-                 const float *values) {
-    int64_t length = s->lengths ? s->lengths[row] : 0, size = s->page_tokens;
-    const int32_t *pages = s->pages + row * s->width;
-    for (int64_t start = s->skipped ? s->skipped[row] : 0; start < length; start += KEYS) {
-        int64_t places[KEYS], some = length - start < KEYS ? length - start : KEYS;
-        for (int64_t k = 0; k < some; k++) {
-            int64_t token = start + k;
-            places[k] = (pages[token / size] * size + token % size) * s->head_dim;
+/* Where a row's tail has up to KEYS tokens from `start` on; how many they are. What is there comes
+ * into a cache meanwhile: tails are anywhere in memory. */
+static int places_of(const Step *s, int64_t row, int64_t start, const float *keys,
+                     const float *values, int64_t *places) {
+    int64_t left = s->lengths && row < s->rows ? s->lengths[row] - start : 0;
+    int64_t size = s->page_tokens, dim = s->head_dim;
+    int count = left < 0 ? 0 : left < KEYS ? left : KEYS;
+    for (int k = 0; k < count; k++) {
+        int64_t token = start + k, page = s->pages[row * s->width + token / size];
+        places[k] = (page * size + token % size) * dim;
+        for (int64_t d = 0; d < dim; d += LINE) {
+            __builtin_prefetch(keys + places[k] + d);
+            __builtin_prefetch(values + places[k] + d);
         }
-        alone(tile, at, keys, values, places, some, s->head_dim);
-        count_keys(tile, at, some, s->head_dim);
+    }
+    return count;
+}
+
+/* The tails of the rows of queries 0 .. count - 1 of a tile, which begin with query `first` of a kv
+ * head. */
+static void tails(Tile *tile, int first, int count, const Step *s, const float *keys,
+                  const float *values) {
+    int group = s->q_heads / s->kv_heads, at = 0;
+    int64_t row = first / group, start = s->skipped ? s->skipped[row] : 0, places[2][KEYS];
+    int some = places_of(s, row, start, keys, values, places[0]);
+    for (int turn = 0; at < count; turn ^= 1) {
+        int end = (row + 1) * group - first, n = (end < count ? end : count) - at; /* of this row */
+        int is_last = !s->lengths || start + some >= s->lengths[row];
+        int64_t next = is_last ? row + 1 : row;
+        int64_t from = !is_last ? start + some : s->skipped && next < s->rows ? s->skipped[next] : 0;
+        int more = places_of(s, next, from, keys, values, places[!turn]);
+        if (some) alone(tile, at, n, keys, values, places[turn], some, s->head_dim);
+        for (int query = at; query < at + n; query++) count_keys(tile, query, some, s->head_dim);
+        at += is_last ? n : 0, row = next, start = from, some = more;
     }
 }
 
@@ -342,9 +427,9 @@ static void attend(const Step *s, int64_t head, int64_t first, int count) {
         if (from < to)
             segment_from(&tile, from, to - from, seen, keys + place, values + place, n, dim);
     }
+    tails(&tile, first, count, s, keys, values);
     for (int at = 0; at < count; at++) {
         int64_t row = (first + at) / group, own = head * group + (first + at) % group;
-        tail(&tile, at, s, row, keys, values);
         end_run(&tile, at, dim);
         float sum = tile.all_sum[at], factor = sum == 0.0f ? 0.0f : 1.0f / sum; /* 0: met no key */
         float *out = s->out + (row * s->q_heads + own) * dim;
