@@ -22,8 +22,9 @@ from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import compile_layers
-from hydragen_tree.model.fused_layers import fuse_layers, triton_kernels
+from hydragen_tree.model.fused_layers import fuse_layers
 from hydragen_tree.model.latent import LatentLayers
+from hydragen_tree.model.layer_kernels import triton_kernels
 from hydragen_tree.model.ordered_experts import CPU_FORMS, order_experts
 from hydragen_tree.model.ordered_functions import order_functions
 from hydragen_tree.model.ordered_layers import forget_tables, order_layers

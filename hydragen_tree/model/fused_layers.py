@@ -6,37 +6,21 @@ activation or a rotation is replaced where the kernel gives on random numbers wh
 code gives, and stays as it is elsewhere.
 """
 
-import sys
 from collections.abc import Callable
-from functools import wraps
-from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hydragen_kernels.layer_forms import Activation, NormForm
-from hydragen_tree.attention.triton_backend import is_interpreting
 from hydragen_tree.model.alike import is_near, is_same, numbers, takes_one
+from hydragen_tree.model.fused_rotations import fuse_rotations
+from hydragen_tree.model.layer_kernels import LayerKernels
 from hydragen_tree.model.projections import join_projections
 from hydragen_tree.model.rounded_linear import RoundedLinear
 
-_ROTATION = "apply_rotary_pos_emb"
 _PROBES = 4  # rows
-
-
-class LayerKernels(Protocol):
-    """The modules `hydragen_kernels.layers` and `hydragen_kernels.ordered_layers`."""
-
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
-        """A norm of rows."""
-
-    def gated(self, x: Tensor, activation: Activation) -> Tensor:
-        """activation(gate) * up."""
-
-    def rotate(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotary positions."""
 
 
 class Fused(NamedTuple):
@@ -82,13 +66,6 @@ class _GatedLayer(nn.Module):
         return out
 
 
-def triton_kernels() -> LayerKernels:
-    """Those of a GPU; imports Triton."""
-    from hydragen_kernels import layers
-
-    return layers
-
-
 @torch.inference_mode()
 def fuse_layers(model: PreTrainedModel, kernels: LayerKernels) -> Fused:
     """Replaces in place what the kernels compute alike.
@@ -101,7 +78,7 @@ def fuse_layers(model: PreTrainedModel, kernels: LayerKernels) -> Fused:
     return Fused(
         _replace(model, lambda module: _norm_like(module, like, kernels)),
         _replace(model, lambda module: _gated_like(module, like, kernels)),
-        _fuse_rotations(model, like, kernels),
+        fuse_rotations(model, like, kernels),
     )
 
 
@@ -153,71 +130,3 @@ def _gated_like(module: nn.Module, like: Tensor, kernels: LayerKernels) -> nn.Mo
         if is_alike and all(is_near(fused(y), module(y)) for y in (x, 16 * x)):
             return fused
     return None
-
-
-def _fuse_rotations(model: nn.Module, like: Tensor, kernels: LayerKernels) -> int:
-    """Replaces the function that rotates, in the modules that the model's code is in.
-
-    Other models of the same code get the same numbers from it.
-    """
-    modules = {sys.modules[type(one).__module__] for one in model.modules()}
-    known = (code for code in modules if hasattr(code, _ROTATION))
-    return sum(_fuse_rotation(code, like, kernels) for code in known)
-
-
-def _fuse_rotation(code: ModuleType, like: Tensor, kernels: LayerKernels) -> bool:
-    own, device = getattr(code, _ROTATION), like.device.type
-    if isinstance(own, _Rotation):
-        own.kernels[device] = kernels
-        return True
-    q, k = numbers(like, 1, 3, _PROBES, 16), numbers(like, 1, 2, _PROBES, 16)
-    cos, sin = numbers(like, 2, 1, _PROBES, 16)
-    try:
-        expected = own(q, k, cos, sin)
-    except (TypeError, ValueError, RuntimeError, IndexError):  # it is called in another way
-        return False
-    if not all(map(is_same, kernels.rotate(q, k, cos, sin), expected)):
-        return False
-    setattr(code, _ROTATION, _Rotation(own, {device: kernels}))
-    return True
-
-
-class _Rotation:
-    """Rotates queries and keys in one launch where a kernel can, else as the model does.
-
-    Args:
-        own: the model's function.
-        kernels: of each type of devices that has had such a model.
-    """
-
-    def __init__(
-        self, own: Callable[..., tuple[Tensor, Tensor]], kernels: dict[str, LayerKernels]
-    ) -> None:
-        wraps(own)(self)
-        self._own, self.kernels = own, kernels
-
-    def __call__(
-        self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *others: Any, **named: Any
-    ) -> tuple[Tensor, Tensor]:
-        kernels = self.kernels.get(q.device.type)
-        if kernels is None or others or named or not _rotates(q, k, cos, sin):
-            return self._own(q, k, cos, sin, *others, **named)
-        return kernels.rotate(q, k, cos, sin)
-
-
-def _rotates(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
-    """Whether the device's kernels take them."""
-    angles = 1, *q.shape[2:]
-    return (
-        (q.is_cuda or q.dtype == torch.float32 or is_interpreting())
-        and q.ndim == k.ndim == 4
-        and q.shape[0] == 1
-        and q.shape[2:] == k.shape[2:]
-        and cos.shape == sin.shape == angles
-        and q.dtype == k.dtype == cos.dtype == sin.dtype
-        and q.shape[-1] % 2 == 0
-        and q.stride(-1) == k.stride(-1) == 1
-        and cos.is_contiguous()
-        and sin.is_contiguous()
-        and not (q.requires_grad or k.requires_grad)
-    )

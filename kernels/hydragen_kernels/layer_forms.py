@@ -1,4 +1,4 @@
-"""Forms of a model's norms and gates: what kernels of layers are told, on a GPU and on a CPU."""
+"""Forms of norms, gates and rotations: what kernels of layers are told, on a GPU and on a CPU."""
 
 from enum import IntEnum
 
@@ -16,3 +16,11 @@ class Activation(IntEnum):
 
     SILU = 0
     GELU_TANH = 1
+
+
+class Rotation(IntEnum):
+    """Which numbers of a head are rotated, by which angles; x[i] with x[i + half of them]."""
+
+    WHOLE = 0  # all, an angle for each of them
+    LEADING = 1  # as many as there are angles, from the first on: GLM, Qwen3-Next
+    TWICE = 2  # all, by half as many angles: gpt-oss

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hydragen_kernels.layer_forms import Activation, NormForm
+from hydragen_kernels.layer_forms import Activation, NormForm, Rotation
 
 # A product that is rounded before it is added to must not become part of a fused operation.
 AS_WRITTEN = {} if os.environ.get("TRITON_INTERPRET") == "1" else {"enable_fp_fusion": False}
@@ -99,20 +99,24 @@ def weighted(wide, factor, dtype: tl.constexpr, FORM: tl.constexpr):
     return (wide * factor).to(dtype)
 
 
-def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def rotate(
+    q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, form: Rotation = Rotation.WHOLE
+) -> tuple[Tensor, Tensor]:
     """Rotary positions of queries and keys: x cos + rotate_half(x) sin.
 
     Args:
         q: `[1, q_heads, tokens, head_dim]`, the last dimension dense.
         k: `[1, kv_heads, tokens, head_dim]`, likewise.
-        cos: `[1, tokens, head_dim]`, dense.
+        cos: `[1, tokens, angles]`, dense.
         sin: likewise.
+        form: which numbers are rotated, by which angles.
 
     Returns:
         Both rotated; in memory a token's heads lie side by side, as attention reads them.
     """
     _, q_heads, tokens, dim = q.shape
     kv_heads = k.shape[1]
+    half = (cos.shape[-1] if form == Rotation.LEADING else dim) // 2
     outs = [
         torch.empty(1, tokens, heads, dim, dtype=q.dtype, device=q.device)
         for heads in (q_heads, kv_heads)
@@ -134,7 +138,11 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
             Q_HEADS=q_heads,
             KV_HEADS=kv_heads,
             DIM=dim,
-            HALF=triton.next_power_of_2(dim // 2),
+            HALF=half,
+            ANGLES=cos.shape[-1],
+            SECOND=0 if form == Rotation.TWICE else half,
+            HALF_BLOCK=triton.next_power_of_2(half),
+            REST_BLOCK=triton.next_power_of_2(dim - 2 * half) if dim > 2 * half else 0,
             HEADS=per_program,
             num_warps=4,
             **AS_WRITTEN,
@@ -160,33 +168,39 @@ def _rotate_kernel(
     KV_HEADS: tl.constexpr,
     DIM: tl.constexpr,
     HALF: tl.constexpr,
+    ANGLES: tl.constexpr,
+    SECOND: tl.constexpr,
+    HALF_BLOCK: tl.constexpr,
+    REST_BLOCK: tl.constexpr,
     HEADS: tl.constexpr,
 ):
     token, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    angles = token * DIM
     if block < q_blocks:
         head = block * HEADS + tl.arange(0, HEADS)
+        is_head = head < Q_HEADS
         source = q + token * q_token_stride + head * q_head_stride
         target = q_out + token * Q_HEADS * DIM + head * DIM
-        _rotate_heads(source, target, cos + angles, sin + angles, head < Q_HEADS, DIM, HALF)
     else:
         head = (block - q_blocks) * HEADS + tl.arange(0, HEADS)
+        is_head = head < KV_HEADS
         source = k + token * k_token_stride + head * k_head_stride
         target = k_out + token * KV_HEADS * DIM + head * DIM
-        _rotate_heads(source, target, cos + angles, sin + angles, head < KV_HEADS, DIM, HALF)
-
-
-@triton.jit
-def _rotate_heads(source, target, cos, sin, is_head, DIM: tl.constexpr, HALF: tl.constexpr):
-    column = tl.arange(0, HALF)
-    is_column = column < DIM // 2
+    source, target = source[:, None], target[:, None]
+    cos += token * ANGLES
+    sin += token * ANGLES
+    column = tl.arange(0, HALF_BLOCK)
+    is_column = column < HALF
     here = is_head[:, None] & is_column[None, :]
-    low = tl.load(source[:, None] + column[None, :], mask=here, other=0.0)
-    high = tl.load(source[:, None] + (column + DIM // 2)[None, :], mask=here, other=0.0)
+    low = tl.load(source + column[None, :], mask=here, other=0.0)
+    high = tl.load(source + (column + HALF)[None, :], mask=here, other=0.0)
     out_low = _rotated(low, -high.to(tl.float32), cos, sin, column, is_column)
-    out_high = _rotated(high, low.to(tl.float32), cos, sin, column + DIM // 2, is_column)
-    tl.store(target[:, None] + column[None, :], out_low, here)
-    tl.store(target[:, None] + (column + DIM // 2)[None, :], out_high, here)
+    out_high = _rotated(high, low.to(tl.float32), cos, sin, column + SECOND, is_column)
+    tl.store(target + column[None, :], out_low, here)
+    tl.store(target + (column + HALF)[None, :], out_high, here)
+    if REST_BLOCK:
+        rest = 2 * HALF + tl.arange(0, REST_BLOCK)
+        here = is_head[:, None] & (rest < DIM)[None, :]
+        tl.store(target + rest[None, :], tl.load(source + rest[None, :], mask=here), here)
 
 
 @triton.jit
@@ -197,6 +211,66 @@ def _rotated(x, turned, cos, sin, column, is_column):
     straight = (x.to(tl.float32) * c).to(dtype).to(tl.float32)
     across = (turned * s).to(dtype).to(tl.float32)
     return (straight + across).to(dtype)
+
+
+def rotate_pairs(q: Tensor, k: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary positions of numbers that lie side by side, as complex ones, in fp32.
+
+    Args:
+        q: `[1, q_heads, tokens, head_dim]`, the last dimension dense.
+        k: `[1, kv_heads, tokens, head_dim]`, likewise.
+        angles: `[1, tokens, head_dim / 2]` complex64, dense: what pairs are multiplied by.
+
+    Returns:
+        Both rotated; in memory a token's heads lie side by side, as attention reads them.
+    """
+    parts = torch.view_as_real(angles)
+    outs = [x.new_empty(1, x.shape[2], x.shape[1], x.shape[3]) for x in (q, k)]
+    for x, out in zip((q, k), outs, strict=True):
+        _, heads, tokens, dim = x.shape
+        if tokens:
+            per_program = max(1, _BLOCK // triton.next_power_of_2(dim))
+            _pairs_kernel[(tokens, triton.cdiv(heads, per_program))](
+                x,
+                out,
+                parts,
+                x.stride(1),
+                x.stride(2),
+                TOTAL=heads,
+                PAIRS=dim // 2,
+                BLOCK=triton.next_power_of_2(dim // 2),
+                HEADS=per_program,
+                num_warps=4,
+            )
+    return outs[0].transpose(1, 2), outs[1].transpose(1, 2)
+
+
+@triton.jit
+def _pairs_kernel(
+    x,
+    out,
+    angles,
+    head_stride,
+    token_stride,
+    TOTAL: tl.constexpr,
+    PAIRS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HEADS: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64)
+    head = (tl.program_id(1) * HEADS + tl.arange(0, HEADS))[:, None]
+    pair = tl.arange(0, BLOCK)[None, :]
+    here = (head < TOTAL) & (pair < PAIRS)
+    source = x + token * token_stride + head * head_stride + 2 * pair
+    real = tl.load(source, mask=here, other=0.0).to(tl.float32)
+    imaginary = tl.load(source + 1, mask=here, other=0.0).to(tl.float32)
+    angle = angles + 2 * (token * PAIRS + pair)
+    c = tl.load(angle, mask=pair < PAIRS, other=0.0)
+    s = tl.load(angle + 1, mask=pair < PAIRS, other=0.0)
+    target = out + 2 * ((token * TOTAL + head) * PAIRS + pair)
+    dtype = out.dtype.element_ty
+    tl.store(target, (real * c - imaginary * s).to(dtype), mask=here)
+    tl.store(target + 1, (real * s + imaginary * c).to(dtype), mask=here)
 
 
 def gated(x: Tensor, activation: Activation) -> Tensor:

@@ -191,18 +191,34 @@ void gate(const float *x, float *out, int64_t rows, int64_t width, int64_t form,
 /* Heads of tokens turned by angles: x cos + (-second half of x, first half) sin. Strides of x are in
  * floats; out is [tokens, heads, dim], angles are [tokens, dim]. */
 void rotate(const float *x, const float *cosines, const float *sines, float *out, int64_t tokens,
-            int64_t heads, int64_t dim, int64_t token_stride, int64_t head_stride,
-            int64_t threads) {
-    int64_t half = dim / 2;
+            int64_t heads, int64_t dim, int64_t half, int64_t angles, int64_t second,
+            int64_t token_stride, int64_t head_stride, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads_for(tokens * heads * dim, threads))
     for (int64_t token = 0; token < tokens; token++)
         for (int64_t head = 0; head < heads; head++) {
             const float *from = x + token * token_stride + head * head_stride;
-            const float *c = cosines + token * dim, *s = sines + token * dim;
+            const float *c = cosines + token * angles, *s = sines + token * angles;
             float *to = out + (token * heads + head) * dim;
             for (int64_t i = 0; i < half; i++) {
                 to[i] = from[i] * c[i] + -from[i + half] * s[i];
-                to[i + half] = from[i + half] * c[i + half] + from[i] * s[i + half];
+                to[i + half] = from[i + half] * c[i + second] + from[i] * s[i + second];
+            }
+            for (int64_t i = 2 * half; i < dim; i++) to[i] = from[i];
+        }
+}
+
+/* Pairs of numbers of every head as complex ones, times the token's. */
+void rotate_pairs(const float *x, const float *angles, float *out, int64_t tokens, int64_t heads,
+                  int64_t pairs, int64_t token_stride, int64_t head_stride, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads_for(tokens * heads * pairs, threads))
+    for (int64_t token = 0; token < tokens; token++)
+        for (int64_t head = 0; head < heads; head++) {
+            const float *from = x + token * token_stride + head * head_stride;
+            const float *by = angles + 2 * token * pairs;
+            float *to = out + 2 * (token * heads + head) * pairs;
+            for (int64_t i = 0; i < 2 * pairs; i += 2) {
+                to[i] = from[i] * by[i] - from[i + 1] * by[i + 1];
+                to[i + 1] = from[i] * by[i + 1] + from[i + 1] * by[i];
             }
         }
 }

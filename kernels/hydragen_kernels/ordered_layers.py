@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.c_library import c_library
-from hydragen_kernels.layer_forms import Activation, NormForm
+from hydragen_kernels.layer_forms import Activation, NormForm, Rotation
 
 _FOLDER = Path(__file__).parent
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float}
 _ARGUMENTS = {  # addresses, whole numbers, float32
     "normalise": "pppnnffn",
     "gate": "ppnnnn",
-    "rotate": "ppppnnnnnn",
+    "rotate": "ppppnnnnnnnnn",
+    "rotate_pairs": "pppnnnnnn",
     "activate": "ppnnn",
     "distribute": "ppnnn",
 }
@@ -165,25 +166,52 @@ def gated(x: Tensor, activation: Activation) -> Tensor:
     return out
 
 
-def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def rotate(
+    q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, form: Rotation = Rotation.WHOLE
+) -> tuple[Tensor, Tensor]:
     """Rotary positions of queries and keys: x cos + rotate_half(x) sin; see `layers.rotate`.
 
     Args:
         q: `[1, q_heads, tokens, head_dim]` float32, the last dimension dense.
         k: `[1, kv_heads, tokens, head_dim]`, likewise.
-        cos: `[1, tokens, head_dim]`, dense.
+        cos: `[1, tokens, angles]`, dense.
         sin: likewise.
+        form: which numbers are rotated, by which angles.
 
     Returns:
         Both rotated; in memory a token's heads lie side by side, as attention reads them.
     """
-    angles = cos.data_ptr(), sin.data_ptr()
+    angles, n_angles = (cos.data_ptr(), sin.data_ptr()), cos.shape[-1]
+    rotated = []
+    for x in (q, k):
+        _, heads, tokens, dim = x.shape
+        half = (n_angles if form == Rotation.LEADING else dim) // 2
+        second = 0 if form == Rotation.TWICE else half
+        out = x.new_empty(1, tokens, heads, dim)
+        sizes = tokens, heads, dim, half, n_angles, second, x.stride(2), x.stride(1)
+        _library().rotate(x.data_ptr(), *angles, out.data_ptr(), *sizes, _threads())
+        rotated.append(out.transpose(1, 2))
+    return rotated[0], rotated[1]
+
+
+def rotate_pairs(q: Tensor, k: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary positions of numbers that lie side by side; see `layers.rotate_pairs`.
+
+    Args:
+        q: `[1, q_heads, tokens, head_dim]` float32, the last dimension dense.
+        k: `[1, kv_heads, tokens, head_dim]`, likewise.
+        angles: `[1, tokens, head_dim / 2]` complex64, dense.
+
+    Returns:
+        Both rotated; in memory a token's heads lie side by side, as attention reads them.
+    """
     rotated = []
     for x in (q, k):
         _, heads, tokens, dim = x.shape
         out = x.new_empty(1, tokens, heads, dim)
-        sizes = tokens, heads, dim, x.stride(2), x.stride(1)
-        _library().rotate(x.data_ptr(), *angles, out.data_ptr(), *sizes, _threads())
+        sizes = tokens, heads, dim // 2, x.stride(2), x.stride(1)
+        places = x.data_ptr(), angles.data_ptr(), out.data_ptr()
+        _library().rotate_pairs(*places, *sizes, _threads())
         rotated.append(out.transpose(1, 2))
     return rotated[0], rotated[1]
 

@@ -12,6 +12,7 @@ from tests.kernels.ahead import assert_no_spills, machine_code
 
 from hydragen_kernels.append import _append_kernel
 from hydragen_kernels.latent_tail import _latent_tail_kernel, latent_block
+from hydragen_kernels.layers import _pairs_kernel, _rotate_kernel
 from hydragen_kernels.ordered_matmul import _product_kernel
 from hydragen_kernels.schedule import tile_config
 from hydragen_kernels.segment import _segment_kernel
@@ -204,6 +205,25 @@ def test_new_keys_are_stored_without_spills(tmp_path: Path) -> None:
     for kv_type in ("bf16", "u8"):
         report, _ = append_code(kv_type, tmp_path)
         assert_no_spills(report)
+
+
+@pytest.mark.parametrize(("angles", "half", "second"), [(64, 32, 32), (32, 32, 0), (16, 8, 8)])
+def test_rotations_are_made_without_spills(
+    angles: int, half: int, second: int, tmp_path: Path
+) -> None:
+    types = dict.fromkeys(("q", "k", "q_out", "k_out", "cos", "sin"), "*bf16")
+    rest = 64 if half < 32 else 0
+    sizes = {"DIM": 64, "HALF": half, "ANGLES": angles, "SECOND": second, "Q_HEADS": 64}
+    blocks = {"KV_HEADS": 8, "HALF_BLOCK": half, "REST_BLOCK": rest, "HEADS": 32}
+    report, _ = machine_code(_rotate_kernel, types, sizes | blocks, tmp_path, num_warps=4)
+    assert_no_spills(report)
+
+
+def test_rotations_of_pairs_are_made_without_spills(tmp_path: Path) -> None:
+    types = {"x": "*bf16", "out": "*bf16", "angles": "*fp32"}
+    constants = {"TOTAL": 16, "PAIRS": 32, "BLOCK": 32, "HEADS": 32}
+    report, _ = machine_code(_pairs_kernel, types, constants, tmp_path, num_warps=4)
+    assert_no_spills(report)
 
 
 def test_fp8_as_bits_where_the_device_has_no_such_type(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ if not INTERPRETED and not torch.cuda.is_available():
 from hydragen_kernels.layers import (  # noqa: E402
     Activation,
     NormForm,
+    Rotation,
     gated,
     gated_clamped,
     rms_norm,
     rotate,
+    rotate_pairs,
 )
 
 # arithmetic in bf16 is garbage in the interpreter, which holds it as uint16
@@ -82,6 +84,48 @@ def test_rotation(dtype: torch.dtype, dim: int, q_heads: int, kv_heads: int, tok
         turned = torch.cat([-x[..., dim // 2 :], x[..., : dim // 2]], -1)
         expected = x * cos + turned * sin
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dim", "angles"), [(64, 16), (20, 12), (80, 64), (8, 2)])
+def test_a_part_of_a_head_is_rotated(dtype: torch.dtype, dim: int, angles: int) -> None:
+    q, k = (numbers(1, heads, 5, dim, dtype=dtype, seed=heads) for heads in (6, 2))
+    cos, sin = numbers(2, 1, 5, angles, dtype=dtype, seed=1)
+    parts = [x[..., :angles] for x in (q, k)]
+    for found, x, part in zip(
+        rotate(q, k, cos, sin, Rotation.LEADING),
+        (q, k),
+        rotate(*parts, cos, sin),
+        strict=True,
+    ):
+        assert torch.equal(found[..., :angles], part)
+        assert torch.equal(found[..., angles:], x[..., angles:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dim", [16, 20, 128])
+def test_both_halves_have_the_same_angles(dtype: torch.dtype, dim: int) -> None:
+    q, k = (numbers(1, heads, 5, dim, dtype=dtype, seed=heads) for heads in (6, 2))
+    cos, sin = numbers(2, 1, 5, dim // 2, dtype=dtype, seed=1)
+    all_angles = (torch.cat([x, x], -1) for x in (cos, sin))
+    found = rotate(q, k, cos, sin, Rotation.TWICE)
+    for one, other in zip(found, rotate(q, k, *all_angles), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dim", "q_heads", "kv_heads"), [(64, 16, 1), (20, 3, 2), (8, 300, 1)])
+def test_pairs_are_rotated(dtype: torch.dtype, dim: int, q_heads: int, kv_heads: int) -> None:
+    whole = numbers(1, 5, q_heads + kv_heads, dim, dtype=dtype).transpose(1, 2)
+    given = whole.split([q_heads, kv_heads], 1)
+    angles = numbers(1, 5, dim // 2, 2, dtype=torch.float32, seed=1)
+    by = torch.view_as_complex(angles.double())[:, None]
+    for found, x in zip(rotate_pairs(*given, torch.view_as_complex(angles)), given, strict=True):
+        pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)).contiguous())
+        exact = torch.view_as_real(pairs * by).flatten(-2)
+        assert found.dtype == dtype
+        assert found.transpose(1, 2).is_contiguous()
+        assert worst_row(found, exact) < 2 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

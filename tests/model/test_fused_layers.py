@@ -13,10 +13,9 @@ from hydragen_kernels import ordered_layers
 from hydragen_tree.model.fused_layers import (
     Fused,
     FusedNorm,
-    LayerKernels,
     fuse_layers,
-    triton_kernels,
 )
+from hydragen_tree.model.layer_kernels import LayerKernels, triton_kernels
 from hydragen_tree.model.projections import fuse_projections
 from tests.model.shrunken import VOCABULARY, shrunken
 
@@ -36,6 +35,10 @@ KINDS = {
     "olmo2": Fused(norms=9, gated_layers=2, rotations=1),
     "phi3": Fused(norms=5, gated_layers=0, rotations=1),
     "cohere": Fused(norms=0, gated_layers=2, rotations=0),
+    "gpt_oss": Fused(norms=5, gated_layers=0, rotations=1),  # half as many angles
+    "glm4_moe": Fused(norms=5, gated_layers=2, rotations=1),  # a part of each head
+    "deepseek_v2": Fused(norms=9, gated_layers=2, rotations=1),  # pairs
+    "glm4": Fused(norms=9, gated_layers=0, rotations=0),
     "starcoder2": Fused(norms=0, gated_layers=0, rotations=1),
 }
 
@@ -62,12 +65,12 @@ def place(request: pytest.FixtureRequest) -> Place:
 @pytest.fixture(autouse=True)
 def own_code() -> Iterator[None]:
     """The functions of transformers' modules, put back afterwards."""
-    name = "apply_rotary_pos_emb"
-    before = {module: getattr(module, name) for module in _modelling() if hasattr(module, name)}
+    names = "apply_rotary_pos_emb", "apply_rotary_emb"
+    places = [(one, name) for one in _modelling() for name in names if hasattr(one, name)]
+    before = [getattr(*place) for place in places]
     yield
-    for module in _modelling():
-        if module in before:
-            setattr(module, name, before[module])
+    for place, function in zip(places, before, strict=True):
+        setattr(*place, function)
 
 
 def _modelling() -> list[object]:

@@ -18,9 +18,10 @@ if not INTERPRETED and not torch.cuda.is_available():
 
 from hydragen_kernels.layer_forms import NormForm  # noqa: E402
 from hydragen_kernels.sum_norm import EMPTY  # noqa: E402
-from hydragen_tree.model.fused_layers import fuse_layers, triton_kernels  # noqa: E402
+from hydragen_tree.model.fused_layers import fuse_layers  # noqa: E402
 from hydragen_tree.model.joint_layers import join_sums  # noqa: E402
 from hydragen_tree.model.joint_sums import TURNS, JointSums  # noqa: E402
+from hydragen_tree.model.layer_kernels import triton_kernels  # noqa: E402
 from hydragen_tree.model.projections import fuse_projections  # noqa: E402
 from hydragen_tree.model.ranks import Ranks  # noqa: E402
 from hydragen_tree.model.tensor_parallel import sum_rows  # noqa: E402
