@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydragen_kernels import ordered_layers
 from hydragen_kernels.arrays import Int32
 from hydragen_kernels.inputs import movable, to_device
 from hydragen_kernels.reference import narrow
@@ -55,6 +56,8 @@ class Arena:
         fused: bool,
     ) -> None:
         self._run_pages, self._page_tokens, self._fused = run_pages, page_tokens, fused
+        is_plain = device.type == "cpu" and dtype == torch.float32 and not shape.latent_dim
+        self._in_c = is_plain and ordered_layers.why_unavailable() is None
         n_pages = max(run_pages, tail_pages)
         slots = (run_pages if shape.latent_dim else n_pages) * page_tokens
         size = (shape.layers, shape.kv_heads, slots, shape.head_dim)
@@ -139,6 +142,9 @@ class Arena:
             append(*pair, keys, values, slots.int())
             return
         for whole, new in zip(pair, news, strict=True):
+            if self._in_c and new.dtype == torch.float32 and new.stride(-1) == 1:
+                ordered_layers.store(whole, slots, new)
+                continue
             movable(whole).index_copy_(1, slots, movable(narrow(new, whole.dtype)))
 
     def copy_pages(self, source: Int32, target: Int32, used: Int32) -> None:

@@ -25,6 +25,7 @@ enum {
     MOST = 12,              /* rows whose sums are held at a time */
     ENOUGH = 5,             /* rows that take longer to multiply than weights to come */
     LINE = 64,              /* bytes that come at once */
+    MANY = 1 << 14,         /* outputs */
     BAND = 16 * MOST,       /* rows that a panel is read for: theirs stay in the second cache */
     GROUP = 128,            /* numbers of a row that have a scale of their own, in 8 bits */
     GROUP_WORDS = GROUP / 4,
@@ -124,7 +125,7 @@ INLINE void words_of(const Product *p, int kind, const int32_t *x, const int32_t
         __m512i weight[WIDE];
         UNROLLED for (int i = 0; i < WIDE; i++) {
             weight[i] = _mm512_loadu_si512(weights + k * COLUMNS + i * LANES);
-            if (count >= ENOUGH) _mm_prefetch(ahead + k * pace + i * LINE, _MM_HINT_T1);
+            if (count >= ENOUGH) _mm_prefetch(ahead + k * pace + i * LINE, _MM_HINT_T0);
         }
         UNROLLED for (int row = 0; row < count; row++) {
             __m512i word = _mm512_set1_epi32(x[row * p->words + k]);
@@ -186,7 +187,10 @@ INLINE void block(const Product *p, int kind, int64_t panel, int64_t first, int6
             __m512 total = whole[row][i];
             if (kind == INT8) total = _mm512_mul_ps(total, _mm512_loadu_ps(p->scale + at));
             if (p->bias) total = _mm512_add_ps(total, _mm512_maskz_loadu_ps(there, p->bias + at));
-            _mm512_mask_storeu_ps(out + at, there, total);
+            int is_line = there == 0xffff && (uintptr_t)(out + at) % LINE == 0;
+            /* logits would push others out of the caches, and be read there before they are written */
+            if (is_line && p->outputs >= MANY) _mm512_stream_ps(out + at, total);
+            else _mm512_mask_storeu_ps(out + at, there, total);
         }
     }
 }

@@ -103,16 +103,21 @@ def product(
     Returns:
         `[rows, outputs]` float32.
     """
-    x = x.contiguous()
+    x, library = x.contiguous(), _library()
     rows, inputs = x.shape
-    words = panels.shape[1]
+    words, groups = panels.shape[1], -(-inputs // _group())
     out = x.new_empty(rows, outputs)
-    narrow = torch.empty(rows, words, dtype=torch.int32)
-    groups = -(-inputs // _library().group())
-    row_scale, row_extra = x.new_empty(rows, groups), narrow.new_empty(rows, groups)
-    pointers = (x, panels, scale, bias, out, narrow, row_scale, row_extra)
+    narrow = torch.empty(rows * (words + 2 * groups), dtype=torch.int32)
+    row_scale = narrow.data_ptr() + _WORD_BYTES * rows * words
     call = _Product(
-        *(None if each is None else each.data_ptr() for each in pointers),
+        x.data_ptr(),
+        panels.data_ptr(),
+        None if scale is None else scale.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        out.data_ptr(),
+        narrow.data_ptr(),
+        row_scale,
+        row_scale + _WORD_BYTES * rows * groups,
         rows,
         inputs,
         words,
@@ -121,7 +126,7 @@ def product(
         _KINDS[kind],
         torch.get_num_threads(),
     )
-    _library().product(ctypes.byref(call))
+    library.product(ctypes.byref(call))
     return out
 
 
@@ -129,6 +134,12 @@ def padded_outputs(outputs: int) -> int:
     """Outputs of whole panels."""
     columns = int(_library().columns())
     return -(-outputs // columns) * columns
+
+
+@cache
+def _group() -> int:
+    """Numbers of a row that have a scale of their own, in 8 bits."""
+    return int(_library().group())
 
 
 def _library() -> ctypes.CDLL:

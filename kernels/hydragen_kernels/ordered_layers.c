@@ -188,6 +188,17 @@ void gate(const float *x, float *out, int64_t rows, int64_t width, int64_t form,
     }
 }
 
+/* A head turned by angles: x cos + (-second half of x, first half) sin; angles of the second half
+ * are `second` behind those of the first. */
+INLINE void turn(const float *restrict x, const float *restrict cosines,
+                 const float *restrict sines, float *restrict out, int64_t half, int64_t second) {
+    for (int64_t i = 0; i < half; i++) {
+        float low = x[i], high = x[i + half];
+        out[i] = low * cosines[i] + -high * sines[i];
+        out[i + half] = high * cosines[i + second] + low * sines[i + second];
+    }
+}
+
 /* Heads of tokens turned by angles: x cos + (-second half of x, first half) sin. Strides of x are in
  * floats; out is [tokens, heads, dim], angles are [tokens, dim]. */
 void rotate(const float *x, const float *cosines, const float *sines, float *out, int64_t tokens,
@@ -197,12 +208,8 @@ void rotate(const float *x, const float *cosines, const float *sines, float *out
     for (int64_t token = 0; token < tokens; token++)
         for (int64_t head = 0; head < heads; head++) {
             const float *from = x + token * token_stride + head * head_stride;
-            const float *c = cosines + token * angles, *s = sines + token * angles;
             float *to = out + (token * heads + head) * dim;
-            for (int64_t i = 0; i < half; i++) {
-                to[i] = from[i] * c[i] + -from[i + half] * s[i];
-                to[i + half] = from[i + half] * c[i + second] + from[i] * s[i + second];
-            }
+            turn(from, cosines + token * angles, sines + token * angles, to, half, second);
             for (int64_t i = 2 * half; i < dim; i++) to[i] = from[i];
         }
 }
@@ -221,6 +228,15 @@ void rotate_pairs(const float *x, const float *angles, float *out, int64_t token
                 to[i + 1] = from[i] * by[i + 1] + from[i + 1] * by[i];
             }
         }
+}
+
+/* Heads of tokens to their slots in an arena, whose heads lie `arena_stride` floats apart. */
+void store(const float *x, float *arena, const int64_t *slots, int64_t tokens, int64_t heads,
+           int64_t dim, int64_t token_stride, int64_t head_stride, int64_t arena_stride) {
+    for (int64_t head = 0; head < heads; head++)
+        for (int64_t token = 0; token < tokens; token++)
+            memcpy(arena + head * arena_stride + slots[token] * dim,
+                   x + token * token_stride + head * head_stride, dim * sizeof *x);
 }
 
 /* The softmax of every row. */

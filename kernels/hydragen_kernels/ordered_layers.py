@@ -23,6 +23,7 @@ _ARGUMENTS = {  # addresses, whole numbers, float32
     "gate": "ppnnnn",
     "rotate": "ppppnnnnnnnnn",
     "rotate_pairs": "pppnnnnnn",
+    "store": "pppnnnnnn",
     "activate": "ppnnn",
     "distribute": "ppnnn",
 }
@@ -214,6 +215,20 @@ def rotate_pairs(q: Tensor, k: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
         _library().rotate_pairs(*places, *sizes, _threads())
         rotated.append(out.transpose(1, 2))
     return rotated[0], rotated[1]
+
+
+def store(arena: Tensor, slots: Tensor, x: Tensor) -> None:
+    """Copies keys or values of tokens to their slots.
+
+    Args:
+        arena: `[kv_heads, slots, head_dim]` float32, a head's slots one after the other.
+        slots: `[tokens]` int64, not checked.
+        x: `[kv_heads, tokens, head_dim]` float32, the last dimension dense.
+    """
+    heads, tokens, dim = x.shape
+    strides = x.stride(1), x.stride(0), arena.stride(0)
+    addresses = x.data_ptr(), arena.data_ptr(), slots.data_ptr()
+    _library().store(*addresses, tokens, heads, dim, *strides)
 
 
 def activate(x: Tensor, form: Form) -> Tensor:

@@ -219,9 +219,7 @@ class Books:
     ) -> Progress:
         """A step whose logits are nobody's, and whose tokens are random."""
 
-        def drawn(
-            logits: torch.Tensor, rows: np.ndarray, *_: Any, ordered: bool
-        ) -> Drawn[np.ndarray]:
+        def drawn(logits: torch.Tensor, rows: np.ndarray, *_: Any) -> Drawn[np.ndarray]:
             assert len(logits) == np.unique(rows).size
             assert self.drafts or len(logits) == self.batch.size
             return Drawn(rng.integers(0, spread, rows.size), *np.zeros((2, rows.size)))

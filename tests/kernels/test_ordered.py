@@ -149,6 +149,16 @@ def test_rows_of_weighted_norms_gates_and_rotations(
             assert all(map(torch.equal, all_of(rows), (found[:rows] for found in whole)))
 
 
+def test_keys_go_to_their_slots() -> None:
+    slots = torch.tensor([7, 0, 19])
+    for new in (random(2, 3, 12), random(3, 2, 12).transpose(0, 1)):
+        arena = random(3, 2, 20, 12, seed=1)
+        expected = arena.clone()
+        expected[1].index_copy_(1, slots, new)
+        ordered_layers.store(arena[1], slots, new)
+        assert torch.equal(arena, expected)
+
+
 def test_what_is_no_number_stays_none() -> None:
     x = torch.tensor([[0.0, torch.nan], [-torch.inf, -torch.inf], [torch.inf, 0.0]])
     assert ordered_layers.probabilities(x).isnan().all()
