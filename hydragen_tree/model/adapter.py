@@ -47,7 +47,7 @@ def _no_mask(*_: Any, **__: Any) -> None:
 def _fuse(model: PreTrainedModel, batch_invariant: bool, ranks: Ranks) -> None:
     """Replaces a model's layers by those that a GPU likes, in one order of summation if asked."""
     from hydragen_tree.model.experts import group_experts  # all import Triton
-    from hydragen_tree.model.joint_layers import join_sums
+    from hydragen_tree.model.joint_layers import join_layers
     from hydragen_tree.model.ordered_gpu import GPU_FORMS, order_gpu_products
 
     group_experts(model, in_one_order=batch_invariant)
@@ -56,8 +56,8 @@ def _fuse(model: PreTrainedModel, batch_invariant: bool, ranks: Ranks) -> None:
     if batch_invariant:
         order_gpu_products(model)
         order_functions(model, GPU_FORMS)
-    elif ranks.joint is not None:
-        join_sums(model, ranks)
+    else:
+        join_layers(model, ranks)
 
 
 def _takes_c_layers(model: PreTrainedModel) -> bool:
@@ -149,6 +149,10 @@ class TreeModel:
         if self.is_compiled:
             return
         self.is_compiled = True
+        if self.is_fused and self.ranks.joint is None:
+            from hydragen_tree.model.joint_layers import part_layers  # imports Triton
+
+            part_layers(self.model)  # what a layer knows of the next one's norm is not compiled
         compile_layers(self.model)
 
     def attend(self, plan: Plan, backend: str | None = None) -> Attend:

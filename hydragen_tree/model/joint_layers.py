@@ -1,8 +1,9 @@
-"""Layers of a rank whose sums go with what follows them, in one launch each.
+"""Layers on a GPU that add and norm in one launch; those of a rank sum up in it, too.
 
-A layer sums up twice, adds the sum to what it was given, and norms that for its next product, or
-for the next layer. `JointSums` has one launch for the three. Only layers of this form are taken:
-each is tried, with attention left out, against the model's own code on random numbers.
+A layer adds twice to what it was given, and norms that for its next product, or for the next layer:
+`add_norm` has one launch for both. Ranks sum up what they add: `JointSums` has one for the three.
+Only layers of this form are taken: each is tried, with attention left out, against the model's own
+code on random numbers.
 """
 
 import inspect
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from hydragen_kernels.layers import add_norm
 from hydragen_tree.imports import hidden_from_compiler
 from hydragen_tree.model.alike import is_near, numbers
 from hydragen_tree.model.fused_layers import FusedNorm
@@ -83,8 +85,9 @@ class _Forward:
         attended, *_ = layer.self_attn(hidden_states=given, **named)
         norm = layer.post_attention_layernorm
         x, normed = self._add(_OF_ATTENTION, hidden_states, attended, norm)
-        out: Tensor
-        out, normed = self._add(_OF_THE_REST, x, layer.mlp(normed), self._following.norm)
+        rest = layer.mlp(normed)
+        more = rest[0] if isinstance(rest, tuple) else rest  # experts say where tokens went
+        out, normed = self._add(_OF_THE_REST, x, more, self._following.norm)
         self._following.known = out, normed
         return out
 
@@ -93,35 +96,37 @@ class _Forward:
         if _joins(self._ranks, more):
             assert self._ranks.joint is not None
             return self._ranks.joint.add(turn, more, x, norm.weight, norm.eps, norm.form)
-        x = x + more
-        return x, norm(x)
+        return add_norm(x, more.contiguous(), norm.weight, norm.eps, norm.form)
 
 
 @torch.inference_mode()
-def join_sums(model: PreTrainedModel, ranks: Ranks) -> int:
-    """Has a rank's layers sum up in one launch with what follows; all ranks at once.
+def join_layers(model: PreTrainedModel, ranks: Ranks) -> int:
+    """Has layers add and norm in one launch, if all are of the form; all ranks at once.
 
     Args:
-        model: a part, its norms and gates fused; changed in place, if all layers are of the form.
-        ranks: those that have the model, with memory for joint sums.
+        model: on a GPU, or a part of it; its norms and gates fused. Changed in place.
+        ranks: those that have the model; where they have memory for joint sums, sums go along.
 
     Returns:
         How many layers do so.
     """
-    owner: Any = model.get_decoder()
-    layers = [*getattr(owner, "layers", ())]
-    places = [_sums_of(layer) for layer in layers]
+    owner, layers = _layers_of(model)
+    sums = [_sums_of(layer) if ranks.joint is not None else () for layer in layers]
     norms: list[Any] = [getattr(layer, "input_layernorm", None) for layer in layers]
     norms += [getattr(owner, "norm", None)]
     others = [getattr(layer, "post_attention_layernorm", None) for layer in layers]
-    of_the_form = all(places) and all(isinstance(norm, FusedNorm) for norm in (*norms, *others))
-    if not ranks.least(int(of_the_form and bool(layers))):
+    of_the_form = (
+        all(isinstance(norm, FusedNorm) for norm in (*norms, *others))
+        and all(hasattr(layer, "self_attn") and hasattr(layer, "mlp") for layer in layers)
+        and (ranks.joint is None or all(sums))
+    )
+    own = _tried(model, layers) if of_the_form and layers else None
+    if not ranks.least(int(own is not None)):
         return 0
-    with _without_attention(model):
-        own = [*_outputs(model, layers)]
+    assert own is not None
     known = [_KnownNorm(norm) for norm in norms]
-    for layer, place in zip(layers, places, strict=True):
-        for name in place:
+    for layer, places in zip(layers, sums, strict=True):
+        for name in places:
             layer.set_submodule(name, _PartLinear(layer.get_submodule(name)))
     for layer, norm, following in zip(layers, known, known[1:], strict=False):
         layer.input_layernorm, layer.forward = norm, _Forward(layer, following, ranks)
@@ -130,13 +135,29 @@ def join_sums(model: PreTrainedModel, ranks: Ranks) -> int:
         alike = [*map(_is_like, own, _outputs(model, layers), known[1:])]
     if ranks.least(int(all(alike))):
         return len(layers)
-    for layer, place, norm in zip(layers, places, known, strict=False):
-        for name in place:
-            layer.set_submodule(name, layer.get_submodule(name).summed)
-        layer.input_layernorm = norm.norm
-        del layer.forward
-    owner.norm = known[-1].norm
+    part_layers(model)
     return 0
+
+
+def part_layers(model: PreTrainedModel) -> None:
+    """Gives layers their own code back."""
+    owner, layers = _layers_of(model)
+    for layer in layers:
+        if "forward" not in vars(layer):
+            continue
+        del layer.forward
+        layer.input_layernorm = layer.input_layernorm.norm
+        for name, module in [*layer.named_modules()]:
+            if isinstance(module, _PartLinear):
+                layer.set_submodule(name, module.summed)
+    if isinstance(owner.norm, _KnownNorm):
+        owner.norm = owner.norm.norm
+
+
+def _layers_of(model: PreTrainedModel) -> tuple[Any, list[Any]]:
+    """What holds a model's layers, and these."""
+    owner: Any = model.get_decoder()
+    return owner, [*getattr(owner, "layers", ())]
 
 
 def joined_sums(model: PreTrainedModel) -> int:
@@ -163,9 +184,18 @@ def _plain_sums(layer: nn.Module, part: str) -> Any:
         yield sums[0][0]
 
 
+def _tried(model: PreTrainedModel, layers: Sequence[nn.Module]) -> list[Any] | None:
+    """What each layer's own code gives; None: it is called in another way."""
+    try:
+        with _without_attention(model):
+            return [*_outputs(model, layers)]
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
+        return None
+
+
 def _outputs(model: PreTrainedModel, layers: Sequence[nn.Module]) -> Iterator[Any]:
     """What each layer gives for the same random numbers."""
-    owner: Any = model.get_decoder()
+    owner, _ = _layers_of(model)
     like: Tensor = model.get_input_embeddings().weight
     x = numbers(like, 1, _PROBES, like.shape[1])
     places = torch.arange(_PROBES, device=like.device)[None]
@@ -191,8 +221,12 @@ def _without_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _no_attention(_: nn.Module, query: Tensor, *__: Any, **___: Any) -> tuple[Tensor, None]:
-    return query.transpose(1, 2), None
+def _no_attention(
+    _: nn.Module, query: Tensor, __: Tensor, value: Tensor, *___: Any, **____: Any
+) -> tuple[Tensor, None]:
+    """Each token's own values."""
+    group = query.shape[1] // value.shape[1]
+    return value.repeat_interleave(group, 1).transpose(1, 2), None
 
 
 def _is_like(expected: Any, found: Tensor, norm: _KnownNorm) -> bool:

@@ -34,6 +34,31 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
     Returns:
         `[..., width]` in x's dtype.
     """
+    return _norm(x, None, None, weight, eps, form)
+
+
+def add_norm(
+    x: Tensor, more: Tensor, weight: Tensor, eps: float, form: NormForm
+) -> tuple[Tensor, Tensor]:
+    """x + more, rounded, and the RMS norm of that.
+
+    Args:
+        x: `[..., width]`, any floating dtype, its last dimension dense.
+        more: likewise, all of it dense.
+        weight: `[width]`.
+        eps: added to the mean square.
+        form: how the weight is used.
+
+    Returns:
+        Both `[..., width]` in x's dtype, dense.
+    """
+    total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return total, _norm(x, more, total, weight, eps, form)
+
+
+def _norm(
+    x: Tensor, more: Tensor | None, total: Tensor | None, weight: Tensor, eps: float, form: NormForm
+) -> Tensor:
     width = x.shape[-1]
     rows = x.flatten(0, -3) if x.ndim > 2 else x[None]
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -43,6 +68,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
         per_program = max(1, _BLOCK // block)
         _norm_kernel[(triton.cdiv(n, per_program),)](
             rows,
+            more,
+            total,
             weight,
             out,
             n,
@@ -63,6 +90,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
 @triton.jit
 def _norm_kernel(
     x,
+    more,
+    total,
     weight,
     out,
     n,
@@ -79,13 +108,17 @@ def _norm_kernel(
     column = tl.arange(0, BLOCK)
     here = (row < n)[:, None] & (column < WIDTH)[None, :]
     start = row // inner * outer_stride + row % inner * inner_stride
+    dense = row[:, None] * WIDTH + column[None, :]
     given = tl.load(x + start[:, None] + column[None, :], mask=here, other=0.0)
+    if more is not None:
+        other = tl.load(more + dense, mask=here, other=0.0)
+        given = (given.to(tl.float32) + other.to(tl.float32)).to(given.dtype)
+        tl.store(total + dense, given, here)
     wide = given.to(tl.float32)
     scale = 1.0 / tl.sqrt_rn(tl.sum(wide * wide, 1) / WIDTH + EPS)
     wide = wide * scale[:, None]
     factor = tl.load(weight + column, mask=column < WIDTH, other=0.0)[None, :]
-    to = out + row[:, None] * WIDTH + column[None, :]
-    tl.store(to, weighted(wide, factor, given.dtype, FORM), here)
+    tl.store(out + dense, weighted(wide, factor, given.dtype, FORM), here)
 
 
 @triton.jit

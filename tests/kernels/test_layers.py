@@ -17,6 +17,7 @@ from hydragen_kernels.layers import (  # noqa: E402
     Activation,
     NormForm,
     Rotation,
+    add_norm,
     gated,
     gated_clamped,
     rms_norm,
@@ -60,6 +61,17 @@ def test_norms(dtype: torch.dtype, form: NormForm, shape: tuple[int, ...]) -> No
         assert (found != expected).float().mean() < 0.02 or dtype == torch.float32
         exact = normed(x.double(), weight.double(), 1e-6, form)
         assert worst_row(found, exact) < 4 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("form", NormForm)
+@pytest.mark.parametrize("shape", [(1, 5, 48), (3, 2100), (1, 0, 8)], ids=str)
+def test_a_sum_and_its_norm(dtype: torch.dtype, form: NormForm, shape: tuple[int, ...]) -> None:
+    x, more = numbers(*shape, dtype=dtype), numbers(*shape, dtype=dtype, seed=1)
+    weight = numbers(shape[-1], dtype=dtype, seed=2)
+    total, normed = add_norm(x, more, weight, 1e-5, form)
+    assert torch.equal(total, x + more)
+    assert torch.equal(normed, rms_norm(total, weight, 1e-5, form))
 
 
 def test_norms_of_a_view() -> None:

@@ -19,11 +19,11 @@ if not INTERPRETED and not torch.cuda.is_available():
 from hydragen_kernels.layer_forms import NormForm  # noqa: E402
 from hydragen_kernels.sum_norm import EMPTY  # noqa: E402
 from hydragen_tree.model.fused_layers import fuse_layers  # noqa: E402
-from hydragen_tree.model.joint_layers import join_sums  # noqa: E402
+from hydragen_tree.model.joint_layers import join_layers, part_layers  # noqa: E402
 from hydragen_tree.model.joint_sums import TURNS, JointSums  # noqa: E402
 from hydragen_tree.model.layer_kernels import triton_kernels  # noqa: E402
 from hydragen_tree.model.projections import fuse_projections  # noqa: E402
-from hydragen_tree.model.ranks import Ranks  # noqa: E402
+from hydragen_tree.model.ranks import ALONE, Ranks  # noqa: E402
 from hydragen_tree.model.tensor_parallel import sum_rows  # noqa: E402
 
 
@@ -99,7 +99,7 @@ def test_joined_layers(kind: str, options: dict[str, float], layers: int) -> Non
     fuse_layers(model, triton_kernels())
     fuse_projections(model)
     expected = {n: logits(model, n) for n in (9, 40)}
-    assert join_sums(model, ranks) == layers
+    assert join_layers(model, ranks) == layers
     joint.turns.clear()
     few = logits(model, 9)
     assert joint.turns == [0, 1] * layers
@@ -113,6 +113,31 @@ def test_joined_layers(kind: str, options: dict[str, float], layers: int) -> Non
         assert (found - expected[n]).norm() < tolerance * expected[n].norm()
     ranks.joint = None
     assert (logits(model, 9) - expected[9]).norm() < tolerance * expected[9].norm()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "layers"),
+    [
+        *((kind, {}, 2) for kind in ("llama", "qwen3", "qwen3_moe", "gpt_oss", "deepseek_v2")),
+        ("granite", {"residual_multiplier": 0.5}, 0),  # of what is added
+        *((kind, {}, 0) for kind in ("olmo2", "gemma2", "starcoder2")),  # other norms
+    ],
+)
+def test_layers_that_add_and_norm_at_once(
+    kind: str, options: dict[str, float], layers: int
+) -> None:
+    model = part_of(kind, **options)
+    fuse_layers(model, triton_kernels())
+    fuse_projections(model)
+    own = logits(model, 9)
+    assert join_layers(model, ALONE) == layers
+    for _ in range(2):
+        assert torch.equal(logits(model, 9), own)
+    joined = [one for one in model.modules() if "forward" in vars(one)]
+    assert len(joined) == layers
+    part_layers(model)
+    assert not [one for one in model.modules() if "forward" in vars(one)]
+    assert torch.equal(logits(model, 9), own)
 
 
 def test_room_is_for_whole_parts_of_16_bits() -> None:
