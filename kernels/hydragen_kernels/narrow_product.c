@@ -22,11 +22,11 @@ enum {
     LANES = 16,
     WIDE = 2,               /* registers of outputs */
     COLUMNS = WIDE * LANES, /* outputs of a panel */
-    MOST = 12,              /* rows whose sums are held at a time */
+    MOST = 6,               /* rows whose sums are held at a time, a group's and those before */
     ENOUGH = 5,             /* rows that take longer to multiply than weights to come */
     LINE = 64,              /* bytes that come at once */
     MANY = 1 << 14,         /* outputs */
-    BAND = 16 * MOST,       /* rows that a panel is read for: theirs stay in the second cache */
+    BAND = 32 * MOST,       /* rows that a panel is read for: theirs stay in the second cache */
     GROUP = 128,            /* numbers of a row that have a scale of their own, in 8 bits */
     GROUP_WORDS = GROUP / 4,
     OFFSET = 128
@@ -201,7 +201,6 @@ INLINE void some_rows(const Product *p, int kind, int64_t panel, int64_t first, 
     case n: block(p, kind, panel, first, part, parts, n); break;
     switch (count) {
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
     }
 #undef CASE
 }
