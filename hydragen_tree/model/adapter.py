@@ -49,6 +49,7 @@ def _fuse(model: PreTrainedModel, batch_invariant: bool, ranks: Ranks) -> None:
     from hydragen_tree.model.experts import group_experts  # all import Triton
     from hydragen_tree.model.joint_layers import join_layers
     from hydragen_tree.model.ordered_gpu import GPU_FORMS, order_gpu_products
+    from hydragen_tree.model.routers import fuse_routers
 
     group_experts(model, in_one_order=batch_invariant)
     fuse_layers(model, triton_kernels())
@@ -57,6 +58,7 @@ def _fuse(model: PreTrainedModel, batch_invariant: bool, ranks: Ranks) -> None:
         order_gpu_products(model)
         order_functions(model, GPU_FORMS)
     else:
+        fuse_routers(model)
         join_layers(model, ranks)
 
 

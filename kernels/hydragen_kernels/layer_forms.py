@@ -1,4 +1,4 @@
-"""Forms of norms, gates and rotations: what kernels of layers are told, on a GPU and on a CPU."""
+"""Forms of norms, gates, rotations and routers: what kernels are told, on a GPU and on a CPU."""
 
 from enum import IntEnum
 
@@ -24,3 +24,10 @@ class Rotation(IntEnum):
     WHOLE = 0  # all, an angle for each of them
     LEADING = 1  # as many as there are angles, from the first on: GLM, Qwen3-Next
     TWICE = 2  # all, by half as many angles: gpt-oss
+
+
+class Scores(IntEnum):
+    """What a router makes of an expert's logit."""
+
+    SOFTMAX = 0
+    SIGMOID = 1

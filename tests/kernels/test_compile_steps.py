@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from triton import next_power_of_2
 
 # this one skips, where nothing can be compiled
 from tests.kernels.ahead import assert_no_spills, machine_code
@@ -16,6 +17,7 @@ from hydragen_kernels.choose import _row_kernel, _sample_kernel
 from hydragen_kernels.copy import _copy_kernel
 from hydragen_kernels.draft_queries import _draws_kernel, _queries_kernel
 from hydragen_kernels.drafts import MOST_ROWS, _propose_kernel, _share_kernel, _sharers_kernel
+from hydragen_kernels.routing import _route_kernel
 from hydragen_kernels.settle import _advance_kernel, _lead_kernel, _learn_kernel
 from hydragen_kernels.stack import _WRITTEN, _stack_kernel, _weight_kernel, stack_tile
 from hydragen_kernels.state_steps import _convolution_kernel, _delta_kernel, _mamba_kernel
@@ -98,6 +100,38 @@ def test_blocks_of_signs_are_multiplied_in_registers(rows: int, tmp_path: Path) 
     assert_no_spills(report)
     assert "F32.BF16" in disassembly  # rows with weights that were made in registers
     assert disassembly.count("FADD") <= 4 * tile.outputs * tile.n_bytes / 32 / tile.num_warps
+
+
+@pytest.mark.parametrize(
+    ("experts", "choices", "dtype", "sigmoid"),
+    [
+        (8, 2, "bf16", False),
+        (32, 4, "bf16", False),
+        (64, 6, "fp32", False),
+        (128, 8, "bf16", False),
+        (512, 10, "bf16", False),
+        (160, 8, "fp32", True),
+        (1024, 8, "fp32", True),
+    ],
+)
+def test_a_warp_chooses_experts_without_waiting(
+    experts: int, choices: int, dtype: str, sigmoid: bool, tmp_path: Path
+) -> None:
+    types = {"logits": f"*{dtype}", "bias": "*fp32", "chosen": "*i64", "shares": f"*{dtype}"}
+    sizes = {"EXPERTS": experts, "CHOICES": choices}
+    blocks = {"BLOCK": max(32, next_power_of_2(experts)), "BLOCK_C": next_power_of_2(choices)}
+    report, disassembly = machine_code(
+        _route_kernel,
+        types,
+        {**sizes, **blocks, "SIGMOID": sigmoid, "NORMALISED": True}
+        | ({} if sigmoid else {"bias": None}),
+        tmp_path,
+        num_warps=1,
+    )
+    assert_no_spills(report)
+    assert "SHARED:0 " in report
+    assert "BAR.SYNC" not in disassembly
+    assert "REDUX" in disassembly  # a whole warp's greatest number in one instruction
 
 
 STATE_STEPS = [

@@ -40,8 +40,10 @@ GROUPS = [
         "kernels/test_choose": "",
         "kernels/test_experts": "",
         "kernels/test_fp8": "",
+        "kernels/test_routing": "",
         "kernels/test_stack": "",
         "model/test_experts": "",
+        "model/test_routers": "",
         "model/test_stack_linear": "",
     },
 ]
