@@ -373,8 +373,8 @@ static int places_of(const Step *s, int64_t row, int64_t start, const float *key
         int64_t token = start + k, page = s->pages[row * s->width + token / size];
         places[k] = (page * size + token % size) * dim;
         for (int64_t d = 0; d < dim; d += LINE) {
-            __builtin_prefetch(keys + places[k] + d);
-            __builtin_prefetch(values + places[k] + d);
+            __builtin_prefetch(keys + places[k] + d, 0, 2); /* the second: the first is too small */
+            __builtin_prefetch(values + places[k] + d, 0, 2);
         }
     }
     return count;
