@@ -229,13 +229,14 @@ void product(const Product *p) {
 #pragma omp for schedule(dynamic, 4)
         for (int64_t row = 0; row < p->rows; row++)
             if (p->kind == INT8) narrow_int8(p, row); else narrow_bf16(p, row);
-#pragma omp for schedule(dynamic, 2)
+#pragma omp for schedule(dynamic, 2) nowait
         for (int64_t task = 0; task < panels * bands; task++) {
             int64_t first = task / panels * BAND, left = p->rows - first;
             int64_t rows = left < BAND ? left : BAND;
             if (p->kind == INT8) band_int8(p, task % panels, first, rows);
             else band_bf16(p, task % panels, first, rows);
         }
+        _mm_sfence(); /* lines that went past the caches are seen by all */
     }
 }
 #else

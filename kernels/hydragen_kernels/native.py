@@ -17,7 +17,7 @@ from hydragen_kernels.arrays import Int32
 from hydragen_kernels.c_library import c_library
 from hydragen_kernels.items import c_defines, item_positions
 
-_SOURCE = Path(__file__).with_name("native.c")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "native.h"))
 _POINTERS = (
     *("queries", "keys", "values", "out", "lse", "items", "pages", "lengths"),
     *("positions", "first", "skipped"),
@@ -157,4 +157,4 @@ def _library() -> ctypes.CDLL:
 @cache
 def _build(flags: tuple[str, ...] = ()) -> ctypes.CDLL | str:
     """The library, or why there is none; with further flags for the compiler."""
-    return c_library((_SOURCE,), (*c_defines(), *flags))
+    return c_library(_SOURCES, (*c_defines(), *flags))
