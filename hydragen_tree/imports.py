@@ -61,7 +61,8 @@ def without_gpu_libraries(device: str) -> Iterator[None]:
     """Inside, on a CPU, classes of models are imported without libraries that need a GPU.
 
     transformers takes these for layers with states wherever they are installed, and their kernels
-    refuse tensors of a CPU. A process that had such a class imported for a CPU keeps it so.
+    refuse tensors of a CPU. transformers asks once for all: a process that has loaded a model for a
+    CPU does without these libraries from then on.
 
     Args:
         device: kind of the device, `cpu`, `cuda`, ...

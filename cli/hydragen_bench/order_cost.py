@@ -4,7 +4,7 @@
     invariant   the same in the batch-invariant mode, right behind it
     cost        how much longer that is
     vllm        on request: the same of vLLM's two modes, each in a process of its own, with weights
-                that it makes up, see `peer_vllm.py`
+                drawn alike, see `peer_vllm.py`
 
 Two models of the same random weights lie beside each other. Each mode's step is compared with plain
 torch before it is timed.

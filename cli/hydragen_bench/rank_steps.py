@@ -6,7 +6,7 @@
     library the same by NCCL, or by gloo on a CPU
     one     a step of the whole model on one of the devices, in the same run, where memory holds it;
             and how many times as long that takes
-    vllm    on request: tokens a second of vLLM on as many devices, with weights that it makes up,
+    vllm    on request: tokens a second of vLLM on as many devices, with weights drawn alike,
             and how many times as many ours are, see `peer_vllm.py`
 
 Weights are random. Ranks are processes that meet as those of a run do, with the same environment

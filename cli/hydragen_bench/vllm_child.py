@@ -90,7 +90,7 @@ def drawn(std: float, embeddings: float) -> Callable[[Any], None]:
     """What draws a model's weights where they are, the same on each rank, matrices normally.
 
     vLLM's own made-up numbers are so small that rounding alone would say which experts a token
-    goes to.
+    goes to. Norms multiply by one, those of Gemma's kind by two: speed does not depend on it.
 
     Args:
         std: standard deviation of matrices.

@@ -135,7 +135,8 @@ class DeviceFreezing:
         rows, tokens = shared.rows.astype(np.float64), shared.pages * self._cache.page_tokens
         shape, cost = self._shape, self._cost
         saved = cost.saved_s(tokens.astype(np.float64), rows, shape.layer_token_bytes)
-        saved = (_READ_SHARE * saved - cost.spent_s(rows, shape.merge_bytes)) * shape.layers
+        saved = _READ_SHARE * saved - cost.spent_s(rows, shape.merge_bytes)
+        saved *= shape.layers - len(shape.windowed)  # others hardly see it
         saved *= _REST_SHARE * left[shared.first]
         ones = np.sort(shared.first[shared.pages == 1])
         cluster = np.searchsorted(ones, shared.first, side="right")

@@ -23,8 +23,9 @@ from hydragen_tree.errors import ModelError
 from hydragen_tree.model.cache import KVCache
 from hydragen_tree.model.compilation import compile_layers
 from hydragen_tree.model.fused_layers import fuse_layers
+from hydragen_tree.model.fused_rotations import unfuse_rotations
 from hydragen_tree.model.latent import LatentLayers
-from hydragen_tree.model.layer_kernels import triton_kernels
+from hydragen_tree.model.layer_kernels import c_kernels, triton_kernels
 from hydragen_tree.model.ordered_experts import CPU_FORMS, order_experts
 from hydragen_tree.model.ordered_functions import order_functions
 from hydragen_tree.model.ordered_layers import forget_tables, order_layers
@@ -111,12 +112,13 @@ class TreeModel:
         if self.is_fused:
             _fuse(model, batch_invariant, ranks)
         elif batch_invariant:
+            unfuse_rotations(model)  # another model of the same code may have them fused
             order_layers(model)
             order_experts(model)
             order_functions(model, CPU_FORMS)
         elif model.device.type == "cpu":
             if _takes_c_layers(model):
-                fuse_layers(model, ordered_layers)
+                fuse_layers(model, c_kernels())
             if quantised_layers(model):
                 fuse_projections(model)
             self._is_packed = pack_projections(model) > 0

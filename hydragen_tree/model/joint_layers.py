@@ -150,7 +150,7 @@ def part_layers(model: PreTrainedModel) -> None:
         for name, module in [*layer.named_modules()]:
             if isinstance(module, _PartLinear):
                 layer.set_submodule(name, module.summed)
-    if isinstance(owner.norm, _KnownNorm):
+    if isinstance(getattr(owner, "norm", None), _KnownNorm):
         owner.norm = owner.norm.norm
 
 

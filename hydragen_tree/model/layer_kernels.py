@@ -1,10 +1,13 @@
 """What computes norms, gates and rotations: Triton's kernels on a GPU, C on a CPU."""
 
-from typing import Protocol
+from types import SimpleNamespace
+from typing import Protocol, cast
 
 from torch import Tensor
 
+from hydragen_kernels import ordered_layers
 from hydragen_kernels.layer_forms import Activation, NormForm, Rotation
+from hydragen_tree.imports import hidden_from_compiler
 
 
 class LayerKernels(Protocol):
@@ -30,3 +33,10 @@ def triton_kernels() -> LayerKernels:
     from hydragen_kernels import layers
 
     return layers
+
+
+def c_kernels() -> LayerKernels:
+    """Those of a CPU, in C, which torch's compiler does not look into."""
+    names = "rms_norm", "gated", "rotate", "rotate_pairs"
+    hidden = {name: hidden_from_compiler(getattr(ordered_layers, name)) for name in names}
+    return cast(LayerKernels, SimpleNamespace(**hidden))

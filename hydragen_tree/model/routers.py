@@ -122,7 +122,7 @@ def _form_of(router: Any, like: Tensor) -> _Form | None:
     if not isinstance(weight, nn.Parameter) or weight.ndim != 2 or weight.dtype not in FLOATS:
         return None
     taken = [*inspect.signature(router.forward).parameters][1:]
-    if taken not in ([], [_BIAS]):
+    if taken not in ([], [_BIAS]) or _has_groups(router):
         return None
     experts, width = weight.shape
     given = [numbers(like, experts).float()] if taken else []
@@ -154,6 +154,12 @@ def _form_of(router: Any, like: Tensor) -> _Form | None:
             if _is_alike(form.routes(logits, bias), routes, experts):
                 return form
     return None
+
+
+def _has_groups(router: Any) -> bool:
+    """Whether a token's experts are of some groups only, which a few random tokens may not show."""
+    groups = getattr(router, "num_group", None) or getattr(router, "n_group", None)
+    return (groups or 1) != (getattr(router, "topk_group", None) or 1)
 
 
 def _result(router: Any, x: Tensor, given: list[Tensor]) -> _Result | None:

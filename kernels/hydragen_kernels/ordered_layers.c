@@ -200,7 +200,7 @@ INLINE void turn(const float *restrict x, const float *restrict cosines,
 }
 
 /* Heads of tokens turned by angles: x cos + (-second half of x, first half) sin. Strides of x are in
- * floats; out is [tokens, heads, dim], angles are [tokens, dim]. */
+ * floats; out is [tokens, heads, dim], angles are [tokens, angles]. */
 void rotate(const float *x, const float *cosines, const float *sines, float *out, int64_t tokens,
             int64_t heads, int64_t dim, int64_t half, int64_t angles, int64_t second,
             int64_t token_stride, int64_t head_stride, int64_t threads) {

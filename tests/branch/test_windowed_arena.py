@@ -66,6 +66,8 @@ def drawn(
 ) -> tuple[dict[tuple[str, int], Sample], Sampler]:
     options = {"compiled": False, "attention": backend, **options}
     sampler = Sampler.from_pretrained(str(path), device=DEVICE, dtype="float32", **options)
+    if options["compiled"]:
+        sampler.model.compile()  # which a sampler does on a GPU alone
     samples = list(sampler.sample(prompts(), n, settings))
     return {(one.task_id, one.sample_index): one for one in samples}, sampler
 

@@ -18,8 +18,9 @@ if not INTERPRETED and not torch.cuda.is_available():
 
 from hydragen_kernels.layer_forms import NormForm  # noqa: E402
 from hydragen_kernels.sum_norm import EMPTY  # noqa: E402
+from hydragen_tree.model import adapter  # noqa: E402
 from hydragen_tree.model.fused_layers import fuse_layers  # noqa: E402
-from hydragen_tree.model.joint_layers import join_layers, part_layers  # noqa: E402
+from hydragen_tree.model.joint_layers import _Forward, join_layers, part_layers  # noqa: E402
 from hydragen_tree.model.joint_sums import TURNS, JointSums  # noqa: E402
 from hydragen_tree.model.layer_kernels import triton_kernels  # noqa: E402
 from hydragen_tree.model.projections import fuse_projections  # noqa: E402
@@ -138,6 +139,25 @@ def test_layers_that_add_and_norm_at_once(
     part_layers(model)
     assert not [one for one in model.modules() if "forward" in vars(one)]
     assert torch.equal(logits(model, 9), own)
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi", "lfm2"])  # the last two have no `norm`
+def test_layers_that_are_compiled_are_their_own_again(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(adapter, "compile_layers", compiled.append)
+    config = shrunken(kind)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(DEVICE)
+    adapted = adapter.TreeModel(model)
+    if INTERPRETED:
+        adapter._fuse(model, False, ALONE)
+        adapted.is_fused = True
+    adapted.compile()
+    assert compiled == [model]
+    assert not [
+        one for one in model.get_decoder().layers if isinstance(vars(one).get("forward"), _Forward)
+    ]
 
 
 def test_room_is_for_whole_parts_of_16_bits() -> None:
