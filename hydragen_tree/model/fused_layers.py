@@ -102,6 +102,8 @@ def _norm_like(module: nn.Module, like: Tensor, kernels: LayerKernels) -> nn.Mod
         return None
     if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or len([*module.parameters()]) > 1:
         return None
+    if weight.dtype != like.dtype:
+        return None
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(eps, float):
         return None

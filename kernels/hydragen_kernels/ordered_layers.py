@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.c_library import c_library
+from hydragen_kernels.inputs import check_last_contiguous
 from hydragen_kernels.layer_forms import Activation, NormForm, Rotation
 
 _FOLDER = Path(__file__).parent
@@ -137,9 +138,14 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
         weight: `[width]` float32.
         eps: added to the mean square.
         form: how the weight is used.
+
+    Raises:
+        ValueError: of other numbers.
     """
+    x = x.contiguous()
+    _check_floats(x=x, weight=weight)
     added = 1.0 if form == NormForm.AROUND_ONE else 0.0
-    return _normalised(x.contiguous(), weight, eps, added)
+    return _normalised(x, weight, eps, added)
 
 
 def _normalised(x: Tensor, weight: Tensor | None, eps: float, added: float) -> Tensor:
@@ -158,8 +164,12 @@ def gated(x: Tensor, activation: Activation) -> Tensor:
 
     Returns:
         `[..., width]`.
+
+    Raises:
+        ValueError: of other numbers.
     """
     x, width = x.contiguous(), x.shape[-1] // 2
+    _check_floats(x=x)
     out = x.new_empty(*x.shape[:-1], width)
     rows = out.numel() // max(width, 1)
     form = Form.SILU if activation == Activation.SILU else Form.GELU_TANH
@@ -181,7 +191,11 @@ def rotate(
 
     Returns:
         Both rotated; in memory a token's heads lie side by side, as attention reads them.
+
+    Raises:
+        ValueError: of other numbers.
     """
+    _check_floats(q=q, k=k, cos=cos, sin=sin)
     angles, n_angles = (cos.data_ptr(), sin.data_ptr()), cos.shape[-1]
     rotated = []
     for x in (q, k):
@@ -205,7 +219,11 @@ def rotate_pairs(q: Tensor, k: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Both rotated; in memory a token's heads lie side by side, as attention reads them.
+
+    Raises:
+        ValueError: of other numbers.
     """
+    _check_floats(q=q, k=k)
     rotated = []
     for x in (q, k):
         _, heads, tokens, dim = x.shape
@@ -224,11 +242,23 @@ def store(arena: Tensor, slots: Tensor, x: Tensor) -> None:
         arena: `[kv_heads, slots, head_dim]` float32, a head's slots one after the other.
         slots: `[tokens]` int64, not checked.
         x: `[kv_heads, tokens, head_dim]` float32, the last dimension dense.
+
+    Raises:
+        ValueError: of other numbers.
     """
+    _check_floats(arena=arena, x=x)
     heads, tokens, dim = x.shape
     strides = x.stride(1), x.stride(0), arena.stride(0)
     addresses = x.data_ptr(), arena.data_ptr(), slots.data_ptr()
     _library().store(*addresses, tokens, heads, dim, *strides)
+
+
+def _check_floats(**tensors: Tensor) -> None:
+    """Makes sure that C reads what it takes them for, but for how rows lie."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"{name}: expected float32, got {tensor.dtype}")
+        check_last_contiguous(name, tensor)
 
 
 def activate(x: Tensor, form: Form) -> Tensor:

@@ -109,6 +109,21 @@ def test_rows_of_norms_activations_and_distributions(
             assert all(torch.equal(a, b[:rows]) for a, b in zip(found, whole, strict=True))
 
 
+def test_other_numbers_are_refused() -> None:
+    x, weight = random(3, 8), random(8)
+    with pytest.raises(ValueError, match="weight: expected float32"):
+        ordered_layers.rms_norm(x, weight.bfloat16(), 1e-5, NormForm.EXACT)
+    with pytest.raises(ValueError, match="weight"):
+        ordered_layers.rms_norm(x, random(16)[::2], 1e-5, NormForm.EXACT)
+    with pytest.raises(ValueError, match="x: expected float32"):
+        ordered_layers.gated(x.half(), Activation.SILU)
+    heads = x.view(1, 1, 3, 8)
+    with pytest.raises(ValueError, match="cos: expected float32"):
+        ordered_layers.rotate(heads, heads, x[None].half(), x[None])
+    with pytest.raises(ValueError, match="x: expected float32"):
+        ordered_layers.store(random(1, 4, 8), torch.arange(3), random(1, 3, 8).half())
+
+
 def test_rows_of_weighted_norms_gates_and_rotations(
     monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]
 ) -> None:
