@@ -21,6 +21,7 @@ from transformers import (
 from hydragen_bench.timing import bench_device, bench_dtype
 from hydragen_tree.errors import InputError
 from hydragen_tree.model.adapter import TreeModel
+from hydragen_tree.model.expert_layers import experts_chosen
 from hydragen_tree.model.latent import tail_latent_dim
 from hydragen_tree.model.quantising import (
     COMPARED_TOKENS,
@@ -219,11 +220,6 @@ def embedding_scale(config: PreTrainedConfig) -> float:
     they go to all, as with routers that were trained for it.
     """
     return _ROUTED_SCALE if experts_chosen(config) else 1.0
-
-
-def experts_chosen(config: PreTrainedConfig) -> int:
-    """Experts that a token goes to in a layer; 0: there are none."""
-    return int(getattr(config, "num_experts_per_tok", None) or 0)
 
 
 def quantise_weights(model: PreTrainedModel) -> LogitError:

@@ -28,7 +28,6 @@ import torch
 from hydragen_bench import peer_vllm
 from hydragen_bench.configs import (
     Point,
-    experts_chosen,
     points_of,
     quantise_weights,
     random_model,
@@ -53,6 +52,7 @@ from hydragen_kernels.items import item_table
 from hydragen_tree.branch.chunk import CHUNK_STEPS
 from hydragen_tree.branch.device_batch import NewRows, row_fields
 from hydragen_tree.errors import InputError
+from hydragen_tree.model.expert_layers import experts_chosen
 from hydragen_tree.model.projections import products_of
 from hydragen_tree.model.support import attention_layers
 from hydragen_tree.settings import SamplingSettings

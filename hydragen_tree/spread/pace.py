@@ -1,12 +1,12 @@
 """How long a worker takes for a step, by measured constants, or by an earlier run.
 
 A step reads all weights once, or multiplies by them for as long as its rows need, whichever is
-more; likewise the keys and values of its prompts; it reads those of its tails; tokens are drawn
-from all logits; and every layer has a share that does not depend on anything. Captured steps are
-for some numbers of rows only, and a sample that has ended keeps its row until the host has been
-told. What the constants leave out, an earlier run of the same model shows: its time over the time
-that they give for it, one factor. Both follow a worker through its samples, step by step: so an
-earlier run is estimated as it was.
+more; of experts those that rows choose, one as often as another. Likewise the keys and values of
+its prompts; it reads those of its tails; tokens are drawn from all logits; and every layer has a
+share that does not depend on anything. Captured steps are for some numbers of rows only, and a
+sample that has ended keeps its row until the host has been told. What the constants leave out, an
+earlier run of the same model shows: its time over the time that they give for it, one factor. Both
+follow a worker through its samples, step by step: so an earlier run is estimated as it was.
 """
 
 import heapq
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from hydragen_tree.branch.budget import padded_rows
 from hydragen_tree.branch.chunk import CHUNK_S, CHUNK_STEPS
 from hydragen_tree.errors import InputError
+from hydragen_tree.model.creation import without_weights
+from hydragen_tree.model.expert_layers import expert_weights
 from hydragen_tree.model.explain import weight_bytes
 from hydragen_tree.model.loading import ModelSource
 from hydragen_tree.sample.lines import SampleLine, read_samples
@@ -145,7 +147,9 @@ class Pace:
     """How fast one worker draws from a model.
 
     Attributes:
-        weights: bytes that a step reads.
+        weights: bytes that a step reads, if rows choose all experts.
+        expert_bytes: of these, experts'.
+        expert_share: of them that a row chooses.
         parameters: numbers that a row is multiplied by.
         layers: of the model.
         ranks: devices that a worker has.
@@ -163,6 +167,8 @@ class Pace:
     """
 
     weights: int
+    expert_bytes: int
+    expert_share: float
     parameters: int
     layers: int
     ranks: int
@@ -192,11 +198,15 @@ class Pace:
             embedding = int(source.config.vocab_size) * int(source.config.hidden_size)
             parameters -= embedding
             weights -= embedding * source.dtype.itemsize
+        experts, share = expert_weights(without_weights(source.config, source.dtype))
+        parameters -= round(experts * (1.0 - share))
         device = CUDA
         if source.device.type != "cuda":
             device = replace(CPU, flops=CPU.flops * torch.get_num_threads())
         return cls(
             weights=weights,
+            expert_bytes=experts * source.dtype.itemsize,
+            expert_share=share,
             parameters=parameters,
             layers=source.shape.layers,
             ranks=source.ranks,
@@ -225,7 +235,9 @@ class Pace:
             tail: tokens that a row has of its own, in the mean.
         """
         own = self.device
-        products = np.maximum(self.weights / own.bandwidth, 2 * self.parameters * rows / own.flops)
+        left_out = self.expert_bytes * (1.0 - self.expert_share) ** rows  # that no row chooses
+        read_s = (self.weights - left_out) / own.bandwidth
+        products = np.maximum(read_s, 2 * self.parameters * rows / own.flops)
         attention = np.maximum(
             held * self.token_bytes / own.bandwidth, rows * prompt * self.token_flops / own.flops
         )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM
 
 from hydragen_bench.configs import CONFIGS
 from hydragen_bench.sets import POINTS, made_up
@@ -27,6 +28,7 @@ from hydragen_tree.spread.estimate import Estimate, estimate
 from hydragen_tree.spread.pace import CPU, Pace
 from hydragen_tree.trie.costs import CUDA
 from hydragen_tree.trie.outline import Outline
+from tests.model.shrunken import shrunken
 from tests.sample.test_sampler import SETTINGS, prompts
 
 N, ROWS = 60, 8
@@ -143,6 +145,31 @@ def test_steps_take_as_long_as_on_one_card_and_on_two(architecture: str, sampler
             assert 1e3 * step_s == pytest.approx(row["step_ms"], rel=0.12), row
             checked += 1
     assert checked >= 2
+
+
+def test_of_experts_those_that_rows_choose_are_read(sampler: Sampler) -> None:
+    config = shrunken("qwen3_moe")  # 2 of 4 experts a token
+    pace = Pace.of(replace(sampler.source, config=config, device=torch.device("cuda")))
+    model = AutoModelForCausalLM.from_config(config)
+    named = model.named_parameters()
+    experts = sum(weight.numel() for name, weight in named if ".experts." in name)
+    rest = sum(weight.numel() for weight in model.parameters()) - experts
+    embedding = config.vocab_size * config.hidden_size
+    assert experts > 0
+    assert not config.tie_word_embeddings
+    assert pace.parameters == rest - embedding + experts // 2
+    assert pace.weights == 4 * (rest - embedding + experts)
+
+    def read_bytes(rows: int) -> float:
+        """By a step of a card that multiplies at once and reads nothing else."""
+        device = replace(
+            pace.device, bandwidth=1.0, flops=1e30, reached=1.0, layer_s=0.0, logit_s=0.0
+        )
+        alone = replace(pace, device=device, tail_token_bytes=0)
+        return float(alone.step_s(np.array([float(rows)]), 0, 0, 0)[0])
+
+    for rows, chosen in ((1, 0.5), (2, 0.75), (1000, 1.0)):
+        assert read_bytes(rows) == pytest.approx(4 * (rest - embedding + chosen * experts))
 
 
 def measured_runs() -> Iterator[tuple[str, int, int, dict[str, Any]]]:
