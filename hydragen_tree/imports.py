@@ -9,7 +9,7 @@ import atexit
 import gc
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -56,8 +56,7 @@ def spare_imports(*, compiles: bool = False) -> None:
         _import_shared()
 
 
-@contextmanager
-def without_gpu_libraries(device: str) -> Iterator[None]:
+def without_gpu_libraries(device: str) -> AbstractContextManager[None]:
     """Inside, on a CPU, classes of models are imported without libraries that need a GPU.
 
     transformers takes these for layers with states wherever they are installed, and their kernels
@@ -67,8 +66,7 @@ def without_gpu_libraries(device: str) -> Iterator[None]:
     Args:
         device: kind of the device, `cpu`, `cuda`, ...
     """
-    with _hidden(_OF_GPUS if device == "cpu" else ()):
-        yield
+    return _hidden(_OF_GPUS if device == "cpu" else ())
 
 
 def hidden_from_compiler(function: _Function) -> _Function:

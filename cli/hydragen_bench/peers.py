@@ -49,7 +49,10 @@ KINDS = {
     ),
     # the older runner has cascade attention, in versions that have two
     "vllm-cascade": _Kind(
-        *("vllm", "vllm", _VLLM, {**_VLLM_FUNCTIONS, "VLLM_USE_V2_MODEL_RUNNER": "0"}),
+        "vllm",
+        "vllm",
+        _VLLM,
+        {**_VLLM_FUNCTIONS, "VLLM_USE_V2_MODEL_RUNNER": "0"},
         ranks=_VLLM_RANKS,
     ),
     "transformers": _Kind("transformers", "transformers", _OTHERS),

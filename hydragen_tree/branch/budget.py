@@ -30,9 +30,11 @@ MOST_QUERIES = 512  # of a step whose rows take drafts along
 FROZEN_LEVELS, DEVICE_FROZEN_LEVELS = 16, 4
 
 
-def path_levels(depth: int, max_tokens: int, page_tokens: int) -> int:
+def path_levels(
+    depth: int, max_tokens: int, page_tokens: int, frozen_levels: int = FROZEN_LEVELS
+) -> int:
     """Segments on a row's path at the most: `depth` of a prompt, and the tails frozen below."""
-    return depth + min(FROZEN_LEVELS, max_tokens // page_tokens)
+    return depth + min(frozen_levels, max_tokens // page_tokens)
 
 
 def padded_rows(rows: int) -> int:

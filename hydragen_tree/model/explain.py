@@ -3,6 +3,7 @@
 from collections import Counter
 
 import torch
+from transformers import PreTrainedModel
 
 from hydragen_kernels.inputs import FP8, dtype_name
 from hydragen_tree.attention.table import backend, choose, passed_over
@@ -51,9 +52,16 @@ def explain(source: ModelSource, attention: str, cost: CostModel) -> list[tuple[
     ]
 
 
-def weight_bytes(source: ModelSource) -> dict[torch.dtype, int]:
-    """Bytes of a model's weights on its device, by type, from the configuration alone."""
-    model = without_weights(source.config, source.dtype)
+def weight_bytes(
+    source: ModelSource, model: PreTrainedModel | None = None
+) -> dict[torch.dtype, int]:
+    """Bytes of a model's weights on its device, by type, from the configuration alone.
+
+    Args:
+        source: of the model.
+        model: it without weights, where that is at hand.
+    """
+    model = without_weights(source.config, source.dtype) if model is None else model
     n_bytes: Counter[torch.dtype] = Counter()
     for weight in model.parameters():
         n_bytes[weight.dtype] += weight.nbytes

@@ -5,6 +5,7 @@ kernel gives on random numbers what it gives; other models of the same code get 
 """
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Set
 from functools import update_wrapper
 from types import ModuleType
@@ -65,7 +66,7 @@ def _replace(
     return True
 
 
-class _Fused:
+class _Fused(ABC):
     """A model's function, and kernels in its place where they give what it gives.
 
     Args:
@@ -81,13 +82,14 @@ class _Fused:
 
     def learn(self, like: Tensor, kernels: LayerKernels) -> bool:
         """Tries kernels on random numbers like a weight; whether they do any of it."""
-        forms = {form for form in Rotation if self._is_alike(like, kernels, form)}
+        forms = self._forms(like, kernels)
         if forms:
             self._known[like.device.type, like.dtype] = kernels, forms
         return bool(forms)
 
-    def _is_alike(self, like: Tensor, kernels: LayerKernels, form: Rotation) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _forms(self, like: Tensor, kernels: LayerKernels) -> Set[Rotation]:
+        """What kernels compute as the model's function does."""
 
     def _there(self, q: Tensor, k: Tensor) -> tuple[LayerKernels, Set[Rotation]] | None:
         """What is known where queries and keys are, if kernels take them."""
@@ -107,6 +109,9 @@ class _ByAngles(_Fused):
     """By cosines and sines, of numbers that are half of those that are rotated apart."""
 
     name = "apply_rotary_pos_emb"
+
+    def _forms(self, like: Tensor, kernels: LayerKernels) -> Set[Rotation]:
+        return {form for form in Rotation if self._is_alike(like, kernels, form)}
 
     def _is_alike(self, like: Tensor, kernels: LayerKernels, form: Rotation) -> bool:
         dim, angles = _SIZES[form]
@@ -140,16 +145,15 @@ class _ByPairs(_Fused):
 
     name = "apply_rotary_emb"
 
-    def _is_alike(self, like: Tensor, kernels: LayerKernels, form: Rotation) -> bool:
-        if form != Rotation.WHOLE:
-            return False
+    def _forms(self, like: Tensor, kernels: LayerKernels) -> Set[Rotation]:
         q, k = _heads(like, 16)
         angles = torch.view_as_complex(numbers(like, 1, _TOKENS, 8, 2).float())
         try:
             expected = self.own(q, k, angles)
         except _OTHER:
-            return False
-        return all(map(is_same, kernels.rotate_pairs(q, k, angles), expected))
+            return frozenset()
+        is_alike = all(map(is_same, kernels.rotate_pairs(q, k, angles), expected))
+        return {Rotation.WHOLE} if is_alike else frozenset()
 
     def __call__(
         self, q: Tensor, k: Tensor, angles: Tensor, *others: Any, **named: Any

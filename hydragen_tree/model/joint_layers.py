@@ -143,7 +143,7 @@ def part_layers(model: PreTrainedModel) -> None:
     """Gives layers their own code back."""
     owner, layers = _layers_of(model)
     for layer in layers:
-        if "forward" not in vars(layer):
+        if not isinstance(vars(layer).get("forward"), _Forward):
             continue
         del layer.forward
         layer.input_layernorm = layer.input_layernorm.norm

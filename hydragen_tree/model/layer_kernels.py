@@ -11,7 +11,7 @@ from hydragen_tree.imports import hidden_from_compiler
 
 
 class LayerKernels(Protocol):
-    """The modules `hydragen_kernels.layers` and `hydragen_kernels.ordered_layers`."""
+    """What `hydragen_kernels.layers` and `hydragen_kernels.ordered_layers` both have."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
         """A norm of rows."""

@@ -148,8 +148,8 @@ def _decoder(
     from hydragen_tree.branch.decoder import Decoder  # imports Triton
 
     heads = replace(source.heads, is_ordered=means.backend == "ordered")
-    frozen = min(DEVICE_FROZEN_LEVELS, records.settings.max_tokens // cache.page_tokens)
-    levels = depth + (frozen if cache.latents is None else 0)
+    frozen = DEVICE_FROZEN_LEVELS if cache.latents is None else 0
+    levels = path_levels(depth, records.settings.max_tokens, cache.page_tokens, frozen)
     sizes = records.settings, stops, states.most_rows(rows), levels
     return Decoder(means.model, cache, heads, *sizes, has_drafts=_has_drafts(means, records))
 

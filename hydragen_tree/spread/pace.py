@@ -191,14 +191,15 @@ class Pace:
         Args:
             source: the model; of its weights there is no need.
         """
-        sizes = weight_bytes(source)
+        model = without_weights(source.config, source.dtype)
+        sizes = weight_bytes(source, model)
         weights = sum(sizes.values())
         parameters = sum(n_bytes // kind.itemsize for kind, n_bytes in sizes.items())
         if not getattr(source.config, "tie_word_embeddings", False):  # one row of it is read
             embedding = int(source.config.vocab_size) * int(source.config.hidden_size)
             parameters -= embedding
             weights -= embedding * source.dtype.itemsize
-        experts, share = expert_weights(without_weights(source.config, source.dtype))
+        experts, share = expert_weights(model)
         parameters -= round(experts * (1.0 - share))
         device = CUDA
         if source.device.type != "cuda":

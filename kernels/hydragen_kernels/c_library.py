@@ -43,6 +43,17 @@ def c_library(sources: Sequence[Path], flags: Sequence[str] = ()) -> ctypes.CDLL
         return f"{compiler}: {error}"
 
 
+def why_missing(built: ctypes.CDLL | str) -> str | None:
+    """Why there is no library; None if there is one."""
+    return built if isinstance(built, str) else None
+
+
+def loaded(built: ctypes.CDLL | str) -> ctypes.CDLL:
+    """A library that is known to be there."""
+    assert not isinstance(built, str), built
+    return built
+
+
 def _torch_openmp() -> str | None:
     """The file of GCC's OpenMP that torch has loaded: threads of another one would compete."""
     mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()

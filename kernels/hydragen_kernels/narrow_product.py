@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hydragen_kernels.c_library import c_library
+from hydragen_kernels.c_library import c_library, loaded
 
 _SOURCE = Path(__file__).with_name("narrow_product.c")
 _KINDS = {torch.int8: 0, torch.bfloat16: 1}
@@ -143,9 +143,7 @@ def _group() -> int:
 
 
 def _library() -> ctypes.CDLL:
-    built = _build()
-    assert not isinstance(built, str), built
-    return built
+    return loaded(_build())
 
 
 @cache

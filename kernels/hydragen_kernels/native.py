@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.c_library import c_library
+from hydragen_kernels.c_library import c_library, loaded, why_missing
 from hydragen_kernels.items import c_defines, item_positions
 
 _SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "native.h"))
@@ -38,8 +38,7 @@ class _Step(ctypes.Structure):
 
 def why_unavailable() -> str | None:
     """Why the C form cannot run here; None if it can."""
-    built = _build()
-    return built if isinstance(built, str) else None
+    return why_missing(_build())
 
 
 def why_not_head_dim(head_dim: int) -> str | None:
@@ -149,9 +148,7 @@ def _packed(arena: Tensor) -> Tensor:
 
 def _library() -> ctypes.CDLL:
     """The compiled form, where `why_unavailable` finds nothing."""
-    built = _build()
-    assert not isinstance(built, str), built
-    return built
+    return loaded(_build())
 
 
 @cache

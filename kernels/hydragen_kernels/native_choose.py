@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hydragen_kernels.c_library import c_library
+from hydragen_kernels.c_library import c_library, loaded, why_missing
 from hydragen_kernels.drawn import Drawn
 
 _FOLDER = Path(__file__).parent
@@ -38,8 +38,7 @@ class _Choice(ctypes.Structure):
 
 def why_unavailable() -> str | None:
     """Why the C form cannot run here; None if it can."""
-    built = build()
-    return built if isinstance(built, str) else None
+    return why_missing(build())
 
 
 def choose(
@@ -86,9 +85,7 @@ def choose(
 
 def _library() -> ctypes.CDLL:
     """The compiled form, where `why_unavailable` finds nothing."""
-    built = build()
-    assert not isinstance(built, str), built
-    return built
+    return loaded(build())
 
 
 @cache

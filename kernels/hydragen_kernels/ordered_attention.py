@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hydragen_kernels.arrays import Int32
-from hydragen_kernels.c_library import c_library
+from hydragen_kernels.c_library import c_library, loaded, why_missing
 from hydragen_kernels.items import c_defines, item_positions
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -43,8 +43,7 @@ class _Step(ctypes.Structure):
 
 def why_unavailable() -> str | None:
     """Why the C form cannot run here; None if it can."""
-    built = build()
-    return built if isinstance(built, str) else None
+    return why_missing(build())
 
 
 def max_head_dim() -> int:
@@ -146,9 +145,7 @@ def _packed(arena: Tensor) -> Tensor:
 
 def _library() -> ctypes.CDLL:
     """The compiled form, where `why_unavailable` finds nothing."""
-    built = build()
-    assert not isinstance(built, str), built
-    return built
+    return loaded(build())
 
 
 @cache

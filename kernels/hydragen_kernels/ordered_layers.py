@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hydragen_kernels.c_library import c_library
+from hydragen_kernels.c_library import c_library, loaded, why_missing
 from hydragen_kernels.inputs import check_last_contiguous
 from hydragen_kernels.layer_forms import Activation, NormForm, Rotation
 
@@ -54,8 +54,7 @@ class _Product(ctypes.Structure):
 
 def why_unavailable() -> str | None:
     """Why the C form cannot run here; None if it can."""
-    built = build()
-    return built if isinstance(built, str) else None
+    return why_missing(build())
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -283,9 +282,7 @@ def _threads() -> int:
 
 def _library() -> ctypes.CDLL:
     """The compiled form, where `why_unavailable` finds nothing."""
-    built = build()
-    assert not isinstance(built, str), built
-    return built
+    return loaded(build())
 
 
 @cache
